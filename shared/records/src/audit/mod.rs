@@ -1,0 +1,202 @@
+//! Audit records: who did what to what.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::fields::Fields;
+use crate::kind::{Facts, Fixtures};
+use crate::limits::{ID_BYTES, TEXT_BYTES};
+use crate::row::RowWriter;
+use crate::{ActorType, Conflict, Json, Kind, Partitioning, Record, Reject, Spec, schema};
+
+/// The only id that a `system` actor may have; a CHECK of the table says so too.
+const SYSTEM: &str = "system";
+
+pub(crate) const SPEC: Spec = Spec {
+    table: "control_plane.audit_logs",
+    columns: &[
+        "actor_id",
+        "actor_type",
+        "action",
+        "target_type",
+        "target_id",
+        "status",
+        "reason",
+        "error_details",
+        "metadata",
+        "ip_address",
+        "user_agent",
+    ],
+    partitioning: Partitioning::Monthly,
+    conflict: Conflict::KeepFirst,
+    keep_days: None,
+    encode: |fields, row| {
+        let audit = AuditRecord::decode(fields)?;
+        audit.encode(row);
+        Ok(Facts { failed: audit.status == Status::Failure, ..Facts::default() })
+    },
+    schema: schema::own::<AuditRecord<'static>>,
+    fixtures: Fixtures {
+        accepted: include_str!("fixtures/accepted.ndjson"),
+        rejected: include_str!("fixtures/rejected.ndjson"),
+    },
+};
+
+/// How an action ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Status {
+    /// It was done.
+    #[default]
+    Success,
+    /// It was refused or failed.
+    Failure,
+}
+
+impl Status {
+    const CHOICES: &'static [(&'static str, Self)] = &[("SUCCESS", Self::Success), ("FAILURE", Self::Failure)];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "SUCCESS",
+            Self::Failure => "FAILURE",
+        }
+    }
+}
+
+/// An address with its prefix length in bits, as `inet` holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// The network's length: 32 or 128 for a single host.
+    pub prefix_bits: u8,
+}
+
+impl Address {
+    fn parse(text: &str) -> Option<Self> {
+        let (ip, bits) = match text.split_once('/') {
+            Some((ip, bits)) => (ip, Some(bits)),
+            None => (text, None),
+        };
+        let ip: IpAddr = ip.parse().ok()?;
+        let host_bits = if ip.is_ipv4() { 32 } else { 128 };
+        let prefix_bits = match bits {
+            Some(bits) => bits.parse().ok().filter(|bits| *bits <= host_bits)?,
+            None => host_bits,
+        };
+        Some(Self { ip, prefix_bits })
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(ip: IpAddr) -> Self {
+        Self { ip, prefix_bits: if ip.is_ipv4() { 32 } else { 128 } }
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}/{}", self.ip, self.prefix_bits))
+    }
+}
+
+/// Who did what to what, and how it ended.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+pub struct AuditRecord<'a> {
+    /// Who acted; `system` for the platform itself.
+    #[schemars(length(min = 1, max = ID_BYTES))]
+    pub actor_id: Cow<'a, str>,
+    /// What the actor is. Absent: `system` where the id is `system`, else `user`.
+    #[serde(default)]
+    pub actor_type: ActorType,
+    /// What was done, such as `project.delete`.
+    #[schemars(length(min = 1, max = ID_BYTES))]
+    pub action: Cow<'a, str>,
+    /// What kind of thing it was done to.
+    #[schemars(length(min = 1, max = ID_BYTES))]
+    pub target_type: Cow<'a, str>,
+    /// Which one.
+    #[schemars(length(min = 1, max = ID_BYTES))]
+    pub target_id: Cow<'a, str>,
+    /// How it ended.
+    #[serde(default)]
+    pub status: Status,
+    /// Why it was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = TEXT_BYTES))]
+    pub reason: Option<Cow<'a, str>>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = TEXT_BYTES))]
+    pub error_details: Option<Cow<'a, str>>,
+    /// Whatever belongs to it.
+    #[serde(default)]
+    pub metadata: Json<'a>,
+    /// Where the request came from: an IPv4 or IPv6 address, with or without a prefix length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub ip_address: Option<Address>,
+    /// With which program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = TEXT_BYTES))]
+    pub user_agent: Option<Cow<'a, str>>,
+}
+
+impl Record for AuditRecord<'_> {
+    const KIND: Kind = Kind::Audit;
+
+    fn detail(&self) -> &str {
+        &self.action
+    }
+}
+
+impl<'a> AuditRecord<'a> {
+    fn decode(fields: &mut Fields<'a>) -> Result<Self, Reject> {
+        let actor_id = fields.required_id("actor_id")?;
+        let actor_type = match fields.choice("actor_type", ActorType::CHOICES)? {
+            Some(actor_type) => actor_type,
+            None if actor_id == SYSTEM => ActorType::System,
+            None => ActorType::User,
+        };
+        if actor_type == ActorType::System && actor_id != SYSTEM {
+            return Err(Reject::invalid("actor_id", "a `system` actor has the actor_id `system`"));
+        }
+        let ip_address = match fields.text("ip_address", ID_BYTES)? {
+            Some(text) => Some(Address::parse(&text).ok_or_else(|| {
+                Reject::invalid("ip_address", "expected an IPv4 or IPv6 address such as 192.0.2.1 or 2001:db8::1")
+            })?),
+            None => None,
+        };
+        Ok(Self {
+            actor_id,
+            actor_type,
+            action: fields.required_id("action")?,
+            target_type: fields.required_id("target_type")?,
+            target_id: fields.required_id("target_id")?,
+            status: fields.choice("status", Status::CHOICES)?.unwrap_or_default(),
+            reason: fields.text("reason", TEXT_BYTES)?,
+            error_details: fields.text("error_details", TEXT_BYTES)?,
+            metadata: fields.object("metadata")?.map(Json).unwrap_or_default(),
+            ip_address,
+            user_agent: fields.text("user_agent", TEXT_BYTES)?,
+        })
+    }
+
+    fn encode(&self, row: &mut RowWriter<'_>) {
+        row.text(&self.actor_id);
+        row.text(self.actor_type.name());
+        row.text(&self.action);
+        row.text(&self.target_type);
+        row.text(&self.target_id);
+        row.text(self.status.name());
+        row.optional_text(self.reason.as_deref());
+        row.optional_text(self.error_details.as_deref());
+        row.jsonb(self.metadata.get());
+        row.optional_inet(self.ip_address.map(|address| (address.ip, address.prefix_bits)));
+        row.optional_text(self.user_agent.as_deref());
+    }
+}

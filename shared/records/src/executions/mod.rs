@@ -1,0 +1,156 @@
+//! Sandbox executions of strategies.
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::fields::Fields;
+use crate::kind::{Facts, Fixtures};
+use crate::limits::{ID_BYTES, LIST_ITEMS};
+use crate::row::RowWriter;
+use crate::{Conflict, Json, Kind, Partitioning, Record, Reject, Spec, schema};
+
+pub(crate) const SPEC: Spec = Spec {
+    table: "watchbook.sandbox_execution_logs",
+    columns: &[
+        "user_id",
+        "strategy_id",
+        "execution_type",
+        "success",
+        "execution_time_ms",
+        "memory_used_mb",
+        "cpu_usage_percent",
+        "timed_out",
+        "error_count",
+        "warning_count",
+        "classes_found",
+        "metadata",
+    ],
+    partitioning: Partitioning::Daily,
+    conflict: Conflict::KeepFirst,
+    keep_days: Some(90),
+    encode: |fields, row| {
+        let execution = Execution::decode(fields)?;
+        execution.encode(row);
+        Ok(Facts { failed: !execution.success, ..Facts::default() })
+    },
+    schema: schema::own::<Execution<'static>>,
+    fixtures: Fixtures {
+        accepted: include_str!("fixtures/accepted.ndjson"),
+        rejected: include_str!("fixtures/rejected.ndjson"),
+    },
+};
+
+/// Why a strategy was executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ExecutionType {
+    /// To see whether it is valid.
+    #[default]
+    Validation,
+    /// From a terminal, to use it.
+    Terminal,
+}
+
+impl ExecutionType {
+    const CHOICES: &'static [(&'static str, Self)] = &[("VALIDATION", Self::Validation), ("TERMINAL", Self::Terminal)];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Validation => "VALIDATION",
+            Self::Terminal => "TERMINAL",
+        }
+    }
+}
+
+/// One execution of a strategy in a sandbox.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+pub struct Execution<'a> {
+    /// Who executed it.
+    #[schemars(length(min = 1, max = ID_BYTES))]
+    pub user_id: Cow<'a, str>,
+    /// What was executed.
+    #[schemars(length(min = 1, max = ID_BYTES))]
+    pub strategy_id: Cow<'a, str>,
+    /// Why.
+    pub execution_type: ExecutionType,
+    /// Whether it succeeded.
+    pub success: bool,
+    /// How long it took, in milliseconds (`execution_time` is accepted).
+    #[schemars(range(min = 0))]
+    pub execution_time_ms: i64,
+    /// Memory it used, in MiB (`memory_used` is accepted).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_used_mb: Option<i64>,
+    /// Percent of one core (`cpu_usage` is accepted).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_usage_percent: Option<f64>,
+    /// Whether it was stopped for taking too long.
+    #[serde(default)]
+    pub timed_out: bool,
+    /// Errors it reported.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub error_count: i64,
+    /// Warnings it reported.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub warning_count: i64,
+    /// Classes found in it: a list, or one text with commas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = LIST_ITEMS))]
+    pub classes_found: Option<Vec<String>>,
+    /// Whatever belongs to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Json<'a>>,
+}
+
+impl Record for Execution<'_> {
+    const KIND: Kind = Kind::Executions;
+
+    fn detail(&self) -> &str {
+        self.execution_type.name()
+    }
+}
+
+impl<'a> Execution<'a> {
+    fn decode(fields: &mut Fields<'a>) -> Result<Self, Reject> {
+        fields.alias("execution_time", "execution_time_ms");
+        fields.alias("memory_used", "memory_used_mb");
+        fields.alias("cpu_usage", "cpu_usage_percent");
+        Ok(Self {
+            user_id: fields.required_id("user_id")?,
+            strategy_id: fields.required_id("strategy_id")?,
+            execution_type: fields
+                .choice("execution_type", ExecutionType::CHOICES)?
+                .ok_or_else(|| Reject::missing("execution_type"))?,
+            success: fields.boolean("success")?.ok_or_else(|| Reject::missing("success"))?,
+            execution_time_ms: fields
+                .integer("execution_time_ms", 0)?
+                .ok_or_else(|| Reject::missing("execution_time_ms"))?,
+            memory_used_mb: fields.integer("memory_used_mb", i64::MIN)?,
+            cpu_usage_percent: fields.number("cpu_usage_percent", f64::MIN)?,
+            timed_out: fields.boolean("timed_out")?.unwrap_or_default(),
+            error_count: fields.integer("error_count", 0)?.unwrap_or_default(),
+            warning_count: fields.integer("warning_count", 0)?.unwrap_or_default(),
+            classes_found: fields.text_list("classes_found")?,
+            metadata: fields.object("metadata")?.map(Json),
+        })
+    }
+
+    fn encode(&self, row: &mut RowWriter<'_>) {
+        row.text(&self.user_id);
+        row.text(&self.strategy_id);
+        row.text(self.execution_type.name());
+        row.boolean(self.success);
+        row.bigint(self.execution_time_ms);
+        row.optional_bigint(self.memory_used_mb);
+        row.optional_double(self.cpu_usage_percent);
+        row.boolean(self.timed_out);
+        row.bigint(self.error_count);
+        row.bigint(self.warning_count);
+        row.optional_text_array(self.classes_found.as_deref());
+        row.optional_jsonb(self.metadata.as_ref().map(Json::get));
+    }
+}

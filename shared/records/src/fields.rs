@@ -1,0 +1,426 @@
+//! A record's JSON members, handed out one by one, each against its limit.
+//!
+//! The object is scanned once; a member's value stays as text until the kind asks for it with the
+//! type that it expects. What nobody asked for is left over, and becomes `attributes`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::limits::{ID_BYTES, JSON_BYTES, LIST_ITEMS};
+use crate::{Reason, Reject};
+
+/// The members of one JSON object.
+#[derive(Debug)]
+pub struct Fields<'t> {
+    members: Vec<Member<'t>>,
+    camel: bool,
+}
+
+#[derive(Debug)]
+struct Member<'t> {
+    key: Cow<'t, str>,
+    value: &'t RawValue,
+    taken: bool,
+}
+
+/// A key that borrows from the text where it has no escapes; a plain `Cow` would always copy.
+#[derive(Deserialize)]
+struct Key<'t>(#[serde(borrow)] Cow<'t, str>);
+
+impl<'t> Fields<'t> {
+    /// Scans a JSON object.
+    ///
+    /// # Errors
+    /// `invalid_json` where the text is not JSON, or not one object.
+    pub fn parse(text: &'t str) -> Result<Self, Reject> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let members = json
+            .deserialize_map(Members)
+            .and_then(|members| json.end().map(|()| members))
+            .map_err(|error| Reject::message(Reason::InvalidJson, format!("expected one JSON object: {error}")))?;
+        let camel = members.iter().any(|member| member.key.bytes().any(|b| b.is_ascii_uppercase()));
+        Ok(Self { members, camel })
+    }
+
+    /// The value of a member, by its snake_case name or else its camelCase one; null counts as absent.
+    /// Of a name that stands twice the last one counts, as in `jsonb`.
+    fn take(&mut self, name: &str) -> Option<&'t RawValue> {
+        let found = self.take_where(|key| key == name);
+        let found = match found {
+            None if self.camel => self.take_where(|key| is_camel_of(key, name)),
+            found => found,
+        };
+        found.filter(|value| value.get() != "null")
+    }
+
+    fn take_where(&mut self, is_named: impl Fn(&str) -> bool) -> Option<&'t RawValue> {
+        let mut found = None;
+        for member in &mut self.members {
+            if !member.taken && is_named(&member.key) {
+                member.taken = true;
+                found = Some(member.value);
+            }
+        }
+        found
+    }
+
+    /// Lets `alias` stand for `name` where `name` itself is absent.
+    pub(crate) fn alias(&mut self, alias: &str, name: &'static str) {
+        let is = |key: &str, name: &str| key == name || is_camel_of(key, name);
+        if self.members.iter().any(|member| is(&member.key, name)) {
+            return;
+        }
+        for member in self.members.iter_mut().filter(|member| is(&member.key, alias)) {
+            member.key = Cow::Borrowed(name);
+        }
+    }
+
+    /// Text of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// `invalid_field` where it is not a string, `too_large` above the limit.
+    pub fn text(&mut self, name: &'static str, limit: usize) -> Result<Option<Cow<'t, str>>, Reject> {
+        let Some(text) = self.unbounded_text(name)? else { return Ok(None) };
+        if text.len() > limit {
+            return Err(Reject::too_large(name, text.len(), limit));
+        }
+        Ok(Some(text))
+    }
+
+    /// Text of any length that a message can hold, for what is cut rather than refused.
+    ///
+    /// # Errors
+    /// `invalid_field` where it is not a string.
+    pub fn unbounded_text(&mut self, name: &'static str) -> Result<Option<Cow<'t, str>>, Reject> {
+        let Some(raw) = self.take(name) else { return Ok(None) };
+        string(raw.get())
+            .map(Some)
+            .ok_or_else(|| Reject::invalid(name, format!("expected a string, found {}", found(raw))))
+    }
+
+    /// An id or a type, optional.
+    ///
+    /// # Errors
+    /// As [`Fields::text`].
+    pub fn id(&mut self, name: &'static str) -> Result<Option<Cow<'t, str>>, Reject> {
+        self.text(name, ID_BYTES)
+    }
+
+    /// An id or a type that must be there and not empty.
+    ///
+    /// # Errors
+    /// As [`Fields::text`], and `missing_field`.
+    pub fn required_id(&mut self, name: &'static str) -> Result<Cow<'t, str>, Reject> {
+        let id = self.id(name)?.ok_or_else(|| Reject::missing(name))?;
+        if id.is_empty() {
+            return Err(Reject::invalid(name, "must not be empty"));
+        }
+        Ok(id)
+    }
+
+    /// A JSON object, as text.
+    ///
+    /// # Errors
+    /// `invalid_field` where it is not an object, `too_large` above 256 KiB.
+    pub fn object(&mut self, name: &'static str) -> Result<Option<Cow<'t, RawValue>>, Reject> {
+        let Some(raw) = self.take(name) else { return Ok(None) };
+        if !raw.get().starts_with('{') {
+            return Err(Reject::invalid(name, format!("expected an object, found {}", found(raw))));
+        }
+        if raw.get().len() > JSON_BYTES {
+            return Err(Reject::too_large(name, raw.get().len(), JSON_BYTES));
+        }
+        Ok(Some(Cow::Borrowed(raw)))
+    }
+
+    /// A 64-bit integer of at least `least`; `3.0` is one, as JavaScript means it.
+    ///
+    /// # Errors
+    /// `invalid_field` where it is no integer, does not fit, or is less.
+    pub fn integer(&mut self, name: &'static str, least: i64) -> Result<Option<i64>, Reject> {
+        let Some(raw) = self.take(name) else { return Ok(None) };
+        let number = serde_json::from_str::<i64>(raw.get()).ok().or_else(|| integral(raw.get()));
+        match number {
+            Some(number) if number >= least => Ok(Some(number)),
+            Some(number) => Err(Reject::invalid(name, format!("{number} is less than {least}"))),
+            None => Err(Reject::invalid(name, format!("expected a 64-bit integer, found {}", found(raw)))),
+        }
+    }
+
+    /// A finite number of at least `least`.
+    ///
+    /// # Errors
+    /// `invalid_field` where it is no number, does not fit, or is less.
+    pub fn number(&mut self, name: &'static str, least: f64) -> Result<Option<f64>, Reject> {
+        let Some(raw) = self.take(name) else { return Ok(None) };
+        match serde_json::from_str::<f64>(raw.get()) {
+            Ok(number) if number >= least => Ok(Some(number)),
+            Ok(number) => Err(Reject::invalid(name, format!("{number} is less than {least}"))),
+            Err(_) => Err(Reject::invalid(name, format!("expected a finite number, found {}", found(raw)))),
+        }
+    }
+
+    /// A boolean.
+    ///
+    /// # Errors
+    /// `invalid_field` where it is none.
+    pub fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, Reject> {
+        match self.take(name).map(|raw| (raw, raw.get())) {
+            None => Ok(None),
+            Some((_, "true")) => Ok(Some(true)),
+            Some((_, "false")) => Ok(Some(false)),
+            Some((raw, _)) => Err(Reject::invalid(name, format!("expected true or false, found {}", found(raw)))),
+        }
+    }
+
+    /// One of a few words.
+    ///
+    /// # Errors
+    /// `invalid_field` where it is another.
+    pub fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&'static str, T)]) -> Result<Option<T>, Reject> {
+        let Some(text) = self.text(name, JSON_BYTES)? else { return Ok(None) };
+        match choices.iter().find(|(word, _)| *word == text) {
+            Some((_, choice)) => Ok(Some(*choice)),
+            None => {
+                let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+                Err(Reject::invalid(name, format!("expected one of {}, found `{}`", words.join(", "), excerpt(&text))))
+            }
+        }
+    }
+
+    /// A list of texts, or one text with commas.
+    ///
+    /// # Errors
+    /// `invalid_field` where it is neither, `too_large` above 256 KiB or 4096 items.
+    pub fn text_list(&mut self, name: &'static str) -> Result<Option<Vec<String>>, Reject> {
+        let Some(raw) = self.take(name) else { return Ok(None) };
+        if raw.get().len() > JSON_BYTES {
+            return Err(Reject::too_large(name, raw.get().len(), JSON_BYTES));
+        }
+        let items: Vec<String> = if let Some(text) = string(raw.get()) {
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+        } else {
+            serde_json::from_str(raw.get()).map_err(|_| {
+                Reject::invalid(
+                    name,
+                    format!("expected a list of strings or one string with commas, found {}", found(raw)),
+                )
+            })?
+        };
+        if items.len() > LIST_ITEMS {
+            return Err(Reject::field(
+                Reason::TooLarge,
+                name,
+                format!("{} items, the limit is {LIST_ITEMS}", items.len()),
+            ));
+        }
+        Ok(Some(items))
+    }
+
+    /// A time with an offset, truncated to microseconds.
+    ///
+    /// # Errors
+    /// `invalid_field` where it is not RFC 3339.
+    pub(crate) fn time(
+        &mut self,
+        name: &'static str,
+        reported_as: &'static str,
+    ) -> Result<Option<DateTime<Utc>>, Reject> {
+        let Some(raw) = self.take(name) else { return Ok(None) };
+        let time = string(raw.get()).and_then(|text| parse_time(&text));
+        time.map(Some).ok_or_else(|| {
+            Reject::invalid(
+                reported_as,
+                format!(
+                    "expected an RFC 3339 time with an offset such as 2026-01-31T12:00:00.123456Z, found {}",
+                    found(raw)
+                ),
+            )
+        })
+    }
+
+    /// What nobody took, as members of a JSON object: key and value text.
+    pub(crate) fn left_over(&self) -> impl Iterator<Item = (&str, &'t str)> {
+        self.members.iter().filter(|member| !member.taken).map(|member| (&*member.key, member.value.get()))
+    }
+
+    /// Takes a member as it stands, null included.
+    pub(crate) fn take_raw(&mut self, name: &str) -> Option<&'t RawValue> {
+        self.take_where(|key| key == name)
+    }
+}
+
+/// An RFC 3339 time, truncated to microseconds; a leap second becomes the start of the next one.
+pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    let time = DateTime::parse_from_rfc3339(text).ok()?;
+    DateTime::from_timestamp_micros(time.timestamp_micros())
+}
+
+/// The text of a JSON string; borrowed where it has no escapes.
+pub(crate) fn string(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str::<String>(raw).ok().map(Cow::Owned)
+}
+
+/// A number such as `3.0` or `1e3` that is an integer all the same, and exact as a double.
+fn integral(raw: &str) -> Option<i64> {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    let number = serde_json::from_str::<f64>(raw).ok()?;
+    (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
+}
+
+/// Whether `key` is `name` written in camelCase.
+fn is_camel_of(key: &str, name: &str) -> bool {
+    let mut key = key.bytes();
+    let mut upper = false;
+    for b in name.bytes() {
+        if b == b'_' {
+            upper = true;
+            continue;
+        }
+        let expected = if upper { b.to_ascii_uppercase() } else { b };
+        upper = false;
+        if key.next() != Some(expected) {
+            return false;
+        }
+    }
+    key.next().is_none()
+}
+
+/// A value in words, for the person who mends the producer; never more than a few characters of it.
+fn found(raw: &RawValue) -> String {
+    let text = raw.get();
+    match text.as_bytes().first() {
+        Some(b'{') => "an object".to_owned(),
+        Some(b'[') => "a list".to_owned(),
+        Some(b'"') => format!("the string {}", excerpt(text)),
+        _ => excerpt(text).into_owned(),
+    }
+}
+
+fn excerpt(text: &str) -> Cow<'_, str> {
+    const EXCERPT_BYTES: usize = 40;
+    if text.len() <= EXCERPT_BYTES {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{}…", crate::text::cut(text, EXCERPT_BYTES)))
+}
+
+struct Members;
+
+impl<'t> Visitor<'t> for Members {
+    type Value = Vec<Member<'t>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        // Enough for every kind's own fields, so that a usual record costs one allocation.
+        let mut members = Vec::with_capacity(20);
+        while let Some((Key(key), value)) = map.next_entry()? {
+            members.push(Member { key, value, taken: false });
+        }
+        Ok(members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(text: &str) -> Fields<'_> {
+        Fields::parse(text).unwrap()
+    }
+
+    #[test]
+    fn camel_case_is_accepted_for_each_name() {
+        for (key, name, is) in [
+            ("traceId", "trace_id", true),
+            ("networkRxBytes", "network_rx_bytes", true),
+            ("traceid", "trace_id", false),
+            ("TraceId", "trace_id", false),
+            ("traceIdX", "trace_id", false),
+            ("trace", "trace_id", false),
+        ] {
+            assert_eq!(is_camel_of(key, name), is, "{key} {name}");
+        }
+        assert_eq!(fields(r#"{"traceId":"t"}"#).id("trace_id").unwrap().as_deref(), Some("t"));
+    }
+
+    #[test]
+    fn snake_case_wins_and_the_other_is_left_over() {
+        let mut both = fields(r#"{"traceId":"camel","trace_id":"snake"}"#);
+        assert_eq!(both.id("trace_id").unwrap().as_deref(), Some("snake"));
+        assert_eq!(both.left_over().collect::<Vec<_>>(), [("traceId", r#""camel""#)]);
+    }
+
+    #[test]
+    fn the_last_of_equal_names_counts() {
+        let mut twice = fields(r#"{"a":"1","a":"2"}"#);
+        assert_eq!(twice.id("a").unwrap().as_deref(), Some("2"));
+        assert_eq!(twice.left_over().count(), 0);
+    }
+
+    #[test]
+    fn numbers_are_strict_but_know_javascript() {
+        for (raw, integer) in [
+            ("0", Some(0)),
+            ("3.0", Some(3)),
+            ("1e3", Some(1000)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("9223372036854775808", None),
+            ("3.5", None),
+            ("-1", None),
+            ("\"3\"", None),
+            ("true", None),
+            ("1e400", None),
+        ] {
+            let text = format!(r#"{{"n":{raw}}}"#);
+            assert_eq!(fields(&text).integer("n", 0).ok().flatten(), integer, "{raw}");
+        }
+        assert!(fields(r#"{"n":1e400}"#).number("n", 0.0).is_err());
+        assert_eq!(fields(r#"{"n":250.5}"#).number("n", 0.0), Ok(Some(250.5)));
+    }
+
+    #[test]
+    fn lists_come_in_two_shapes() {
+        for (raw, items) in
+            [(r#"["A","B"]"#, vec!["A", "B"]), (r#""A, B,,C""#, vec!["A", "B", "C"]), ("[]", vec![]), (r#""""#, vec![])]
+        {
+            let text = format!(r#"{{"l":{raw}}}"#);
+            assert_eq!(fields(&text).text_list("l").unwrap().unwrap(), items, "{raw}");
+        }
+        assert!(fields(r#"{"l":[1]}"#).text_list("l").is_err());
+    }
+
+    #[test]
+    fn times_need_an_offset_and_keep_microseconds() {
+        for (text, micros) in [
+            ("2026-01-31T12:00:00Z", Some(1_769_860_800_000_000)),
+            ("2026-01-31T13:00:00.1234569+01:00", Some(1_769_860_800_123_456)),
+            ("2016-12-31T23:59:60Z", Some(1_483_228_800_000_000)),
+            ("2026-01-31T12:00:00", None),
+            ("2026-02-30T12:00:00Z", None),
+            ("1769860800", None),
+        ] {
+            assert_eq!(parse_time(text).map(|time| time.timestamp_micros()), micros, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_one_object_is_a_record() {
+        for text in ["", "[]", "null", "3", "\"x\"", "{", "{}{}", "{} x", r#"{"a":}"#, "{\"a\":1,}", "\u{feff}{}"] {
+            let reason = Fields::parse(text).err().map(|reject| reject.reason);
+            assert_eq!(reason, Some(Reason::InvalidJson), "{text:?}");
+        }
+    }
+}

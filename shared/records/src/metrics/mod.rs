@@ -1,0 +1,81 @@
+//! A container's resource usage at a moment.
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::fields::Fields;
+use crate::kind::{Facts, Fixtures};
+use crate::limits::ID_BYTES;
+use crate::row::RowWriter;
+use crate::{Conflict, Kind, Partitioning, Record, Reject, Spec, schema};
+
+pub(crate) const SPEC: Spec = Spec {
+    table: "watchbook.container_metrics",
+    columns: &["container_id", "cpu_usage_percent", "memory_usage_bytes", "network_rx_bytes", "network_tx_bytes"],
+    partitioning: Partitioning::Daily,
+    conflict: Conflict::KeepFirst,
+    keep_days: Some(30),
+    encode: |fields, row| {
+        MetricSample::decode(fields)?.encode(row);
+        Ok(Facts::default())
+    },
+    schema: schema::own::<MetricSample<'static>>,
+    fixtures: Fixtures {
+        accepted: include_str!("fixtures/accepted.ndjson"),
+        rejected: include_str!("fixtures/rejected.ndjson"),
+    },
+};
+
+/// A container's resource usage at a moment.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+pub struct MetricSample<'a> {
+    /// The container.
+    #[schemars(length(min = 1, max = ID_BYTES))]
+    pub container_id: Cow<'a, str>,
+    /// Percent of one core; several cores pass 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub cpu_usage_percent: Option<f64>,
+    /// Memory in use, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub memory_usage_bytes: Option<i64>,
+    /// Bytes received so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub network_rx_bytes: Option<i64>,
+    /// Bytes sent so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub network_tx_bytes: Option<i64>,
+}
+
+impl Record for MetricSample<'_> {
+    const KIND: Kind = Kind::Metrics;
+
+    fn detail(&self) -> &str {
+        &self.container_id
+    }
+}
+
+impl<'a> MetricSample<'a> {
+    fn decode(fields: &mut Fields<'a>) -> Result<Self, Reject> {
+        Ok(Self {
+            container_id: fields.required_id("container_id")?,
+            cpu_usage_percent: fields.number("cpu_usage_percent", 0.0)?,
+            memory_usage_bytes: fields.integer("memory_usage_bytes", 0)?,
+            network_rx_bytes: fields.integer("network_rx_bytes", 0)?,
+            network_tx_bytes: fields.integer("network_tx_bytes", 0)?,
+        })
+    }
+
+    fn encode(&self, row: &mut RowWriter<'_>) {
+        row.text(&self.container_id);
+        row.optional_double(self.cpu_usage_percent);
+        row.optional_bigint(self.memory_usage_bytes);
+        row.optional_bigint(self.network_rx_bytes);
+        row.optional_bigint(self.network_tx_bytes);
+    }
+}

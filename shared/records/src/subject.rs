@@ -1,0 +1,129 @@
+//! Subjects: `<prefix>.<kind>.<organization>.<detail>`, and the names of streams.
+//!
+//! The organization in the subject is the only authenticated origin: NATS permissions can guard a
+//! subject, and nothing signs who published a body. So the subject decides.
+
+use crate::limits::{ID_BYTES, ORGANIZATION_BYTES};
+use crate::{Kind, Reason, Reject};
+
+/// The token that stands for "no organization".
+pub const NO_ORGANIZATION: &str = "_";
+
+/// The subject of a record. What a token cannot hold in `detail` is replaced with `_`.
+pub fn for_record(prefix: &str, kind: Kind, organization: Option<&str>, detail: &str) -> String {
+    let organization = organization.unwrap_or(NO_ORGANIZATION);
+    format!("{prefix}.{kind}.{organization}.{}", detail_token(detail))
+}
+
+/// All subjects of a kind, for its stream and for readers; of one organization where it is given.
+pub fn filter(prefix: &str, kind: Kind, organization: Option<&str>) -> String {
+    match organization {
+        Some(organization) => format!("{prefix}.{kind}.{organization}.>"),
+        None => format!("{prefix}.{kind}.>"),
+    }
+}
+
+/// The name of a kind's stream: `WATCHBOOK_EVENTS` for the prefix `watchbook`.
+pub fn stream_name(prefix: &str, kind: Kind) -> String {
+    let mut name = String::with_capacity(prefix.len() + 12);
+    for c in prefix.chars() {
+        name.push(if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+    }
+    name.push('_');
+    name.push_str(&kind.name().to_ascii_uppercase());
+    name
+}
+
+/// Whether text may stand as an organization: `[A-Za-z0-9_-]{1,64}`.
+pub fn is_organization(text: &str) -> bool {
+    (1..=ORGANIZATION_BYTES).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// The organization that a message of `kind` on `subject` belongs to.
+///
+/// # Errors
+/// `unknown_kind` where the subject is not one of this kind, `invalid_field` where the organization is none.
+pub fn organization<'s>(subject: &'s str, prefix: &str, kind: Kind) -> Result<Option<&'s str>, Reject> {
+    let mut tokens = subject.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(subject).split('.');
+    let named = tokens.next().unwrap_or_default();
+    if named != kind.name() {
+        return Err(Reject::message(
+            Reason::UnknownKind,
+            format!("the subject names `{named}`, and this stream carries `{kind}`"),
+        ));
+    }
+    match tokens.next() {
+        Some(NO_ORGANIZATION) => Ok(None),
+        Some(token) if is_organization(token) => Ok(Some(token)),
+        _ => Err(Reject::invalid(
+            "organization_id",
+            "the subject's third token is not an organization: expected 1 to 64 of A-Z a-z 0-9 _ -",
+        )),
+    }
+}
+
+/// Text as it may stand in a subject after the organization: what NATS gives a meaning becomes `_`.
+///
+/// Dots stay (a detail may have several tokens) unless they would make an empty token.
+pub fn detail_token(detail: &str) -> String {
+    let mut token = String::with_capacity(detail.len().min(ID_BYTES));
+    for c in detail.chars() {
+        if token.len() + c.len_utf8() > ID_BYTES {
+            break;
+        }
+        let empty_token = c == '.' && (token.is_empty() || token.ends_with('.'));
+        let reserved = c.is_whitespace() || c.is_control() || matches!(c, '*' | '>') || empty_token;
+        token.push(if reserved { '_' } else { c });
+    }
+    if token.is_empty() || token.ends_with('.') {
+        token.push('_');
+    }
+    token
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detail_never_breaks_the_subject() {
+        for (detail, token) in [
+            ("build.finished", "build.finished"),
+            ("", "_"),
+            ("a b\tc", "a_b_c"),
+            ("*", "_"),
+            (">", "_"),
+            (".", "__"),
+            ("a..b", "a._b"),
+            ("a.", "a._"),
+            ("größe", "größe"),
+        ] {
+            assert_eq!(detail_token(detail), token, "{detail:?}");
+        }
+    }
+
+    #[test]
+    fn the_subject_names_kind_and_organization() {
+        let of = |subject| organization(subject, "watchbook", Kind::Events);
+        assert_eq!(of("watchbook.events.acme.x"), Ok(Some("acme")));
+        assert_eq!(of("watchbook.events._.x.y"), Ok(None));
+        assert_eq!(of("watchbook.events.acme"), Ok(Some("acme")));
+        for (subject, reason) in [
+            ("watchbook.errors.acme.x", Reason::UnknownKind),
+            ("other.thing", Reason::UnknownKind),
+            ("watchbook.events", Reason::InvalidField),
+            ("watchbook.events.a$b.x", Reason::InvalidField),
+        ] {
+            assert_eq!(of(subject).map_err(|reject| reject.reason), Err(reason), "{subject}");
+        }
+        let long = format!("watchbook.events.{}.x", "a".repeat(65));
+        assert_eq!(of(&long).map_err(|reject| reject.reason), Err(Reason::InvalidField));
+    }
+
+    #[test]
+    fn streams_are_named_after_the_prefix() {
+        assert_eq!(stream_name("watchbook", Kind::Events), "WATCHBOOK_EVENTS");
+        assert_eq!(stream_name("eu.prod-1", Kind::Logs), "EU_PROD_1_LOGS");
+    }
+}

@@ -1,0 +1,1 @@
+//! What every process needs: configuration, backoff, health, probes, telemetry.

@@ -1,0 +1,1 @@
+//! Postgres: connection, migrations, partitions, COPY, positions, dead letters, error classification.
