@@ -1,1 +1,17 @@
-//! What every process needs: configuration, backoff, health, probes, telemetry.
+//! What every process needs: configuration, backoff, health with its probes, logs and metrics, stopping.
+//!
+//! Knows nothing of NATS, Postgres or records.
+
+mod backoff;
+pub mod config;
+mod health;
+mod probes;
+mod stopping;
+mod telemetry;
+
+pub use backoff::Backoff;
+pub use config::Config;
+pub use health::{Health, Part};
+pub use probes::{Probes, serve_probes};
+pub use stopping::{STOP_BUDGET, stop_signal};
+pub use telemetry::{LogFormat, Metrics, start_logging};

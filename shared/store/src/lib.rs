@@ -1,1 +1,20 @@
-//! Postgres: connection, migrations, partitions, COPY, positions, dead letters, error classification.
+//! Postgres: connections, migrations, partitions, and the statements with which a batch is stored.
+//!
+//! Functions here are single steps, each named after what it does to the database. In which order the
+//! writers take them, and what they do when one fails, stands in `workers/writer`.
+
+pub mod batch;
+mod connect;
+pub mod dead_letters;
+mod failure;
+mod lease;
+pub mod migrations;
+pub mod partitions;
+pub mod positions;
+
+pub use connect::{Database, check_version};
+pub use failure::Failure;
+pub use lease::Lease;
+
+/// Everything here fails with the driver's own error; [`Failure::of`] says what to do about it.
+pub type Result<T> = sqlx::Result<T>;

@@ -1,0 +1,215 @@
+//! Connecting, with errors that say what to mend.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::{self, context::ContextBuilder};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
+use runtime::config::{Nats, redact_url};
+use tokio::sync::watch;
+
+/// The oldest nats-server that has what we use: atomic batches of publishes.
+pub const OLDEST_SERVER: (u64, u64) = (2, 12);
+
+/// A server that does not answer for so long is away, or does not let us ask.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// What the server refused lately; the answer to a refused request is silence, and this tells why.
+const REFUSALS_KEPT: usize = 8;
+
+/// A connection to NATS that comes back by itself. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    pub(crate) client: Client,
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) prefix: Arc<str>,
+    refusals: Arc<Mutex<VecDeque<String>>>,
+    connections: watch::Receiver<u64>,
+}
+
+/// Why there is no connection, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody listens there, or the name is unknown.
+    #[error(
+        "no NATS server answers at {url}: {reason}. Is it running, and is NATS_URL right? `watchbook up` starts one of its own"
+    )]
+    Away {
+        /// Where, without secrets.
+        url: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The server does not know us.
+    #[error(
+        "the NATS server at {url} refuses the sign-in: {reason}. Check NATS_CREDS, or user and password in NATS_URL or [nats]"
+    )]
+    Refused {
+        /// Where, without secrets.
+        url: String,
+        /// What it said.
+        reason: String,
+    },
+    /// A credentials or certificate file cannot be read.
+    #[error("{path}: cannot be read: {reason}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// The server lacks what we use.
+    #[error("the NATS server at {url} is version {version}, and Watchbook needs {}.{} or newer", OLDEST_SERVER.0, OLDEST_SERVER.1)]
+    TooOld {
+        /// Where, without secrets.
+        url: String,
+        /// Its version.
+        version: String,
+    },
+    /// There are no streams on that server.
+    #[error(
+        "JetStream is switched off on the NATS server at {url}: start it with `-js`, or with a `jetstream {{ … }}` block in its configuration, and enable it for this account"
+    )]
+    NoJetStream {
+        /// Where, without secrets.
+        url: String,
+    },
+}
+
+impl Bus {
+    /// Connects, and makes sure that the server is one that we can work with. `name` is what the server's
+    /// operator sees.
+    ///
+    /// # Errors
+    /// Why there is no connection, with what to do about it.
+    pub async fn connect(config: &Nats, url: &str, name: &str) -> Result<Self, ConnectError> {
+        let shown = redact_url(url);
+        let refusals: Arc<Mutex<VecDeque<String>>> = Arc::default();
+        let (connected, connections) = watch::channel(0);
+        let callback = {
+            let (refusals, connected) = (refusals.clone(), Arc::new(connected));
+            move |event: Event| {
+                note(&event, &refusals, &connected);
+                async {}
+            }
+        };
+        let options = sign_in(config)?
+            .name(name)
+            .request_timeout(Some(ANSWER_WITHIN))
+            .connection_timeout(ANSWER_WITHIN)
+            .event_callback(callback);
+        let client = options.connect(servers(url)).await.map_err(|error| explain(&error, &shown))?;
+        let info = client.server_info();
+        if version(&info.version) < OLDEST_SERVER {
+            return Err(ConnectError::TooOld { url: shown, version: info.version });
+        }
+        if !info.jetstream {
+            return Err(ConnectError::NoJetStream { url: shown });
+        }
+        let jetstream = ContextBuilder::new().timeout(ANSWER_WITHIN).build(client.clone());
+        Ok(Self { client, jetstream, prefix: Arc::from(config.prefix.as_str()), refusals, connections })
+    }
+
+    /// The client itself, for whoever publishes or listens live.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The first token of every subject.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// What the server refused lately, newest last.
+    pub fn refusals(&self) -> Vec<String> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Counts the connections so far: a change means that whatever hung on the old one is gone.
+    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.clone()
+    }
+}
+
+fn note(event: &Event, refusals: &Mutex<VecDeque<String>>, connected: &watch::Sender<u64>) {
+    match event {
+        Event::Connected => {
+            connected.send_modify(|count| *count += 1);
+            tracing::info!("connected to NATS");
+        }
+        Event::Disconnected => tracing::warn!("the connection to NATS broke; reconnecting"),
+        Event::ServerError(error) => {
+            let reason = match error {
+                ServerError::AuthorizationViolation => "authorization violation".to_owned(),
+                ServerError::Other(reason) => reason.clone(),
+                other => other.to_string(),
+            };
+            tracing::warn!(reason, "the NATS server refused something");
+            let mut kept = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() == REFUSALS_KEPT {
+                kept.pop_front();
+            }
+            kept.push_back(reason);
+        }
+        Event::SlowConsumer(_) => tracing::warn!("NATS messages came faster than they were taken; reading again"),
+        Event::ClientError(error) => tracing::debug!(%error, "NATS client"),
+        Event::LameDuckMode | Event::Draining | Event::Closed => tracing::debug!(%event, "NATS connection"),
+    }
+}
+
+fn servers(url: &str) -> Vec<String> {
+    url.split(',').map(|server| server.trim().to_owned()).collect()
+}
+
+fn sign_in(config: &Nats) -> Result<ConnectOptions, ConnectError> {
+    let read = |path: &std::path::Path| {
+        std::fs::read_to_string(path)
+            .map_err(|error| ConnectError::File { path: path.display().to_string(), reason: error.to_string() })
+    };
+    let mut options = ConnectOptions::new();
+    if let Some(path) = &config.credentials {
+        options = options
+            .credentials(&read(path)?)
+            .map_err(|error| ConnectError::File { path: path.display().to_string(), reason: error.to_string() })?;
+    } else if let Some(path) = &config.nkey_seed_file {
+        options = options.nkey(read(path)?.trim().to_owned());
+    } else if let (Some(user), Some(password)) = (&config.user, &config.password) {
+        options = options.user_and_password(user.clone(), password.reveal().to_owned());
+    }
+    if let Some(path) = &config.ca_file {
+        options = options.add_root_certificates(path.clone()).require_tls(true);
+    }
+    if let (Some(certificate), Some(key)) = (&config.cert_file, &config.key_file) {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    Ok(options)
+}
+
+fn explain(error: &async_nats::ConnectError, url: &str) -> ConnectError {
+    let (url, reason) = (url.to_owned(), error.to_string());
+    match error.kind() {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            ConnectError::Refused { url, reason }
+        }
+        _ => ConnectError::Away { url, reason },
+    }
+}
+
+/// Major and minor of a version such as `2.12.1-RC.3`; what cannot be read counts as too old.
+fn version(text: &str) -> (u64, u64) {
+    let mut parts = text.trim_start_matches('v').split(['.', '-']).map(|part| part.parse().unwrap_or_default());
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert_eq!(version("2.12.1-RC.3"), (2, 12));
+        assert!(version("2.9.25") < OLDEST_SERVER);
+        assert!(version("2.15.1") > OLDEST_SERVER);
+        assert!(version("strange") < OLDEST_SERVER);
+    }
+}

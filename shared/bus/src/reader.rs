@@ -1,0 +1,332 @@
+//! Reading a stream in order, without acknowledgements.
+//!
+//! What is settled stands in Postgres, so the server has nothing to remember about a reader: an
+//! ephemeral consumer starts where we say, and is thrown away whenever anything is in doubt. The
+//! reader never skips: it hands out each sequence, or says which ones the stream does not hold.
+//!
+//! A jump in the sequence is first a reason to read again from the gap. Only when a fresh consumer
+//! jumps as well does the stream no longer hold what is in between.
+//!
+//! Pulls overlap: the next one is asked for when half of the last one has come, so that a full stream
+//! never waits for a round trip. Both counts and bytes are bounded ([`Window`]), and kept by what the
+//! server says is left of a pull that ends early
+//! (<https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-37.md>).
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer};
+use async_nats::{HeaderMap, StatusCode, Subscriber};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
+use records::{Headers, Kind};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::stream::BusError;
+use crate::{Bus, StreamState};
+
+/// How long the server keeps a pull that it cannot fill. Its end is also the pulse by which an idle
+/// reader knows that the server is still there.
+const PULL_EXPIRES: Duration = Duration::from_secs(5);
+/// Beyond this without a message or the end of a pull, the server or the consumer is gone.
+const SILENCE: Duration = Duration::from_secs(8);
+/// Messages of a pull at the most: well below the 65,536 that the client holds for a subscription.
+const PULL_MESSAGES: usize = 16_384;
+
+/// How much a reader may have under way between the server and its caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes, as the server counts them: subject, headers and body. Must hold the largest message.
+    pub bytes: usize,
+}
+
+/// One message of a stream.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// When the stream took it.
+    pub published_at: DateTime<Utc>,
+    /// How many messages the stream holds behind it.
+    pub pending: u64,
+    /// On which subject.
+    pub subject: async_nats::Subject,
+    /// Its headers.
+    pub headers: Headers,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Read {
+    /// A message, of the sequence right after the last.
+    Message(Delivery),
+    /// The stream does not hold these sequences.
+    Deleted {
+        /// The first of them.
+        first: u64,
+        /// The last of them.
+        last: u64,
+    },
+    /// Nothing came for a while. A good moment to see whether the stream is still the same.
+    Idle,
+}
+
+/// The reader cannot go on: open another one.
+#[derive(Debug, thiserror::Error)]
+#[error("reading {stream} ended: {reason}")]
+pub struct Lost {
+    stream: String,
+    reason: String,
+}
+
+/// Reads one kind's stream from a sequence on.
+#[derive(Debug)]
+pub struct Reader {
+    bus: Bus,
+    kind: Kind,
+    stream: String,
+    consumer: PullConsumer,
+    replies: Subscriber,
+    inbox: String,
+    pull_subject: String,
+    window: Window,
+    pending: Window,
+    /// The next sequence to hand out.
+    next: u64,
+    /// Nothing has come of this consumer yet: what it jumps over is gone.
+    fresh: bool,
+    /// A message that came behind a gap that had to be told first.
+    held: Option<Delivery>,
+    /// A gap that is known before the first message.
+    gap: Option<(u64, u64)>,
+    heard_at: Instant,
+    connections: watch::Receiver<u64>,
+}
+
+impl Bus {
+    /// Opens a reader that hands out `next` first. `state` is how the stream stood right before.
+    ///
+    /// # Errors
+    /// Where JetStream does not answer or refuses.
+    pub async fn read_from(
+        &self,
+        kind: Kind,
+        next: u64,
+        state: &StreamState,
+        window: Window,
+    ) -> Result<Reader, BusError> {
+        let mut connections = self.connections();
+        connections.mark_unchanged();
+        let (consumer, pending) = self.consumer(kind, DeliverPolicy::ByStartSequence { start_sequence: next }).await?;
+        // Nothing before the consumer, and yet the stream went on: all of that is gone from it.
+        let gap = (pending == 0 && state.last_sequence >= next).then_some((next, state.last_sequence));
+        let inbox = self.client.new_inbox();
+        let replies = self.client.subscribe(inbox.clone()).await.map_err(|_| self.silent("read", &state.name))?;
+        Ok(Reader {
+            bus: self.clone(),
+            kind,
+            stream: state.name.clone(),
+            pull_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", state.name, consumer.cached_info().name),
+            consumer,
+            replies,
+            inbox,
+            window,
+            pending: Window { messages: 0, bytes: 0 },
+            next,
+            fresh: true,
+            held: None,
+            gap,
+            heard_at: Instant::now(),
+            connections,
+        })
+    }
+}
+
+impl Reader {
+    /// The next sequence to be handed out.
+    pub fn next_sequence(&self) -> u64 {
+        self.next
+    }
+
+    /// What comes next. May be dropped and called again at any time: nothing is lost between.
+    ///
+    /// # Errors
+    /// Where the consumer is in doubt. Everything before [`Reader::next_sequence`] was handed out.
+    pub async fn read(&mut self) -> Result<Read, Lost> {
+        loop {
+            if let Some((first, last)) = self.gap.take() {
+                self.next = last + 1;
+                return Ok(Read::Deleted { first, last });
+            }
+            if let Some(delivery) = self.held.take() {
+                return Ok(self.hand_out(delivery));
+            }
+            self.pull().await?;
+            tokio::select! {
+                biased;
+                reply = timeout_at(self.heard_at + SILENCE, self.replies.next()) => {
+                    let message = match reply {
+                        Ok(Some(message)) => message,
+                        Ok(None) => return Err(self.lost("the subscription ended")),
+                        Err(_) => return Err(self.lost("the server is silent")),
+                    };
+                    self.heard_at = Instant::now();
+                    if let Some(read) = self.take(message)? {
+                        return Ok(read);
+                    }
+                }
+                // The server that held our pulls is not the one that we are connected to now.
+                _ = self.connections.changed() => return Err(self.lost("the connection was made anew")),
+            }
+        }
+    }
+
+    /// Ends reading, and lets the server forget the consumer.
+    pub async fn close(self) {
+        self.bus.forget_consumer(self.kind, &self.consumer).await;
+    }
+
+    /// Asks for more where half of the window or less is under way.
+    async fn pull(&mut self) -> Result<(), Lost> {
+        if self.pending.messages > self.window.messages / 2 && self.pending.bytes > self.window.bytes / 2 {
+            return Ok(());
+        }
+        let messages = self.window.messages.saturating_sub(self.pending.messages).min(PULL_MESSAGES);
+        let bytes = self.window.bytes.saturating_sub(self.pending.bytes);
+        if messages == 0 || bytes == 0 {
+            return Ok(());
+        }
+        let request = format!(r#"{{"batch":{messages},"max_bytes":{bytes},"expires":{}}}"#, PULL_EXPIRES.as_nanos());
+        let sent =
+            self.bus.client.publish_with_reply(self.pull_subject.clone(), self.inbox.clone(), request.into()).await;
+        sent.map_err(|error| self.lost(&error.to_string()))?;
+        self.pending.messages += messages;
+        self.pending.bytes += bytes;
+        Ok(())
+    }
+
+    /// A reply: a message, the end of a pull, or the end of the consumer.
+    fn take(&mut self, message: async_nats::Message) -> Result<Option<Read>, Lost> {
+        match message.status {
+            None | Some(StatusCode::OK) => self.take_message(message),
+            Some(StatusCode::IDLE_HEARTBEAT) => Ok(None),
+            // Expired, or nothing there.
+            Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
+                self.end_pull(message.headers.as_ref());
+                Ok((self.pending.messages == 0).then_some(Read::Idle))
+            }
+            // 409 ends a pull whose bytes would not hold the next message, and much else that ends the consumer.
+            Some(StatusCode::REQUEST_TERMINATED)
+                if message.description.as_deref().is_some_and(|text| text.contains("MaxBytes")) =>
+            {
+                self.end_pull(message.headers.as_ref());
+                Ok(None)
+            }
+            Some(status) => Err(self.lost(&format!("{status} {}", message.description.unwrap_or_default()))),
+        }
+    }
+
+    fn take_message(&mut self, message: async_nats::Message) -> Result<Option<Read>, Lost> {
+        self.pending.messages = self.pending.messages.saturating_sub(1);
+        self.pending.bytes = self.pending.bytes.saturating_sub(message.length);
+        let Some(delivery) = delivery(message) else {
+            return Err(self.lost("a message without its place in the stream"));
+        };
+        if delivery.sequence < self.next {
+            return Ok(None);
+        }
+        if delivery.sequence > self.next && !self.fresh {
+            return Err(self.lost("messages were lost on the way"));
+        }
+        self.fresh = false;
+        if delivery.sequence > self.next {
+            self.gap = Some((self.next, delivery.sequence - 1));
+            self.held = Some(delivery);
+            return Ok(None);
+        }
+        Ok(Some(self.hand_out(delivery)))
+    }
+
+    fn hand_out(&mut self, delivery: Delivery) -> Read {
+        self.next = delivery.sequence + 1;
+        Read::Message(delivery)
+    }
+
+    /// The server says what is left of a pull that ended early.
+    fn end_pull(&mut self, headers: Option<&HeaderMap>) {
+        let left = |name: &str| {
+            let value = headers.and_then(|headers| headers.get(name));
+            value.and_then(|value| value.as_str().parse::<usize>().ok())
+        };
+        match (left("Nats-Pending-Messages"), left("Nats-Pending-Bytes")) {
+            (Some(messages), Some(bytes)) => {
+                self.pending.messages = self.pending.messages.saturating_sub(messages);
+                self.pending.bytes = self.pending.bytes.saturating_sub(bytes);
+            }
+            _ => self.pending = Window { messages: 0, bytes: 0 },
+        }
+        if self.pending.messages == 0 || self.pending.bytes == 0 {
+            self.pending = Window { messages: 0, bytes: 0 };
+        }
+    }
+
+    fn lost(&self, reason: &str) -> Lost {
+        Lost { stream: self.stream.clone(), reason: reason.to_owned() }
+    }
+}
+
+fn delivery(message: async_nats::Message) -> Option<Delivery> {
+    let place = place_in_stream(message.reply.as_deref()?)?;
+    let headers = message.headers.as_ref().map(headers).unwrap_or_default();
+    Some(Delivery {
+        sequence: place.sequence,
+        published_at: DateTime::from_timestamp_nanos(place.published_ns),
+        pending: place.pending,
+        subject: message.subject,
+        headers,
+        body: message.payload,
+    })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    sequence: u64,
+    published_ns: i64,
+    pending: u64,
+}
+
+/// Where a message stands, read off its reply subject:
+/// `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>`, with domain and
+/// account before the stream in the newer form (ADR-15).
+fn place_in_stream(reply: &str) -> Option<Place> {
+    let tokens = reply.strip_prefix("$JS.ACK.")?;
+    let skip = if tokens.bytes().filter(|b| *b == b'.').count() >= 8 { 2 } else { 0 };
+    let mut tokens = tokens.split('.').skip(skip + 3);
+    let sequence = tokens.next()?.parse().ok()?;
+    let published_ns = tokens.nth(1)?.parse().ok()?;
+    let pending = tokens.next()?.parse().ok()?;
+    Some(Place { sequence, published_ns, pending })
+}
+
+fn headers(map: &HeaderMap) -> Headers {
+    map.iter().flat_map(|(name, values)| values.iter().map(|value| (name.to_string(), value.to_string()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_subject_tells_where_the_message_stands() {
+        let place = Some(Place { sequence: 100, published_ns: 1_790_230_470_084_404_000, pending: 42 });
+        assert_eq!(place_in_stream("$JS.ACK.events.reader.1.100.7.1790230470084404000.42"), place);
+        assert_eq!(place_in_stream("$JS.ACK._.hash.events.reader.1.100.7.1790230470084404000.42"), place);
+        assert_eq!(place_in_stream("$JS.ACK.hub.hash.events.reader.1.100.7.1790230470084404000.42.token"), place);
+        assert_eq!(place_in_stream("_INBOX.x"), None);
+    }
+}

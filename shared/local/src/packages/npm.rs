@@ -1,0 +1,60 @@
+//! Postgres by npm.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::pins::{POSTGRES_NPM_PACKAGES, POSTGRES_NPM_VERSION, platform};
+use crate::machine::Machine;
+use crate::run::run;
+
+/// How long npm may take: tens of megabytes over a slow line.
+const NPM_BOUND: Duration = Duration::from_secs(600);
+
+pub(super) async fn fetch(machine: &Machine, directory: &Path) -> Result<()> {
+    let Some((_, package, integrity)) = POSTGRES_NPM_PACKAGES.iter().find(|(name, ..)| *name == platform()) else {
+        bail!("there is no package for {}", platform());
+    };
+    let mut command = machine.command("npm");
+    // Scripts of a package are programs of strangers; the one it has is done below.
+    command.args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--prefix"]).arg(directory);
+    command.arg(format!("{package}@{POSTGRES_NPM_VERSION}"));
+    run(command, NPM_BOUND).await?;
+
+    // npm has compared what it got with what the registry says; we compare that with what we know.
+    let lock = read_json(&directory.join("node_modules/.package-lock.json"))?;
+    let found = &lock["packages"][format!("node_modules/{package}")]["integrity"];
+    if found != *integrity {
+        bail!("{package}@{POSTGRES_NPM_VERSION} is not the one we know: {found} and not {integrity}");
+    }
+    fs::rename(directory.join("node_modules").join(package).join("native"), directory.join("native"))?;
+    let _ = fs::remove_dir_all(directory.join("node_modules"));
+    make_links(directory)
+}
+
+/// A package cannot hold links, so a list of them comes along, without which the programs miss their libraries.
+fn make_links(directory: &Path) -> Result<()> {
+    let list = read_json(&directory.join("native/pg-symlinks.json"))?;
+    for link in list.as_array().into_iter().flatten() {
+        let (Some(source), Some(target)) = (link["source"].as_str(), link["target"].as_str()) else { continue };
+        // All of them stay within their directory: a file name is enough, and nothing can lead out.
+        let Some(source) = Path::new(source).file_name() else { continue };
+        if target.split('/').any(|part| part == "..") {
+            bail!("pg-symlinks.json leads out of the package: {target}");
+        }
+        let target = directory.join(target.trim_start_matches('/'));
+        if target.symlink_metadata().is_err() {
+            symlink(source, &target).with_context(|| format!("cannot make the link {}", target.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))
+}

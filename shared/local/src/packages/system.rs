@@ -1,0 +1,126 @@
+//! Postgres from the system's own packages, which root may install.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::process::Command;
+
+use crate::machine::Machine;
+use crate::programs::Tell;
+use crate::run::run;
+
+/// How long an installation may take: lists and some tens of megabytes over a slow line.
+const INSTALL_BOUND: Duration = Duration::from_secs(900);
+
+/// The command by which this system's packages give a program, for a person to run.
+pub(crate) fn install_command(machine: &Machine, debian: &str, red_hat: &str, alpine: &str, brew: &str) -> String {
+    let sudo = if machine.may_install { "" } else { "sudo " };
+    if machine.has("apt-get") {
+        format!("{sudo}apt-get install {debian}")
+    } else if machine.has("dnf") {
+        format!("{sudo}dnf install {red_hat}")
+    } else if machine.has("apk") {
+        format!("{sudo}apk add {alpine}")
+    } else if machine.has("brew") || cfg!(target_os = "macos") {
+        format!("brew install {brew}")
+    } else {
+        format!("your system's package of {debian}")
+    }
+}
+
+/// Installs Postgres of this distribution, and nothing else: no cluster of its own, no service.
+pub(crate) async fn install_postgres(machine: &Machine, tell: &Tell) -> Result<()> {
+    if machine.has("apt-get") {
+        install_by_apt(machine, tell).await
+    } else if machine.has("dnf") {
+        tell("Installing Postgres: dnf install postgresql-server");
+        let mut dnf = machine.command("dnf");
+        dnf.args(["install", "-y", "--setopt=install_weak_deps=False", "postgresql-server"]);
+        run(dnf, INSTALL_BOUND).await.map(drop)
+    } else if machine.has("apk") {
+        tell("Installing Postgres: apk add postgresql");
+        let mut apk = machine.command("apk");
+        apk.args(["add", "--no-cache", "postgresql"]);
+        run(apk, INSTALL_BOUND).await.map(drop)
+    } else {
+        bail!("neither apt-get nor dnf nor apk is here")
+    }
+}
+
+async fn install_by_apt(machine: &Machine, tell: &Tell) -> Result<()> {
+    let package = match distribution_package(machine).await {
+        Ok(package) => package,
+        // A fresh container has no lists yet.
+        Err(_) => {
+            tell("Reading the package lists: apt-get update");
+            let mut update = machine.command("apt-get");
+            update.arg("update").env("DEBIAN_FRONTEND", "noninteractive");
+            run(update, INSTALL_BOUND).await?;
+            distribution_package(machine).await?
+        }
+    };
+    tell(&format!("Installing Postgres: apt-get install {package}"));
+    let no_cluster = NoCluster::ask_for()?;
+    let mut install = machine.command("apt-get");
+    install.args(["install", "-y", "--no-install-recommends", &package]).env("DEBIAN_FRONTEND", "noninteractive");
+    let result = run(install, INSTALL_BOUND).await.map(drop);
+    drop(no_cluster);
+    result
+}
+
+/// `postgresql` only points to the major version of the distribution; naming that one keeps the next release of the
+/// distribution from replacing it under a cluster that it cannot read.
+async fn distribution_package(machine: &Machine) -> Result<String> {
+    let mut ask: Command = machine.command("apt-cache");
+    ask.args(["depends", "--important", "postgresql"]);
+    let told = run(ask, INSTALL_BOUND).await?;
+    pointed_to(&told).context("apt knows no package postgresql")
+}
+
+fn pointed_to(depends: &str) -> Option<String> {
+    depends.lines().find_map(|line| {
+        let package = line.trim().strip_prefix("Depends:")?.trim();
+        let major = package.strip_prefix("postgresql-")?;
+        (!major.is_empty() && major.chars().all(|c| c.is_ascii_digit())).then(|| package.to_owned())
+    })
+}
+
+/// Keeps Debian from making and starting a cluster of its own during this one installation. Dropping it takes the
+/// request back, so that later installations by the machine's owner are as ever.
+struct NoCluster {
+    path: PathBuf,
+}
+
+impl NoCluster {
+    fn ask_for() -> Result<NoCluster> {
+        // A directory that Debian's configuration includes: its own file would lead to questions.
+        let directory = Path::new("/etc/postgresql-common/createcluster.d");
+        let path = directory.join("watchbook.conf");
+        fs::create_dir_all(directory)
+            .and_then(|()| fs::write(&path, "# Only while Watchbook installs Postgres.\ncreate_main_cluster = false\n"))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(NoCluster { path })
+    }
+}
+
+impl Drop for NoCluster {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_of_the_distribution_is_read_from_its_pointer() {
+        let told = "postgresql\n  Depends: postgresql-15\n  Suggests: postgresql-doc\n";
+        assert_eq!(pointed_to(told).as_deref(), Some("postgresql-15"));
+        assert_eq!(pointed_to("postgresql\n  Depends: postgresql-common\n"), None);
+    }
+}

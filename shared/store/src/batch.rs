@@ -1,0 +1,155 @@
+//! The statements with which the rows of a batch reach their table.
+
+use std::sync::OnceLock;
+
+use chrono::{DateTime, Utc};
+use records::{Conflict, Kind, row};
+use sqlx::{AssertSqlSafe, PgConnection};
+use uuid::Uuid;
+
+/// Bytes of COPY data sent at once: large enough to keep the socket busy, small enough that the
+/// driver's copy of it does not count.
+const COPY_CHUNK: usize = 128 * 1024;
+
+/// What identifies a record: when it happened, and its id.
+pub type RecordKey = (DateTime<Utc>, Uuid);
+
+/// Copies rows straight into the kind's table: the fast way, which fails as a whole.
+///
+/// # Errors
+/// Where any row is a duplicate or bad, or the server is away.
+pub async fn copy(connection: &mut PgConnection, kind: Kind, rows: &[u8]) -> crate::Result<()> {
+    copy_into(connection, &statements(kind).copy, rows).await
+}
+
+/// Merges rows into the kind's table by way of a temporary one: the slow way, which knows duplicates.
+/// Returns the keys of the rows that are new (or newer, for a directory).
+///
+/// # Errors
+/// Where any row is bad, or the server is away.
+pub async fn merge(connection: &mut PgConnection, kind: Kind, rows: &[u8]) -> crate::Result<Vec<RecordKey>> {
+    let statements = statements(kind);
+    for statement in &statements.prepare_incoming {
+        sqlx::query(AssertSqlSafe(statement.as_str())).execute(&mut *connection).await?;
+    }
+    copy_into(connection, &statements.copy_incoming, rows).await?;
+    sqlx::query_as(AssertSqlSafe(statements.merge_incoming.as_str())).fetch_all(connection).await
+}
+
+async fn copy_into(connection: &mut PgConnection, statement: &str, rows: &[u8]) -> crate::Result<()> {
+    let mut copy = connection.copy_in_raw(statement).await?;
+    copy.send(row::HEADER).await?;
+    for chunk in rows.chunks(COPY_CHUNK) {
+        copy.send(chunk).await?;
+    }
+    copy.send(row::TRAILER).await?;
+    copy.finish().await?;
+    Ok(())
+}
+
+/// Records of one minute and organization, as the roll-ups count them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutcomeMinute {
+    /// The minute.
+    pub minute: DateTime<Utc>,
+    /// The organization, `_` for none.
+    pub organization_id: String,
+    /// New records.
+    pub total: u64,
+    /// Those of them that are failures.
+    pub failed: u64,
+}
+
+/// Adds to the roll-ups, in the rows of `lane`.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn add_outcomes(
+    connection: &mut PgConnection,
+    kind: Kind,
+    lane: u16,
+    outcomes: &[OutcomeMinute],
+) -> crate::Result<()> {
+    if outcomes.is_empty() {
+        return Ok(());
+    }
+    let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    sqlx::query(
+        "INSERT INTO watchbook.outcome_minutes AS known (kind, minute, organization_id, lane, total, failed)
+         SELECT $1, minute, organization_id, $2, total, failed
+           FROM unnest($3::timestamptz[], $4::text[], $5::bigint[], $6::bigint[]) AS new (minute, organization_id, total, failed)
+          ORDER BY minute, organization_id
+             ON CONFLICT (kind, minute, organization_id, lane)
+             DO UPDATE SET total = known.total + excluded.total, failed = known.failed + excluded.failed",
+    )
+    .bind(kind.name())
+    .bind(i16::try_from(lane).unwrap_or(i16::MAX))
+    .bind(outcomes.iter().map(|outcome| outcome.minute).collect::<Vec<_>>())
+    .bind(outcomes.iter().map(|outcome| outcome.organization_id.as_str()).collect::<Vec<_>>())
+    .bind(outcomes.iter().map(|outcome| count(outcome.total)).collect::<Vec<_>>())
+    .bind(outcomes.iter().map(|outcome| count(outcome.failed)).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// A kind's statements. Made of names that the kind's folder spells out; nothing from outside is in them.
+#[derive(Debug)]
+struct Statements {
+    copy: String,
+    prepare_incoming: [String; 2],
+    copy_incoming: String,
+    merge_incoming: String,
+}
+
+fn statements(kind: Kind) -> &'static Statements {
+    static STATEMENTS: OnceLock<Vec<Statements>> = OnceLock::new();
+    let all = STATEMENTS.get_or_init(|| Kind::ALL.iter().map(|kind| Statements::of(*kind)).collect());
+    // `Kind::ALL` lists the variants in the order of their discriminants.
+    &all[kind as usize]
+}
+
+impl Statements {
+    fn of(kind: Kind) -> Self {
+        let table = kind.spec().table;
+        let columns = kind.columns().collect::<Vec<_>>().join(", ");
+        let incoming = format!("incoming_{}", kind.table_name());
+        let merge_incoming = match kind.spec().conflict {
+            // Of equal keys within the batch the first one is kept, as it would be one by one.
+            Conflict::KeepFirst => format!(
+                "INSERT INTO {table} ({columns})
+                 SELECT DISTINCT ON (created_at, id) {columns} FROM pg_temp.{incoming} ORDER BY created_at, id, ctid
+                     ON CONFLICT (created_at, id) DO NOTHING
+                     RETURNING created_at, id"
+            ),
+            Conflict::KeepNewest { key } => {
+                let key_columns = key.join(", ");
+                let updates: Vec<_> = kind
+                    .columns()
+                    .filter(|column| !key.contains(column))
+                    .map(|column| format!("{column} = excluded.{column}"))
+                    .collect();
+                format!(
+                    "INSERT INTO {table} AS known ({columns})
+                     SELECT DISTINCT ON ({key_columns}) {columns} FROM pg_temp.{incoming} ORDER BY {key_columns}, created_at DESC, id DESC
+                         ON CONFLICT ({key_columns}) DO UPDATE SET {}
+                      WHERE (excluded.created_at, excluded.id) > (known.created_at, known.id)
+                     RETURNING created_at, id",
+                    updates.join(", ")
+                )
+            }
+        };
+        Self {
+            copy: format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)"),
+            prepare_incoming: [
+                format!(
+                    "CREATE TEMPORARY TABLE IF NOT EXISTS {incoming} (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
+                ),
+                // A batch whose bad rows are being isolated merges several times in one transaction.
+                format!("TRUNCATE pg_temp.{incoming}"),
+            ],
+            copy_incoming: format!("COPY pg_temp.{incoming} ({columns}) FROM STDIN (FORMAT binary)"),
+            merge_incoming,
+        }
+    }
+}

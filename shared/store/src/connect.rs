@@ -1,0 +1,100 @@
+//! Connecting.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+
+/// The oldest major version that has what we use: `UNIQUE NULLS NOT DISTINCT`.
+const OLDEST_MAJOR: i32 = 15;
+/// A server that does not answer a connection attempt for so long is away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What each session asks of the server.
+const SESSION: &[(&str, &str)] = &[
+    // A session that died without a word (its machine lost power) keeps its locks until the server
+    // notices. First probe after 3 s of silence, then every second, dead after three: so a standby
+    // takes over within seconds.
+    ("tcp_keepalives_idle", "3"),
+    ("tcp_keepalives_interval", "1"),
+    ("tcp_keepalives_count", "3"),
+    // "exists already, skipping" is the usual case and no news.
+    ("client_min_messages", "warning"),
+];
+
+/// A database, and under which name we appear there.
+#[derive(Debug, Clone)]
+pub struct Database {
+    options: PgConnectOptions,
+    process: String,
+}
+
+impl Database {
+    /// Reads a URL. `process` names this process to whoever looks at `pg_stat_activity`.
+    ///
+    /// # Errors
+    /// Where the URL is none. The message does not repeat it, because it may hold a password.
+    pub fn new(url: &str, process: impl Into<String>) -> anyhow::Result<Self> {
+        let options = PgConnectOptions::from_str(url)
+            .context("the database URL is not one: expected postgres://user:password@host:5432/database")?
+            .options(SESSION.iter().copied())
+            // The driver's own slow-statement log would print statements; our metrics carry the durations.
+            .disable_statement_logging();
+        Ok(Self { options, process: process.into() })
+    }
+
+    /// Where it is, without the password.
+    pub fn address(&self) -> String {
+        let name = self.options.get_database().unwrap_or("the default database");
+        format!("{}:{}/{name}", self.options.get_host(), self.options.get_port())
+    }
+
+    /// Opens a connection of its own for `part`, to a server that takes writes.
+    ///
+    /// # Errors
+    /// Where the server is away, refuses us, or does not answer in time.
+    pub async fn connect(&self, part: &str) -> crate::Result<PgConnection> {
+        let options = self.options.clone().application_name(&self.application_name(part));
+        match tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                format!("no answer from {} within {} s", self.address(), CONNECT_TIMEOUT.as_secs()),
+            ))),
+        }
+    }
+
+    /// A pool for commands and questions, of at most `connections`.
+    pub fn pool(&self, part: &str, connections: u32) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .connect_lazy_with(self.options.clone().application_name(&self.application_name(part)))
+    }
+
+    /// `watchbook <part> <process>`, cut to what Postgres keeps of it.
+    fn application_name(&self, part: &str) -> String {
+        const NAME_BYTES: usize = 63;
+        let mut name = format!("watchbook {part} {}", self.process);
+        name.truncate(name.floor_char_boundary(NAME_BYTES));
+        name
+    }
+}
+
+/// Refuses a server that is too old.
+///
+/// # Errors
+/// Where it is, or does not say its version.
+pub async fn check_version(connection: &mut PgConnection) -> anyhow::Result<String> {
+    let (number, name): (i32, String) =
+        sqlx::query_as("SELECT current_setting('server_version_num')::int, current_setting('server_version')")
+            .fetch_one(connection)
+            .await
+            .context("ask Postgres for its version")?;
+    anyhow::ensure!(
+        number / 10_000 >= OLDEST_MAJOR,
+        "Postgres {name} is too old: Watchbook needs {OLDEST_MAJOR} or newer"
+    );
+    Ok(name)
+}

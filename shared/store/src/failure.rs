@@ -1,0 +1,94 @@
+//! What a database error means: classified once, here.
+
+use std::borrow::Cow;
+
+/// What to do about a failed statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The server is away, starting, full, read-only or wrongly set up. Nothing is wrong with any row:
+    /// wait and try again for ever, on a new connection.
+    Outage,
+    /// Somebody else was in the way. Try again soon.
+    Contention,
+    /// A row with that key is there already.
+    Duplicate,
+    /// No partition takes the row: it was dropped since we looked.
+    MissingPartition,
+    /// Postgres refuses what a row holds. Find the row; the others are fine.
+    BadRow,
+}
+
+impl Failure {
+    /// Classifies a driver's error.
+    pub fn of(error: &sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(error) => {
+                Self::of_code(&error.code().unwrap_or(Cow::Borrowed("")), error.constraint().is_some())
+            }
+            // Everything else happens between us and the server, or is a bug of ours: no row's fault.
+            _ => Self::Outage,
+        }
+    }
+
+    /// Classifies an SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+    /// What is not known to be a row's fault is an outage, because a wrong guess there only waits,
+    /// and a wrong guess here would dead-letter good records.
+    fn of_code(code: &str, names_constraint: bool) -> Self {
+        match code {
+            // Serialization failure, deadlock, a lock that was not to be had in time.
+            "40001" | "40P01" | "55P03" => Self::Contention,
+            "23505" => Self::Duplicate,
+            // Row routing raises a check violation that names no constraint.
+            "23514" if !names_constraint => Self::MissingPartition,
+            _ => match code.get(..2).unwrap_or_default() {
+                // Cardinality, data exception, integrity, WITH CHECK OPTION; a trigger's RAISE;
+                // and "program limit exceeded", which is a value too deep or too large for an index.
+                "21" | "22" | "23" | "44" | "54" | "P0" => Self::BadRow,
+                _ => Self::Outage,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_never_a_bad_row() {
+        for (code, failure) in [
+            ("08006", Failure::Outage), // connection failure
+            ("25006", Failure::Outage), // read-only: a fail-over left us on a replica
+            ("28P01", Failure::Outage), // wrong password
+            ("3D000", Failure::Outage), // no such database
+            ("42501", Failure::Outage), // insufficient privilege
+            ("42P01", Failure::Outage), // no such table: not migrated yet
+            ("53100", Failure::Outage), // disk full
+            ("53200", Failure::Outage), // out of memory
+            ("53300", Failure::Outage), // too many connections
+            ("57014", Failure::Outage), // cancelled; also how a COPY that we broke off comes back
+            ("57P01", Failure::Outage), // admin shutdown
+            ("57P02", Failure::Outage), // crash shutdown
+            ("57P03", Failure::Outage), // starting up
+            ("58030", Failure::Outage), // I/O error
+            ("XX000", Failure::Outage), // internal error
+            ("", Failure::Outage),
+            ("40001", Failure::Contention),
+            ("40P01", Failure::Contention),
+            ("55P03", Failure::Contention),
+            ("23505", Failure::Duplicate),
+            ("22021", Failure::BadRow), // character not in repertoire
+            ("22P02", Failure::BadRow), // invalid text representation
+            ("22P05", Failure::BadRow), // untranslatable character
+            ("23502", Failure::BadRow), // not null
+            ("54000", Failure::BadRow), // index row too large
+            ("54001", Failure::BadRow), // JSON too deep
+            ("P0001", Failure::BadRow), // a trigger's RAISE
+        ] {
+            assert_eq!(Failure::of_code(code, false), failure, "{code}");
+        }
+        assert_eq!(Failure::of_code("23514", true), Failure::BadRow);
+        assert_eq!(Failure::of_code("23514", false), Failure::MissingPartition);
+        assert_eq!(Failure::of(&sqlx::Error::PoolTimedOut), Failure::Outage);
+    }
+}

@@ -1,0 +1,80 @@
+//! Who does the work of which there is one: a session's advisory lock, gone when the session is.
+
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection};
+
+use crate::Database;
+
+/// A session that does not answer for so long is as good as lost.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+/// A session that holds or wants the lease on some named work. Correctness never depends on it: it
+/// spares two processes from doing the same work, and the transactions decide.
+#[derive(Debug)]
+pub struct Lease {
+    connection: PgConnection,
+    name: String,
+}
+
+impl Lease {
+    /// Opens a session that may take the lease called `name`.
+    ///
+    /// # Errors
+    /// Where the server is away or refuses us.
+    pub async fn open(database: &Database, name: &str) -> crate::Result<Self> {
+        Ok(Self { connection: database.connect(name).await?, name: name.to_owned() })
+    }
+
+    /// Takes the lease if nobody holds it.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn try_acquire(&mut self) -> crate::Result<bool> {
+        sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended('watchbook ' || $1, 0))")
+            .bind(&self.name)
+            .fetch_one(&mut self.connection)
+            .await
+    }
+
+    /// Makes sure that the session, and so the lease, is still there.
+    ///
+    /// # Errors
+    /// Where it is not: stop the work.
+    pub async fn confirm(&mut self) -> crate::Result<()> {
+        match tokio::time::timeout(ANSWER_WITHIN, self.connection.ping()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                "the lease's session does not answer",
+            ))),
+        }
+    }
+
+    /// Gives the lease up, so that a standby need not wait for the server to notice.
+    pub async fn release(self) {
+        // The session ends either way; an error only says that it has ended already.
+        let _ = self.connection.close().await;
+    }
+
+    /// The application name of each holder of a lease on one of `names`, in their order.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn holders(connection: &mut PgConnection, names: &[String]) -> crate::Result<Vec<Option<String>>> {
+        sqlx::query_scalar(
+            "SELECT (SELECT activity.application_name
+                       FROM pg_locks AS lock JOIN pg_stat_activity AS activity USING (pid)
+                      WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
+                        AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                        AND (lock.classid::bigint << 32 | lock.objid::bigint) = key.hash
+                      LIMIT 1)
+               FROM (SELECT ordinality, hashtextextended('watchbook ' || name, 0) AS hash
+                       FROM unnest($1::text[]) WITH ORDINALITY AS asked(name, ordinality)) AS key
+              ORDER BY key.ordinality",
+        )
+        .bind(names)
+        .fetch_all(connection)
+        .await
+    }
+}

@@ -1,0 +1,305 @@
+//! Positions: which sequences of a stream are settled, and how each ended.
+
+use chrono::{DateTime, Utc};
+use records::Kind;
+use sqlx::{Connection, PgConnection};
+
+/// One stream, told from others of the same name by when it was created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamIdentity {
+    /// Its name.
+    pub name: String,
+    /// When it was created, in whole microseconds.
+    pub created_at: DateTime<Utc>,
+}
+
+/// What Postgres knows of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Which stream of that name it speaks of.
+    pub created_at: DateTime<Utc>,
+    /// Settled ranges of sequences, first and last, ascending, with a hole between each two.
+    pub settled: Vec<(u64, u64)>,
+    /// The newest settled message: its sequence, and the stream's timestamp in nanoseconds since 1970.
+    pub newest: Option<(u64, i64)>,
+}
+
+impl Position {
+    /// The first sequence that is not settled, and the last one of that hole, if it has an end.
+    pub fn first_hole(&self) -> (u64, Option<u64>) {
+        match *self.settled.as_slice() {
+            [(1, last), (next, _), ..] => (last + 1, Some(next - 1)),
+            [(1, last)] => (last + 1, None),
+            [(first, _), ..] => (1, Some(first - 1)),
+            [] => (1, None),
+        }
+    }
+
+    /// The hole that contains `sequence` or comes next after it: its first sequence from there on, and its last.
+    pub fn hole_from(&self, sequence: u64) -> (u64, Option<u64>) {
+        let mut from = sequence;
+        for &(first, last) in &self.settled {
+            if from < first {
+                return (from, Some(first - 1));
+            }
+            if from <= last {
+                from = last + 1;
+            }
+        }
+        (from, None)
+    }
+
+    /// The last sequence up to which everything is settled.
+    pub fn settled_up_to(&self) -> u64 {
+        self.first_hole().0 - 1
+    }
+}
+
+/// The position of a stream; a stream that was never seen starts with nothing settled.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn load(connection: &mut PgConnection, stream: &StreamIdentity, kind: Kind) -> crate::Result<Position> {
+    sqlx::query(
+        "INSERT INTO watchbook.positions (stream, kind, stream_created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+    )
+    .bind(&stream.name)
+    .bind(kind.name())
+    .bind(stream.created_at)
+    .execute(&mut *connection)
+    .await?;
+    let (created_at, sequence, published_ns, firsts, lasts): (
+        DateTime<Utc>,
+        Option<i64>,
+        Option<i64>,
+        Vec<i64>,
+        Vec<i64>,
+    ) = sqlx::query_as(
+        "SELECT stream_created_at, newest_sequence, newest_published_ns,
+                    ARRAY(SELECT lower(range) FROM unnest(settled) AS range ORDER BY 1),
+                    ARRAY(SELECT upper(range) - 1 FROM unnest(settled) AS range ORDER BY 1)
+               FROM watchbook.positions WHERE stream = $1",
+    )
+    .bind(&stream.name)
+    .fetch_one(connection)
+    .await?;
+    Ok(Position {
+        created_at,
+        settled: firsts.into_iter().zip(lasts).map(|(first, last)| (unsigned(first), unsigned(last))).collect(),
+        newest: sequence.zip(published_ns).map(|(sequence, ns)| (unsigned(sequence), ns)),
+    })
+}
+
+/// How the messages of a batch ended, and where they stood.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settlement {
+    /// First sequence of the batch.
+    pub first: u64,
+    /// Last sequence of the batch.
+    pub last: u64,
+    /// The newest message of the batch: its sequence and the stream's timestamp in nanoseconds. `None`
+    /// where the stream holds none of the batch's sequences.
+    pub newest: Option<(u64, i64)>,
+    /// Rows that are new.
+    pub stored: u64,
+    /// Records that were there already.
+    pub duplicates: u64,
+    /// Messages that are dead letters.
+    pub dead_letters: u64,
+    /// Sequences that the stream does not hold.
+    pub deleted: u64,
+}
+
+/// Settles a batch: the last statement of its transaction, because every lane of the stream updates
+/// this one row. `false` where any of its sequences is settled already, or the stream is another one
+/// by now: roll back, somebody else was faster.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn settle(connection: &mut PgConnection, stream: &StreamIdentity, batch: &Settlement) -> crate::Result<bool> {
+    let updated = sqlx::query(
+        "UPDATE watchbook.positions
+            SET settled = settled + int8multirange(int8range($3, $4, '[]')),
+                stored = stored + $5, duplicates = duplicates + $6, dead_letters = dead_letters + $7, deleted = deleted + $8,
+                newest_published_ns = CASE WHEN $9 > coalesce(newest_sequence, 0) THEN $10 ELSE newest_published_ns END,
+                newest_sequence = greatest(newest_sequence, $9),
+                settled_at = now()
+          WHERE stream = $1 AND stream_created_at = $2 AND NOT settled && int8range($3, $4, '[]')",
+    )
+    .bind(&stream.name)
+    .bind(stream.created_at)
+    .bind(signed(batch.first))
+    .bind(signed(batch.last))
+    .bind(signed(batch.stored))
+    .bind(signed(batch.duplicates))
+    .bind(signed(batch.dead_letters))
+    .bind(signed(batch.deleted))
+    .bind(batch.newest.map(|(sequence, _)| signed(sequence)))
+    .bind(batch.newest.map(|(_, published_ns)| published_ns))
+    .execute(connection)
+    .await?;
+    Ok(updated.rows_affected() == 1)
+}
+
+/// The stream was made anew: nothing of it is settled. What was known of the old one is kept aside.
+///
+/// # Errors
+/// Where a statement fails.
+pub async fn start_anew(
+    connection: &mut PgConnection,
+    stream: &StreamIdentity,
+    was: DateTime<Utc>,
+) -> crate::Result<()> {
+    let mut transaction = connection.begin().await?;
+    if set_aside(&mut transaction, &stream.name, was, "the stream was made anew").await? {
+        sqlx::query(
+            "UPDATE watchbook.positions
+                SET settled = '{}', stored = 0, duplicates = 0, dead_letters = 0, deleted = 0,
+                    newest_sequence = NULL, newest_published_ns = NULL, stream_created_at = $2
+              WHERE stream = $1",
+        )
+        .bind(&stream.name)
+        .bind(stream.created_at)
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await
+}
+
+/// The stream lost its tail: what was settled behind `last_agreed` is gone from it, and other messages
+/// may have those sequences by now. They count as not settled, and their rows stay.
+///
+/// Which of the lost sequences were stored and which were duplicates is not known one by one (dead
+/// letters are); the counters give up stored ones first, so that their sum is right again.
+///
+/// # Errors
+/// Where a statement fails.
+pub async fn rewind(connection: &mut PgConnection, stream: &StreamIdentity, last_agreed: u64) -> crate::Result<()> {
+    let mut transaction = connection.begin().await?;
+    if set_aside(&mut transaction, &stream.name, stream.created_at, "the stream lost its tail").await? {
+        sqlx::query(
+            "WITH kept AS (
+                 SELECT stream, settled * int8multirange(int8range(1, $3, '[]')) AS settled,
+                        least(dead_letters, (SELECT count(*) FROM watchbook.dead_letters AS letter
+                                              WHERE letter.stream = $1 AND letter.stream_seq > $3 AND letter.received_at >= $2)) AS dead
+                   FROM watchbook.positions WHERE stream = $1
+             ), lost AS (
+                 SELECT kept.*, position.stored + position.duplicates + position.dead_letters + position.deleted
+                        - (SELECT coalesce(sum(upper(range) - lower(range)), 0)::bigint FROM unnest(kept.settled) AS range) - kept.dead AS others
+                   FROM kept JOIN watchbook.positions AS position USING (stream)
+             )
+             UPDATE watchbook.positions AS position
+                SET settled = lost.settled,
+                    dead_letters = position.dead_letters - lost.dead,
+                    stored = position.stored - least(position.stored, lost.others),
+                    duplicates = position.duplicates - least(position.duplicates, greatest(0, lost.others - position.stored)),
+                    deleted = position.deleted - greatest(0, lost.others - position.stored - position.duplicates),
+                    newest_sequence = nullif($3, 0), newest_published_ns = NULL
+               FROM lost WHERE position.stream = lost.stream",
+        )
+        .bind(&stream.name)
+        .bind(stream.created_at)
+        .bind(signed(last_agreed))
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await
+}
+
+/// Keeps a position aside as it was found. `false` where it has changed since: somebody else mended it.
+async fn set_aside(
+    transaction: &mut PgConnection,
+    stream: &str,
+    created_at: DateTime<Utc>,
+    reason: &str,
+) -> crate::Result<bool> {
+    let kept = sqlx::query(
+        "WITH found AS (SELECT * FROM watchbook.positions WHERE stream = $1 AND stream_created_at = $2 FOR UPDATE)
+         INSERT INTO watchbook.past_positions SELECT found.*, $3, now() FROM found",
+    )
+    .bind(stream)
+    .bind(created_at)
+    .bind(reason)
+    .execute(transaction)
+    .await?;
+    Ok(kept.rows_affected() == 1)
+}
+
+/// A stream's counters, for listings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Rows that were new.
+    pub stored: u64,
+    /// Records that were there already.
+    pub duplicates: u64,
+    /// Messages that are dead letters.
+    pub dead_letters: u64,
+    /// Sequences that the stream did not hold.
+    pub deleted: u64,
+}
+
+/// The counters of a stream and when it last settled a batch; `None` where it was never seen.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn counters(
+    connection: &mut PgConnection,
+    stream: &str,
+) -> crate::Result<Option<(Counters, Option<DateTime<Utc>>)>> {
+    let row: Option<(i64, i64, i64, i64, Option<DateTime<Utc>>)> = sqlx::query_as(
+        "SELECT stored, duplicates, dead_letters, deleted, settled_at FROM watchbook.positions WHERE stream = $1",
+    )
+    .bind(stream)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|(stored, duplicates, dead_letters, deleted, settled_at)| {
+        let counters = Counters {
+            stored: unsigned(stored),
+            duplicates: unsigned(duplicates),
+            dead_letters: unsigned(dead_letters),
+            deleted: unsigned(deleted),
+        };
+        (counters, settled_at)
+    }))
+}
+
+/// Sequences stay below 2^63 for longer than the hardware: 100,000 a second last 2.9 million years.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(settled: &[(u64, u64)]) -> Position {
+        Position { created_at: DateTime::UNIX_EPOCH, settled: settled.to_vec(), newest: None }
+    }
+
+    #[test]
+    fn reading_goes_on_from_the_first_hole() {
+        for (settled, hole) in [
+            (&[][..], (1, None)),
+            (&[(1, 9)], (10, None)),
+            (&[(1, 9), (20, 30)], (10, Some(19))),
+            (&[(5, 9)], (1, Some(4))),
+        ] {
+            assert_eq!(position(settled).first_hole(), hole, "{settled:?}");
+            assert_eq!(position(settled).hole_from(1), hole, "{settled:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_never_crosses_a_settled_range() {
+        let position = position(&[(1, 9), (20, 30), (35, 40)]);
+        for (sequence, hole) in
+            [(10, (10, Some(19))), (15, (15, Some(19))), (20, (31, Some(34))), (36, (41, None)), (50, (50, None))]
+        {
+            assert_eq!(position.hole_from(sequence), hole, "{sequence}");
+        }
+    }
+}
