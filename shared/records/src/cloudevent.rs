@@ -6,47 +6,59 @@
 //!
 //! `id`, `time` and `type` become `id`, `created_at` and `event_type` (for events), `source` becomes
 //! `source`, `data` is the record. Everything else of the envelope, and what it overrode in the data,
-//! stays in `attributes.cloudevent`.
+//! stays in `attributes.cloudevent`. Values are carried over as text, so that a number keeps every digit.
+
+use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
 
+use crate::fields::{Fields, string};
 use crate::message::Headers;
+use crate::object::ObjectText;
+use crate::text::sanitize;
 use crate::{Kind, Reason, Reject};
 
-/// The plain record inside, as JSON text; `None` where the message is no CloudEvent.
-pub(crate) fn unwrap(kind: Kind, headers: &Headers, body: &str) -> Result<Option<String>, Reject> {
-    let (mut envelope, data) = if is_structured(headers) {
-        let mut envelope = object(body)?;
-        let data = match (envelope.remove("data"), envelope.remove("data_base64")) {
-            (Some(data), _) => data,
-            (None, Some(encoded)) => decode(&encoded)?,
-            (None, None) => Value::Object(Map::new()),
+/// The plain record inside, as JSON text, and whether text was replaced in decoding it; `None` where
+/// the message is no CloudEvent.
+pub(crate) fn unwrap(kind: Kind, headers: &Headers, body: &str) -> Result<Option<(String, bool)>, Reject> {
+    if is_structured(headers) {
+        let mut envelope = Fields::parse(body)?;
+        let (data, replaced) = match envelope.take_exactly("data") {
+            Some(data) => (Cow::Borrowed(data.get()), false),
+            None => match envelope.take_exactly("data_base64") {
+                Some(encoded) => decode(encoded.get())?,
+                None => (Cow::Borrowed("{}"), false),
+            },
         };
-        (envelope, data)
+        Ok(Some((record(kind, envelope, &data)?, replaced)))
     } else if headers.get("ce-specversion").is_some() {
-        (from_headers(headers), parse(body)?)
+        let (envelope, replaced) = from_headers(headers);
+        Ok(Some((record(kind, Fields::parse(&envelope)?, body)?, replaced)))
     } else {
-        return Ok(None);
-    };
-    match envelope.get("specversion").and_then(Value::as_str) {
-        Some("1.0") => {}
-        _ => return Err(Reject::invalid("specversion", "expected the CloudEvents version `1.0`")),
+        Ok(None)
     }
-    let Value::Object(mut record) = data else {
-        return Err(Reject::message(Reason::InvalidJson, "the CloudEvent's data is not one JSON object"));
-    };
-    let mut overridden = Map::new();
+}
+
+/// The data with what the envelope knows better, and the rest of the envelope as a member of its own.
+fn record(kind: Kind, mut envelope: Fields<'_>, data: &str) -> Result<String, Reject> {
+    let version = envelope.take_exactly("specversion").and_then(|raw| string(raw.get()));
+    if version.as_deref() != Some("1.0") {
+        return Err(Reject::invalid("specversion", "expected the CloudEvents version `1.0`"));
+    }
+    let mut data = Fields::parse(data)
+        .map_err(|reject| Reject::message(Reason::InvalidJson, format!("the CloudEvent's data: {}", reject.detail)))?;
+    let mut record = ObjectText::new();
+    let mut overridden = ObjectText::new();
     let mut place = |attribute: &str, names: &[&str]| {
-        let Some(value) = envelope.remove(attribute) else { return };
+        let Some(value) = envelope.take_exactly(attribute) else { return };
         for name in names {
-            if let Some(other) = record.remove(*name).filter(|other| *other != value) {
-                overridden.insert((*name).to_owned(), other);
+            if let Some(other) = data.take_exactly(name).filter(|other| other.get() != value.get()) {
+                overridden.member(name, other.get());
             }
         }
         if let Some(name) = names.first() {
-            record.insert((*name).to_owned(), value);
+            record.member(name, value.get());
         }
     };
     place("id", &["id"]);
@@ -55,16 +67,19 @@ pub(crate) fn unwrap(kind: Kind, headers: &Headers, body: &str) -> Result<Option
     if kind == Kind::Events {
         place("type", &["event_type", "eventType"]);
     }
+    let mut rest = ObjectText::new();
+    rest.text_member("specversion", "1.0");
+    envelope.left_over().for_each(|(name, value)| rest.member(name, value));
     if !overridden.is_empty() {
-        envelope.insert("data".to_owned(), Value::Object(overridden));
+        rest.member("data", &overridden.finish());
     }
-    if let Some(other) = record.insert("cloudevent".to_owned(), Value::Object(envelope)) {
-        // A record with a member of that name keeps it inside ours.
-        if let Some(Value::Object(envelope)) = record.get_mut("cloudevent") {
-            envelope.insert("cloudevent".to_owned(), other);
-        }
+    // A record with a member of that name keeps it inside ours.
+    if let Some(other) = data.take_exactly("cloudevent") {
+        rest.member("cloudevent", other.get());
     }
-    Ok(Some(Value::Object(record).to_string()))
+    record.member("cloudevent", &rest.finish());
+    data.left_over().for_each(|(name, value)| record.member(name, value));
+    Ok(record.finish())
 }
 
 fn is_structured(headers: &Headers) -> bool {
@@ -74,22 +89,27 @@ fn is_structured(headers: &Headers) -> bool {
     })
 }
 
-fn from_headers(headers: &Headers) -> Map<String, Value> {
-    let mut envelope = Map::new();
+/// The envelope of binary mode as the JSON object that structured mode would have sent.
+fn from_headers(headers: &Headers) -> (String, bool) {
+    let mut envelope = ObjectText::new();
+    let mut replaced = false;
     for (name, value) in headers.iter() {
         let prefix = name.get(..3).is_some_and(|prefix| prefix.eq_ignore_ascii_case("ce-"));
         if let (true, Some(attribute)) = (prefix, name.get(3..)) {
-            envelope.insert(attribute.to_ascii_lowercase(), Value::String(percent_decode(value)));
+            let value = percent_decode(value);
+            let value = String::from_utf8_lossy(&value);
+            replaced |= matches!(value, Cow::Owned(_));
+            envelope.text_member(&attribute.to_ascii_lowercase(), &value);
         }
     }
     if let Some(content_type) = headers.get("content-type") {
-        envelope.insert("datacontenttype".to_owned(), Value::from(content_type));
+        envelope.text_member("datacontenttype", content_type);
     }
-    envelope
+    (envelope.finish(), replaced)
 }
 
 /// The bindings write what a header cannot hold as `%XX`.
-fn percent_decode(text: &str) -> String {
+fn percent_decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -106,23 +126,12 @@ fn percent_decode(text: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    out
 }
 
-fn decode(encoded: &Value) -> Result<Value, Reject> {
-    let bytes = encoded.as_str().and_then(|text| STANDARD.decode(text).ok());
+fn decode(encoded: &str) -> Result<(Cow<'static, str>, bool), Reject> {
+    let bytes = string(encoded).and_then(|text| STANDARD.decode(text.as_bytes()).ok());
     let bytes = bytes.ok_or_else(|| Reject::invalid("data_base64", "expected base64 (RFC 4648)"))?;
-    parse(&crate::text::sanitize(&bytes).0)
-}
-
-fn parse(text: &str) -> Result<Value, Reject> {
-    serde_json::from_str(text)
-        .map_err(|error| Reject::message(Reason::InvalidJson, format!("expected one JSON object: {error}")))
-}
-
-fn object(text: &str) -> Result<Map<String, Value>, Reject> {
-    match parse(text)? {
-        Value::Object(map) => Ok(map),
-        _ => Err(Reject::message(Reason::InvalidJson, "expected one JSON object")),
-    }
+    let (text, replaced) = sanitize(&bytes);
+    Ok((Cow::Owned(text.into_owned()), replaced))
 }

@@ -1,13 +1,16 @@
 //! What every record has: identity, times, origin, and everything else in `attributes`.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::value::RawValue;
-use uuid::Uuid;
+use uuid::{Uuid, Variant};
 
 use crate::fields::{Fields, string};
 use crate::kind::Facts;
 use crate::limits::{AHEAD_SECONDS, ID_BYTES, JSON_BYTES, TEXT_BYTES};
 use crate::message::Message;
+use crate::object::ObjectText;
 use crate::row::RowWriter;
 use crate::{Reason, Reject};
 
@@ -38,7 +41,7 @@ impl<'t, 'm> Envelope<'t, 'm> {
         keep: Option<TimeDelta>,
     ) -> Result<Self, Reject> {
         agree_on_organization(fields, organization)?;
-        let id = match fields.take_raw("id").filter(|raw| raw.get() != "null") {
+        let id = match fields.take_exactly("id") {
             Some(raw) => Some(named_id(raw, organization)?),
             None => None,
         };
@@ -54,7 +57,7 @@ impl<'t, 'm> Envelope<'t, 'm> {
             created_at,
             organization,
             source: fields.text("source", TEXT_BYTES)?,
-            attributes: take_attributes(fields),
+            attributes: fields.take_exactly("attributes"),
         })
     }
 
@@ -82,33 +85,26 @@ impl<'t, 'm> Envelope<'t, 'm> {
 
     /// The left-over members, those of a sent `attributes` object first so that nothing hides ours.
     fn attributes(&self, fields: &Fields<'_>, sanitized: bool, facts: Facts) -> String {
-        let mut json = String::from("{");
-        let mut member = |key: &str, value: &str| {
-            if json.len() > 1 {
-                json.push(',');
-            }
-            json.push_str(&quote(key));
-            json.push(':');
-            json.push_str(value);
-        };
+        let mut json = ObjectText::new();
         if let Some(sent) = self.attributes {
+            // A set, because a megabyte of names on both sides would take seconds to compare pairwise.
+            let ours: HashSet<&str> = fields.left_over().map(|(key, _)| key).collect();
             match Fields::parse(sent.get()) {
                 // Merged where no name stands twice, whole where one does: nothing is lost.
-                Ok(sent) if sent.left_over().all(|(key, _)| fields.left_over().all(|(other, _)| key != other)) => {
-                    sent.left_over().for_each(|(key, value)| member(key, value));
+                Ok(sent) if sent.left_over().all(|(key, _)| !ours.contains(key)) => {
+                    sent.left_over().for_each(|(key, value)| json.member(key, value));
                 }
-                _ => member("attributes", sent.get()),
+                _ => json.member("attributes", sent.get()),
             }
         }
-        fields.left_over().for_each(|(key, value)| member(key, value));
+        fields.left_over().for_each(|(key, value)| json.member(key, value));
         if sanitized {
-            member("sanitized", "true");
+            json.member("sanitized", "true");
         }
         if facts.truncated_bytes > 0 {
-            member("truncated_bytes", &facts.truncated_bytes.to_string());
+            json.member("truncated_bytes", &facts.truncated_bytes.to_string());
         }
-        json.push('}');
-        json
+        json.finish()
     }
 
     /// The minute in which the roll-ups count this record: when it happened, unless the producer's
@@ -116,7 +112,8 @@ impl<'t, 'm> Envelope<'t, 'm> {
     pub(crate) fn minute(&self, published_at: DateTime<Utc>) -> DateTime<Utc> {
         let skew = self.created_at - published_at;
         let time = if (-MINUTE_BEHIND..=MINUTE_AHEAD).contains(&skew) { self.created_at } else { published_at };
-        time - TimeDelta::microseconds(time.timestamp_micros().rem_euclid(60_000_000))
+        let micros = time.timestamp_micros();
+        DateTime::from_timestamp_micros(micros - micros.rem_euclid(60_000_000)).unwrap_or(time)
     }
 }
 
@@ -160,7 +157,7 @@ fn named_id(raw: &RawValue, organization: Option<&str>) -> Result<Uuid, Reject> 
 
 /// The milliseconds inside a UUIDv7 (RFC 9562, section 5.7).
 fn version_7_time(id: Uuid) -> Option<DateTime<Utc>> {
-    if id.get_version_num() != 7 {
+    if id.get_version_num() != 7 || id.get_variant() != Variant::RFC4122 {
         return None;
     }
     let (seconds, nanos) = id.get_timestamp()?.to_unix();
@@ -176,18 +173,14 @@ fn check_age(created_at: DateTime<Utc>, published_at: DateTime<Utc>, keep: Optio
     }
     match keep {
         Some(keep) if published_at - created_at > keep => {
-            refuse(format!("older than the {} days that this kind is kept", keep.num_days()))
+            let kept = match keep.num_hours() {
+                hours if hours % 24 == 0 => format!("{} days", hours / 24),
+                hours => format!("{hours} h"),
+            };
+            refuse(format!("older than the {kept} that this kind is kept"))
         }
         // What is kept for ever still needs a partition, and a number of them that is bounded.
         None if created_at < DateTime::UNIX_EPOCH => refuse("before 1970".to_owned()),
         _ => Ok(()),
     }
-}
-
-fn take_attributes<'t>(fields: &mut Fields<'t>) -> Option<&'t RawValue> {
-    fields.take_raw("attributes").filter(|raw| raw.get() != "null")
-}
-
-fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }

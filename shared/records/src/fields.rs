@@ -38,6 +38,10 @@ impl<'t> Fields<'t> {
     /// # Errors
     /// `invalid_json` where the text is not JSON, or not one object.
     pub fn parse(text: &'t str) -> Result<Self, Reject> {
+        // Checked here, because the parser's own words would quote a whole string of the body.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(Reject::message(Reason::InvalidJson, "expected one JSON object, found something else"));
+        }
         let mut json = serde_json::Deserializer::from_str(text);
         let members = json
             .deserialize_map(Members)
@@ -50,12 +54,15 @@ impl<'t> Fields<'t> {
     /// The value of a member, by its snake_case name or else its camelCase one; null counts as absent.
     /// Of a name that stands twice the last one counts, as in `jsonb`.
     fn take(&mut self, name: &str) -> Option<&'t RawValue> {
-        let found = self.take_where(|key| key == name);
-        let found = match found {
+        match self.take_exactly(name) {
             None if self.camel => self.take_where(|key| is_camel_of(key, name)),
             found => found,
-        };
-        found.filter(|value| value.get() != "null")
+        }
+    }
+
+    /// The value of a member of exactly this name; null counts as absent.
+    pub(crate) fn take_exactly(&mut self, name: &str) -> Option<&'t RawValue> {
+        self.take_where(|key| key == name)
     }
 
     fn take_where(&mut self, is_named: impl Fn(&str) -> bool) -> Option<&'t RawValue> {
@@ -66,17 +73,17 @@ impl<'t> Fields<'t> {
                 found = Some(member.value);
             }
         }
-        found
+        found.filter(|value| value.get() != "null")
     }
 
     /// Lets `alias` stand for `name` where `name` itself is absent.
     pub(crate) fn alias(&mut self, alias: &str, name: &'static str) {
-        let is = |key: &str, name: &str| key == name || is_camel_of(key, name);
-        if self.members.iter().any(|member| is(&member.key, name)) {
+        let is_alias = |key: &str| key == alias || is_camel_of(key, alias);
+        if !self.members.iter().any(|member| is_alias(&member.key)) {
             return;
         }
-        for member in self.members.iter_mut().filter(|member| is(&member.key, alias)) {
-            member.key = Cow::Borrowed(name);
+        if let Some(value) = self.take(name).or_else(|| self.take(alias)) {
+            self.members.push(Member { key: Cow::Borrowed(name), value, taken: false });
         }
     }
 
@@ -144,7 +151,7 @@ impl<'t> Fields<'t> {
     /// `invalid_field` where it is no integer, does not fit, or is less.
     pub fn integer(&mut self, name: &'static str, least: i64) -> Result<Option<i64>, Reject> {
         let Some(raw) = self.take(name) else { return Ok(None) };
-        let number = serde_json::from_str::<i64>(raw.get()).ok().or_else(|| integral(raw.get()));
+        let number = raw.get().parse().ok().or_else(|| integral(raw.get()));
         match number {
             Some(number) if number >= least => Ok(Some(number)),
             Some(number) => Err(Reject::invalid(name, format!("{number} is less than {least}"))),
@@ -158,10 +165,10 @@ impl<'t> Fields<'t> {
     /// `invalid_field` where it is no number, does not fit, or is less.
     pub fn number(&mut self, name: &'static str, least: f64) -> Result<Option<f64>, Reject> {
         let Some(raw) = self.take(name) else { return Ok(None) };
-        match serde_json::from_str::<f64>(raw.get()) {
-            Ok(number) if number >= least => Ok(Some(number)),
-            Ok(number) => Err(Reject::invalid(name, format!("{number} is less than {least}"))),
-            Err(_) => Err(Reject::invalid(name, format!("expected a finite number, found {}", found(raw)))),
+        match double(raw.get()) {
+            Some(number) if number >= least => Ok(Some(number)),
+            Some(number) => Err(Reject::invalid(name, format!("{number} is less than {least}"))),
+            None => Err(Reject::invalid(name, format!("expected a finite number, found {}", found(raw)))),
         }
     }
 
@@ -248,17 +255,16 @@ impl<'t> Fields<'t> {
     pub(crate) fn left_over(&self) -> impl Iterator<Item = (&str, &'t str)> {
         self.members.iter().filter(|member| !member.taken).map(|member| (&*member.key, member.value.get()))
     }
-
-    /// Takes a member as it stands, null included.
-    pub(crate) fn take_raw(&mut self, name: &str) -> Option<&'t RawValue> {
-        self.take_where(|key| key == name)
-    }
 }
 
 /// An RFC 3339 time, truncated to microseconds; a leap second becomes the start of the next one.
 pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
-    let time = DateTime::parse_from_rfc3339(text).ok()?;
-    DateTime::from_timestamp_micros(time.timestamp_micros())
+    DateTime::parse_from_rfc3339(text).ok().map(|time| whole_microseconds(time.to_utc()))
+}
+
+/// A time as Postgres keeps it: what is finer than a microsecond is cut off.
+pub(crate) fn whole_microseconds(time: DateTime<Utc>) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }
 
 /// The text of a JSON string; borrowed where it has no escapes.
@@ -270,11 +276,16 @@ pub(crate) fn string(raw: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<String>(raw).ok().map(Cow::Owned)
 }
 
-/// A number such as `3.0` or `1e3` that is an integer all the same, and exact as a double.
+/// A number such as `3.0` or `1e3` that is an integer all the same, and exact as a double: from 2^53
+/// on a double also stands for its neighbours.
 fn integral(raw: &str) -> Option<i64> {
     const EXACT: f64 = (1_u64 << 53) as f64;
-    let number = serde_json::from_str::<f64>(raw).ok()?;
-    (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
+    double(raw).filter(|number| number.fract() == 0.0 && number.abs() < EXACT).map(|number| number as i64)
+}
+
+/// The double nearest to a JSON number; serde_json's own may be the one beside it.
+fn double(raw: &str) -> Option<f64> {
+    raw.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 /// Whether `key` is `name` written in camelCase.
@@ -364,6 +375,26 @@ mod tests {
     }
 
     #[test]
+    fn a_null_hides_neither_the_other_spelling_nor_an_alias() {
+        let mut null = fields(r#"{"trace_id":null,"traceId":"camel"}"#);
+        assert_eq!(null.id("trace_id").unwrap().as_deref(), Some("camel"));
+        for text in [r#"{"new":null,"old":3}"#, r#"{"old":3,"new":null}"#] {
+            let mut aliased = fields(text);
+            aliased.alias("old", "new");
+            assert_eq!(aliased.integer("new", 0), Ok(Some(3)), "{text}");
+            assert_eq!(aliased.left_over().count(), 0);
+        }
+    }
+
+    #[test]
+    fn an_alias_steps_back_behind_the_name_itself() {
+        let mut both = fields(r#"{"new":1,"old":2}"#);
+        both.alias("old", "new");
+        assert_eq!(both.integer("new", 0), Ok(Some(1)));
+        assert_eq!(both.left_over().collect::<Vec<_>>(), [("old", "2")]);
+    }
+
+    #[test]
     fn the_last_of_equal_names_counts() {
         let mut twice = fields(r#"{"a":"1","a":"2"}"#);
         assert_eq!(twice.id("a").unwrap().as_deref(), Some("2"));
@@ -383,12 +414,16 @@ mod tests {
             ("\"3\"", None),
             ("true", None),
             ("1e400", None),
+            ("-0", Some(0)),
+            ("9007199254740991.0", Some((1 << 53) - 1)),
+            ("9007199254740993.0", None),
         ] {
             let text = format!(r#"{{"n":{raw}}}"#);
             assert_eq!(fields(&text).integer("n", 0).ok().flatten(), integer, "{raw}");
         }
         assert!(fields(r#"{"n":1e400}"#).number("n", 0.0).is_err());
         assert_eq!(fields(r#"{"n":250.5}"#).number("n", 0.0), Ok(Some(250.5)));
+        assert_eq!(fields(r#"{"n":0.30000000000000004}"#).number("n", 0.0), Ok(Some(0.1 + 0.2)));
     }
 
     #[test]

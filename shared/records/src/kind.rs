@@ -34,13 +34,21 @@ pub(crate) struct Facts {
     pub(crate) truncated_bytes: usize,
 }
 
-/// Example bodies, one JSON object a line.
+/// Example bodies, one JSON object a line, as the organization [`Fixtures::ORGANIZATION`] published
+/// them and the stream took them at [`Fixtures::PUBLISHED_AT`].
 #[derive(Debug, Clone, Copy)]
 pub struct Fixtures {
     /// Each is stored.
     pub accepted: &'static str,
     /// Each is refused; its member `"_expect"` says with which `reason:field`.
     pub rejected: &'static str,
+}
+
+impl Fixtures {
+    /// The organization in the subject of every example.
+    pub const ORGANIZATION: &str = "acme";
+    /// The stream's time of every example, from which an accepted `created_at` is never far.
+    pub const PUBLISHED_AT: &str = "2026-06-15T12:00:00Z";
 }
 
 /// How a table is cut by `created_at`, in UTC.

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::envelope::{Envelope, derived_id};
-use crate::fields::{Fields, parse_time};
+use crate::fields::{Fields, parse_time, whole_microseconds};
 use crate::limits::MESSAGE_BYTES;
 use crate::row::RowWriter;
 use crate::text::sanitize;
@@ -71,7 +71,10 @@ impl Message<'_> {
 
     /// The time where the body names none.
     pub(crate) fn own_time(&self) -> DateTime<Utc> {
-        self.headers.get(REPLAY_TIME_HEADER).and_then(parse_time).unwrap_or(self.published_at)
+        self.headers
+            .get(REPLAY_TIME_HEADER)
+            .and_then(parse_time)
+            .unwrap_or_else(|| whole_microseconds(self.published_at))
     }
 
     /// The identity that a replay must carry on, so that replaying twice stores once: the headers
@@ -115,10 +118,10 @@ pub fn encode<'m>(message: &Message<'m>, keep: Option<TimeDelta>, rows: &mut Vec
     }
     let (text, sanitized) = sanitize(message.body);
     if !message.headers.is_empty()
-        && let Some(record) = cloudevent::unwrap(message.kind, message.headers, &text)?
+        && let Some((record, replaced)) = cloudevent::unwrap(message.kind, message.headers, &text)?
     {
         let (text, again) = sanitize(record.as_bytes());
-        return encode_text(message, organization, &text, sanitized || again, keep, rows);
+        return encode_text(message, organization, &text, sanitized || replaced || again, keep, rows);
     }
     encode_text(message, organization, &text, sanitized, keep, rows)
 }

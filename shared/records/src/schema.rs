@@ -11,41 +11,68 @@ pub(crate) fn own<T: JsonSchema>() -> Schema {
     SchemaGenerator::new(settings).into_root_schema_for::<T>()
 }
 
-/// The schema of a published record: the kind's own fields and the common ones.
+/// The schema of a published record: the kind's own fields and the common ones, in snake_case.
 pub(crate) fn of(kind: Kind) -> Value {
     let mut schema = Map::new();
-    let mut own = (kind.spec().schema)().to_value();
-    let mut take = |key: &str| own.as_object_mut().and_then(|own| own.remove(key));
-    schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
-    schema.insert("title".to_owned(), json!(format!("watchbook {kind} record")));
-    schema.insert("description".to_owned(), take("description").unwrap_or_default());
-    schema.insert("type".to_owned(), json!("object"));
+    if let Value::Object(own) = (kind.spec().schema)().to_value() {
+        schema = own; // with what a kind says beyond its properties, such as `allOf`
+    }
+    let required = schema.remove("required").unwrap_or_else(|| json!([]));
     let mut properties = common();
-    if let Some(Value::Object(own)) = take("properties") {
+    if let Some(Value::Object(own)) = schema.remove("properties") {
         properties.extend(own);
     }
+    for (name, property) in &mut properties {
+        // The decoder takes a null for an absent field, so only a required one may not be null.
+        if !required.as_array().is_some_and(|required| required.iter().any(|required| required == name)) {
+            allow_null(property);
+        }
+    }
+    schema.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+    schema.insert("title".to_owned(), json!(format!("watchbook {kind} record")));
+    schema.insert("type".to_owned(), json!("object"));
     schema.insert("properties".to_owned(), Value::Object(properties));
-    schema.insert("required".to_owned(), take("required").unwrap_or_else(|| json!([])));
+    schema.insert("required".to_owned(), required);
     schema.insert("additionalProperties".to_owned(), json!(true));
     Value::Object(schema)
+}
+
+/// A property that may as well be null.
+fn allow_null(property: &mut Value) {
+    if let Some(Value::String(one)) = property.get("type") {
+        property["type"] = json!([one, "null"]);
+    }
+    if let Some(Value::Array(words)) = property.get_mut("enum")
+        && !words.contains(&Value::Null)
+    {
+        words.push(Value::Null);
+    }
+    for any in ["oneOf", "anyOf"] {
+        let null = json!({ "type": "null" });
+        if let Some(Value::Array(choices)) = property.get_mut(any)
+            && !choices.contains(&null)
+        {
+            choices.push(null);
+        }
+    }
 }
 
 fn common() -> Map<String, Value> {
     let fields = json!({
         "id": {
-            "type": ["string", "null"], "minLength": 1, "maxLength": crate::limits::ID_BYTES,
+            "type": "string", "minLength": 1, "maxLength": crate::limits::ID_BYTES,
             "description": "UUID, version 7 recommended; another string becomes a UUIDv5 of it. Absent: derived from the message's place in its stream."
         },
         "organization_id": {
-            "type": ["string", "null"], "pattern": "^[A-Za-z0-9_-]{1,64}$",
+            "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$",
             "description": "Must be the subject's organization where it is given."
         },
         "created_at": {
-            "type": ["string", "null"], "format": "date-time",
+            "type": "string", "format": "date-time",
             "description": "When it happened; microseconds are kept. Absent: the time inside a UUIDv7 id, else the stream's."
         },
-        "timestamp": { "type": ["string", "null"], "format": "date-time", "description": "Stands for created_at where that is absent." },
-        "source": { "type": ["string", "null"], "maxLength": crate::limits::TEXT_BYTES, "description": "Who published." },
+        "timestamp": { "type": "string", "format": "date-time", "description": "Stands for created_at where that is absent." },
+        "source": { "type": "string", "maxLength": crate::limits::TEXT_BYTES, "description": "Who published." },
         "attributes": { "description": "Whatever the contract has no field for; unknown fields of the record join it." }
     });
     match fields {

@@ -45,7 +45,11 @@ pub fn is_organization(text: &str) -> bool {
 /// # Errors
 /// `unknown_kind` where the subject is not one of this kind, `invalid_field` where the organization is none.
 pub fn organization<'s>(subject: &'s str, prefix: &str, kind: Kind) -> Result<Option<&'s str>, Reject> {
-    let mut tokens = subject.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).unwrap_or(subject).split('.');
+    let rest = subject
+        .strip_prefix(prefix)
+        .and_then(|rest| rest.strip_prefix('.'))
+        .ok_or_else(|| Reject::message(Reason::UnknownKind, format!("the subject does not begin with `{prefix}.`")))?;
+    let mut tokens = rest.split('.');
     let named = tokens.next().unwrap_or_default();
     if named != kind.name() {
         return Err(Reject::message(
@@ -94,7 +98,7 @@ mod tests {
             ("a b\tc", "a_b_c"),
             ("*", "_"),
             (">", "_"),
-            (".", "__"),
+            (".", "_"),
             ("a..b", "a._b"),
             ("a.", "a._"),
             ("größe", "größe"),
@@ -112,6 +116,8 @@ mod tests {
         for (subject, reason) in [
             ("watchbook.errors.acme.x", Reason::UnknownKind),
             ("other.thing", Reason::UnknownKind),
+            ("events.acme.x", Reason::UnknownKind),
+            ("watchbookevents.acme.x", Reason::UnknownKind),
             ("watchbook.events", Reason::InvalidField),
             ("watchbook.events.a$b.x", Reason::InvalidField),
         ] {

@@ -85,6 +85,7 @@ impl Address {
         let ip: IpAddr = ip.parse().ok()?;
         let host_bits = if ip.is_ipv4() { 32 } else { 128 };
         let prefix_bits = match bits {
+            Some(bits) if bits.starts_with('+') => return None, // a number to Rust, not to Postgres
             Some(bits) => bits.parse().ok().filter(|bits| *bits <= host_bits)?,
             None => host_bits,
         };
@@ -106,12 +107,16 @@ impl Serialize for Address {
 
 /// Who did what to what, and how it ended.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[schemars(extend("allOf" = [{
+    "if": { "properties": { "actor_type": { "const": "system" } }, "required": ["actor_type"] },
+    "then": { "properties": { "actor_id": { "const": SYSTEM } } }
+}]))]
 pub struct AuditRecord<'a> {
     /// Who acted; `system` for the platform itself.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub actor_id: Cow<'a, str>,
     /// What the actor is. Absent: `system` where the id is `system`, else `user`.
-    #[serde(default)]
+    #[schemars(with = "Option<ActorType>")]
     pub actor_type: ActorType,
     /// What was done, such as `project.delete`.
     #[schemars(length(min = 1, max = ID_BYTES))]
@@ -138,7 +143,7 @@ pub struct AuditRecord<'a> {
     pub metadata: Json<'a>,
     /// Where the request came from: an IPv4 or IPv6 address, with or without a prefix length.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", regex(pattern = r"^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?$"))]
     pub ip_address: Option<Address>,
     /// With which program.
     #[serde(skip_serializing_if = "Option::is_none")]

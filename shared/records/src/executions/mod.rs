@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::fields::Fields;
 use crate::kind::{Facts, Fixtures};
@@ -35,12 +36,48 @@ pub(crate) const SPEC: Spec = Spec {
         execution.encode(row);
         Ok(Facts { failed: !execution.success, ..Facts::default() })
     },
-    schema: schema::own::<Execution<'static>>,
+    schema: own_schema,
     fixtures: Fixtures {
         accepted: include_str!("fixtures/accepted.ndjson"),
         rejected: include_str!("fixtures/rejected.ndjson"),
     },
 };
+
+/// Older names, each of which stands for its field where that is absent.
+const ALIASES: [(&str, &str); 3] =
+    [("execution_time", "execution_time_ms"), ("memory_used", "memory_used_mb"), ("cpu_usage", "cpu_usage_percent")];
+
+/// The fields, each alias as a property of its own, and of the required one either name.
+fn own_schema() -> Schema {
+    let mut schema = schema::own::<Execution<'static>>();
+    for (alias, name) in ALIASES {
+        if let Some(Value::Object(properties)) = schema.get_mut("properties")
+            && let Some(mut property) = properties.get(name).cloned()
+        {
+            property["description"] = json!(format!("Stands for {name} where that is absent."));
+            properties.insert(alias.to_owned(), property);
+        }
+        if let Some(Value::Array(required)) = schema.get_mut("required")
+            && let Some(at) = required.iter().position(|required| required == name)
+        {
+            required.remove(at);
+            let given =
+                |name: &str| json!({ "required": [name], "properties": { name: { "not": { "type": "null" } } } });
+            schema.insert("anyOf".to_owned(), json!([given(name), given(alias)]));
+        }
+    }
+    schema
+}
+
+/// A list of texts, or one text with commas.
+fn text_list_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [
+            { "type": "array", "items": { "type": "string" }, "maxItems": LIST_ITEMS },
+            { "type": "string" }
+        ]
+    })
+}
 
 /// Why a strategy was executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
@@ -98,8 +135,8 @@ pub struct Execution<'a> {
     #[schemars(range(min = 0))]
     pub warning_count: i64,
     /// Classes found in it: a list, or one text with commas.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = LIST_ITEMS))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "text_list_schema")]
     pub classes_found: Option<Vec<String>>,
     /// Whatever belongs to it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,9 +153,9 @@ impl Record for Execution<'_> {
 
 impl<'a> Execution<'a> {
     fn decode(fields: &mut Fields<'a>) -> Result<Self, Reject> {
-        fields.alias("execution_time", "execution_time_ms");
-        fields.alias("memory_used", "memory_used_mb");
-        fields.alias("cpu_usage", "cpu_usage_percent");
+        for (alias, name) in ALIASES {
+            fields.alias(alias, name);
+        }
         Ok(Self {
             user_id: fields.required_id("user_id")?,
             strategy_id: fields.required_id("strategy_id")?,
