@@ -145,7 +145,7 @@ fn differences(is: &Config, wanted: &Config) -> Vec<Difference> {
     );
     compare("max_msgs", unlimited(is.max_messages), unlimited(wanted.max_messages), false);
     compare("max_bytes", unlimited(is.max_bytes), unlimited(wanted.max_bytes), false);
-    compare("replicas", is.num_replicas.max(1).to_string(), wanted.num_replicas.to_string(), false);
+    compare("replicas", is.num_replicas.max(1).to_string(), wanted.num_replicas.max(1).to_string(), false);
     compare("allow_atomic", is.allow_atomic_publish.to_string(), wanted.allow_atomic_publish.to_string(), false);
     // More subjects than ours are somebody's choice: what is not of this kind is dead-lettered.
     let missing = wanted.subjects.iter().any(|subject| !is.subjects.contains(subject));

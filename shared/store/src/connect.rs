@@ -73,10 +73,10 @@ impl Database {
             .connect_lazy_with(self.options.clone().application_name(&self.application_name(part)))
     }
 
-    /// `watchbook <part> <process>`, cut to what Postgres keeps of it.
+    /// `watchbook <process> <part>`, cut to what Postgres keeps of it.
     fn application_name(&self, part: &str) -> String {
         const NAME_BYTES: usize = 63;
-        let mut name = format!("watchbook {part} {}", self.process);
+        let mut name = format!("watchbook {} {part}", self.process);
         name.truncate(name.floor_char_boundary(NAME_BYTES));
         name
     }
@@ -97,4 +97,12 @@ pub async fn check_version(connection: &mut PgConnection) -> anyhow::Result<Stri
         "Postgres {name} is too old: Watchbook needs {OLDEST_MAJOR} or newer"
     );
     Ok(name)
+}
+
+/// The server's clock.
+///
+/// # Errors
+/// Where it cannot be asked.
+pub async fn clock(connection: &mut PgConnection) -> crate::Result<chrono::DateTime<chrono::Utc>> {
+    sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(connection).await
 }

@@ -100,3 +100,126 @@ pub fn headers_from_json(json: Option<&serde_json::Value>) -> Headers {
         })
         .collect()
 }
+
+/// A dead letter as it is stored.
+#[derive(Debug, Clone, sqlx::FromRow, serde::Serialize)]
+pub struct StoredDeadLetter {
+    /// Its id.
+    pub id: Uuid,
+    /// The kind of its stream.
+    pub kind: String,
+    /// On which subject it was published.
+    pub subject: String,
+    /// In which stream it stood.
+    pub stream: String,
+    /// Where in the stream.
+    pub stream_seq: i64,
+    /// Why it could not become a row.
+    pub reason: String,
+    /// The field at fault.
+    pub field: Option<String>,
+    /// The reason in words.
+    pub detail: String,
+    /// The body, whole.
+    #[serde(serialize_with = "as_text")]
+    pub payload: Vec<u8>,
+    /// The headers: an object of lists.
+    pub headers: Option<serde_json::Value>,
+    /// When the stream took it.
+    pub received_at: DateTime<Utc>,
+    /// When it was found wanting.
+    pub failed_at: DateTime<Utc>,
+    /// When it was published again.
+    pub replayed_at: Option<DateTime<Utc>>,
+    /// When somebody decided that it is not needed.
+    pub discarded_at: Option<DateTime<Utc>>,
+}
+
+/// A body for a listing. What is no UTF-8 is shown with U+FFFD; the table has the bytes.
+fn as_text<S: serde::Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&String::from_utf8_lossy(payload))
+}
+
+/// Which dead letters a command is about.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only these; all where empty.
+    pub ids: Vec<Uuid>,
+    /// Only of this kind.
+    pub kind: Option<&'static str>,
+    /// Only of this reason.
+    pub reason: Option<&'static str>,
+    /// Those that were replayed or discarded as well.
+    pub settled_too: bool,
+}
+
+/// Dead letters behind `after`, oldest first, `limit` at the most.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn list(
+    connection: &mut PgConnection,
+    filter: &Filter,
+    after: Option<(DateTime<Utc>, Uuid)>,
+    limit: u32,
+) -> crate::Result<Vec<StoredDeadLetter>> {
+    let (after_time, after_id) = after.unwrap_or((DateTime::UNIX_EPOCH, Uuid::nil()));
+    sqlx::query_as(
+        "SELECT * FROM watchbook.dead_letters
+          WHERE (cardinality($1::uuid[]) = 0 OR id = ANY($1))
+            AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR reason = $3)
+            AND ($4 OR (replayed_at IS NULL AND discarded_at IS NULL))
+            AND failed_at >= $5 AND (failed_at, id) > ($5, $6)
+          ORDER BY failed_at, id LIMIT $7",
+    )
+    .bind(&filter.ids)
+    .bind(filter.kind)
+    .bind(filter.reason)
+    .bind(filter.settled_too)
+    .bind(after_time)
+    .bind(after_id)
+    .bind(i64::from(limit))
+    .fetch_all(connection)
+    .await
+}
+
+/// Keeps other sessions from these dead letters until the transaction ends, and returns those that are
+/// still neither replayed nor discarded. What another session works on is left out.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn lock(transaction: &mut PgConnection, letters: &[StoredDeadLetter]) -> crate::Result<Vec<Uuid>> {
+    sqlx::query_scalar(
+        "SELECT letter.id FROM watchbook.dead_letters AS letter
+           JOIN unnest($1::timestamptz[], $2::uuid[]) AS wanted (failed_at, id) USING (failed_at, id)
+          WHERE letter.replayed_at IS NULL AND letter.discarded_at IS NULL
+            FOR UPDATE OF letter SKIP LOCKED",
+    )
+    .bind(letters.iter().map(|letter| letter.failed_at).collect::<Vec<_>>())
+    .bind(letters.iter().map(|letter| letter.id).collect::<Vec<_>>())
+    .fetch_all(transaction)
+    .await
+}
+
+/// What became of a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It was published again.
+    Replayed,
+    /// Somebody decided that it is not needed.
+    Discarded,
+}
+
+/// Marks dead letters.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn mark(connection: &mut PgConnection, ids: &[Uuid], settled: Settled) -> crate::Result<u64> {
+    let statement = match settled {
+        Settled::Replayed => "UPDATE watchbook.dead_letters SET replayed_at = now() WHERE id = ANY($1)",
+        Settled::Discarded => {
+            "UPDATE watchbook.dead_letters SET discarded_at = now() WHERE id = ANY($1) AND replayed_at IS NULL AND discarded_at IS NULL"
+        }
+    };
+    Ok(sqlx::query(statement).bind(ids).execute(connection).await?.rows_affected())
+}

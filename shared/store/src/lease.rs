@@ -57,13 +57,14 @@ impl Lease {
         let _ = self.connection.close().await;
     }
 
-    /// The application name of each holder of a lease on one of `names`, in their order.
+    /// Which process holds the lease of each of `names`, in their order.
     ///
     /// # Errors
     /// Where the database cannot be asked.
     pub async fn holders(connection: &mut PgConnection, names: &[String]) -> crate::Result<Vec<Option<String>>> {
+        // The process is the second word of a session's name, see `Database`.
         sqlx::query_scalar(
-            "SELECT (SELECT activity.application_name
+            "SELECT (SELECT split_part(activity.application_name, ' ', 2)
                        FROM pg_locks AS lock JOIN pg_stat_activity AS activity USING (pid)
                       WHERE lock.locktype = 'advisory' AND lock.granted AND lock.objsubid = 1
                         AND lock.database = (SELECT oid FROM pg_database WHERE datname = current_database())

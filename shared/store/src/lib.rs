@@ -9,12 +9,15 @@ pub mod dead_letters;
 mod failure;
 mod lease;
 pub mod migrations;
+pub mod outcomes;
 pub mod partitions;
 pub mod positions;
 
-pub use connect::{Database, check_version};
-pub use failure::Failure;
+pub use connect::{Database, check_version, clock};
+pub use failure::{Failure, describe};
 pub use lease::Lease;
+// The rest of the house speaks to Postgres through these, and names no driver.
+pub use sqlx::{Connection, Error, PgConnection, PgPool};
 
 /// Everything here fails with the driver's own error; [`Failure::of`] says what to do about it.
-pub type Result<T> = sqlx::Result<T>;
+pub type Result<T> = std::result::Result<T, Error>;

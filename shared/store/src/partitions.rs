@@ -104,6 +104,20 @@ impl Partitions {
     }
 }
 
+/// Whether a partition is there.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn exists(connection: &mut PgConnection, partition: Partition) -> crate::Result<bool> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass($1) AND inhparent = to_regclass($2))",
+    )
+    .bind(partition.name())
+    .bind(partition.table)
+    .fetch_one(connection)
+    .await
+}
+
 async fn create(connection: &mut PgConnection, partition: Partition) -> crate::Result<()> {
     let (table, name) = (partition.table, partition.name());
     let mut transaction = connection.begin().await?;
@@ -115,13 +129,7 @@ async fn create(connection: &mut PgConnection, partition: Partition) -> crate::R
         .bind(table)
         .execute(&mut *transaction)
         .await?;
-    let attached: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass($1) AND inhparent = to_regclass($2))",
-    )
-    .bind(&name)
-    .bind(table)
-    .fetch_one(&mut *transaction)
-    .await?;
+    let attached = exists(&mut transaction, partition).await?;
     if !attached {
         // Names are ours and dates are digits: nothing from outside stands in these statements.
         let create =

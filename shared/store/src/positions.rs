@@ -49,10 +49,75 @@ impl Position {
         (from, None)
     }
 
+    /// How many sequences are settled.
+    pub fn settled_count(&self) -> u64 {
+        self.settled.iter().map(|(first, last)| last - first + 1).sum()
+    }
+
     /// The last sequence up to which everything is settled.
     pub fn settled_up_to(&self) -> u64 {
         self.first_hole().0 - 1
     }
+}
+
+/// What Postgres knows of a stream, with its counters, for listings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// What is settled.
+    pub position: Position,
+    /// Rows that were new.
+    pub stored: u64,
+    /// Records that were there already.
+    pub duplicates: u64,
+    /// Messages that are dead letters.
+    pub dead_letters: u64,
+    /// Sequences that the stream did not hold.
+    pub deleted: u64,
+    /// When a batch was last settled.
+    pub settled_at: Option<DateTime<Utc>>,
+}
+
+#[derive(sqlx::FromRow)]
+struct AccountRow {
+    stream_created_at: DateTime<Utc>,
+    newest_sequence: Option<i64>,
+    newest_published_ns: Option<i64>,
+    firsts: Vec<i64>,
+    lasts: Vec<i64>,
+    stored: i64,
+    duplicates: i64,
+    dead_letters: i64,
+    deleted: i64,
+    settled_at: Option<DateTime<Utc>>,
+}
+
+/// The account of a stream; `None` where no writer has seen it yet.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn find(connection: &mut PgConnection, stream: &str) -> crate::Result<Option<Account>> {
+    let row: Option<AccountRow> = sqlx::query_as(
+        "SELECT stream_created_at, newest_sequence, newest_published_ns,
+                ARRAY(SELECT lower(range) FROM unnest(settled) AS range ORDER BY 1) AS firsts,
+                ARRAY(SELECT upper(range) - 1 FROM unnest(settled) AS range ORDER BY 1) AS lasts,
+                stored, duplicates, dead_letters, deleted, settled_at
+           FROM watchbook.positions WHERE stream = $1",
+    )
+    .bind(stream)
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|row| Account {
+        position: Position {
+            created_at: row.stream_created_at,
+            settled: row.firsts.into_iter().map(unsigned).zip(row.lasts.into_iter().map(unsigned)).collect(),
+            newest: row.newest_sequence.map(unsigned).zip(row.newest_published_ns),
+        },
+        stored: unsigned(row.stored),
+        duplicates: unsigned(row.duplicates),
+        dead_letters: unsigned(row.dead_letters),
+        deleted: unsigned(row.deleted),
+        settled_at: row.settled_at,
+    }))
 }
 
 /// The position of a stream; a stream that was never seen starts with nothing settled.
@@ -60,6 +125,9 @@ impl Position {
 /// # Errors
 /// Where the database cannot be asked.
 pub async fn load(connection: &mut PgConnection, stream: &StreamIdentity, kind: Kind) -> crate::Result<Position> {
+    if let Some(account) = find(connection, &stream.name).await? {
+        return Ok(account.position);
+    }
     sqlx::query(
         "INSERT INTO watchbook.positions (stream, kind, stream_created_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
     )
@@ -68,26 +136,7 @@ pub async fn load(connection: &mut PgConnection, stream: &StreamIdentity, kind: 
     .bind(stream.created_at)
     .execute(&mut *connection)
     .await?;
-    let (created_at, sequence, published_ns, firsts, lasts): (
-        DateTime<Utc>,
-        Option<i64>,
-        Option<i64>,
-        Vec<i64>,
-        Vec<i64>,
-    ) = sqlx::query_as(
-        "SELECT stream_created_at, newest_sequence, newest_published_ns,
-                    ARRAY(SELECT lower(range) FROM unnest(settled) AS range ORDER BY 1),
-                    ARRAY(SELECT upper(range) - 1 FROM unnest(settled) AS range ORDER BY 1)
-               FROM watchbook.positions WHERE stream = $1",
-    )
-    .bind(&stream.name)
-    .fetch_one(connection)
-    .await?;
-    Ok(Position {
-        created_at,
-        settled: firsts.into_iter().zip(lasts).map(|(first, last)| (unsigned(first), unsigned(last))).collect(),
-        newest: sequence.zip(published_ns).map(|(sequence, ns)| (unsigned(sequence), ns)),
-    })
+    find(connection, &stream.name).await?.map(|account| account.position).ok_or(sqlx::Error::RowNotFound)
 }
 
 /// How the messages of a batch ended, and where they stood.
@@ -223,44 +272,6 @@ async fn set_aside(
     .execute(transaction)
     .await?;
     Ok(kept.rows_affected() == 1)
-}
-
-/// A stream's counters, for listings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Rows that were new.
-    pub stored: u64,
-    /// Records that were there already.
-    pub duplicates: u64,
-    /// Messages that are dead letters.
-    pub dead_letters: u64,
-    /// Sequences that the stream did not hold.
-    pub deleted: u64,
-}
-
-/// The counters of a stream and when it last settled a batch; `None` where it was never seen.
-///
-/// # Errors
-/// Where the database cannot be asked.
-pub async fn counters(
-    connection: &mut PgConnection,
-    stream: &str,
-) -> crate::Result<Option<(Counters, Option<DateTime<Utc>>)>> {
-    let row: Option<(i64, i64, i64, i64, Option<DateTime<Utc>>)> = sqlx::query_as(
-        "SELECT stored, duplicates, dead_letters, deleted, settled_at FROM watchbook.positions WHERE stream = $1",
-    )
-    .bind(stream)
-    .fetch_optional(connection)
-    .await?;
-    Ok(row.map(|(stored, duplicates, dead_letters, deleted, settled_at)| {
-        let counters = Counters {
-            stored: unsigned(stored),
-            duplicates: unsigned(duplicates),
-            dead_letters: unsigned(dead_letters),
-            deleted: unsigned(deleted),
-        };
-        (counters, settled_at)
-    }))
 }
 
 /// Sequences stay below 2^63 for longer than the hardware: 100,000 a second last 2.9 million years.

@@ -1,2 +1,7 @@
-//! The binary.
-fn main() {}
+//! The binary `watchbook`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    watchbook::main()
+}

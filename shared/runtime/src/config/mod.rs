@@ -153,19 +153,13 @@ impl Default for Writer {
 }
 
 /// Logs of this process.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// `text` or `json`.
     pub format: LogFormat,
-    /// Which, such as `info` or `info,writer=debug`.
-    pub filter: String,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
-    }
+    /// Which, such as `info` or `info,writer=debug`. Unset: what workers do, and of commands what is wrong.
+    pub filter: Option<String>,
 }
 
 /// The least length of a secret that signs HS256 tokens, in bytes (RFC 7518, section 3.2).

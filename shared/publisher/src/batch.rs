@@ -1,0 +1,437 @@
+//! Many records at once: atomic batches where the stream takes them, single messages with a bounded
+//! number of answers on the way where it does not.
+//!
+//! An atomic batch (ADR-50 of NATS) is stored whole or not at all, and only its last message is
+//! answered: one answer, and one write to the disk, for up to 1,000 records.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_nats::header::{HeaderMap, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE};
+use async_nats::jetstream::publish::PublishAck;
+use records::{Kind, Outgoing, Record, Reject, subject};
+use uuid::Uuid;
+
+use crate::backoff::Backoff;
+use crate::prepare::Encoded;
+use crate::publisher::Receipt;
+use crate::wire::{Sent, Wire};
+use crate::{PublishError, Publisher};
+
+/// The stream's word that it holds every message of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchReceipt {
+    /// The stream that took them.
+    pub stream: Arc<str>,
+    /// The sequence of each message in the stream, in the order of the input.
+    pub sequences: Vec<u64>,
+    /// How many the stream knew already by their `Nats-Msg-Id`.
+    pub duplicates: u64,
+}
+
+/// Not every record of a batch was acknowledged. Says which were, and keeps the others.
+pub struct BatchError(Box<Failure>);
+
+struct Failure {
+    error: PublishError,
+    rejected: Vec<(usize, Reject)>,
+    sequences: Vec<Option<u64>>,
+    unacknowledged: Vec<Encoded>,
+}
+
+impl BatchError {
+    /// The first failure.
+    pub fn error(&self) -> &PublishError {
+        &self.0.error
+    }
+
+    /// Whether the records that are not acknowledged may be, when they are published again later.
+    pub fn is_retryable(&self) -> bool {
+        self.0.error.is_retryable()
+    }
+
+    /// Every record that was refused before anything was sent: its place in the input, and why.
+    /// Where this is not empty, nothing at all was sent.
+    pub fn rejected(&self) -> &[(usize, Reject)] {
+        &self.0.rejected
+    }
+
+    /// For each record of the input its sequence in the stream, or `None` where it was not
+    /// acknowledged. Empty where records were refused before anything was sent.
+    pub fn sequences(&self) -> &[Option<u64>] {
+        &self.0.sequences
+    }
+
+    /// How many records were acknowledged.
+    pub fn acknowledged(&self) -> usize {
+        self.0.sequences.iter().flatten().count()
+    }
+
+    /// The messages that were not acknowledged, in order. Publishing them again, with
+    /// [`Publisher::publish_encoded`], is the same records again: harmless, whatever became of them.
+    pub fn into_unacknowledged(self) -> Vec<Encoded> {
+        self.0.unacknowledged
+    }
+
+    fn rejected_before_sending(rejected: Vec<(usize, Reject)>, first: Reject) -> Self {
+        Self(Box::new(Failure {
+            error: PublishError::Rejected(first),
+            rejected,
+            sequences: Vec::new(),
+            unacknowledged: Vec::new(),
+        }))
+    }
+
+    fn before_sending(error: PublishError) -> Self {
+        Self(Box::new(Failure { error, rejected: Vec::new(), sequences: Vec::new(), unacknowledged: Vec::new() }))
+    }
+}
+
+impl fmt::Debug for BatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchError")
+            .field("error", &self.0.error)
+            .field("rejected", &self.0.rejected.len())
+            .field("acknowledged", &self.acknowledged())
+            .field("unacknowledged", &self.0.unacknowledged.len())
+            .finish()
+    }
+}
+
+impl fmt::Display for BatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [(index, first), rest @ ..] = self.rejected() {
+            write!(f, "record {index} is refused, nothing was sent: {first}")?;
+            return if rest.is_empty() { Ok(()) } else { write!(f, " (and {} more)", rest.len()) };
+        }
+        let (acknowledged, all) = (self.acknowledged(), self.sequences().len());
+        write!(f, "{acknowledged} of {all} records acknowledged: {}", self.0.error)
+    }
+}
+
+impl std::error::Error for BatchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0.error)
+    }
+}
+
+impl Publisher {
+    /// Publishes many records with new ids and the current time, and waits until the stream holds all.
+    ///
+    /// All are checked before the first is sent: one that breaks the contract, and nothing is
+    /// published. Up to 1,000 records and 4 MiB (see [`Builder`](crate::Builder)) are one atomic
+    /// batch, stored whole or not at all. More are cut into several of these, in order and a few on
+    /// their way at a time; after a failure no more are sent, and the error says which records are
+    /// acknowledged. The whole input is held in memory: give endless ones in slices, or use a
+    /// [buffer](crate::Buffered).
+    ///
+    /// # Errors
+    /// [`BatchError`]: what was refused before anything was sent, or what was acknowledged and what was not.
+    pub async fn publish_batch<R: Record>(
+        &self,
+        records: impl IntoIterator<Item = R>,
+    ) -> Result<Vec<Receipt>, BatchError> {
+        self.publish_batch_outgoing(records.into_iter().map(|record| self.outgoing(record))).await
+    }
+
+    /// As [`Publisher::publish_batch`], of records that have their identity already.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish_batch`].
+    pub async fn publish_batch_outgoing<R: Record>(
+        &self,
+        records: impl IntoIterator<Item = Outgoing<R>>,
+    ) -> Result<Vec<Receipt>, BatchError> {
+        let (ids, messages) = self.prepare_all(records)?;
+        let BatchReceipt { stream, sequences, .. } = self.publish_encoded(R::KIND, messages).await?;
+        let receipts = ids.into_iter().zip(sequences);
+        Ok(receipts
+            .map(|(id, sequence)| Receipt { id, stream: Arc::clone(&stream), sequence, duplicate: false })
+            .collect())
+    }
+
+    /// Publishes messages that are ready, **without checking them**: for replaying what a stream
+    /// held, for benches, and for what [`Publisher::prepare_json`] or [`Publisher::check`] has
+    /// checked. Cut into atomic batches as [`Publisher::publish_batch`] says.
+    ///
+    /// All must belong to `kind`: an atomic batch is of one stream, and one message with a subject
+    /// of another stream breaks its whole batch.
+    ///
+    /// # Errors
+    /// [`BatchError`]: what was acknowledged and what was not.
+    pub async fn publish_encoded(
+        &self,
+        kind: Kind,
+        messages: impl IntoIterator<Item = impl Into<Encoded>>,
+    ) -> Result<BatchReceipt, BatchError> {
+        let messages: Vec<Encoded> = messages.into_iter().map(Into::into).collect();
+        let mut progress = Progress::new(messages.len());
+        let mut backoff = Backoff::between_attempts();
+        let mut attempt = 1;
+        while let Err(error) = self.wire.publish_all(kind, &messages, &mut progress).await {
+            if attempt >= self.wire.limits.attempts || !error.is_worth_repeating_at_once() {
+                return Err(progress.failed(error, messages));
+            }
+            tracing::debug!(%error, attempt, "publishing the same records again");
+            attempt += 1;
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+        Ok(progress.done(&subject::stream_name(&self.wire.prefix, kind)))
+    }
+
+    /// Encodes and checks every record, or names every bad one.
+    fn prepare_all<R: Record>(
+        &self,
+        records: impl IntoIterator<Item = Outgoing<R>>,
+    ) -> Result<(Vec<Uuid>, Vec<Encoded>), BatchError> {
+        let place = self.place(self.organization.as_deref());
+        let records = records.into_iter();
+        let mut ids = Vec::with_capacity(records.size_hint().0);
+        let mut messages = Vec::with_capacity(records.size_hint().0);
+        let mut rejected = Vec::new();
+        let mut scratch = Vec::new();
+        for (index, outgoing) in records.enumerate() {
+            match place.record(&outgoing, &mut scratch) {
+                Ok(prepared) => {
+                    ids.push(prepared.id);
+                    messages.push(prepared.message);
+                }
+                Err(PublishError::Rejected(reject)) => rejected.push((index, reject)),
+                Err(error) => return Err(BatchError::before_sending(error)),
+            }
+        }
+        match rejected.first() {
+            None => Ok((ids, messages)),
+            Some((_, first)) => {
+                let first = first.clone();
+                Err(BatchError::rejected_before_sending(rejected, first))
+            }
+        }
+    }
+}
+
+/// What of an input is acknowledged so far.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    sequences: Vec<Option<u64>>,
+    stream: Option<Arc<str>>,
+    duplicates: u64,
+}
+
+impl Progress {
+    pub(crate) fn new(messages: usize) -> Self {
+        Self { sequences: vec![None; messages], stream: None, duplicates: 0 }
+    }
+
+    /// Which messages are acknowledged.
+    pub(crate) fn acknowledged(&self) -> impl Iterator<Item = bool> {
+        self.sequences.iter().map(Option::is_some)
+    }
+
+    /// The messages of `range` are stored, the last one at the acknowledged sequence.
+    fn acknowledge(&mut self, range: Range<usize>, ack: PublishAck) {
+        let first = (ack.sequence + 1).saturating_sub(range.len() as u64);
+        for (sequence, message) in (first..).zip(self.sequences.iter_mut().take(range.end).skip(range.start)) {
+            *message = Some(sequence);
+        }
+        self.duplicates += u64::from(ack.duplicate);
+        if self.stream.is_none() {
+            self.stream = Some(ack.stream.into());
+        }
+    }
+
+    fn failed(self, error: PublishError, mut messages: Vec<Encoded>) -> BatchError {
+        let mut acknowledged = self.acknowledged();
+        messages.retain(|_| acknowledged.next() == Some(false));
+        drop(acknowledged);
+        let sequences = self.sequences;
+        BatchError(Box::new(Failure { error, rejected: Vec::new(), sequences, unacknowledged: messages }))
+    }
+
+    fn done(self, stream: &str) -> BatchReceipt {
+        BatchReceipt {
+            stream: self.stream.unwrap_or_else(|| stream.into()),
+            sequences: self.sequences.into_iter().flatten().collect(),
+            duplicates: self.duplicates,
+        }
+    }
+}
+
+impl Wire {
+    /// Sends every message that is not acknowledged yet, once, and notes those that are answered.
+    /// Stops sending at the first failure.
+    pub(crate) async fn publish_all(
+        &self,
+        kind: Kind,
+        messages: &[Encoded],
+        progress: &mut Progress,
+    ) -> Result<(), PublishError> {
+        self.ready().await?;
+        if messages.len() > 1 && self.tries_atomic(kind) {
+            let sent = self.publish_cut(messages, self.limits.batch_records, self.limits.batches_in_flight, progress);
+            match sent.await {
+                Err(error) if error.is_without_atomic_batches() => self.forget_atomic(kind),
+                sent => return sent,
+            }
+        }
+        self.publish_cut(messages, 1, self.limits.acks_in_flight, progress).await
+    }
+
+    async fn publish_cut(
+        &self,
+        messages: &[Encoded],
+        records: usize,
+        in_flight: usize,
+        progress: &mut Progress,
+    ) -> Result<(), PublishError> {
+        let mut sent = VecDeque::with_capacity(in_flight);
+        let mut result = Ok(());
+        for range in cut(messages, &progress.sequences, records, self.limits.batch_bytes) {
+            if sent.len() >= in_flight
+                && let Some((range, answer)) = sent.pop_front()
+            {
+                result = self.settle(messages, range, answer, progress).await;
+            }
+            if result.is_err() {
+                break;
+            }
+            match self.send_batch(&messages[range.clone()]).await {
+                Ok(answer) => sent.push_back((range, answer)),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        for (range, answer) in sent {
+            result = result.and(self.settle(messages, range, answer, progress).await);
+        }
+        result
+    }
+
+    /// Waits for the answer to one batch.
+    async fn settle(
+        &self,
+        messages: &[Encoded],
+        range: Range<usize>,
+        answer: Sent,
+        progress: &mut Progress,
+    ) -> Result<(), PublishError> {
+        let batch = &messages[range.clone()];
+        let Some(last) = batch.last() else { return Ok(()) };
+        let is_ours = |subject: &str| batch.iter().any(|message| *message.subject == *subject);
+        let ack = self.answer(answer, last, is_ours).await?;
+        if batch.len() > 1 && ack.batch_id.is_none() {
+            // The server took the last message and knows nothing of a batch: it is an older one.
+            return Err(PublishError::without_atomic_batches(&last.subject));
+        }
+        progress.acknowledge(range, ack);
+        Ok(())
+    }
+
+    /// Sends messages as one atomic batch; a single one goes as it is.
+    async fn send_batch(&self, batch: &[Encoded]) -> Result<Sent, PublishError> {
+        let waited = self.limits.ack_timeout;
+        match tokio::time::timeout(waited, self.send_batch_unbounded(batch)).await {
+            Ok(sent) => sent,
+            Err(_) => {
+                let subject = batch.last().map(|message| message.subject.to_string()).unwrap_or_default();
+                Err(PublishError::TimedOut { subject, waited })
+            }
+        }
+    }
+
+    async fn send_batch_unbounded(&self, batch: &[Encoded]) -> Result<Sent, PublishError> {
+        let mark = self.mark();
+        let id = format!("{:016x}", fastrand::u64(..));
+        let member = |headers: &mut HeaderMap, sequence: usize| {
+            headers.insert(NATS_BATCH_ID, id.as_str());
+            headers.insert(NATS_BATCH_SEQUENCE, sequence.to_string());
+        };
+        let Some((last, others)) = batch.split_last() else {
+            return Err(PublishError::Invalid("an empty batch".to_owned()));
+        };
+        if others.is_empty() {
+            return self.send(last, mark, |_| {}).await;
+        }
+        // Found here, it leaves no batch open at the server.
+        if let Some(large) = batch.iter().find(|message| message.body.len() > self.client.max_payload()) {
+            return Err(self.too_large(large));
+        }
+        for (index, message) in others.iter().enumerate() {
+            self.send_unanswered(message, |headers| member(headers, index + 1)).await?;
+        }
+        let commit = |headers: &mut HeaderMap| {
+            member(headers, batch.len());
+            headers.insert(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+        };
+        self.send(last, mark, commit).await
+    }
+}
+
+/// Cuts what is not acknowledged into runs of at most so many records and bytes; a message that is
+/// larger than `bytes` alone is a run of its own.
+fn cut(messages: &[Encoded], acknowledged: &[Option<u64>], records: usize, bytes: usize) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::with_capacity(messages.len() / records + 1);
+    let mut size = 0;
+    for (index, (message, _)) in messages.iter().zip(acknowledged).enumerate().filter(|(_, (_, seq))| seq.is_none()) {
+        match runs.last_mut() {
+            Some(run) if run.end == index && run.len() < records && size + message.size() <= bytes => {
+                run.end += 1;
+                size += message.size();
+            }
+            _ => {
+                runs.push(index..index + 1);
+                size = message.size();
+            }
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(sizes: &[usize]) -> Vec<Encoded> {
+        sizes.iter().map(|size| Encoded::new("s", vec![b' '; size - 1])).collect()
+    }
+
+    #[test]
+    fn an_input_is_cut_by_records_and_by_bytes() {
+        for (sizes, records, bytes, ends) in [
+            (vec![], 3, 100, vec![]),
+            (vec![10; 3], 3, 100, vec![3]),
+            (vec![10; 4], 3, 100, vec![3, 4]),
+            (vec![10; 4], 1, 100, vec![1, 2, 3, 4]),
+            (vec![10; 4], 3, 20, vec![2, 4]),
+            (vec![10, 500, 10], 3, 100, vec![1, 2, 3]),
+        ] {
+            let messages = messages(&sizes);
+            let runs = cut(&messages, &vec![None; messages.len()], records, bytes);
+            assert_eq!(runs.iter().map(|run| run.end).collect::<Vec<_>>(), ends, "{sizes:?}");
+            assert!(runs.iter().zip(runs.iter().skip(1)).all(|(run, next)| run.end == next.start));
+        }
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_not_sent_again() {
+        let acknowledged = [None, Some(1), Some(2), None, None];
+        assert_eq!(cut(&messages(&[10; 5]), &acknowledged, 10, 1000), [0..1, 3..5]);
+    }
+
+    #[test]
+    fn an_error_says_what_is_acknowledged_and_keeps_the_rest() {
+        let mut progress = Progress::new(5);
+        progress.acknowledge(1..3, PublishAck { sequence: 8, stream: "S".to_owned(), ..PublishAck::default() });
+        let messages = ["a", "b", "c", "d", "e"].map(|body| Encoded::new("s", body)).to_vec();
+        let error = progress.failed(PublishError::Closed, messages);
+        assert_eq!(error.sequences(), [None, Some(7), Some(8), None, None]);
+        assert_eq!(error.acknowledged(), 2);
+        assert!(error.to_string().starts_with("2 of 5 records acknowledged"));
+        let left: Vec<_> = error.into_unacknowledged().into_iter().map(|message| message.body).collect();
+        assert_eq!(left, ["a", "d", "e"]);
+    }
+}

@@ -1,0 +1,334 @@
+//! From a record, or from JSON that somebody else wrote, to a message that a stream takes.
+//!
+//! Whatever goes through here was read by the same decoder as the writers use, so that a bad record
+//! is refused where its producer can still see it, and not as a dead letter an hour later.
+
+use std::borrow::Cow;
+
+use async_nats::Subject;
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use records::fields::Fields;
+use records::{Headers, Kind, Message, Outgoing, Record, Reject, subject};
+use uuid::Uuid;
+
+use crate::PublishError;
+
+/// A message that is ready to be sent: subject, body and headers. A clone shares the body.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    pub(crate) subject: Subject,
+    pub(crate) body: Bytes,
+    pub(crate) headers: Headers,
+}
+
+impl Encoded {
+    /// A message of a subject and a body, without headers. Nothing is checked; see
+    /// [`Publisher::check`](crate::Publisher::check).
+    pub fn new(subject: impl Into<Subject>, body: impl Into<Bytes>) -> Self {
+        Self { subject: subject.into(), body: body.into(), headers: Headers::default() }
+    }
+
+    /// With these headers. Names that start with `Nats-Batch-` are not sent: what a stream holds of
+    /// an earlier atomic batch would break the one in which the message is published now.
+    #[must_use]
+    pub fn with_headers(mut self, headers: Headers) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Where it goes.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// What it says.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Its headers.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// What it weighs on its way, in bytes: subject, headers and body.
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        self.subject.len() + headers + self.body.len()
+    }
+}
+
+impl<S: Into<Subject>, B: Into<Bytes>> From<(S, B)> for Encoded {
+    fn from((subject, body): (S, B)) -> Self {
+        Self::new(subject, body)
+    }
+}
+
+/// A checked record on its way: its identity is fixed, so it may be published any number of times.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The id under which it is stored.
+    pub id: Uuid,
+    /// Its kind.
+    pub kind: Kind,
+    /// The message.
+    pub message: Encoded,
+}
+
+/// A record's JSON, as text or as a map.
+#[derive(Debug, Clone)]
+pub struct JsonBody<'a>(Cow<'a, [u8]>);
+
+impl<'a> From<&'a str> for JsonBody<'a> {
+    fn from(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text.as_bytes()))
+    }
+}
+
+impl<'a> From<&'a [u8]> for JsonBody<'a> {
+    fn from(text: &'a [u8]) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for JsonBody<'_> {
+    fn from(text: String) -> Self {
+        Self(Cow::Owned(text.into_bytes()))
+    }
+}
+
+impl From<serde_json::Map<String, serde_json::Value>> for JsonBody<'_> {
+    fn from(map: serde_json::Map<String, serde_json::Value>) -> Self {
+        Self(Cow::Owned(serde_json::Value::Object(map).to_string().into_bytes()))
+    }
+}
+
+/// A new id and the current time: the only source of ids in this crate.
+pub(crate) fn new_identity() -> (Uuid, DateTime<Utc>) {
+    (Uuid::now_v7(), now())
+}
+
+/// The only clock in this crate, apart from what is awaited.
+fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+/// What a message has to agree with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'p> {
+    pub(crate) prefix: &'p str,
+    pub(crate) organization: Option<&'p str>,
+}
+
+impl Place<'_> {
+    /// A typed record as a message.
+    pub(crate) fn record<R: Record>(
+        self,
+        outgoing: &Outgoing<R>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Prepared, PublishError> {
+        let body = serde_json::to_vec(outgoing).map_err(|error| PublishError::NotJson(error.to_string()))?;
+        let subject = subject::for_record(self.prefix, R::KIND, self.organization, outgoing.record.detail());
+        let message = Encoded::new(subject, body);
+        let id = check(self.prefix, R::KIND, &message, scratch)?;
+        Ok(Prepared { id, kind: R::KIND, message })
+    }
+
+    /// Somebody's JSON as a message: with an id and a time where it has none, and otherwise as it was sent.
+    pub(crate) fn json(self, kind: Kind, body: JsonBody<'_>, scratch: &mut Vec<u8>) -> Result<Prepared, PublishError> {
+        let text = String::from_utf8_lossy(&body.0);
+        let mut fields = Fields::parse(&text)?;
+        let detail = detail(kind, &mut fields);
+        let identity = missing_identity(&mut fields);
+        let subject = subject::for_record(self.prefix, kind, self.organization, &detail);
+        let body = match identity.as_str() {
+            "" => body.0.into_owned(),
+            members => with_members(&body.0, members),
+        };
+        let message = Encoded::new(subject, body);
+        let id = check(self.prefix, kind, &message, scratch)?;
+        Ok(Prepared { id, kind, message })
+    }
+}
+
+/// Reads a message as a writer will, and says which id its row gets. `scratch` is overwritten.
+pub(crate) fn check(prefix: &str, kind: Kind, message: &Encoded, scratch: &mut Vec<u8>) -> Result<Uuid, Reject> {
+    scratch.clear();
+    let message = Message {
+        kind,
+        prefix,
+        subject: &message.subject,
+        // Only an id that is derived from the message's place depends on these, and ours never is.
+        stream: "",
+        sequence: 0,
+        published_at: now(),
+        headers: &message.headers,
+        body: &message.body,
+    };
+    records::encode(&message, None, scratch).map(|facts| facts.id)
+}
+
+/// What stands behind the organization in the subject, as the contract's first table says.
+fn detail<'t>(kind: Kind, fields: &mut Fields<'t>) -> Cow<'t, str> {
+    let (name, default) = match kind {
+        Kind::Events => ("event_type", ""),
+        Kind::Errors => ("severity", "error"),
+        Kind::Metrics | Kind::Logs => ("container_id", ""),
+        Kind::Audit => ("action", ""),
+        Kind::Executions => ("execution_type", ""),
+        Kind::Directory => ("entity", ""),
+    };
+    // What is no text is refused by the decoder, with better words than we have here.
+    fields.unbounded_text(name).ok().flatten().unwrap_or(Cow::Borrowed(default))
+}
+
+/// The members that make publishing again harmless, where the body has none of its own.
+///
+/// A time is not added beside a UUIDv7: it carries one, and whoever sends the line again later
+/// must get the same record.
+fn missing_identity(fields: &mut Fields<'_>) -> String {
+    let is_there = |text: Result<Option<Cow<'_, str>>, Reject>| !matches!(text, Ok(None));
+    let id = fields.unbounded_text("id");
+    let is_dated = is_there(fields.unbounded_text("created_at")) || is_there(fields.unbounded_text("timestamp"));
+    let (new_id, now) = new_identity();
+    let carries_time = |id: &str| Uuid::parse_str(id).is_ok_and(|id| id.get_version_num() == 7);
+    let mut members = String::new();
+    match id {
+        Ok(None) => members.push_str(&format!(r#""id":"{new_id}""#)),
+        Ok(Some(id)) if carries_time(&id) => return members,
+        _ => {}
+    }
+    if !is_dated {
+        let separator = if members.is_empty() { "" } else { "," };
+        members.push_str(&format!(r#"{separator}"created_at":"{}""#, now.to_rfc3339_opts(SecondsFormat::Micros, true)));
+    }
+    members
+}
+
+/// An object with these members behind its own. Last, because of equal names the last one counts:
+/// a member that stands there as null is overruled.
+fn with_members(object: &[u8], members: &str) -> Vec<u8> {
+    let end = object.iter().rposition(|b| *b == b'}').unwrap_or(object.len());
+    let (head, tail) = object.split_at(end);
+    let is_empty = head.iter().rfind(|b| !b.is_ascii_whitespace()).is_none_or(|b| *b == b'{');
+    let mut with = Vec::with_capacity(object.len() + members.len() + 1);
+    with.extend_from_slice(head);
+    if !is_empty {
+        with.push(b',');
+    }
+    with.extend_from_slice(members.as_bytes());
+    with.extend_from_slice(tail);
+    with
+}
+
+#[cfg(test)]
+mod tests {
+    use records::Event;
+
+    use super::*;
+
+    const PLACE: Place<'static> = Place { prefix: "watchbook", organization: Some("acme") };
+
+    fn json(kind: Kind, body: &str) -> Result<Prepared, PublishError> {
+        PLACE.json(kind, body.into(), &mut Vec::new())
+    }
+
+    fn text(prepared: &Prepared) -> &str {
+        std::str::from_utf8(&prepared.message.body).unwrap()
+    }
+
+    #[test]
+    fn a_typed_record_keeps_its_identity() {
+        let (id, created_at) = new_identity();
+        let event = Event { event_type: "build.finished".into(), ..Event::default() };
+        let outgoing = Outgoing { id, created_at, source: None, attributes: serde_json::Map::new(), record: event };
+        let prepared = PLACE.record(&outgoing, &mut Vec::new()).unwrap();
+        assert_eq!(prepared.id, id);
+        assert_eq!(prepared.message.subject(), "watchbook.events.acme.build.finished");
+        assert!(text(&prepared).contains(&id.to_string()));
+    }
+
+    #[test]
+    fn a_typed_record_is_held_to_its_limits() {
+        let (id, created_at) = new_identity();
+        let event = Event { event_type: "x".repeat(300).into(), ..Event::default() };
+        let outgoing = Outgoing { id, created_at, source: None, attributes: serde_json::Map::new(), record: event };
+        let refused = PLACE.record(&outgoing, &mut Vec::new());
+        assert!(
+            matches!(refused, Err(PublishError::Rejected(reject)) if reject.field.as_deref() == Some("event_type"))
+        );
+    }
+
+    #[test]
+    fn json_gets_the_identity_that_it_lacks() {
+        let v7 = Uuid::now_v7().to_string();
+        let v4 = Uuid::new_v4().to_string();
+        for (body, id, time) in [
+            (r#"{"event_type":"x"}"#.to_owned(), true, true),
+            (r#"{"event_type":"x","id":null,"timestamp":null}"#.to_owned(), true, true),
+            (format!(r#"{{"event_type":"x","id":"{v7}"}}"#), false, false),
+            (format!(r#"{{"event_type":"x","id":"{v4}"}}"#), false, true),
+            (r#"{"event_type":"x","id":"a name"}"#.to_owned(), false, true),
+            (format!(r#"{{"eventType":"x","createdAt":"{}"}} "#, Utc::now().to_rfc3339()), true, false),
+        ] {
+            let prepared = json(Kind::Events, &body).unwrap();
+            let text = text(&prepared);
+            let head = body.trim_end().trim_end_matches('}');
+            let added = text.strip_prefix(head).unwrap();
+            assert_eq!(added.contains(r#""id":"#), id, "{text}");
+            assert_eq!(added.contains(r#""created_at":"#), time, "{text}");
+            let again = check("watchbook", Kind::Events, &prepared.message, &mut Vec::new()).unwrap();
+            assert_eq!(again, prepared.id, "reading it twice gives the same id");
+        }
+    }
+
+    #[test]
+    fn json_names_its_subject() {
+        for (kind, body, subject) in [
+            (Kind::Events, r#"{"eventType":"a b"}"#, "watchbook.events.acme.a_b"),
+            (Kind::Errors, r#"{"trace_id":"t","error_type":"E","message":"m"}"#, "watchbook.errors.acme.error"),
+            (
+                Kind::Errors,
+                r#"{"trace_id":"t","error_type":"E","message":"m","severity":"critical"}"#,
+                "watchbook.errors.acme.critical",
+            ),
+            (Kind::Metrics, r#"{"container_id":"c-1"}"#, "watchbook.metrics.acme.c-1"),
+        ] {
+            assert_eq!(json(kind, body).unwrap().message.subject(), subject, "{body}");
+        }
+    }
+
+    #[test]
+    fn bad_json_is_refused_with_its_reason() {
+        for (body, reason) in [
+            ("", records::Reason::InvalidJson),
+            ("[]", records::Reason::InvalidJson),
+            ("{}", records::Reason::MissingField),
+            (r#"{"event_type":3}"#, records::Reason::InvalidField),
+            (r#"{"event_type":"x","organization_id":"other"}"#, records::Reason::OrganizationMismatch),
+            (r#"{"event_type":"x","created_at":"2999-01-01T00:00:00Z"}"#, records::Reason::CreatedAtOutOfRange),
+        ] {
+            match json(Kind::Events, body) {
+                Err(PublishError::Rejected(reject)) => assert_eq!(reject.reason, reason, "{body}"),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_accepted_fixture_can_be_published_and_no_rejected_one() {
+        for &kind in Kind::ALL {
+            let place = Place { prefix: "watchbook", organization: None };
+            for line in kind.spec().fixtures.accepted.lines().filter(|line| !line.trim().is_empty()) {
+                let place = match line.contains("organization_id") || line.contains("organizationId") {
+                    true => continue,
+                    false => place,
+                };
+                if let Err(error) = place.json(kind, line.into(), &mut Vec::new()) {
+                    panic!("{kind}: {line}: {error}");
+                }
+            }
+        }
+    }
+}

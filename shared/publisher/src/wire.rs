@@ -1,0 +1,352 @@
+//! The connection as the rest of this crate sees it: one message out, one answer back, every
+//! failure as a [`PublishError`].
+
+use std::collections::VecDeque;
+use std::error::Error as _;
+use std::future::IntoFuture;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
+use async_nats::jetstream::context::{Context, ContextBuilder, PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::{Client, Subject, SubjectError, jetstream};
+use futures::SinkExt;
+use records::Kind;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::prepare::Encoded;
+use crate::{Limits, PublishError};
+
+/// How often a broken connection is looked for while something waits. The client tells nobody, so
+/// this is how long an answer that cannot come any more is awaited, twice.
+const CONNECTION_CHECK: Duration = Duration::from_millis(200);
+
+/// How often a connection is looked for before something is sent.
+const READY_CHECK: Duration = Duration::from_millis(20);
+
+/// Denials that are remembered; each is wanted only by who sent the message a moment ago.
+const DENIALS: usize = 64;
+
+/// Headers of this name belong to the batch in which a message is sent now.
+const BATCH_HEADERS: &str = "Nats-Batch-";
+
+/// What the server said about subjects that this connection may not publish on.
+#[derive(Debug, Default)]
+pub(crate) struct Denials {
+    seen: u64,
+    latest: VecDeque<(u64, String, String)>,
+}
+
+impl Denials {
+    /// Notes a server error, if it is one about publishing:
+    /// `Permissions Violation for Publish to "watchbook.events.acme.x"`.
+    pub(crate) fn note(&mut self, error: &str) -> bool {
+        let Some((_, rest)) = error.split_once("Permissions Violation for Publish to \"") else { return false };
+        let Some((subject, _)) = rest.split_once('"') else { return false };
+        self.seen += 1;
+        self.latest.push_back((self.seen, subject.to_owned(), error.to_owned()));
+        if self.latest.len() > DENIALS {
+            self.latest.pop_front();
+        }
+        true
+    }
+
+    fn find(&self, since: u64, is_ours: impl Fn(&str) -> bool) -> Option<PublishError> {
+        let (_, subject, detail) = self.latest.iter().find(|(at, subject, _)| *at > since && is_ours(subject))?;
+        Some(PublishError::NotPermitted { subject: subject.clone(), detail: detail.clone() })
+    }
+}
+
+/// A message that was sent, and its answer on the way.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    ack: PublishAckFuture,
+    mark: Mark,
+}
+
+/// What the connection looked like when something was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    pub(crate) connects: u64,
+    denials: u64,
+    sent_at: Instant,
+}
+
+/// A connection to JetStream with the names and bounds that go with it.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) client: Client,
+    pub(crate) prefix: String,
+    pub(crate) limits: Limits,
+    /// The runtime in which the publisher was made, for what it does in the background.
+    pub(crate) runtime: Handle,
+    context: Context,
+    denials: Option<watch::Receiver<Denials>>,
+    /// The last connection, counted from 1, that is known to be gone.
+    lost: AtomicU64,
+    /// Per kind: the connection, counted from 1, on which the stream was found without atomic batches.
+    without_atomic: [AtomicU64; Kind::ALL.len()],
+}
+
+impl Wire {
+    pub(crate) fn new(
+        client: Client,
+        prefix: String,
+        limits: Limits,
+        denials: Option<watch::Receiver<Denials>>,
+    ) -> Self {
+        let context =
+            ContextBuilder::new().timeout(limits.ack_timeout).ack_timeout(limits.ack_timeout).build(client.clone());
+        let runtime = Handle::current();
+        Self {
+            client,
+            prefix,
+            limits,
+            runtime,
+            context,
+            denials,
+            lost: AtomicU64::new(0),
+            without_atomic: Default::default(),
+        }
+    }
+
+    /// Whether atomic batches are worth trying for this kind: the server knows them, and the stream
+    /// did not refuse one on this connection.
+    pub(crate) fn tries_atomic(&self, kind: Kind) -> bool {
+        let refused_at = self.without_atomic.get(kind as usize).map_or(0, |at| at.load(Ordering::Relaxed));
+        refused_at != self.connects() && self.client.is_server_compatible(2, 12, 0)
+    }
+
+    /// Remembers for this connection that the kind's stream takes no atomic batches.
+    pub(crate) fn forget_atomic(&self, kind: Kind) {
+        if let Some(at) = self.without_atomic.get(kind as usize)
+            && at.swap(self.connects(), Ordering::Relaxed) == 0
+        {
+            tracing::info!(%kind, "the stream takes no atomic batches: publishing one by one, with acknowledgements in flight");
+        }
+    }
+
+    /// Waits for a connection, at most as long as for an acknowledgement.
+    ///
+    /// Without this, messages would queue inside the client and be sent long after their caller gave them up.
+    pub(crate) async fn ready(&self) -> Result<(), PublishError> {
+        let deadline = Instant::now() + self.limits.ack_timeout;
+        while !self.is_connected() {
+            if self.is_closed() {
+                return Err(PublishError::Closed);
+            }
+            if Instant::now() >= deadline {
+                return Err(PublishError::NotConnected { waited: self.limits.ack_timeout });
+            }
+            tokio::time::sleep(READY_CHECK).await;
+        }
+        Ok(())
+    }
+
+    /// Publishes one message and waits for its answer.
+    pub(crate) async fn publish(&self, message: &Encoded) -> Result<PublishAck, PublishError> {
+        self.ready().await?;
+        let sent = self.send(message, self.mark(), |_| {}).await?;
+        self.answer(sent, message, |subject| *subject == *message.subject).await
+    }
+
+    /// The state of the connection, to be taken before something is sent.
+    pub(crate) fn mark(&self) -> Mark {
+        let denials = self.denials.as_ref().map_or(0, |denials| denials.borrow().seen);
+        Mark { connects: self.connects(), denials, sent_at: Instant::now() }
+    }
+
+    /// Sends a message whose answer is wanted; `add` may add headers of its own.
+    pub(crate) async fn send(
+        &self,
+        message: &Encoded,
+        mark: Mark,
+        add: impl FnOnce(&mut HeaderMap),
+    ) -> Result<Sent, PublishError> {
+        let mut headers = headers(message)?;
+        add(&mut headers);
+        let (subject, body) = (message.subject.clone(), message.body.clone());
+        let sent = if headers.is_empty() {
+            self.context.publish(subject, body).await
+        } else {
+            self.context.publish_with_headers(subject, headers, body).await
+        };
+        let ack = sent.map_err(|error| self.explain(&error, message))?;
+        Ok(Sent { ack, mark: Mark { sent_at: Instant::now(), ..mark } })
+    }
+
+    /// Sends a message that is not answered.
+    pub(crate) async fn send_unanswered(
+        &self,
+        message: &Encoded,
+        add: impl FnOnce(&mut HeaderMap),
+    ) -> Result<(), PublishError> {
+        let mut headers = headers(message)?;
+        add(&mut headers);
+        let (subject, body) = (message.subject.clone(), message.body.clone());
+        let sent = self.client.publish_with_headers(subject, headers, body).await;
+        sent.map_err(|error| match error.kind() {
+            async_nats::client::PublishErrorKind::MaxPayloadExceeded => self.too_large(message),
+            async_nats::client::PublishErrorKind::InvalidSubject => invalid_subject(&message.subject),
+            async_nats::client::PublishErrorKind::Send => PublishError::Closed,
+        })
+    }
+
+    /// Waits for an answer: until the acknowledgement timeout, until the connection is another one,
+    /// or until the server denies one of the subjects that `is_ours` knows.
+    pub(crate) async fn answer(
+        &self,
+        sent: Sent,
+        message: &Encoded,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Result<PublishAck, PublishError> {
+        let Sent { ack, mark } = sent;
+        let deadline = mark.sent_at + self.limits.ack_timeout;
+        let subject = || message.subject.to_string();
+        tokio::select! {
+            biased;
+            answer = ack.into_future() => answer.map_err(|error| self.explain(&error, message)),
+            denied = self.denied(mark, is_ours) => Err(denied),
+            () = self.connection_lost(mark) => Err(PublishError::ConnectionLost { subject: subject() }),
+            () = tokio::time::sleep_until(deadline) => {
+                Err(PublishError::TimedOut { subject: subject(), waited: self.limits.ack_timeout })
+            }
+        }
+    }
+
+    /// The denial of one of our subjects, once the server sends it; never where nobody listens for denials.
+    async fn denied(&self, mark: Mark, is_ours: impl Fn(&str) -> bool) -> PublishError {
+        let Some(denials) = &self.denials else { return std::future::pending().await };
+        let mut denials = denials.clone();
+        loop {
+            let found = denials.borrow_and_update().find(mark.denials, &is_ours);
+            if let Some(error) = found {
+                return error;
+            }
+            if denials.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Returns once the connection on which something was sent is gone. Looks twice: what was
+    /// queued during the change itself may still be answered on the new connection.
+    async fn connection_lost(&self, mark: Mark) {
+        let mut missing = 0;
+        while missing < 2 && self.lost.load(Ordering::Relaxed) < mark.connects {
+            tokio::time::sleep(CONNECTION_CHECK).await;
+            missing = if self.is_connected() && self.connects() == mark.connects { 0 } else { missing + 1 };
+        }
+        self.lost.fetch_max(mark.connects, Ordering::Relaxed);
+    }
+
+    fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client's own task has ended, and nothing will ever be sent again.
+    fn is_closed(&self) -> bool {
+        let ready = self.client.clone().poll_ready_unpin(&mut TaskContext::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Err(_)))
+    }
+
+    fn explain(&self, error: &jetstream::context::PublishError, message: &Encoded) -> PublishError {
+        let subject = || message.subject.to_string();
+        match error.kind() {
+            PublishErrorKind::StreamNotFound => PublishError::StreamMissing { subject: subject() },
+            PublishErrorKind::TimedOut => {
+                PublishError::TimedOut { subject: subject(), waited: self.limits.ack_timeout }
+            }
+            PublishErrorKind::MaxPayloadExceeded => self.too_large(message),
+            PublishErrorKind::BrokenPipe => PublishError::Closed,
+            _ => match error.source() {
+                Some(source) => self.explain_source(source, message),
+                None => PublishError::Closed,
+            },
+        }
+    }
+
+    fn explain_source(&self, source: &(dyn std::error::Error + 'static), message: &Encoded) -> PublishError {
+        if let Some(error) = source.downcast_ref::<jetstream::Error>() {
+            return PublishError::from_server(error, &message.subject, message.body.len(), self.client.max_payload());
+        }
+        if source.is::<SubjectError>() {
+            return invalid_subject(&message.subject);
+        }
+        if source.is::<serde_json::Error>() {
+            let detail = "answered, but not as JetStream does: does something else listen on this subject?".to_owned();
+            return PublishError::Refused { subject: message.subject.to_string(), status: 500, code: 0, detail };
+        }
+        // What is left is a command channel without a receiver: the client's task has ended.
+        PublishError::Closed
+    }
+
+    pub(crate) fn too_large(&self, message: &Encoded) -> PublishError {
+        PublishError::TooLarge {
+            subject: message.subject.to_string(),
+            bytes: message.body.len(),
+            limit: self.client.max_payload(),
+        }
+    }
+}
+
+fn invalid_subject(subject: &Subject) -> PublishError {
+    PublishError::Invalid(format!("`{subject}` is not a subject"))
+}
+
+fn headers(message: &Encoded) -> Result<HeaderMap, PublishError> {
+    let mut map = HeaderMap::new();
+    for (name, value) in message.headers.iter() {
+        let is_batch = name.get(..BATCH_HEADERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(BATCH_HEADERS));
+        if is_batch {
+            continue;
+        }
+        let invalid = |what: &str| PublishError::Invalid(format!("the header `{name}` {what}"));
+        let header: HeaderName = name.parse().map_err(|_| invalid("has a name that no header can have"))?;
+        let value: HeaderValue = value.parse().map_err(|_| invalid("has a line break in its value"))?;
+        map.append(header, value);
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denial_is_found_by_its_subject_and_only_by_what_was_sent_before_it() {
+        let mut denials = Denials::default();
+        assert!(!denials.note("Permissions Violation for Subscription to \"x\""));
+        assert!(denials.note("Permissions Violation for Publish to \"watchbook.events.acme.x\""));
+        let find = |since, subject: &str| denials.find(since, |denied| denied == subject);
+        assert!(matches!(find(0, "watchbook.events.acme.x"), Some(PublishError::NotPermitted { .. })));
+        assert!(find(1, "watchbook.events.acme.x").is_none());
+        assert!(find(0, "watchbook.events.acme.y").is_none());
+    }
+
+    #[test]
+    fn headers_of_an_earlier_batch_are_left_behind() {
+        let pairs = [("nats-batch-id", "b"), ("ce-id", "1"), ("Watchbook-Replay-Id", "x")];
+        let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let message = Encoded::new("s", "{}").with_headers(pairs.into_iter().collect());
+        let map = headers(&message).unwrap();
+        assert_eq!(map.len(), 2);
+        assert!(map.get("Watchbook-Replay-Id").is_some());
+    }
+
+    #[test]
+    fn a_header_cannot_smuggle_another() {
+        let pairs = [("a".to_owned(), "1\r\nb: 2".to_owned())];
+        let message = Encoded::new("s", "{}").with_headers(pairs.into_iter().collect());
+        assert!(matches!(headers(&message), Err(PublishError::Invalid(_))));
+    }
+}

@@ -1,0 +1,138 @@
+//! A nats-server of its own for each test, and what the tests ask it.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::consumer::pull::OrderedConfig;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use async_nats::jetstream::{self, Context};
+use futures::StreamExt;
+use local::{NatsOptions, NatsServer, Need, Programs, Tell, cache_dir};
+use publisher::Publisher;
+use records::{Event, Kind, subject};
+use tempfile::TempDir;
+
+/// Longer than anything here takes on a busy machine; only a failing test waits for it.
+pub const BOUND: Duration = Duration::from_secs(60);
+
+/// Two users: `acme` may publish its own events only; whoever names no user may do everything.
+pub const USERS: &str = r#"
+no_auth_user: admin
+authorization { users: [
+  { user: admin, password: admin }
+  { user: acme, password: secret, permissions: { publish: "watchbook.events.acme.>", subscribe: "_INBOX.>" } }
+] }
+"#;
+
+/// One server with its streams.
+pub struct World {
+    pub nats: NatsServer,
+    _directory: TempDir,
+}
+
+impl World {
+    /// A server with the events stream.
+    pub async fn with_events() -> Self {
+        Self::with_events_that(|_| {}).await
+    }
+
+    /// A server with an events stream that differs.
+    pub async fn with_events_that(change: impl FnOnce(&mut Config)) -> Self {
+        let world = Self::bare("").await;
+        world.create(Kind::Events, change).await;
+        world
+    }
+
+    /// A server without streams, with more lines for its configuration.
+    pub async fn bare(extra_config: &str) -> Self {
+        let tell: Tell = Arc::new(|_| {});
+        let need = Need { nats: true, postgres: false };
+        let programs = Programs::locate(&cache_dir(), need, &tell).await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = NatsOptions::new(directory.path());
+        options.extra_config = extra_config.to_owned();
+        let nats = NatsServer::start(&programs, options).await.unwrap();
+        Self { nats, _directory: directory }
+    }
+
+    /// Creates a kind's stream as `watchbook setup` does, with a change.
+    pub async fn create(&self, kind: Kind, change: impl FnOnce(&mut Config)) {
+        let mut config = Config {
+            name: subject::stream_name("watchbook", kind),
+            subjects: vec![subject::filter("watchbook", kind, None)],
+            storage: StorageType::File,
+            discard: DiscardPolicy::New,
+            max_bytes: 1 << 30,
+            allow_atomic_publish: true,
+            ..Config::default()
+        };
+        change(&mut config);
+        self.jetstream().await.create_stream(config).await.unwrap();
+    }
+
+    /// A publisher with a connection of its own.
+    pub async fn publisher(&self) -> Publisher {
+        Publisher::connect(self.nats.url()).await.unwrap()
+    }
+
+    pub async fn jetstream(&self) -> Context {
+        jetstream::new(async_nats::connect(self.nats.url()).await.unwrap())
+    }
+
+    /// How many messages the kind's stream holds.
+    pub async fn stored(&self, kind: Kind) -> u64 {
+        let name = subject::stream_name("watchbook", kind);
+        self.jetstream().await.get_stream(name).await.unwrap().cached_info().state.messages
+    }
+
+    /// Every body that the kind's stream holds, in order.
+    pub async fn bodies(&self, kind: Kind) -> Vec<serde_json::Value> {
+        let stream = self.jetstream().await.get_stream(subject::stream_name("watchbook", kind)).await.unwrap();
+        let count = stream.cached_info().state.messages as usize;
+        let consumer = stream.create_consumer(OrderedConfig::default()).await.unwrap();
+        let messages = consumer.messages().await.unwrap().take(count);
+        let read = messages.map(|message| serde_json::from_slice(&message.unwrap().payload).unwrap()).collect();
+        tokio::time::timeout(BOUND, read).await.unwrap()
+    }
+
+    /// The distinct ids that the kind's stream holds.
+    pub async fn ids(&self, kind: Kind) -> BTreeSet<String> {
+        let bodies = self.bodies(kind).await;
+        bodies.iter().map(|body| body["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The server keeps its connections and answers nothing any more.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").arg(signal).arg(self.nats.pid().to_string()).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+/// Waits until a condition holds, and fails the test when it does not within the bound.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < BOUND, "not within {BOUND:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// An event that says which one it is.
+pub fn event(number: usize) -> Event<'static> {
+    Event { event_type: "test.event".into(), run_id: Some(number.to_string().into()), ..Event::default() }
+}
+
+/// Which one an event was.
+pub fn number(body: &serde_json::Value) -> usize {
+    body["run_id"].as_str().unwrap().parse().unwrap()
+}

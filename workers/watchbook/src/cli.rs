@@ -1,0 +1,104 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser};
+use records::Kind;
+use runtime::config::{Config, Sources};
+
+use crate::commands;
+
+/// Records of what happens: from NATS JetStream into Postgres, exactly once.
+///
+/// Services publish events, errors, metrics, logs, audit records and executions as JSON to
+/// `watchbook.<kind>.<organization>.<detail>`; workers store each once, at the speed of COPY.
+///
+/// `watchbook up --demo` brings everything up on this machine, with traffic to look at.
+#[derive(Debug, Parser)]
+#[command(
+    name = "watchbook",
+    version,
+    max_term_width = 100,
+    after_help = "Settings come from watchbook.toml and the environment: `watchbook config show` lists them.\nExit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+pub(crate) struct Arguments {
+    /// The configuration file; `watchbook.toml` here where it exists.
+    #[arg(long, global = true, env = "WATCHBOOK_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything on this machine: NATS, Postgres and all workers.
+    Up(commands::up::Up),
+    /// Run workers against NATS_URL and DATABASE_URL.
+    Run(commands::run::Run),
+    /// Create what is missing: migrations, streams, partitions. Safe to repeat.
+    Setup(commands::setup::Setup),
+    /// Run or list migrations.
+    Migrate(commands::migrate::Migrate),
+    /// Publish records, one JSON object a line, each acknowledged.
+    Publish(commands::publish::Publish),
+    /// Follow live records.
+    Tail(commands::tail::Tail),
+    /// Show where each kind's writer stands, and whether it adds up.
+    Status(commands::status::Status),
+    /// List, show, replay and discard dead letters.
+    Dead(commands::dead::Dead),
+    /// Check or show settings.
+    Config(commands::config::ConfigCommand),
+    /// Find what is wrong, with how to mend it.
+    Doctor(commands::doctor::Doctor),
+}
+
+/// Which kind a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct KindArgument {
+    /// The record kind.
+    #[arg(value_parser = kind_parser(), value_name = "KIND")]
+    pub(crate) kind: Kind,
+}
+
+/// A value parser that names the kinds in `--help` and in errors.
+pub(crate) fn kind_parser() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(Kind::ALL.iter().map(|kind| kind.name())).try_map(|name| name.parse::<Kind>())
+}
+
+impl Command {
+    /// What is logged unless the settings say: a worker's life is of interest, a command's is not.
+    fn log_filter(&self) -> &'static str {
+        match self {
+            // The NATS client tells again what we tell ourselves.
+            Self::Up(_) | Self::Run(_) => "info,async_nats=warn",
+            _ => "warn",
+        }
+    }
+}
+
+impl Arguments {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let sources = Sources::of_process(self.config.as_deref())?;
+        // Checked before anything starts, and shown even where it is wrong.
+        if let Command::Config(command) = self.command {
+            return command.run(&sources);
+        }
+        let config: Config = sources.load()?;
+        let filter = config.log.filter.as_deref().unwrap_or(self.command.log_filter());
+        runtime::start_logging(config.log.format, filter)?;
+        match self.command {
+            Command::Up(command) => command.run(config).await,
+            Command::Run(command) => command.run(config).await,
+            Command::Setup(command) => command.run(config).await,
+            Command::Migrate(command) => command.run(config).await,
+            Command::Publish(command) => command.run(config).await,
+            Command::Tail(command) => command.run(config).await,
+            Command::Status(command) => command.run(config).await,
+            Command::Dead(command) => command.run(config).await,
+            Command::Doctor(command) => command.run(config).await,
+            Command::Config(command) => command.run(&sources),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! `watchbook doctor`: what is wrong, and how to mend it.
+
+use std::process::ExitCode;
+
+use bus::Bus;
+use chrono::{TimeDelta, Utc};
+use clap::Args;
+use records::Kind;
+use runtime::Config;
+use serde::Serialize;
+use store::migrations::{self, State};
+use store::partitions::Partition;
+use store::{Database, Lease, PgConnection, positions};
+use writer::Writer;
+
+use crate::{output, process};
+
+/// Beyond this two clocks tell different minutes, and records land in the wrong one.
+const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
+/// A message that waits longer than this is not just on its way.
+const LAG: TimeDelta = TimeDelta::seconds(30);
+
+/// Find what is wrong, with how to mend it.
+///
+/// Looks at what can be reached, versions, permissions, streams, clocks, migrations, partitions and
+/// lag. Changes nothing. Exit code 1 where something is wrong.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// As a JSON array.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Fine,
+    Warning,
+    Wrong,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    subject: String,
+    verdict: Verdict,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mend: Option<String>,
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn fine(&mut self, subject: impl Into<String>, detail: impl Into<String>) {
+        self.0.push(Finding { subject: subject.into(), verdict: Verdict::Fine, detail: detail.into(), mend: None });
+    }
+
+    fn found(
+        &mut self,
+        verdict: Verdict,
+        subject: impl Into<String>,
+        detail: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        self.0.push(Finding { subject: subject.into(), verdict, detail: detail.into(), mend: Some(mend.into()) });
+    }
+}
+
+impl Doctor {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        let mut findings = Findings::default();
+        let bus = look_at_nats(&config, &mut findings).await;
+        let database = look_at_postgres(&config, &mut findings).await;
+        if let Some(bus) = &bus {
+            look_at_streams(&config, bus, &mut findings).await;
+        }
+        if let (Some(bus), Some((_, connection))) = (&bus, database) {
+            look_at_writers(&config, bus, connection, &mut findings).await?;
+        }
+        if self.json {
+            output::json(&findings.0)?;
+        } else {
+            print(&findings.0);
+        }
+        let sound = findings.0.iter().all(|finding| finding.verdict != Verdict::Wrong);
+        Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+async fn look_at_nats(config: &Config, findings: &mut Findings) -> Option<Bus> {
+    match process::bus(config).await {
+        Ok(bus) => {
+            let info = bus.client().server_info();
+            let address = format!("{} at {}:{}", info.version, info.host, info.port);
+            let payload = usize::try_from(info.max_payload).unwrap_or_default();
+            findings.fine("nats", format!("version {address}, JetStream is on"));
+            if payload < records::limits::MESSAGE_BYTES {
+                findings.found(
+                    Verdict::Warning,
+                    "nats max_payload",
+                    format!("{payload} bytes: records up to 1 MiB are in the contract, and larger ones than this are refused"),
+                    "set `max_payload: 1MB` in the server's configuration",
+                );
+            }
+            Some(bus)
+        }
+        Err(error) => {
+            findings.found(
+                Verdict::Wrong,
+                "nats",
+                format!("{error:#}"),
+                "start the server or set NATS_URL; `watchbook up` brings one of its own",
+            );
+            None
+        }
+    }
+}
+
+async fn look_at_postgres(config: &Config, findings: &mut Findings) -> Option<(Database, PgConnection)> {
+    let connected = async {
+        let database = process::database(config).await?;
+        let mut connection = process::connect(&database).await?;
+        let version = store::check_version(&mut connection).await?;
+        let now = store::clock(&mut connection).await?;
+        anyhow::Ok((database, connection, version, now))
+    };
+    let (database, mut connection, version, now) = match connected.await {
+        Ok(connected) => connected,
+        Err(error) => {
+            findings.found(
+                Verdict::Wrong,
+                "postgres",
+                format!("{error:#}"),
+                "start the server or set DATABASE_URL; `watchbook up` brings one of its own",
+            );
+            return None;
+        }
+    };
+    findings.fine("postgres", format!("version {version} at {}", database.address()));
+    look_at_clock("postgres clock", now - Utc::now(), findings);
+    match migrations::status(&mut connection).await {
+        Ok(migrations) => {
+            let wrong: Vec<_> = migrations.iter().filter(|migration| migration.state != State::Applied).collect();
+            match wrong.first() {
+                None => findings.fine("migrations", format!("{} applied", migrations.len())),
+                Some(first) => {
+                    let detail = format!(
+                        "{} are not as they should be, first {} ({:?})",
+                        wrong.len(),
+                        first.version,
+                        first.state
+                    );
+                    findings.found(
+                        Verdict::Wrong,
+                        "migrations",
+                        detail,
+                        "run `watchbook setup`; a changed one needs the build that ran it",
+                    );
+                    return None;
+                }
+            }
+        }
+        Err(error) => findings.found(
+            Verdict::Wrong,
+            "migrations",
+            format!("{error:#}"),
+            "let the database user read its own tables",
+        ),
+    }
+    Some((database, connection))
+}
+
+fn look_at_clock(subject: &str, skew: TimeDelta, findings: &mut Findings) {
+    let ms = skew.num_milliseconds();
+    if skew.abs() > CLOCK_SKEW {
+        findings.found(Verdict::Warning, subject, format!("{ms} ms off ours"), "let NTP set both clocks");
+    } else {
+        findings.fine(subject, format!("{ms} ms off ours"));
+    }
+}
+
+async fn look_at_streams(config: &Config, bus: &Bus, findings: &mut Findings) {
+    for &kind in Kind::ALL {
+        let name = bus.stream_name(kind);
+        let state = match bus.stream_state(kind).await {
+            Ok(state) => state,
+            Err(error) => {
+                findings.found(
+                    Verdict::Wrong,
+                    name.as_str(),
+                    error.to_string(),
+                    "run `watchbook setup`, as a user who may create streams",
+                );
+                continue;
+            }
+        };
+        let differences = bus.stream_differences(kind, &state, &config.streams);
+        if differences.is_empty() {
+            findings.fine(
+                name.as_str(),
+                format!(
+                    "{} bytes of {}",
+                    state.bytes,
+                    state.max_bytes.map_or("unlimited".to_owned(), |max| max.to_string())
+                ),
+            );
+        }
+        for difference in differences {
+            let verdict = if difference.dangerous { Verdict::Wrong } else { Verdict::Warning };
+            findings.found(
+                verdict,
+                name.clone(),
+                difference.to_string(),
+                "run `watchbook setup --update`, or set [streams] to what it is",
+            );
+        }
+    }
+}
+
+async fn look_at_writers(
+    config: &Config,
+    bus: &Bus,
+    mut connection: PgConnection,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let leases: Vec<_> = Kind::ALL.iter().map(|kind| Writer::lease_name(&bus.stream_name(*kind))).collect();
+    let writers = Lease::holders(&mut connection, &leases).await?;
+    for (&kind, writer) in Kind::ALL.iter().zip(writers) {
+        let subject = format!("{kind} writer");
+        let Some(writer) = writer else {
+            findings.found(
+                Verdict::Wrong,
+                subject,
+                "nobody writes this kind",
+                format!("run `watchbook run --workers {kind}`"),
+            );
+            continue;
+        };
+        let stream = bus.stream_name(kind);
+        let settled =
+            positions::find(&mut connection, &stream).await?.map_or(0, |account| account.position.settled_up_to());
+        let oldest = bus.published_ns(kind, settled + 1).await.unwrap_or_default();
+        let age = oldest.map(|ns| TimeDelta::nanoseconds(Utc::now().timestamp_nanos_opt().unwrap_or_default() - ns));
+        match age.filter(|age| *age > LAG) {
+            Some(age) => findings.found(
+                Verdict::Wrong,
+                subject,
+                format!("{writer} writes, and the oldest message waits for {} s", age.num_seconds()),
+                "see /readyz and the log of that process",
+            ),
+            None => findings.fine(subject, format!("{writer} writes, nothing waits")),
+        }
+    }
+    let tomorrow = Utc::now() + TimeDelta::days(1);
+    for &kind in Kind::ALL {
+        let Some(partition) = Partition::of(kind, tomorrow) else { continue };
+        if config.writer.partition_days_ahead > 0 && !store::partitions::exists(&mut connection, partition).await? {
+            findings.found(
+                Verdict::Warning,
+                format!("{kind} partitions"),
+                format!("{} is missing", partition.name()),
+                "the writer makes it within the hour, and on demand; `watchbook setup` makes it now",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn print(findings: &[Finding]) {
+    for finding in findings {
+        let mark = match finding.verdict {
+            Verdict::Fine => "ok   ",
+            Verdict::Warning => "warn ",
+            Verdict::Wrong => "WRONG",
+        };
+        println!("{mark} {}: {}", finding.subject, finding.detail);
+        if let Some(mend) = &finding.mend {
+            println!("      → {mend}");
+        }
+    }
+}

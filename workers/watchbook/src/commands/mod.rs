@@ -1,0 +1,12 @@
+//! One file a command.
+
+pub(crate) mod config;
+pub(crate) mod dead;
+pub(crate) mod doctor;
+pub(crate) mod migrate;
+pub(crate) mod publish;
+pub(crate) mod run;
+pub(crate) mod setup;
+pub(crate) mod status;
+pub(crate) mod tail;
+pub(crate) mod up;

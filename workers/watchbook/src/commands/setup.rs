@@ -1,0 +1,71 @@
+//! `watchbook setup`: what is missing is made.
+
+use std::process::ExitCode;
+
+use bus::{Bus, Ensured};
+use chrono::Utc;
+use clap::Args;
+use records::Kind;
+use runtime::Config;
+use store::partitions::Partitions;
+use store::{Database, migrations};
+
+use crate::process;
+
+/// Create what is missing: migrations, streams, partitions for the coming days.
+///
+/// Safe to repeat. A stream that is there with other settings is named and left alone, and the exit
+/// code is 1; --update changes it.
+#[derive(Debug, Args)]
+pub(crate) struct Setup {
+    /// Change streams that differ from the settings.
+    #[arg(long)]
+    update: bool,
+}
+
+impl Setup {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        let bus = process::bus(&config).await?;
+        let database = process::database(&config).await?;
+        let agrees = ensure(&config, &bus, &database, self.update, &|line| println!("{line}")).await?;
+        Ok(if agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Makes what is missing, and tells each step. `false` where a stream differs and was left alone.
+pub(crate) async fn ensure(
+    config: &Config,
+    bus: &Bus,
+    database: &Database,
+    update: bool,
+    tell: &dyn Fn(String),
+) -> anyhow::Result<bool> {
+    let mut connection = process::connect(database).await?;
+    let pending = |migrations: Vec<migrations::Migration>| {
+        migrations.iter().filter(|m| m.state == migrations::State::Pending).count()
+    };
+    let before = pending(migrations::status(&mut connection).await?);
+    migrations::run(&mut connection).await?;
+    tell(format!("database {}: {before} migrations applied", database.address()));
+    let partitions = Partitions::default();
+    let mut agrees = true;
+    for &kind in Kind::ALL {
+        partitions.ensure_ahead(&mut connection, kind, Utc::now(), config.writer.partition_days_ahead).await?;
+        let stream = bus.stream_name(kind);
+        match bus.ensure_stream(kind, &config.streams, update).await? {
+            Ensured::Created => tell(format!("stream {stream}: created")),
+            Ensured::Unchanged => tell(format!("stream {stream}: as it should be")),
+            Ensured::Updated(differences) => {
+                differences.iter().for_each(|difference| tell(format!("stream {stream}: changed: {difference}")));
+            }
+            Ensured::Differs(differences) => {
+                agrees = false;
+                differences.iter().for_each(|difference| tell(format!("stream {stream}: differs: {difference}")));
+            }
+        }
+    }
+    if !agrees {
+        tell("Streams that differ were left alone: `watchbook setup --update` changes them, or set [streams] to what they are.".to_owned());
+    }
+    Ok(agrees)
+}

@@ -1,0 +1,60 @@
+//! `watchbook tail`: live records.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+use futures::StreamExt;
+use records::subject;
+use runtime::Config;
+
+use crate::cli::KindArgument;
+use crate::process;
+
+/// Follow live records as they are published, one body a line, until Ctrl-C.
+///
+/// Straight from the subjects: what is shown need not be stored yet, and what was published before is
+/// not shown. On a terminal each line starts with its subject.
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    #[command(flatten)]
+    kind: KindArgument,
+    /// Only this organization.
+    #[arg(long, value_name = "ORG")]
+    org: Option<String>,
+}
+
+impl Tail {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        let bus = process::bus(&config).await?;
+        let client = bus.client();
+        let filter = subject::filter(bus.prefix(), self.kind.kind, self.org.as_deref());
+        let mut messages = client.subscribe(filter.clone()).await?;
+        client.flush().await?;
+        tracing::info!(subject = filter, "following");
+        let watched = std::io::stdout().is_terminal();
+        let mut stop = std::pin::pin!(runtime::stop_signal());
+        loop {
+            let message = tokio::select! {
+                signal = &mut stop => {
+                    signal?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+                message = messages.next() => message,
+            };
+            let Some(message) = message else { anyhow::bail!("the connection to NATS was closed") };
+            let mut out = std::io::stdout().lock();
+            let written = if watched {
+                // Control characters of a body must not reach the terminal.
+                let body = String::from_utf8_lossy(&message.payload).replace(|c: char| c.is_control(), " ");
+                writeln!(out, "\x1b[2m{}\x1b[0m {body}", message.subject)
+            } else {
+                out.write_all(&message.payload).and_then(|()| out.write_all(b"\n"))
+            };
+            // Whoever read our output has gone: `tail | head` ends here.
+            if written.and_then(|()| out.flush()).is_err() {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! `watchbook up`: everything on this machine.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use local::{DirLock, NatsOptions, NatsServer, Need, PostgresOptions, PostgresServer, Programs, Stopped, Tell};
+use runtime::Config;
+use runtime::config::{HttpAddress, Secret};
+use tokio_util::sync::CancellationToken;
+
+use crate::demo::Demo;
+use crate::workers::Workers;
+use crate::{commands, process, token};
+use records::Kind;
+
+/// Run everything on this machine: NATS, Postgres and all workers.
+///
+/// Finds nats-server and Postgres, or gets them, and runs them under --data-dir on free ports; with
+/// NATS_URL or DATABASE_URL set it uses those instead. Data survives a restart. Ctrl-C stops it all.
+///
+/// Once everything is ready, DIR/env holds NATS_URL, DATABASE_URL, WATCHBOOK_URL and WATCHBOOK_TOKEN
+/// as KEY=VALUE lines: `set -a; . .watchbook/env` lets the other commands find this stack.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Where everything is kept.
+    #[arg(long, value_name = "DIR", default_value = ".watchbook")]
+    data_dir: PathBuf,
+    /// Publish believable traffic.
+    #[arg(long)]
+    demo: bool,
+}
+
+impl Up {
+    pub(crate) async fn run(self, mut config: Config) -> anyhow::Result<ExitCode> {
+        // The signal first: a Ctrl-C while programs are fetched stops cleanly as well.
+        let signal = tokio::spawn(runtime::stop_signal());
+        let directory = std::path::absolute(&self.data_dir).with_context(|| format!("{}", self.data_dir.display()))?;
+        create_private(&directory)?;
+        let _lock = DirLock::acquire(&directory)?;
+        let environment = directory.join("env");
+        remove(&environment)?;
+        tokio::select! {
+            signal = signal => {
+                let signal = signal.context("wait for a signal")??;
+                anyhow::bail!("{signal} before everything was ready")
+            }
+            stack = Stack::start(&directory, &mut config) => {
+                let stack = stack?;
+                let done = self.work(&config, &stack, &directory, &environment).await;
+                remove(&environment)?;
+                let clean = stack.stop().await;
+                done.map(|workers_clean| if clean && workers_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            }
+        }
+    }
+
+    /// Sets up, runs all workers, and waits for the end. Whether the workers stopped cleanly.
+    async fn work(&self, config: &Config, stack: &Stack, directory: &Path, environment: &Path) -> anyhow::Result<bool> {
+        let bus = process::bus(config).await?;
+        let database = process::database(config).await?;
+        let agrees = commands::setup::ensure(config, &bus, &database, false, &|line| tracing::info!("{line}")).await?;
+        anyhow::ensure!(agrees, "streams differ from the settings, see above: `watchbook setup --update` changes them");
+        let config = &with_free_address(config.clone());
+        let workers = Workers::start(config, &bus, &database, Kind::ALL).await?;
+        let token = token::admin(&jwt_secret(config, directory)?)?;
+        let url = workers.address.map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
+        write_environment(environment, config, &url, &token)?;
+        greet(config, &url, environment, directory);
+        let stop = CancellationToken::new();
+        let demo =
+            self.demo.then(|| Demo::new(config, &bus).map(|demo| tokio::spawn(demo.run(stop.clone())))).transpose()?;
+        let ended = tokio::select! {
+            signal = runtime::stop_signal() => signal.context("wait for a signal").map(|signal| tracing::info!(signal, "stopping")),
+            error = stack.supervise() => Err(error),
+        };
+        stop.cancel();
+        if let Some(demo) = demo {
+            // A panic in the demo is reported by its own hook, and stops nothing else.
+            let _ = demo.await;
+        }
+        let clean = workers.stop().await;
+        ended.map(|()| clean)
+    }
+}
+
+/// The servers that are ours to run.
+struct Stack {
+    nats: Option<NatsServer>,
+    postgres: Option<PostgresServer>,
+}
+
+impl Stack {
+    /// Starts what the settings do not name, and puts it into them.
+    async fn start(directory: &Path, config: &mut Config) -> anyhow::Result<Self> {
+        let need = Need { nats: config.nats.url.is_none(), postgres: config.postgres.url.is_none() };
+        let tell: Tell = Arc::new(|line: &str| eprintln!("{line}"));
+        let programs = Programs::locate(&local::cache_dir(), need, &tell).await?;
+        let postgres = if need.postgres {
+            let server = PostgresServer::start(&programs, PostgresOptions::new(directory.join("postgres"))).await?;
+            config.postgres.url = Some(Secret::new(server.url()));
+            Some(server)
+        } else {
+            None
+        };
+        let nats = if need.nats {
+            let mut options = NatsOptions::new(directory.join("nats"));
+            // An acknowledged record survives a crash of the machine, and not only of the server.
+            options.sync_always = true;
+            let server = NatsServer::start(&programs, options).await?;
+            config.nats.url = Some(server.url());
+            Some(server)
+        } else {
+            None
+        };
+        Ok(Self { nats, postgres })
+    }
+
+    /// Starts a server again that ended by itself. Returns where that fails.
+    async fn supervise(&self) -> anyhow::Error {
+        loop {
+            let restarted = tokio::select! {
+                status = ended(self.nats.as_ref().map(NatsServer::wait)) => {
+                    tracing::warn!(%status, "nats-server ended by itself; starting it again");
+                    match &self.nats { Some(server) => server.restart().await, None => Ok(()) }
+                }
+                status = ended(self.postgres.as_ref().map(PostgresServer::wait)) => {
+                    tracing::warn!(%status, "Postgres ended by itself; starting it again");
+                    match &self.postgres { Some(server) => server.restart().await, None => Ok(()) }
+                }
+            };
+            if let Err(error) = restarted {
+                return error.context("start a server again that ended by itself");
+            }
+        }
+    }
+
+    /// Stops the servers, NATS first: nobody may publish what nobody writes.
+    async fn stop(self) -> bool {
+        let mut clean = true;
+        if let Some(server) = self.nats {
+            clean &= matches!(server.stop().await, Ok(Stopped::Clean));
+        }
+        if let Some(server) = self.postgres {
+            clean &= matches!(server.stop().await, Ok(Stopped::Clean));
+        }
+        clean
+    }
+}
+
+/// Never ends where there is no such server.
+async fn ended<T>(wait: Option<impl Future<Output = T>>) -> T {
+    match wait {
+        Some(wait) => wait.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The default port may be somebody else's: then any free one will do. An address that was asked for is kept.
+fn with_free_address(mut config: Config) -> Config {
+    if config.http.address == HttpAddress::default()
+        && let HttpAddress::At(address) = config.http.address
+        && TcpListener::bind(address).is_err()
+    {
+        tracing::info!(%address, "is taken; listening on a free port instead");
+        config.http.address = HttpAddress::At(SocketAddr::new(address.ip(), 0));
+    }
+    config
+}
+
+/// The secret that signs tokens: the configured one, or one made for this directory and kept there.
+fn jwt_secret(config: &Config, directory: &Path) -> anyhow::Result<Secret> {
+    if let Some(secret) = &config.http.jwt_secret {
+        return Ok(secret.clone());
+    }
+    let path = directory.join("jwt_secret");
+    match std::fs::read_to_string(&path) {
+        Ok(secret) => Ok(Secret::new(secret.trim())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+            write_private(&path, &secret)?;
+            Ok(Secret::new(secret))
+        }
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn write_environment(path: &Path, config: &Config, url: &str, token: &str) -> anyhow::Result<()> {
+    let lines = format!(
+        "NATS_URL={}\nDATABASE_URL={}\nWATCHBOOK_URL={url}\nWATCHBOOK_TOKEN={token}\n",
+        config.nats_url()?,
+        config.database_url()?
+    );
+    write_private(path, &lines)
+}
+
+fn greet(config: &Config, url: &str, environment: &Path, directory: &Path) {
+    let nats = config.nats.url.as_deref().map(runtime::config::redact_url).unwrap_or_default();
+    println!("Watchbook is up.");
+    println!("  page     {url}  (/readyz, /metrics)");
+    println!("  sign in  with WATCHBOOK_TOKEN of {}", environment.display());
+    println!("  publish  to watchbook.<kind>.<organization>.<detail> on {nats}");
+    println!("  data     {}", directory.display());
+    println!("In another terminal:  set -a; . {}; watchbook status", environment.display());
+    // A pipe that nobody reads any more is no reason to stop.
+    let _ = std::io::stdout().flush();
+}
+
+/// Makes a directory that only its owner can list. Servers that run as another user are let through by
+/// `local`, which knows which directories they need.
+fn create_private(directory: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let new = path.with_extension("new");
+    remove(&new)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)
+        .with_context(|| format!("create {}", new.display()))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("write {}", new.display()))?;
+    std::fs::rename(&new, path).with_context(|| format!("create {}", path.display()))
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,299 @@
+//! Messages gathered into a batch: each becomes a row or a dead letter at once. Pure.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bus::Delivery;
+use chrono::{DateTime, TimeDelta, Utc};
+use records::{Kind, Message, Reason, Reject, RowFacts};
+use store::batch::RecordKey;
+use store::dead_letters::DeadLetter;
+use store::outcomes::OutcomeMinute;
+use store::partitions::Partition;
+use uuid::Uuid;
+
+/// What all batches of a stream share.
+#[derive(Debug, Clone)]
+pub(crate) struct Contract {
+    pub(crate) kind: Kind,
+    pub(crate) prefix: String,
+    pub(crate) stream: String,
+    /// How long the kind is kept; older records are refused. `None` keeps for ever.
+    pub(crate) keep: Option<TimeDelta>,
+}
+
+impl Contract {
+    fn message<'d>(&'d self, delivery: &'d Delivery) -> Message<'d> {
+        Message {
+            kind: self.kind,
+            prefix: &self.prefix,
+            subject: &delivery.subject,
+            stream: &self.stream,
+            sequence: delivery.sequence,
+            published_at: delivery.published_at,
+            headers: &delivery.headers,
+            body: &delivery.body,
+        }
+    }
+}
+
+/// A contiguous range of a stream, decoded. Keeps the messages until it is settled, because a row that
+/// Postgres refuses becomes a dead letter with its message whole.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    first: u64,
+    last: u64,
+    deliveries: Vec<Delivery>,
+    rows: Vec<u8>,
+    entries: Vec<Entry>,
+    refused: Vec<(usize, Reject)>,
+    deleted: u64,
+    message_bytes: usize,
+}
+
+/// One row: where it ends in the buffer, which message it came from, and what the counts need.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    end: usize,
+    delivery: usize,
+    id: Uuid,
+    created_at: DateTime<Utc>,
+    minute: DateTime<Utc>,
+    failed: bool,
+}
+
+impl Batch {
+    /// A batch that starts with the sequence `first`.
+    pub(crate) fn starting_at(first: u64) -> Self {
+        Self {
+            first,
+            last: first - 1,
+            deliveries: Vec::new(),
+            rows: Vec::new(),
+            entries: Vec::new(),
+            refused: Vec::new(),
+            deleted: 0,
+            message_bytes: 0,
+        }
+    }
+
+    /// Adds the message that comes next.
+    pub(crate) fn push(&mut self, contract: &Contract, delivery: Delivery) {
+        debug_assert_eq!(delivery.sequence, self.last + 1, "a batch is contiguous");
+        self.last = delivery.sequence;
+        let index = self.deliveries.len();
+        match records::encode(&contract.message(&delivery), contract.keep, &mut self.rows) {
+            Ok(RowFacts { id, created_at, minute, failed, .. }) => {
+                self.entries.push(Entry { end: self.rows.len(), delivery: index, id, created_at, minute, failed });
+            }
+            Err(reject) => self.refused.push((index, reject)),
+        }
+        self.message_bytes += delivery.body.len() + delivery.subject.len();
+        self.deliveries.push(delivery);
+    }
+
+    /// Adds sequences that the stream does not hold.
+    pub(crate) fn push_deleted(&mut self, first: u64, last: u64) {
+        debug_assert_eq!(first, self.last + 1, "a batch is contiguous");
+        self.last = last;
+        self.deleted += last - first + 1;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.last < self.first
+    }
+
+    /// The sequence that comes next.
+    pub(crate) fn next(&self) -> u64 {
+        self.last + 1
+    }
+
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Messages, including those that are refused.
+    pub(crate) fn messages(&self) -> usize {
+        self.deliveries.len()
+    }
+
+    /// Bytes of the rows, or of the messages that they came from, whichever is more.
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows.len().max(self.message_bytes)
+    }
+
+    pub(crate) fn deleted(&self) -> u64 {
+        self.deleted
+    }
+
+    /// The newest message: its sequence, and the stream's timestamp in nanoseconds.
+    pub(crate) fn newest(&self) -> Option<(u64, i64)> {
+        let newest = self.deliveries.last()?;
+        Some((newest.sequence, newest.published_at.timestamp_nanos_opt()?))
+    }
+
+    /// How many rows there are.
+    pub(crate) fn row_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The rows from the `from`th up to the `to`th, as COPY takes them.
+    pub(crate) fn rows(&self, from: usize, to: usize) -> &[u8] {
+        let end_of =
+            |count: usize| count.checked_sub(1).and_then(|last| self.entries.get(last)).map_or(0, |entry| entry.end);
+        self.rows.get(end_of(from)..end_of(to)).unwrap_or_default()
+    }
+
+    /// The partitions that the rows need.
+    pub(crate) fn partitions(&self, kind: Kind) -> BTreeSet<Partition> {
+        // Records of a batch mostly share their day: ask the calendar once for each run of equal days.
+        let mut partitions = BTreeSet::new();
+        let mut seen = None;
+        for entry in &self.entries {
+            let day = entry.created_at.timestamp().div_euclid(24 * 60 * 60);
+            if seen != Some(day) {
+                seen = Some(day);
+                partitions.extend(Partition::of(kind, entry.created_at));
+            }
+        }
+        partitions
+    }
+
+    /// The messages that the contract refuses.
+    pub(crate) fn refused<'b>(&'b self, contract: &'b Contract) -> impl Iterator<Item = DeadLetter<'b>> {
+        self.refused.iter().filter_map(|(delivery, reject)| self.dead_letter(contract, *delivery, reject.clone()))
+    }
+
+    /// The message of a row, as a dead letter that Postgres refused.
+    pub(crate) fn rejected_by_database<'b>(
+        &'b self,
+        contract: &'b Contract,
+        row: usize,
+        reason: &str,
+    ) -> Option<DeadLetter<'b>> {
+        let entry = self.entries.get(row)?;
+        self.dead_letter(contract, entry.delivery, Reject::message(Reason::RejectedByDatabase, reason))
+    }
+
+    fn dead_letter<'b>(&'b self, contract: &'b Contract, delivery: usize, reject: Reject) -> Option<DeadLetter<'b>> {
+        let delivery = self.deliveries.get(delivery)?;
+        let (id, _) = contract.message(delivery).replay_identity();
+        Some(DeadLetter {
+            id,
+            kind: contract.kind.name(),
+            subject: &delivery.subject,
+            stream: &contract.stream,
+            stream_seq: delivery.sequence,
+            reject,
+            payload: &delivery.body,
+            headers: &delivery.headers,
+            received_at: delivery.published_at,
+        })
+    }
+
+    /// The counts of all rows.
+    pub(crate) fn outcomes(&self, contract: &Contract) -> Vec<OutcomeMinute> {
+        self.count(contract, self.entries.iter())
+    }
+
+    /// The counts of the rows with these keys; of rows with the same key the first one counts.
+    pub(crate) fn outcomes_of(&self, contract: &Contract, keys: &[RecordKey]) -> Vec<OutcomeMinute> {
+        let mut by_key: HashMap<RecordKey, &Entry> = HashMap::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            by_key.entry((entry.created_at, entry.id)).or_insert(entry);
+        }
+        self.count(contract, keys.iter().filter_map(|key| by_key.get(key).copied()))
+    }
+
+    fn count<'e>(&self, contract: &Contract, entries: impl Iterator<Item = &'e Entry>) -> Vec<OutcomeMinute> {
+        let mut counts: HashMap<(DateTime<Utc>, &str), (u64, u64)> = HashMap::new();
+        for entry in entries {
+            let subject = self.deliveries.get(entry.delivery).map(|delivery| delivery.subject.as_str());
+            let organization = subject.and_then(|subject| {
+                records::subject::organization(subject, &contract.prefix, contract.kind).ok().flatten()
+            });
+            let count =
+                counts.entry((entry.minute, organization.unwrap_or(records::subject::NO_ORGANIZATION))).or_default();
+            count.0 += 1;
+            count.1 += u64::from(entry.failed);
+        }
+        counts
+            .into_iter()
+            .map(|((minute, organization), (total, failed))| OutcomeMinute {
+                minute,
+                organization_id: organization.to_owned(),
+                total,
+                failed,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contract() -> Contract {
+        Contract {
+            kind: Kind::Executions,
+            prefix: "watchbook".to_owned(),
+            stream: "WATCHBOOK_EXECUTIONS".to_owned(),
+            keep: None,
+        }
+    }
+
+    fn delivery(sequence: u64, organization: &str, body: &str) -> Delivery {
+        Delivery {
+            sequence,
+            published_at: DateTime::from_timestamp_nanos(1_790_000_000_000_000_000 + sequence as i64),
+            pending: 0,
+            subject: format!("watchbook.executions.{organization}.VALIDATION").into(),
+            headers: records::Headers::default(),
+            body: body.to_owned().into(),
+        }
+    }
+
+    fn execution(success: bool) -> String {
+        format!(
+            r#"{{"user_id":"u","strategy_id":"s","execution_type":"VALIDATION","success":{success},"execution_time_ms":5}}"#
+        )
+    }
+
+    #[test]
+    fn every_message_ends_in_one_outcome() {
+        let contract = contract();
+        let mut batch = Batch::starting_at(7);
+        assert!(batch.is_empty());
+        batch.push(&contract, delivery(7, "acme", &execution(true)));
+        batch.push(&contract, delivery(8, "acme", "no JSON"));
+        batch.push_deleted(9, 11);
+        batch.push(&contract, delivery(12, "acme", &execution(false)));
+        batch.push(&contract, delivery(13, "_", &execution(false)));
+        assert_eq!((batch.first(), batch.last(), batch.next()), (7, 13, 14));
+        assert_eq!((batch.row_count(), batch.deleted(), batch.messages()), (3, 3, 4));
+        assert_eq!(batch.newest().map(|(sequence, _)| sequence), Some(13));
+        let letters: Vec<_> =
+            batch.refused(&contract).map(|letter| (letter.stream_seq, letter.reject.reason)).collect();
+        assert_eq!(letters, [(8, Reason::InvalidJson)]);
+        let mut outcomes: Vec<_> =
+            batch.outcomes(&contract).into_iter().map(|o| (o.organization_id, o.total, o.failed)).collect();
+        outcomes.sort();
+        assert_eq!(outcomes, [("_".to_owned(), 1, 1), ("acme".to_owned(), 2, 1)]);
+    }
+
+    #[test]
+    fn rows_can_be_cut_anywhere() {
+        let contract = contract();
+        let mut batch = Batch::starting_at(1);
+        for sequence in 1..=5 {
+            batch.push(&contract, delivery(sequence, "acme", &execution(true)));
+        }
+        let whole = batch.rows(0, 5).to_vec();
+        assert_eq!([batch.rows(0, 2), batch.rows(2, 2), batch.rows(2, 5)].concat(), whole);
+        let third = batch.rejected_by_database(&contract, 2, "no").unwrap();
+        assert_eq!(third.stream_seq, 3);
+    }
+}

@@ -1,0 +1,110 @@
+//! What a writer does beside writing: partitions ahead, settled messages trimmed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{Bus, BusError, StreamState};
+use chrono::Utc;
+use records::Kind;
+use store::positions;
+use store::{Database, partitions::Partitions};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// How often the stream's size is looked at. At 100,000 messages a second of 450 bytes a stream of
+/// 1 GiB is full after 23 s.
+const SIZE_EVERY: Duration = Duration::from_secs(5);
+/// How often messages behind the replay window are looked for; that many minutes more do no harm.
+const WINDOW_EVERY: Duration = Duration::from_secs(60);
+/// How often partitions are made ahead. Days ahead, so an hour is often.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(60 * 60);
+/// Above this share of `max_bytes`, in percent, settled messages go before their window ends: refusing
+/// a producer is worse than a shorter replay.
+const CROWDED_PERCENT: u64 = 75;
+
+/// What the housekeeping of a kind needs.
+#[derive(Debug)]
+pub(crate) struct Housekeeping {
+    pub(crate) kind: Kind,
+    pub(crate) bus: Bus,
+    pub(crate) database: Database,
+    pub(crate) partitions: Arc<Partitions>,
+    pub(crate) replay_window: Duration,
+    pub(crate) partition_days_ahead: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum TrimError {
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error("Postgres does not answer: {0}")]
+    Store(#[from] store::Error),
+}
+
+impl Housekeeping {
+    /// Keeps house until `stop`. What fails is tried again at the next turn.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let window_every = WINDOW_EVERY.min(self.replay_window / 2).max(Duration::from_secs(1));
+        let mut ticks = interval(SIZE_EVERY.min(window_every));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut window_due = Instant::now() + window_every;
+        let mut partitions_due = Instant::now();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let by_window = Instant::now() >= window_due;
+            if by_window {
+                window_due = Instant::now() + window_every;
+            }
+            if let Err(error) = self.trim(by_window).await {
+                tracing::debug!(kind = %self.kind, %error, "settled messages stay in the stream for now");
+            }
+            if Instant::now() >= partitions_due {
+                match self.make_partitions().await {
+                    Ok(()) => partitions_due = Instant::now() + PARTITIONS_EVERY,
+                    Err(error) => {
+                        tracing::warn!(kind = %self.kind, %error, "partitions for the coming days could not be made")
+                    }
+                }
+            }
+        }
+    }
+
+    async fn make_partitions(&self) -> store::Result<()> {
+        let mut connection = self.database.connect("partitions").await?;
+        self.partitions.ensure_ahead(&mut connection, self.kind, Utc::now(), self.partition_days_ahead).await
+    }
+
+    /// Purges settled messages that are behind the replay window, or that crowd the stream.
+    async fn trim(&self, by_window: bool) -> Result<(), TrimError> {
+        let state = self.bus.stream_state(self.kind).await?;
+        let crowded = state.max_bytes.is_some_and(|max| state.bytes > max / 100 * CROWDED_PERCENT);
+        let holds_nothing = state.first_sequence > state.last_sequence;
+        if holds_nothing || !(crowded || by_window) {
+            return Ok(());
+        }
+        let settled = self.settled_up_to(&state).await?;
+        let up_to = if crowded { settled } else { settled.min(self.behind_window().await?) };
+        if up_to >= state.first_sequence {
+            let purged = self.bus.purge_up_to(self.kind, up_to).await?;
+            tracing::debug!(stream = state.name, purged, crowded, "settled messages were trimmed");
+        }
+        Ok(())
+    }
+
+    async fn settled_up_to(&self, state: &StreamState) -> store::Result<u64> {
+        let mut connection = self.database.connect("trim").await?;
+        let account = positions::find(&mut connection, &state.name).await?;
+        // A position that speaks of another stream says nothing about this one.
+        let position =
+            account.map(|account| account.position).filter(|position| position.created_at == state.created_at);
+        Ok(position.map_or(0, |position| position.settled_up_to()))
+    }
+
+    async fn behind_window(&self) -> Result<u64, BusError> {
+        let edge = Utc::now() - self.replay_window;
+        self.bus.last_sequence_before(self.kind, edge.timestamp_nanos_opt().unwrap_or_default()).await
+    }
+}

@@ -1,0 +1,227 @@
+//! A lane: one connection on which batches are committed, one after the other.
+//!
+//! The fast way copies the rows straight into their table. Where that fails, the error says how to go
+//! on: a duplicate sends the batch the slow way, a bad row is looked for by halving, and an outage is
+//! waited out. A batch is never given up but at shutdown, and then nothing of it is settled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use metrics::{counter, histogram};
+use records::Conflict;
+use runtime::{Backoff, Part};
+use store::dead_letters::{self, DeadLetter};
+use store::partitions::{Partition, Partitions};
+use store::positions::{self, Settlement, StreamIdentity};
+use store::{Connection, Database, Failure, PgConnection};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{Batch, Contract};
+
+/// Contention passes by itself within milliseconds.
+const CONTENTION_FIRST_WAIT: Duration = Duration::from_millis(5);
+const CONTENTION_LONGEST_WAIT: Duration = Duration::from_millis(500);
+
+/// What all lanes of a writer share.
+#[derive(Debug)]
+pub(crate) struct LaneContext {
+    pub(crate) contract: Contract,
+    pub(crate) database: Database,
+    pub(crate) partitions: Arc<Partitions>,
+    pub(crate) health: Part,
+    /// The process stops: a batch that cannot be committed now is left for whoever comes next.
+    pub(crate) stop: CancellationToken,
+}
+
+/// One connection on which batches are committed.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    number: u16,
+    context: Arc<LaneContext>,
+    connection: Option<PgConnection>,
+}
+
+/// How a batch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It is settled.
+    Settled,
+    /// Somebody else had settled some of it, or the stream is another one by now.
+    Overtaken,
+    /// The process stops, and Postgres did not take it in time. Nothing of it is settled.
+    Abandoned,
+}
+
+/// How the rows of a batch are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Copied straight into the table: every row is new.
+    Copy,
+    /// Merged by way of a temporary table: some are duplicates.
+    Merge,
+    /// Merged by halves until the bad rows are alone.
+    Isolate,
+}
+
+impl Lane {
+    pub(crate) fn new(number: u16, context: Arc<LaneContext>) -> Self {
+        Self { number, context, connection: None }
+    }
+
+    /// Commits a batch, however often it has to try.
+    pub(crate) async fn write(&mut self, stream: &StreamIdentity, batch: &Batch) -> Ended {
+        let kind = self.context.contract.kind;
+        let mut way = match kind.spec().conflict {
+            Conflict::KeepFirst => Way::Copy,
+            Conflict::KeepNewest { .. } => Way::Merge,
+        };
+        let mut outage = Backoff::for_server();
+        let mut contention = Backoff::new(CONTENTION_FIRST_WAIT, CONTENTION_LONGEST_WAIT);
+        let mut failing = false;
+        loop {
+            let started = Instant::now();
+            let error = match self.attempt(stream, batch, way).await {
+                Ok(Some(settlement)) => {
+                    self.count(batch, &settlement, started.elapsed());
+                    return Ended::Settled;
+                }
+                Ok(None) => return Ended::Overtaken,
+                Err(error) => error,
+            };
+            let wait = match (Failure::of(&error), way) {
+                (Failure::Duplicate, Way::Copy) => {
+                    way = Way::Merge;
+                    continue;
+                }
+                (Failure::BadRow, Way::Copy | Way::Merge) => {
+                    way = Way::Isolate;
+                    continue;
+                }
+                (Failure::MissingPartition, _) => {
+                    self.context.partitions.forget();
+                    contention.next_wait()
+                }
+                (Failure::Contention | Failure::Duplicate, _) => contention.next_wait(),
+                // A bad row that halving did not find would be a bug; waiting loses nothing and shows.
+                (Failure::Outage | Failure::BadRow, _) => {
+                    self.connection = None;
+                    self.context.health.failing(format!("Postgres does not take batches: {error}"));
+                    if !failing {
+                        tracing::warn!(%kind, first = batch.first(), last = batch.last(), %error, "Postgres does not take a batch; trying again until it does");
+                        failing = true;
+                    }
+                    outage.next_wait()
+                }
+            };
+            tokio::select! {
+                () = self.context.stop.cancelled() => return Ended::Abandoned,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// One transaction: rows, dead letters, counts, and last the settled range. `None` where it was
+    /// rolled back because somebody else was faster.
+    async fn attempt(&mut self, stream: &StreamIdentity, batch: &Batch, way: Way) -> store::Result<Option<Settlement>> {
+        let context = self.context.clone();
+        let (contract, kind) = (&context.contract, context.contract.kind);
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(context.database.connect(kind.name()).await?),
+        };
+        // Made before the transaction, which then holds no lock on any table's shape.
+        let failed_at = Utc::now();
+        context.partitions.ensure(connection, Partition::of_dead_letters(failed_at)).await?;
+        for partition in batch.partitions(kind) {
+            context.partitions.ensure(connection, partition).await?;
+        }
+        let mut transaction = connection.begin().await?;
+        let mut letters: Vec<DeadLetter<'_>> = batch.refused(contract).collect();
+        let outcomes = match way {
+            _ if batch.row_count() == 0 => Vec::new(),
+            Way::Copy => {
+                store::batch::copy(&mut transaction, kind, batch.rows(0, batch.row_count())).await?;
+                batch.outcomes(contract)
+            }
+            Way::Merge => {
+                let new = store::batch::merge(&mut transaction, kind, batch.rows(0, batch.row_count())).await?;
+                batch.outcomes_of(contract, &new)
+            }
+            Way::Isolate => {
+                let new = isolate(&mut transaction, contract, batch, &mut letters).await?;
+                batch.outcomes_of(contract, &new)
+            }
+        };
+        dead_letters::insert(&mut transaction, &letters, failed_at).await?;
+        let stored = outcomes.iter().map(|outcome| outcome.total).sum();
+        let settlement = Settlement {
+            first: batch.first(),
+            last: batch.last(),
+            newest: batch.newest(),
+            stored,
+            duplicates: batch.messages() as u64 - letters.len() as u64 - stored,
+            dead_letters: letters.len() as u64,
+            deleted: batch.deleted(),
+        };
+        store::outcomes::add(&mut transaction, kind, self.number, &outcomes).await?;
+        if !positions::settle(&mut transaction, stream, &settlement).await? {
+            transaction.rollback().await?;
+            return Ok(None);
+        }
+        transaction.commit().await?;
+        Ok(Some(settlement))
+    }
+
+    fn count(&self, batch: &Batch, settlement: &Settlement, took: Duration) {
+        let kind = self.context.contract.kind.name();
+        for (outcome, number) in [
+            ("stored", settlement.stored),
+            ("duplicate", settlement.duplicates),
+            ("dead_letter", settlement.dead_letters),
+            ("deleted", settlement.deleted),
+        ] {
+            counter!("watchbook_messages_total", "kind" => kind, "outcome" => outcome).increment(number);
+        }
+        histogram!("watchbook_batch_rows", "kind" => kind).record(batch.row_count() as f64);
+        histogram!("watchbook_batch_commit_seconds", "kind" => kind).record(took.as_secs_f64());
+        self.context.health.progressed();
+    }
+}
+
+/// Merges the rows by halves until each bad one is alone, and makes dead letters of those. Each half
+/// has a savepoint: what is wrong with one does not undo the other.
+async fn isolate<'b>(
+    transaction: &mut PgConnection,
+    contract: &'b Contract,
+    batch: &'b Batch,
+    letters: &mut Vec<DeadLetter<'b>>,
+) -> store::Result<Vec<store::batch::RecordKey>> {
+    let mut new = Vec::new();
+    let mut ranges = vec![(0, batch.row_count())];
+    while let Some((from, to)) = ranges.pop() {
+        let mut savepoint = transaction.begin().await?;
+        let error = match store::batch::merge(&mut savepoint, contract.kind, batch.rows(from, to)).await {
+            Ok(keys) => {
+                savepoint.commit().await?;
+                new.extend(keys);
+                continue;
+            }
+            Err(error) => error,
+        };
+        savepoint.rollback().await?;
+        if Failure::of(&error) != Failure::BadRow {
+            return Err(error);
+        }
+        if to - from == 1 {
+            letters.extend(batch.rejected_by_database(contract, from, &store::describe(&error)));
+            continue;
+        }
+        let middle = from + (to - from) / 2;
+        // The first half comes first, so that of equal records the first one is kept.
+        ranges.push((middle, to));
+        ranges.push((from, middle));
+    }
+    Ok(new)
+}

@@ -1,0 +1,236 @@
+//! The life of a writer: wait for the lease, write while it is held, give it up.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{Bus, Window};
+use chrono::TimeDelta;
+use metrics::gauge;
+use records::{Kind, limits};
+use runtime::{Backoff, Config, Part};
+use store::partitions::Partitions;
+use store::{Database, Lease};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Contract;
+use crate::housekeeping::Housekeeping;
+use crate::lane::{Lane, LaneContext};
+use crate::origin;
+use crate::session::{Bounds, End, Session};
+
+/// How often a standby looks whether the lease is free, and a holder whether it still holds it. With
+/// the server noticing a dead session in six seconds at the most, take-over is a matter of seconds.
+const LEASE_EVERY: Duration = Duration::from_millis(500);
+/// The largest message that a stream takes, with its subject and headers.
+const LARGEST_MESSAGE: usize = 2 * limits::MESSAGE_BYTES + 64 * 1024;
+
+/// What a writer may use and how it behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Parallel transactions.
+    pub lanes: NonZeroU32,
+    /// Rows of a batch at the most.
+    pub batch_rows: NonZeroU32,
+    /// What a lone record waits for company.
+    pub linger: Duration,
+    /// Bytes of messages and rows that this writer may hold.
+    pub memory: usize,
+    /// How long the kind is kept; `None` for ever.
+    pub keep: Option<TimeDelta>,
+    /// How long settled messages stay in the stream.
+    pub replay_window: Duration,
+    /// Days for which partitions are made ahead.
+    pub partition_days_ahead: u32,
+}
+
+impl Settings {
+    /// The settings of one of `writers` writers in this process, which share its memory.
+    pub fn of(config: &Config, kind: Kind, writers: usize) -> Self {
+        let keep = config.retention.keep.of(kind.name()).duration();
+        Self {
+            lanes: config.writer.lanes,
+            batch_rows: config.writer.batch_rows,
+            linger: config.writer.linger,
+            memory: usize::try_from(config.writer.memory.as_u64()).unwrap_or(usize::MAX) / writers.max(1),
+            keep: keep.and_then(|keep| TimeDelta::from_std(keep).ok()),
+            replay_window: config.streams.replay_window,
+            partition_days_ahead: config.writer.partition_days_ahead,
+        }
+    }
+
+    /// The memory shared out: a window on its way from the server, a batch being gathered (messages and
+    /// rows), and the same for each lane.
+    fn bounds(&self) -> Bounds {
+        let shares = 3 + 2 * self.lanes.get() as usize;
+        let bytes = self.memory / shares;
+        let rows = self.batch_rows.get() as usize;
+        Bounds {
+            rows,
+            bytes,
+            linger: self.linger,
+            window: Window { messages: rows, bytes: bytes.max(LARGEST_MESSAGE) },
+        }
+    }
+}
+
+/// Writes one kind.
+#[derive(Debug)]
+pub struct Writer {
+    /// Which.
+    pub kind: Kind,
+    /// Where it reads.
+    pub bus: Bus,
+    /// Where it writes.
+    pub database: Database,
+    /// How.
+    pub settings: Settings,
+    /// How it tells how it is.
+    pub health: Part,
+}
+
+impl Writer {
+    /// The name of the lease on a stream: databases and stream prefixes may be shared.
+    pub fn lease_name(stream: &str) -> String {
+        format!("writer {stream}")
+    }
+
+    /// Writes until `stop`. Outages are waited out; nothing but `stop` ends this.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::for_server();
+        while !stop.is_cancelled() {
+            match self.wait_for_lease(&stop).await {
+                Ok(Some(lease)) => {
+                    backoff.reset();
+                    self.write_with(lease, &stop).await;
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    self.health.failing(format!("Postgres does not answer: {error}"));
+                    tracing::warn!(kind = %self.kind, %error, "the lease cannot be asked for; trying again until it can");
+                    pause(backoff.next_wait(), &stop).await;
+                }
+            }
+        }
+    }
+
+    /// The lease once nobody else holds it; `None` where the process stops first.
+    async fn wait_for_lease(&self, stop: &CancellationToken) -> store::Result<Option<Lease>> {
+        let mut lease = Lease::open(&self.database, &Self::lease_name(&self.bus.stream_name(self.kind))).await?;
+        let mut waiting = false;
+        while !lease.try_acquire().await? {
+            if !waiting {
+                waiting = true;
+                tracing::info!(kind = %self.kind, "another process writes; standing by");
+                self.health.standby();
+            }
+            pause(LEASE_EVERY, stop).await;
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(lease))
+    }
+
+    /// Writes for as long as the lease is held.
+    async fn write_with(&self, lease: Lease, stop: &CancellationToken) {
+        tracing::info!(kind = %self.kind, "writing");
+        gauge!("watchbook_writer_active", "kind" => self.kind.name()).set(1.0);
+        let held = stop.child_token();
+        let keeper = tokio::spawn(keep(lease, held.clone()));
+        let partitions = Arc::new(Partitions::default());
+        let housekeeping = Housekeeping {
+            kind: self.kind,
+            bus: self.bus.clone(),
+            database: self.database.clone(),
+            partitions: partitions.clone(),
+            replay_window: self.settings.replay_window,
+            partition_days_ahead: self.settings.partition_days_ahead,
+        };
+        let housekeeper = tokio::spawn(housekeeping.run(held.clone()));
+        self.write_sessions(partitions, &held).await;
+        held.cancel();
+        // Both end by the token; a panic in one of them is reported by its own hook.
+        let _ = tokio::join!(keeper, housekeeper);
+        gauge!("watchbook_writer_active", "kind" => self.kind.name()).set(0.0);
+    }
+
+    async fn write_sessions(&self, partitions: Arc<Partitions>, held: &CancellationToken) {
+        let contract = Contract {
+            kind: self.kind,
+            prefix: self.bus.prefix().to_owned(),
+            stream: self.bus.stream_name(self.kind),
+            keep: self.settings.keep,
+        };
+        let context = Arc::new(LaneContext {
+            contract: contract.clone(),
+            database: self.database.clone(),
+            partitions,
+            health: self.health.clone(),
+            stop: held.clone(),
+        });
+        let mut idle: Vec<Lane> =
+            (0..self.settings.lanes.get()).map(|number| Lane::new(number as u16, context.clone())).collect();
+        let mut backoff = Backoff::for_server();
+        while !held.is_cancelled() {
+            let origin = match self.find_origin().await {
+                Ok(origin) => origin,
+                Err(error) => {
+                    self.health.failing(error.to_string());
+                    tracing::warn!(kind = %self.kind, %error, "the stream cannot be read; trying again until it can");
+                    pause(backoff.next_wait(), held).await;
+                    continue;
+                }
+            };
+            let session = Session {
+                bus: &self.bus,
+                contract: &contract,
+                origin,
+                bounds: self.settings.bounds(),
+                health: &self.health,
+                stop: held,
+            };
+            let opened = tokio::time::Instant::now();
+            match session.run(&mut idle).await {
+                End::Stopped => {}
+                End::Reopen(reason) => {
+                    tracing::info!(kind = %self.kind, reason, "reading again from the first hole");
+                    // A session that held for a while was no failure: the next one opens at once.
+                    if opened.elapsed() > LEASE_EVERY {
+                        backoff.reset();
+                    }
+                    pause(backoff.next_wait(), held).await;
+                }
+            }
+        }
+    }
+
+    async fn find_origin(&self) -> Result<origin::Origin, origin::OriginError> {
+        let mut connection = self.database.connect(self.kind.name()).await?;
+        origin::find(&self.bus, &mut connection, self.kind).await
+    }
+}
+
+/// Confirms the lease until `held` is cancelled, and cancels it when the lease is lost.
+async fn keep(mut lease: Lease, held: CancellationToken) {
+    loop {
+        pause(LEASE_EVERY, &held).await;
+        if held.is_cancelled() {
+            lease.release().await;
+            return;
+        }
+        if let Err(error) = lease.confirm().await {
+            tracing::warn!(%error, "the lease is lost; somebody else may write from now on");
+            held.cancel();
+            return;
+        }
+    }
+}
+
+async fn pause(wait: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = sleep(wait) => {}
+    }
+}
