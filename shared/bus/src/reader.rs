@@ -34,6 +34,9 @@ const SILENCE: Duration = Duration::from_secs(8);
 /// Messages of a pull at the most: well below the 65,536 that the client holds for a subscription.
 const PULL_MESSAGES: usize = 16_384;
 
+/// What a 409 says where the consumer goes on.
+const ENDS_A_PULL: &[&str] = &["Batch Completed", "Message Size Exceeds MaxBytes"];
+
 /// How much a reader may have under way between the server and its caller.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
@@ -220,9 +223,10 @@ impl Reader {
                 self.end_pull(message.headers.as_ref());
                 Ok((self.pending.messages == 0).then_some(Read::Idle))
             }
-            // 409 ends a pull whose bytes would not hold the next message, and much else that ends the consumer.
+            // 409 says that a pull is full, or that its bytes would not hold the next message. It says
+            // much else, all of which ends the consumer.
             Some(StatusCode::REQUEST_TERMINATED)
-                if message.description.as_deref().is_some_and(|text| text.contains("MaxBytes")) =>
+                if message.description.as_deref().is_some_and(|text| ENDS_A_PULL.contains(&text)) =>
             {
                 self.end_pull(message.headers.as_ref());
                 Ok(None)

@@ -150,6 +150,18 @@ impl Bus {
         }
     }
 
+    /// Deletes a kind's stream with everything in it. For benches and tests.
+    ///
+    /// # Errors
+    /// Where JetStream does not answer or refuses.
+    pub async fn delete_stream(&self, kind: Kind) -> Result<(), BusError> {
+        let name = self.stream_name(kind);
+        match self.jetstream.delete_stream(&name).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(BusError::Refused { action: "delete", stream: name, reason: error.to_string() }),
+        }
+    }
+
     /// A fresh consumer without acknowledgements, and how many messages it has before it.
     pub(crate) async fn consumer(
         &self,

@@ -94,6 +94,16 @@ pub(crate) fn prepare(command: &mut Command, launch: &Launch) {
     }
 }
 
+/// Has the process that a command starts killed when the *thread* that starts it ends, however that comes about. Linux
+/// only: elsewhere a child outlives a parent that was killed.
+pub fn bind_to_starter(command: &mut Command) {
+    let parent = std::process::id();
+    // SAFETY: as in `prepare`: system calls alone, and all that is used was copied into the closure before the fork.
+    unsafe {
+        command.pre_exec(move || bind_to_parent(libc::SIGKILL, parent));
+    }
+}
+
 #[cfg(target_os = "linux")]
 fn bind_to_parent(death_signal: libc::c_int, parent: u32) -> io::Result<()> {
     // SAFETY: both are plain system calls without memory of ours.

@@ -66,7 +66,7 @@ async fn sql(url: &str, statement: &str) -> String {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let statement = statement.to_owned();
     let value: Option<String> =
-        sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).fetch_optional(&mut connection).await.unwrap();
+        sqlx::query_scalar(&statement).fetch_optional(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     value.unwrap_or_default()
 }

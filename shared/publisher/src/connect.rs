@@ -214,7 +214,8 @@ impl Builder {
         Ok(self.publisher(client, Some(receiver)))
     }
 
-    /// A publisher on a connection that somebody else made.
+    /// A publisher on a connection that somebody else made, see [`Publisher::from_client`]. What
+    /// this builder knows about connecting is not used.
     ///
     /// # Errors
     /// Where the prefix or the organization cannot stand in a subject.

@@ -55,7 +55,8 @@ impl Publisher {
         Builder::default()
     }
 
-    /// A publisher with the defaults, on a connection that somebody else made.
+    /// A publisher with the defaults, on a connection that somebody else made. Like everything of
+    /// async-nats it must be made inside a Tokio runtime.
     ///
     /// Such a publisher does not hear the server's words about permissions: a forbidden subject
     /// shows as [`PublishError::TimedOut`] after the whole wait, where one that made its own

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use chrono::{DateTime, Utc};
 use records::{Conflict, Kind, row};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// Bytes of COPY data sent at once: large enough to keep the socket busy, small enough that the
@@ -30,10 +30,15 @@ pub async fn copy(connection: &mut PgConnection, kind: Kind, rows: &[u8]) -> cra
 pub async fn merge(connection: &mut PgConnection, kind: Kind, rows: &[u8]) -> crate::Result<Vec<RecordKey>> {
     let statements = statements(kind);
     for statement in &statements.prepare_incoming {
-        sqlx::query(AssertSqlSafe(statement.as_str())).execute(&mut *connection).await?;
+        sqlx::query(statement.as_str()).execute(&mut *connection).await?;
     }
     copy_into(connection, &statements.copy_incoming, rows).await?;
-    sqlx::query_as(AssertSqlSafe(statements.merge_incoming.as_str())).fetch_all(connection).await
+    sqlx::query_as(statements.merge_incoming.as_str()).fetch_all(connection).await
+}
+
+/// The COPY that takes a kind's rows.
+pub(crate) fn copy_statement(kind: Kind) -> &'static str {
+    &statements(kind).copy
 }
 
 async fn copy_into(connection: &mut PgConnection, statement: &str, rows: &[u8]) -> crate::Result<()> {

@@ -21,6 +21,10 @@ const SESSION: &[(&str, &str)] = &[
     ("tcp_keepalives_count", "3"),
     // "exists already, skipping" is the usual case and no news.
     ("client_min_messages", "warning"),
+    // Every name of ours has its schema, but the one of sqlx' own table. By default a role called
+    // `watchbook` looks into the schema `watchbook` first, which the first migration has just made: the
+    // second run would begin a new, empty list there and find everything pending.
+    ("search_path", "public"),
 ];
 
 /// A database, and under which name we appear there.

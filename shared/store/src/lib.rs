@@ -4,6 +4,7 @@
 //! writers take them, and what they do when one fails, stands in `workers/writer`.
 
 pub mod batch;
+pub mod bench;
 mod connect;
 pub mod dead_letters;
 mod failure;

@@ -47,14 +47,11 @@ pub async fn run(connection: &mut PgConnection) -> anyhow::Result<()> {
 /// # Errors
 /// Where the database cannot be asked.
 pub async fn status(connection: &mut PgConnection) -> anyhow::Result<Vec<Migration>> {
-    let table = &MIGRATOR.table_name;
-    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
-        .bind(table.as_ref())
-        .fetch_one(&mut *connection)
-        .await?;
+    let exists: bool =
+        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;
     let mut applied: HashMap<i64, Vec<u8>> = HashMap::new();
     if exists {
-        let listed = connection.list_applied_migrations(table).await.context("list applied migrations")?;
+        let listed = connection.list_applied_migrations().await.context("list applied migrations")?;
         applied.extend(listed.into_iter().map(|migration| (migration.version, migration.checksum.into_owned())));
     }
     let mut migrations: Vec<_> = MIGRATOR

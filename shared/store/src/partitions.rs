@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, Utc};
 use records::{Kind, Partitioning};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 
 /// The dead letters' table, cut by day of `failed_at`.
 const DEAD_LETTERS: &str = "watchbook.dead_letters";
@@ -139,8 +139,8 @@ async fn create(connection: &mut PgConnection, partition: Partition) -> crate::R
             partition.first_day,
             partition.end()
         );
-        sqlx::query(AssertSqlSafe(create)).execute(&mut *transaction).await?;
-        sqlx::query(AssertSqlSafe(attach)).execute(&mut *transaction).await?;
+        sqlx::query(&create).execute(&mut *transaction).await?;
+        sqlx::query(&attach).execute(&mut *transaction).await?;
     }
     transaction.commit().await
 }

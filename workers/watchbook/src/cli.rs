@@ -52,6 +52,8 @@ enum Command {
     Config(commands::config::ConfigCommand),
     /// Find what is wrong, with how to mend it.
     Doctor(commands::doctor::Doctor),
+    /// Measure, beside the limit of this machine.
+    Bench(commands::bench::Bench),
 }
 
 /// Which kind a command is about.
@@ -98,6 +100,7 @@ impl Arguments {
             Command::Status(command) => command.run(config).await,
             Command::Dead(command) => command.run(config).await,
             Command::Doctor(command) => command.run(config).await,
+            Command::Bench(command) => command.run(config).await,
             Command::Config(command) => command.run(&sources),
         }
     }

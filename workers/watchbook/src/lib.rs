@@ -4,6 +4,7 @@
 // The commands speak to people and scripts on standard output and standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
 mod cli;
 mod commands;
 mod demo;

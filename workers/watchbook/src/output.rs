@@ -1,9 +1,13 @@
 //! What people and scripts see.
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle};
 use serde::Serialize;
+
+/// 128 and the number of SIGPIPE, as a shell reports it.
+const BROKEN_PIPE: i32 = 141;
 
 /// A table without lines: what fits a terminal fits `awk` as well.
 pub(crate) fn table<const N: usize>(header: [&str; N], numbers: &[usize]) -> Table {
@@ -17,9 +21,18 @@ pub(crate) fn table<const N: usize>(header: [&str; N], numbers: &[usize]) -> Tab
     table
 }
 
+/// Prints a line to standard output. Where whoever read it has gone (`watchbook status | head -1`)
+/// there is nothing left to say, and the process ends as one that a broken pipe ended.
+pub(crate) fn say(text: impl Display) {
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(BROKEN_PIPE);
+    }
+}
+
 /// Prints a value as JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    say(serde_json::to_string_pretty(value)?);
     Ok(())
 }
 

@@ -24,6 +24,9 @@ use crate::batch::{Batch, Contract};
 const CONTENTION_FIRST_WAIT: Duration = Duration::from_millis(5);
 const CONTENTION_LONGEST_WAIT: Duration = Duration::from_millis(500);
 
+/// How many batches go the slow way after one that had duplicates, until COPY is tried again.
+const MERGES_AFTER_DUPLICATES: u32 = 16;
+
 /// What all lanes of a writer share.
 #[derive(Debug)]
 pub(crate) struct LaneContext {
@@ -41,6 +44,8 @@ pub(crate) struct Lane {
     number: u16,
     context: Arc<LaneContext>,
     connection: Option<PgConnection>,
+    /// Batches that go the slow way at once, because one of late had duplicates.
+    merges_ahead: u32,
 }
 
 /// How a batch ended.
@@ -67,16 +72,13 @@ enum Way {
 
 impl Lane {
     pub(crate) fn new(number: u16, context: Arc<LaneContext>) -> Self {
-        Self { number, context, connection: None }
+        Self { number, context, connection: None, merges_ahead: 0 }
     }
 
     /// Commits a batch, however often it has to try.
     pub(crate) async fn write(&mut self, stream: &StreamIdentity, batch: &Batch) -> Ended {
         let kind = self.context.contract.kind;
-        let mut way = match kind.spec().conflict {
-            Conflict::KeepFirst => Way::Copy,
-            Conflict::KeepNewest { .. } => Way::Merge,
-        };
+        let mut way = if self.merges_ahead > 0 { Way::Merge } else { Way::Copy };
         let mut outage = Backoff::for_server();
         let mut contention = Backoff::new(CONTENTION_FIRST_WAIT, CONTENTION_LONGEST_WAIT);
         let mut failing = false;
@@ -84,6 +86,7 @@ impl Lane {
             let started = Instant::now();
             let error = match self.attempt(stream, batch, way).await {
                 Ok(Some(settlement)) => {
+                    self.learn(way, &settlement);
                     self.count(batch, &settlement, started.elapsed());
                     return Ended::Settled;
                 }
@@ -172,6 +175,20 @@ impl Lane {
         }
         transaction.commit().await?;
         Ok(Some(settlement))
+    }
+
+    /// Duplicates come in runs: a replay, a producer that tries again. Then a COPY that fails first is
+    /// wasted, and so the slow way is taken at once until it finds nothing, or for a while where
+    /// finding nothing says nothing (an entity that is updated counts as stored).
+    fn learn(&mut self, way: Way, settlement: &Settlement) {
+        let all_new =
+            settlement.duplicates == 0 && matches!(self.context.contract.kind.spec().conflict, Conflict::KeepFirst);
+        self.merges_ahead = match way {
+            Way::Copy => 0,
+            _ if all_new => 0,
+            _ if settlement.duplicates > 0 || self.merges_ahead == 0 => MERGES_AFTER_DUPLICATES,
+            _ => self.merges_ahead - 1,
+        };
     }
 
     fn count(&self, batch: &Batch, settlement: &Settlement, took: Duration) {

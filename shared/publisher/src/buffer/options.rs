@@ -10,7 +10,7 @@ use crate::prepare::Prepared;
 /// Is told of each record that is refused for good. Runs in the buffer's task: it must not block.
 pub type OnRefused = Arc<dyn Fn(Refused) + Send + Sync>;
 
-/// The bounds of a [`Buffered`] publisher.
+/// The bounds of a [`Buffered`](crate::Buffered) publisher.
 #[derive(Clone)]
 pub struct BufferOptions {
     /// The most bytes that wait for an acknowledgement, all kinds together, with 256 for each
@@ -84,7 +84,7 @@ pub struct Unflushed {
     pub left: usize,
 }
 
-/// What a buffer holds and has done. `pushed = buffered + published + refused` until it ends.
+/// What a buffer holds and has done. When nothing moves, what was pushed is `buffered_records + published + refused`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BufferStats {
     /// Records that wait for an acknowledgement.

@@ -46,6 +46,8 @@ async fn a_full_buffer_says_so_and_hands_the_record_back() {
         Err(PushError::Full(back)) => assert_eq!(back.run_id.as_deref(), Some("10")),
         other => panic!("{other:?}"),
     }
+    let prepared = buffered.publisher().prepare(&buffered.publisher().outgoing(event(10))).unwrap();
+    assert!(matches!(buffered.try_push_prepared(prepared), Err(PushError::Full(_))));
     assert_eq!(buffered.stats().buffered_records, 10);
     let waiting = tokio::spawn({
         let buffered = buffered.clone();

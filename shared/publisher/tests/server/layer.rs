@@ -1,17 +1,18 @@
 //! What a service logs as an error becomes an error record.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use publisher::{BufferOptions, Buffered, ErrorLayer, ErrorLayerOptions};
+use publisher::{BufferOptions, Buffered, ErrorCounts, ErrorLayer, ErrorLayerOptions, Publisher};
 use records::Kind;
 use serde_json::json;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::world::{BOUND, World, until};
+use crate::world::{BOUND, USERS, World, until};
 
 /// The layer as this thread's subscriber, and with a current-thread runtime that of the buffer's task too.
-async fn install(buffered: &Buffered) -> (DefaultGuard, std::sync::Arc<publisher::ErrorCounts>) {
+fn install(buffered: &Buffered) -> (DefaultGuard, Arc<ErrorCounts>) {
     let options = ErrorLayerOptions { ignored_targets: vec!["noise".to_owned()], ..ErrorLayerOptions::default() };
     let layer = ErrorLayer::new(buffered.clone(), options);
     let counts = layer.counts();
@@ -23,7 +24,7 @@ async fn an_error_event_becomes_a_record_with_its_spans() {
     let world = World::bare("").await;
     world.create(Kind::Errors, |_| {}).await;
     let buffered = world.publisher().await.for_organization("acme").unwrap().buffered(BufferOptions::default());
-    let (_guard, counts) = install(&buffered).await;
+    let (_guard, counts) = install(&buffered);
     tracing::info_span!("request", trace_id = "t-1", endpoint = "/builds", tenant = 7).in_scope(|| {
         tracing::info_span!("build", run_id = "r-1", endpoint = "/builds/1").in_scope(|| {
             tracing::warn!("not an error");
@@ -58,7 +59,7 @@ async fn errors_under_one_root_span_share_a_trace() {
     let world = World::bare("").await;
     world.create(Kind::Errors, |_| {}).await;
     let buffered = world.publisher().await.buffered(BufferOptions::default());
-    let (_guard, _) = install(&buffered).await;
+    let (_guard, _) = install(&buffered);
     tracing::info_span!("root").in_scope(|| {
         tracing::info_span!("one").in_scope(|| tracing::error!("1"));
         tracing::info_span!("two").in_scope(|| tracing::error!("2"));
@@ -73,10 +74,8 @@ async fn errors_under_one_root_span_share_a_trace() {
 #[tokio::test]
 async fn errors_about_publishing_do_not_become_errors() {
     let world = World::bare("").await;
-    let refused = |_| tracing::error!("the service logs what was refused");
-    let options = BufferOptions { on_refused: Some(std::sync::Arc::new(refused)), ..BufferOptions::default() };
-    let buffered = world.publisher().await.buffered(options);
-    let (_guard, counts) = install(&buffered).await;
+    let buffered = world.publisher().await.buffered(BufferOptions::default());
+    let (_guard, counts) = install(&buffered);
     tracing::error!(target: "async_nats::connector", "a");
     tracing::error!(target: "publisher", "b");
     tracing::error!(target: "noise::inner", "c");
@@ -90,11 +89,27 @@ async fn errors_about_publishing_do_not_become_errors() {
 }
 
 #[tokio::test]
+async fn logging_what_was_refused_is_not_the_next_error() {
+    let world = World::bare(USERS).await;
+    world.create(Kind::Errors, |_| {}).await;
+    let builder = Publisher::builder().user_and_password("acme", "secret").organization("acme");
+    let publisher = builder.connect(world.nats.url()).await.unwrap();
+    let refused = |_| tracing::error!("the service logs what was refused");
+    let options = BufferOptions { on_refused: Some(Arc::new(refused)), ..BufferOptions::default() };
+    let buffered = publisher.buffered(options);
+    let (_guard, counts) = install(&buffered);
+    tracing::error!("this user may publish events only");
+    tokio::time::timeout(BOUND, buffered.flush()).await.unwrap().unwrap();
+    tokio::time::timeout(BOUND, buffered.flush()).await.unwrap().unwrap();
+    assert_eq!((buffered.stats().refused, counts.pushed()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_full_buffer_neither_blocks_nor_forgets_to_count() {
     let world = World::bare("").await;
     let options = BufferOptions { max_records: 3, ..BufferOptions::default() };
     let buffered = world.publisher().await.buffered(options);
-    let (guard, counts) = install(&buffered).await;
+    let (guard, counts) = install(&buffered);
     for _ in 0..10 {
         tracing::error!("again");
     }

@@ -67,7 +67,7 @@ async fn after_an_unclear_answer_the_same_record_is_sent_again() {
     let connect = Publisher::builder().ack_timeout(Duration::from_millis(100)).attempts(10_000);
     let publisher = connect.connect(world.nats.url()).await.unwrap();
     publisher.publish(event(0)).await.unwrap();
-    world.freeze();
+    world.freeze().await;
     let sent = || publisher.client().statistics().out_messages.load(Ordering::Relaxed);
     let before = sent();
     let publishing = tokio::spawn({

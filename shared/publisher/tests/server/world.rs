@@ -103,9 +103,19 @@ impl World {
         bodies.iter().map(|body| body["id"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// The server keeps its connections and answers nothing any more.
-    pub fn freeze(&self) {
+    /// The server keeps its connections and answers nothing any more. Returns once that is so: a
+    /// signal reaches the threads of a busy machine one after the other.
+    pub async fn freeze(&self) {
         self.signal("-STOP");
+        let tasks = format!("/proc/{}/task", self.nats.pid());
+        let is_stopped = |task: std::path::PathBuf| {
+            let stat = std::fs::read_to_string(task.join("stat")).unwrap();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        until("every thread of the server is stopped", async || {
+            std::fs::read_dir(&tasks).unwrap().all(|task| is_stopped(task.unwrap().path()))
+        })
+        .await;
     }
 
     pub fn thaw(&self) {

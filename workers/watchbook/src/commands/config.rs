@@ -1,5 +1,6 @@
 //! `watchbook config`: settings, checked or shown.
 
+use crate::output;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -25,10 +26,10 @@ impl ConfigCommand {
         let config = sources.load()?;
         match self.action {
             Action::Check => match &sources.file {
-                Some((path, _)) => println!("{}: no problems", path.display()),
-                None => println!("no file, and no problems in the environment"),
+                Some((path, _)) => output::say(format_args!("{}: no problems", path.display())),
+                None => output::say("no file, and no problems in the environment"),
             },
-            Action::Show => print!("{}", config.to_toml()?),
+            Action::Show => output::say(config.to_toml()?.trim_end()),
         }
         Ok(ExitCode::SUCCESS)
     }

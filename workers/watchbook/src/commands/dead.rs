@@ -135,7 +135,7 @@ impl Dead {
                     let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
                     discarded += dead_letters::mark(&mut connection, &ids, Settled::Discarded).await?;
                 }
-                println!("{discarded} discarded");
+                output::say(format_args!("{discarded} discarded"));
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -154,9 +154,9 @@ fn print(letters: &[StoredDeadLetter], limit: u32) {
             letter.id.to_string(),
         ]);
     }
-    println!("{table}");
+    output::say(format_args!("{table}"));
     if letters.len() == limit as usize {
-        println!("The first {limit}; --limit shows more.");
+        output::say(format_args!("The first {limit}; --limit shows more."));
     }
 }
 
@@ -199,11 +199,16 @@ impl Replay<'_> {
             output::json(&replayed)?;
         } else if self.dry_run {
             for letter in &replayed {
-                println!("{} {} {}", letter.id, letter.kind, letter.reason.as_deref().unwrap_or("would be accepted"));
+                output::say(format_args!(
+                    "{} {} {}",
+                    letter.id,
+                    letter.kind,
+                    letter.reason.as_deref().unwrap_or("would be accepted")
+                ));
             }
-            println!("{accepted} would be accepted, {} would come back", replayed.len() - accepted);
+            output::say(format_args!("{accepted} would be accepted, {} would come back", replayed.len() - accepted));
         } else {
-            println!("{accepted} published again; `watchbook dead list` shows those that come back");
+            output::say(format_args!("{accepted} published again; `watchbook dead list` shows those that come back"));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -294,8 +299,9 @@ fn message<'l>(letter: &'l StoredDeadLetter, kind: Kind, config: &'l Config, hea
 /// A dead letter as it is published again: with its headers, and the identity that it had.
 fn encoded(letter: &StoredDeadLetter, kind: Kind, config: &Config) -> anyhow::Result<Encoded> {
     let headers = dead_letters::headers_from_json(letter.headers.as_ref());
-    let (id, time) = message(letter, kind, config, &headers).replay_identity();
-    let of_replay = [(REPLAY_ID_HEADER.to_owned(), id.to_string()), (REPLAY_TIME_HEADER.to_owned(), time.to_rfc3339())];
+    // The letter's own id, and not one derived anew: the table keeps microseconds of the stream's nanoseconds.
+    let (_, time) = message(letter, kind, config, &headers).replay_identity();
+    let of_replay = [(REPLAY_ID_HEADER.to_owned(), letter.id.to_string()), (REPLAY_TIME_HEADER.to_owned(), time.to_rfc3339())];
     let kept =
         headers.iter().filter(|(name, _)| !is_replaced(name)).map(|(name, value)| (name.to_owned(), value.to_owned()));
     let headers: Headers = kept.chain(of_replay).collect();

@@ -274,9 +274,9 @@ fn print(findings: &[Finding]) {
             Verdict::Warning => "warn ",
             Verdict::Wrong => "WRONG",
         };
-        println!("{mark} {}: {}", finding.subject, finding.detail);
+        output::say(format_args!("{mark} {}: {}", finding.subject, finding.detail));
         if let Some(mend) = &finding.mend {
-            println!("      → {mend}");
+            output::say(format_args!("      → {mend}"));
         }
     }
 }

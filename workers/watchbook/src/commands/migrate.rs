@@ -34,7 +34,7 @@ impl Migrate {
         match self.action {
             Action::Run => {
                 migrations::run(&mut connection).await?;
-                println!("database {}: all migrations are applied", database.address());
+                output::say(format_args!("database {}: all migrations are applied", database.address()));
                 Ok(ExitCode::SUCCESS)
             }
             Action::Status { json } => {
@@ -47,7 +47,7 @@ impl Migrate {
                         let state = format!("{:?}", migration.state).to_lowercase();
                         table.add_row([migration.version.to_string(), state, migration.description.clone()]);
                     }
-                    println!("{table}");
+                    output::say(format_args!("{table}"));
                 }
                 let sound =
                     migrations.iter().all(|migration| matches!(migration.state, State::Applied | State::Pending));

@@ -59,7 +59,7 @@ impl Publish {
         };
         let published = lines.publish(input).await;
         lines.progress.finish_and_clear();
-        println!("{} accepted, {} refused", lines.accepted, lines.refused);
+        output::say(format_args!("{} accepted, {} refused", lines.accepted, lines.refused));
         published?;
         Ok(if lines.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -10,7 +10,7 @@ use runtime::Config;
 use store::partitions::Partitions;
 use store::{Database, migrations};
 
-use crate::process;
+use crate::{output, process};
 
 /// Create what is missing: migrations, streams, partitions for the coming days.
 ///
@@ -27,7 +27,7 @@ impl Setup {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         let bus = process::bus(&config).await?;
         let database = process::database(&config).await?;
-        let agrees = ensure(&config, &bus, &database, self.update, &|line| println!("{line}")).await?;
+        let agrees = ensure(&config, &bus, &database, self.update, &|line| output::say(format_args!("{line}"))).await?;
         Ok(if agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

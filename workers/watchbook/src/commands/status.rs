@@ -153,5 +153,5 @@ fn print(kinds: &[KindStatus]) {
         row.push(verdict);
         table.add_row(row);
     }
-    println!("{table}");
+    output::say(format_args!("{table}"));
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::demo::Demo;
 use crate::workers::Workers;
-use crate::{commands, process, token};
+use crate::{commands, output, process, token};
 use records::Kind;
 
 /// Run everything on this machine: NATS, Postgres and all workers.
@@ -200,12 +200,12 @@ fn write_environment(path: &Path, config: &Config, url: &str, token: &str) -> an
 
 fn greet(config: &Config, url: &str, environment: &Path, directory: &Path) {
     let nats = config.nats.url.as_deref().map(runtime::config::redact_url).unwrap_or_default();
-    println!("Watchbook is up.");
-    println!("  page     {url}  (/readyz, /metrics)");
-    println!("  sign in  with WATCHBOOK_TOKEN of {}", environment.display());
-    println!("  publish  to watchbook.<kind>.<organization>.<detail> on {nats}");
-    println!("  data     {}", directory.display());
-    println!("In another terminal:  set -a; . {}; watchbook status", environment.display());
+    output::say("Watchbook is up.");
+    output::say(format_args!("  page     {url}  (/readyz, /metrics)"));
+    output::say(format_args!("  sign in  with WATCHBOOK_TOKEN of {}", environment.display()));
+    output::say(format_args!("  publish  to watchbook.<kind>.<organization>.<detail> on {nats}"));
+    output::say(format_args!("  data     {}", directory.display()));
+    output::say(format_args!("In another terminal:  set -a; . {}; watchbook status", environment.display()));
     // A pipe that nobody reads any more is no reason to stop.
     let _ = std::io::stdout().flush();
 }

@@ -1,0 +1,86 @@
+//! `deploy/watchbook.toml` is documentation that a test reads: every key, at its default.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
+use std::path::PathBuf;
+
+use runtime::Config;
+use runtime::config::Sources;
+
+const SHIPPED: &str = include_str!("../../../deploy/watchbook.toml");
+
+/// Every table of the file; the first is the document itself.
+const SECTIONS: &[&str] = &[
+    "",
+    "[nats]",
+    "[postgres]",
+    "[http]",
+    "[streams]",
+    "[writer]",
+    "[log]",
+    "[retention]",
+    "[retention.keep]",
+    "[[rules]]",
+    "[[receivers]]",
+    "[[routes]]",
+];
+
+#[test]
+fn the_shipped_file_is_the_defaults() {
+    let sources =
+        Sources { file: Some((PathBuf::from("watchbook.toml"), SHIPPED.to_owned())), environment: Vec::new() };
+    let shipped = sources.load().unwrap();
+    assert_eq!(shipped.to_toml().unwrap(), Config::default().to_toml().unwrap());
+}
+
+#[test]
+fn what_it_shows_commented_out_is_accepted() {
+    let everything = toml::from_str::<Config>(&uncommented());
+    assert_eq!(everything.map(drop).map_err(|error| error.message().to_owned()), Ok(()));
+}
+
+#[test]
+fn it_shows_every_key() {
+    let shown: toml::Table = toml::from_str(&uncommented()).unwrap();
+    for section in SECTIONS {
+        let keys = keys_of(section);
+        assert!(!keys.is_empty(), "{section} names no keys");
+        for key in keys {
+            assert!(shows(&shown, section, &key), "deploy/watchbook.toml does not show `{key}` of `{section}`");
+        }
+    }
+}
+
+/// The file with every setting that it shows: prose has a space behind its `#`.
+fn uncommented() -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => format!("{setting}\n"),
+        _ => format!("{line}\n"),
+    };
+    SHIPPED.lines().map(line).collect()
+}
+
+/// The keys that a section knows, as the error about one that it does not know lists them.
+fn keys_of(section: &str) -> Vec<String> {
+    let wrong: Result<Config, _> = toml::from_str(&format!("{section}\nno_such_key = 0\n"));
+    let message = wrong.unwrap_err().message().to_owned();
+    let Some((_, expected)) = message.split_once("expected ") else { return Vec::new() };
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+fn shows(shown: &toml::Table, section: &str, key: &str) -> bool {
+    let path: Vec<_> = section.trim_matches(['[', ']']).split('.').filter(|part| !part.is_empty()).collect();
+    let mut places = vec![shown];
+    for part in path {
+        places = places
+            .into_iter()
+            .filter_map(|table| table.get(part))
+            .flat_map(|value| match value {
+                toml::Value::Table(table) => vec![table],
+                toml::Value::Array(tables) => tables.iter().filter_map(toml::Value::as_table).collect(),
+                _ => Vec::new(),
+            })
+            .collect();
+    }
+    places.iter().any(|table| table.contains_key(key))
+}

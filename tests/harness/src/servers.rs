@@ -1,0 +1,176 @@
+//! nats-server and Postgres: one of each for all tests of a process, and more for the tests that break them.
+//!
+//! All of it lives under one directory. The servers die with this process, whatever ends it (`local` sees to that); a
+//! janitor, which notices our end by a pipe, then removes the directory. Nothing here relies on a destructor, because
+//! what is shared by tests is never dropped.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, OnceLock};
+
+use chrono::Utc;
+use local::{NatsOptions, NatsServer, Need, PostgresOptions, PostgresServer, Programs, Tell, cache_dir};
+use records::Kind;
+use sqlx::{Connection, PgConnection};
+use store::Database;
+use store::partitions::Partitions;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// The database from which each test's own is copied.
+const TEMPLATE: &str = "template_of_tests";
+/// As `watchbook setup` makes them by default, so that a copy is what a fresh installation is.
+const PARTITION_DAYS_AHEAD: u32 = 3;
+/// The janitor tries again while a server that has just been told to stop still writes: for 30 s.
+const JANITOR: &str = r#"cat; i=0; until rm -rf "$0" 2>/dev/null; do i=$((i+1)); [ $i -lt 300 ] || exit 1; sleep 0.1; done"#;
+
+/// The directory of this process, removed after its end.
+fn run_directory() -> &'static Path {
+    static RUN: OnceLock<(PathBuf, Child)> = OnceLock::new();
+    let (path, _) = RUN.get_or_init(|| {
+        let directory = tempfile::Builder::new().prefix("watchbook-tests-").tempdir().expect("a temporary directory");
+        let path = directory.keep();
+        // Out of the terminal's reach, so that Ctrl-C does not end it first; and without our output, so that nobody
+        // who reads that waits for it.
+        let janitor = Command::new("sh")
+            .args(["-c", JANITOR])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("start the janitor");
+        (path, janitor)
+    });
+    path
+}
+
+/// A directory below that of this process.
+pub(crate) fn directory(name: &str) -> TempDir {
+    tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(run_directory()).expect("a temporary directory")
+}
+
+async fn programs() -> &'static Programs {
+    static PROGRAMS: OnceCell<Programs> = OnceCell::const_new();
+    let locate = || async {
+        let tell: Tell = Arc::new(|line: &str| {
+            // Getting a program takes a while; whoever waits sees why.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        });
+        Programs::locate(&cache_dir(), Need::BOTH, &tell).await.expect("nats-server and Postgres")
+    };
+    PROGRAMS.get_or_init(locate).await
+}
+
+/// A server and the directory that goes with it, for one test.
+#[derive(Debug)]
+pub struct Own<S> {
+    // Before the directory: dropped in this order.
+    server: S,
+    directory: TempDir,
+}
+
+impl<S> std::ops::Deref for Own<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.server
+    }
+}
+
+impl<S> Own<S> {
+    /// Where its data is.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// Starts a nats-server, with options that differ.
+pub async fn start_nats(change: impl FnOnce(&mut NatsOptions)) -> Own<NatsServer> {
+    let directory = directory("nats");
+    let mut options = NatsOptions::new(directory.path());
+    change(&mut options);
+    let server = NatsServer::start(programs().await, options).await.expect("start nats-server");
+    Own { server, directory }
+}
+
+/// Starts a Postgres. It survives being killed, as any Postgres does, but not the machine's power cut.
+pub async fn start_postgres() -> Own<PostgresServer> {
+    let directory = directory("postgres");
+    let server = postgres_in(directory.path(), &[]).await;
+    Own { server, directory }
+}
+
+async fn postgres_in(directory: &Path, more: &[(&str, &str)]) -> PostgresServer {
+    let mut options = PostgresOptions::new(directory);
+    options.durable = false;
+    let settings = [("fsync", "off"), ("full_page_writes", "off"), ("shared_buffers", "64MB")];
+    options.settings =
+        settings.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    PostgresServer::start(programs().await, options).await.expect("start Postgres")
+}
+
+/// The nats-server of all tests that leave it alone.
+pub(crate) async fn shared_nats() -> &'static NatsServer {
+    static NATS: OnceCell<NatsServer> = OnceCell::const_new();
+    let start = || async {
+        let options = NatsOptions::new(run_directory().join("nats"));
+        NatsServer::start(programs().await, options).await.expect("start nats-server")
+    };
+    NATS.get_or_init(start).await
+}
+
+/// The Postgres of all tests that leave it alone.
+pub(crate) async fn shared_postgres() -> &'static PostgresServer {
+    static POSTGRES: OnceCell<PostgresServer> = OnceCell::const_new();
+    let start = || async {
+        let directory = run_directory().join("postgres");
+        postgres_in(&directory, &[("synchronous_commit", "off"), ("max_connections", "400")]).await
+    };
+    POSTGRES.get_or_init(start).await
+}
+
+/// Makes a migrated database by copying one: migrating anew would take a second a test.
+pub(crate) async fn copy_database(name: &str) -> String {
+    static READY: OnceCell<()> = OnceCell::const_new();
+    let server = shared_postgres().await;
+    READY
+        .get_or_init(|| async {
+            create_database(server, TEMPLATE, None).await;
+            migrate(&server.url_of(TEMPLATE)).await;
+        })
+        .await;
+    create_database(server, name, Some(TEMPLATE)).await;
+    server.url_of(name)
+}
+
+async fn create_database(server: &PostgresServer, name: &str, template: Option<&str>) {
+    let mut connection = PgConnection::connect(&server.url_of("postgres")).await.expect("connect to Postgres");
+    let template = template.map_or_else(String::new, |template| format!(" TEMPLATE {template}"));
+    let statement = format!("CREATE DATABASE {name}{template}");
+    sqlx::query(&statement).execute(&mut connection).await.expect("create a database");
+    connection.close().await.expect("close");
+}
+
+pub(crate) async fn migrate(url: &str) {
+    let database = Database::new(url, "tests").expect("a database URL");
+    let mut connection = database.connect("migrate").await.expect("connect to Postgres");
+    store::migrations::run(&mut connection).await.expect("migrate");
+    let partitions = Partitions::default();
+    for &kind in Kind::ALL {
+        let ahead = partitions.ensure_ahead(&mut connection, kind, Utc::now(), PARTITION_DAYS_AHEAD).await;
+        ahead.expect("make partitions");
+    }
+    // Nobody may be connected to a template that is copied.
+    connection.close().await.expect("close");
+}
+
+pub(crate) async fn drop_database(name: &str) {
+    let server = shared_postgres().await;
+    let mut connection = PgConnection::connect(&server.url_of("postgres")).await.expect("connect to Postgres");
+    let statement = format!("DROP DATABASE {name} WITH (FORCE)");
+    sqlx::query(&statement).execute(&mut connection).await.expect("drop the test's database");
+}

@@ -1,0 +1,263 @@
+//! Messages that cannot become a row: each a dead letter with its reason, whole, and nothing else suffers.
+
+use async_nats::HeaderMap;
+use chrono::{TimeDelta, Utc};
+use harness::World;
+use harness::messages::{MARKER, event, event_with, record, time};
+use records::Kind;
+use serde_json::{Value, json};
+
+use crate::world;
+
+/// Postgres' numeric holds no more than 131,072 digits before the point; our decoder leaves JSON numbers as they are.
+fn refused_by_postgres(n: u64) -> String {
+    event(n).to_string().replacen(&format!("\"n\":{n}"), "\"n\":1e200000", 1)
+}
+
+/// Deeper than Postgres' stack lets it parse; no stack of ours is used for it.
+fn too_deep(n: u64) -> String {
+    let deep = format!("{{\"deep\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    event_with(n, json!({ "payload": "HERE" })).to_string().replacen("\"HERE\"", &deep, 1)
+}
+
+async fn letters(world: &World) -> Vec<(i64, String, Option<String>)> {
+    world.ask_all("SELECT stream_seq, reason, field FROM watchbook.dead_letters ORDER BY stream_seq").await
+}
+
+#[tokio::test]
+async fn every_reason_is_found_and_the_records_around_it_are_stored() {
+    let world = world().start().await;
+    let name = world.name();
+    // A stream may carry more subjects than ours; what is not of its kind is told apart.
+    let mut config = world.jetstream().get_stream(world.stream(Kind::Events)).await.unwrap().cached_info().config.clone();
+    config.subjects.push(format!("{name}.strange.>"));
+    world.jetstream().update_stream(&config).await.unwrap();
+
+    let acme = format!("{name}.events.acme.test");
+    let long = "x".repeat(300);
+    let messages: Vec<(&str, Vec<u8>, Option<(&str, Option<&str>)>)> = vec![
+        (&acme, event(0).to_string().into(), None),
+        (&acme, b"{\"event_type\": \"cut off".to_vec(), Some(("invalid_json", None))),
+        (&acme, b"[1, 2]".to_vec(), Some(("invalid_json", None))),
+        (&acme, b"\xff\xfe\x00 no JSON at all".to_vec(), Some(("invalid_json", None))),
+        (&acme, b"".to_vec(), Some(("invalid_json", None))),
+        (&acme, br#"{"payload":{}}"#.to_vec(), Some(("missing_field", Some("event_type")))),
+        (&acme, event_with(1, json!({ "event_type": null })).to_string().into(), Some(("missing_field", Some("event_type")))),
+        (&acme, event_with(1, json!({ "actor_type": "robot" })).to_string().into(), Some(("invalid_field", Some("actor_type")))),
+        (&acme, event_with(1, json!({ "created_at": "yesterday" })).to_string().into(), Some(("invalid_field", Some("created_at")))),
+        (&acme, event_with(1, json!({ "event_type": long })).to_string().into(), Some(("too_large", Some("event_type")))),
+        (&acme, event_with(1, json!({ "payload": { "x": "y".repeat(300_000) } })).to_string().into(), Some(("too_large", Some("payload")))),
+        (&acme, event_with(1, json!({ "organization_id": "globex" })).to_string().into(), Some(("organization_mismatch", Some("organization_id")))),
+        (&acme, event_with(1, json!({ "created_at": time(Utc::now() - TimeDelta::days(31)) })).to_string().into(), Some(("created_at_out_of_range", Some("created_at")))),
+        (&acme, event_with(1, json!({ "created_at": time(Utc::now() + TimeDelta::hours(25)) })).to_string().into(), Some(("created_at_out_of_range", Some("created_at")))),
+        (&acme, refused_by_postgres(1).into(), Some(("rejected_by_database", None))),
+        (&acme, too_deep(1).into(), Some(("rejected_by_database", None))),
+        (&acme, event(1).to_string().into(), None),
+    ];
+    let strange = format!("{name}.strange.acme.test");
+    let nobody = format!("{name}.events._.test");
+    let mut expected = Vec::new();
+    let mut bodies = Vec::new();
+    for (subject, body, refusal) in &messages {
+        let sequence = world.try_publish_bytes(subject, HeaderMap::new(), body.clone()).await.unwrap();
+        if let Some((reason, field)) = refusal {
+            expected.push((sequence as i64, (*reason).to_owned(), field.map(str::to_owned)));
+            bodies.push(body.clone());
+        }
+    }
+    for (subject, body, reason, field) in [
+        (&strange, event(2), "unknown_kind", None),
+        (&nobody, event_with(2, json!({ "organization_id": "acme" })), "organization_mismatch", Some("organization_id")),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert("Trace", "first");
+        headers.append("Trace", "second");
+        let body = body.to_string();
+        let sequence = world.try_publish_bytes(subject, headers, body.clone()).await.unwrap();
+        expected.push((sequence as i64, reason.to_owned(), field.map(str::to_owned)));
+        bodies.push(body.into());
+    }
+
+    let worker = world.workers("events").await;
+    world.settled_as(Kind::Events, [2, 0, expected.len() as u64, 0]).await;
+    world.holds_exactly(Kind::Events, 2).await;
+    assert_eq!(letters(&world).await, expected);
+
+    let kept: Vec<(Vec<u8>, String, String)> =
+        world.ask_all("SELECT payload, subject, detail FROM watchbook.dead_letters ORDER BY stream_seq").await;
+    assert_eq!(kept.iter().map(|(payload, ..)| payload.clone()).collect::<Vec<_>>(), bodies, "each body is kept whole");
+    assert!(kept.iter().all(|(_, _, detail)| !detail.is_empty()), "each says why in words: {kept:?}");
+    assert_eq!(kept.last().unwrap().1, nobody);
+    let headers: (Value,) = world.ask("SELECT headers FROM watchbook.dead_letters WHERE reason = 'unknown_kind'").await;
+    assert_eq!(headers.0, json!({ "Trace": ["first", "second"] }));
+    let codes: Vec<(String,)> = world
+        .ask_all("SELECT detail FROM watchbook.dead_letters WHERE reason = 'rejected_by_database' ORDER BY stream_seq")
+        .await;
+    assert!(codes[0].0.contains("22003") && codes[1].0.contains("54001"), "each names its SQLSTATE: {codes:?}");
+    world.finish([worker]).await;
+}
+
+/// Only Postgres can find this poison, so the batch has to be taken apart.
+async fn poison_at(places: &[u64], records: u64) {
+    let world = world().start().await;
+    for n in 0..records {
+        if places.contains(&n) {
+            world.publish_bytes(Kind::Events, refused_by_postgres(1_000 + n)).await;
+        } else {
+            world.publish(Kind::Events, &event(n)).await;
+        }
+    }
+    let worker = world.workers("events").await;
+    let poison = places.len() as u64;
+    world.settled_as(Kind::Events, [records - poison, 0, poison, 0]).await;
+    let expected: Vec<_> =
+        places.iter().map(|n| (*n as i64 + 1, "rejected_by_database".to_owned(), None::<String>)).collect();
+    assert_eq!(letters(&world).await, expected);
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn poison_comes_first_in_a_batch() {
+    poison_at(&[0], 40).await;
+}
+
+#[tokio::test]
+async fn poison_comes_last_in_a_batch() {
+    poison_at(&[39], 40).await;
+}
+
+#[tokio::test]
+async fn poison_comes_alone_in_a_batch() {
+    poison_at(&[0], 1).await;
+}
+
+#[tokio::test]
+async fn poison_comes_all_over_a_batch() {
+    poison_at(&[0, 1, 7, 20, 21, 38, 39], 40).await;
+}
+
+#[tokio::test]
+async fn a_batch_of_nothing_but_poison_is_settled() {
+    poison_at(&[0, 1, 2, 3, 4], 5).await;
+}
+
+#[tokio::test]
+async fn poison_among_duplicates_leaves_each_record_once() {
+    let world = world().start().await;
+    world.publish_all(Kind::Events, [event(0), event(1), event(0)]).await;
+    world.publish_bytes(Kind::Events, refused_by_postgres(7)).await;
+    world.publish_all(Kind::Events, [event(1), event(2), event(0)]).await;
+    let worker = world.workers("events").await;
+    world.settled_as(Kind::Events, [3, 3, 1, 0]).await;
+    world.holds_exactly(Kind::Events, 3).await;
+    world.finish([worker]).await;
+}
+
+/// A rule that a migration adds and a later one takes back: the usual way to a dead letter that is worth replaying.
+const REFUSE_NEW_TYPES: &str =
+    "ALTER TABLE watchbook.event_logs ADD CONSTRAINT known_types CHECK (event_type <> 'new.type') NOT VALID";
+const ACCEPT_NEW_TYPES: &str = "ALTER TABLE watchbook.event_logs DROP CONSTRAINT known_types";
+
+#[tokio::test]
+async fn a_replay_stores_what_is_accepted_now_and_stores_it_once() {
+    let world = world().start().await;
+    let worker = world.workers("events").await;
+    world.execute(REFUSE_NEW_TYPES).await;
+    for n in 0..3 {
+        world.publish(Kind::Events, &event_with(n, json!({ "event_type": "new.type" }))).await;
+    }
+    // Without an identity of its own: it has to keep the one that it had where it first stood.
+    let bare = json!({ "event_type": "new.type", "n": 3, "marker": MARKER });
+    world.publish(Kind::Events, &bare).await;
+    world.publish_bytes(Kind::Events, "not JSON, now or ever").await;
+    world.settled_as(Kind::Events, [0, 0, 5, 0]).await;
+
+    let dry = world.run(&["dead", "replay", "--all", "--dry-run", "--json"]).await.succeeded().json();
+    assert!(dry.as_array().unwrap().iter().all(|letter| letter["accepted"] == false), "{dry}");
+    world.execute(ACCEPT_NEW_TYPES).await;
+    let dry = world.run(&["dead", "replay", "--all", "--dry-run", "--json"]).await.succeeded().json();
+    let accepted: Vec<_> = dry.as_array().unwrap().iter().map(|letter| letter["accepted"] == true).collect();
+    assert_eq!(accepted.iter().filter(|accepted| **accepted).count(), 4, "{dry}");
+    world.run(&["dead", "replay", "--all", "--dry-run"]).await.succeeded().said("4 would be accepted, 1 would come back");
+    assert_eq!(world.account(Kind::Events).await.last_sequence, 5, "a dry run publishes nothing");
+    assert_eq!(world.count("SELECT count(*) FROM watchbook.dead_letters WHERE replayed_at IS NOT NULL").await, 0);
+    assert_eq!(world.count("SELECT count(*) FROM watchbook.event_logs").await, 0, "a dry run stores nothing");
+
+    world.run(&["dead", "replay", "--all", "--reason", "rejected_by_database"]).await.succeeded().said("4 published again");
+    world.settled_as(Kind::Events, [4, 0, 5, 0]).await;
+    world.holds_exactly(Kind::Events, 4).await;
+    let (received_at, created_at): (chrono::DateTime<Utc>, chrono::DateTime<Utc>) = world
+        .ask("SELECT letter.received_at, event.created_at FROM watchbook.dead_letters AS letter JOIN watchbook.event_logs AS event USING (id) WHERE attributes->>'n' = '3'")
+        .await;
+    assert_eq!(created_at.timestamp_micros(), received_at.timestamp_micros(), "it happened when it was first published");
+    world.run(&["dead", "replay", "--all", "--reason", "rejected_by_database"]).await.succeeded().said("0 published again");
+
+    // Killed between publishing and marking: the next replay publishes all of it again.
+    world.execute("UPDATE watchbook.dead_letters SET replayed_at = NULL WHERE reason = 'rejected_by_database'").await;
+    world.run(&["dead", "replay", "--all", "--kind", "events", "--reason", "rejected_by_database"]).await.succeeded();
+    world.settled_as(Kind::Events, [4, 4, 5, 0]).await;
+    world.holds_exactly(Kind::Events, 4).await;
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn what_still_cannot_be_stored_comes_back_as_a_new_dead_letter() {
+    let world = world().start().await;
+    let worker = world.workers("events").await;
+    world.publish_bytes(Kind::Events, "not JSON, now or ever").await;
+    world.settled_as(Kind::Events, [0, 0, 1, 0]).await;
+    world.run(&["dead", "replay", "--all"]).await.succeeded().said("1 published again");
+    world.settled_as(Kind::Events, [0, 0, 2, 0]).await;
+    let open = "SELECT count(*) FROM watchbook.dead_letters WHERE replayed_at IS NULL";
+    assert_eq!(world.count(open).await, 1);
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn two_replays_at_once_store_each_record_once() {
+    let world = world().start().await;
+    let worker = world.workers("events").await;
+    world.execute(REFUSE_NEW_TYPES).await;
+    world.publish_all(Kind::Events, (0..250).map(|n| event_with(n, json!({ "event_type": "new.type" })))).await;
+    world.settled_as(Kind::Events, [0, 0, 250, 0]).await;
+    world.execute(ACCEPT_NEW_TYPES).await;
+    let (one, other) =
+        tokio::join!(world.run(&["dead", "replay", "--all", "--json"]), world.run(&["dead", "replay", "--all", "--json"]));
+    let replayed = one.succeeded().json().as_array().unwrap().len() + other.succeeded().json().as_array().unwrap().len();
+    assert_eq!(replayed, 250, "each of them by one of the two");
+    world.settled_as(Kind::Events, [250, 0, 250, 0]).await;
+    world.holds_exactly(Kind::Events, 250).await;
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_shown_and_discarded() {
+    let world = world().start().await;
+    let worker = world.workers("events,executions").await;
+    world.publish_bytes(Kind::Events, "not JSON").await;
+    let mut execution = record(Kind::Executions, 0);
+    execution.as_object_mut().unwrap().remove("success");
+    world.publish(Kind::Executions, &execution).await;
+    world.settled_as(Kind::Events, [0, 0, 1, 0]).await;
+    world.settled_as(Kind::Executions, [0, 0, 1, 0]).await;
+
+    let all = world.run(&["dead", "list", "--json"]).await.succeeded().json();
+    assert_eq!(all.as_array().unwrap().len(), 2, "{all}");
+    let listed = world.run(&["dead", "list", "--kind", "executions", "--json"]).await.succeeded().json();
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
+    assert_eq!((&listed[0]["reason"], &listed[0]["field"]), (&json!("missing_field"), &json!("success")));
+    let id = listed[0]["id"].as_str().unwrap();
+    let shown = world.run(&["dead", "show", id]).await.succeeded().json();
+    assert_eq!(shown["payload"], execution.to_string());
+    assert_eq!(shown["stream"], world.stream(Kind::Executions));
+    world.run(&["dead", "show", "00000000-0000-0000-0000-000000000000"]).await.ended_with(1).said("no dead letter");
+    world.run(&["dead", "replay"]).await.ended_with(1).said("--all");
+
+    world.run(&["dead", "discard", id]).await.succeeded().said("1 discarded");
+    world.run(&["dead", "discard", id]).await.succeeded().said("0 discarded");
+    assert_eq!(world.run(&["dead", "list", "--kind", "executions", "--json"]).await.json(), json!([]));
+    assert_eq!(world.run(&["dead", "list", "--all", "--json"]).await.json().as_array().unwrap().len(), 2);
+    let replayed = world.run(&["dead", "replay", "--all", "--kind", "executions", "--json"]).await.succeeded().json();
+    assert_eq!(replayed, json!([]), "what was discarded stays so");
+    world.finish([worker]).await;
+}

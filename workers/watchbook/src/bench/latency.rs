@@ -1,0 +1,46 @@
+//! From a record to its row, at a quiet rate.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use chrono::Utc;
+use hdrhistogram::Histogram;
+use records::{Event, Kind};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::stack::BenchStack;
+use crate::process;
+
+/// Ten records a second: each one is alone.
+const EVERY: Duration = Duration::from_millis(100);
+/// How often the row is looked for.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
+/// A record that takes longer than this is lost, and the bench wrong.
+const AT_MOST: Duration = Duration::from_secs(30);
+
+/// Microseconds from the start of the publish to the moment when the row can be read.
+pub(crate) async fn measure(stack: &BenchStack, records: u32) -> anyhow::Result<Histogram<u64>> {
+    let publisher = process::publisher(&stack.config, &stack.bus)?;
+    let mut connection = process::connect(&stack.database).await?;
+    let mut histogram = Histogram::new(3).context("make a histogram")?;
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for number in 0..records {
+        ticks.tick().await;
+        let mut outgoing = publisher.outgoing(Event { event_type: "bench.quiet".into(), ..Event::default() });
+        outgoing.created_at = Utc::now();
+        let started = Instant::now();
+        publisher.publish_outgoing(&outgoing).await?;
+        while !store::bench::has_row(&mut connection, Kind::Events, outgoing.created_at, outgoing.id).await? {
+            anyhow::ensure!(
+                started.elapsed() < AT_MOST,
+                "record {number} is not in its table after {} s",
+                AT_MOST.as_secs()
+            );
+            sleep(LOOK_EVERY).await;
+        }
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        histogram.record(micros).context("record a latency")?;
+    }
+    Ok(histogram)
+}

@@ -1,0 +1,319 @@
+//! `bench pipeline`: from stream to table, beside what Postgres alone can take.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use records::Kind;
+use runtime::Config;
+use serde::Serialize;
+use store::positions;
+use tokio::time::sleep;
+
+use super::copy_limit::{self, Rows};
+use super::latency;
+use super::sample::Series;
+use super::stack::BenchStack;
+use super::worker::Worker;
+use crate::cli::kind_parser;
+use crate::{output, process};
+
+/// How often the settled range is looked at; the look itself is a primary-key read.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A pipeline that settles nothing for so long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+/// Messages published at once.
+const PUBLISH_AT_ONCE: u64 = 50_000;
+/// What an idle worker is given to come to rest before its memory is read.
+const COME_TO_REST: Duration = Duration::from_secs(2);
+
+/// Measure the pipeline from stream to table, beside two parallel raw COPYs of the same rows.
+///
+/// Runs on a stack of its own, which is removed afterwards. Each round empties the table, copies the
+/// rows raw (the limit of this machine), empties it again, and lets a worker process bring the same
+/// rows from the stream. The figures are medians over the rounds; the clock of the pipeline starts
+/// with its first settled batch, so that the start of a process is not measured.
+#[derive(Debug, Args)]
+pub(crate) struct Pipeline {
+    /// Rows of a round.
+    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(10_000..=5_000_000))]
+    rows: u64,
+    /// Rounds, of which the median counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    rounds: u32,
+    /// Only this kind; repeat it for several. Every kind with --all-kinds.
+    #[arg(long = "kind", value_parser = kind_parser(), default_value = "events", conflicts_with = "all_kinds")]
+    kinds: Vec<Kind>,
+    /// Every kind.
+    #[arg(long)]
+    all_kinds: bool,
+    /// Measure again with so many rows in the table already.
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    existing_rows: Option<u64>,
+    /// Records for the latency at a quiet rate, ten a second; 0 for none.
+    #[arg(long, default_value_t = 200)]
+    quiet_records: u32,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    rows: u64,
+    rounds: u32,
+    kinds: Vec<KindReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_memory_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record_to_row_ms: Option<Latency>,
+}
+
+#[derive(Debug, Serialize)]
+struct Latency {
+    records: u32,
+    median: f64,
+    p99: f64,
+    max: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct KindReport {
+    kind: &'static str,
+    existing_rows: u64,
+    /// Two parallel raw COPYs, rows a second.
+    raw_copy_rows_per_second: f64,
+    pipeline_rows_per_second: f64,
+    /// Median of the rounds' own ratios.
+    ratio: f64,
+    publish_rows_per_second: f64,
+    worker_peak_memory_bytes: u64,
+}
+
+impl Pipeline {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        let progress = progress();
+        progress.set_message("starting a stack");
+        let stack = BenchStack::start(config).await?;
+        let report = self.measure(&stack, &progress).await;
+        progress.finish_and_clear();
+        stack.stop().await?;
+        let report = report?;
+        if self.json {
+            output::json(&report)?
+        } else {
+            print(&report)
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn measure(&self, stack: &BenchStack, progress: &ProgressBar) -> anyhow::Result<Report> {
+        let kinds = if self.all_kinds { Kind::ALL } else { &self.kinds };
+        let mut report = Report {
+            rows: self.rows,
+            rounds: self.rounds,
+            kinds: Vec::new(),
+            idle_memory_bytes: None,
+            record_to_row_ms: None,
+        };
+        for &kind in kinds {
+            report.kinds.push(self.measure_kind(stack, kind, 0, progress).await?);
+            if let Some(existing) = self.existing_rows {
+                stack.empty(kind).await?;
+                fill(stack, kind, existing, progress).await?;
+                report.kinds.push(self.measure_kind(stack, kind, existing, progress).await?);
+            }
+            stack.empty(kind).await?;
+        }
+        if self.quiet_records > 0 {
+            progress.set_message("a quiet rate");
+            let worker = Worker::start(stack, "all")?;
+            sleep(COME_TO_REST).await;
+            report.idle_memory_bytes = Some(worker.memory()?.now);
+            let histogram = latency::measure(stack, self.quiet_records).await?;
+            let ms = |micros: u64| micros as f64 / 1_000.0;
+            report.record_to_row_ms = Some(Latency {
+                records: self.quiet_records,
+                median: ms(histogram.value_at_quantile(0.5)),
+                p99: ms(histogram.value_at_quantile(0.99)),
+                max: ms(histogram.max()),
+            });
+            worker.stop().await?;
+        }
+        Ok(report)
+    }
+
+    async fn measure_kind(
+        &self,
+        stack: &BenchStack,
+        kind: Kind,
+        existing: u64,
+        progress: &ProgressBar,
+    ) -> anyhow::Result<KindReport> {
+        let (mut limits, mut rates, mut ratios, mut publishes, mut peak) = (vec![], vec![], vec![], vec![], 0);
+        for round in 1..=self.rounds {
+            let tell = |what: &str| progress.set_message(format!("{kind}, round {round} of {}: {what}", self.rounds));
+            if existing == 0 {
+                stack.empty(kind).await?;
+            }
+            tell("encoding rows");
+            let rows = Rows::encode(&self.series(kind, stack), self.rows)?;
+            stack.settle_down().await?;
+            tell("raw COPY");
+            let limit = self.rows as f64 / copy_limit::copy(stack, kind, &rows).await?.as_secs_f64();
+            drop(rows);
+            if existing == 0 {
+                stack.empty(kind).await?;
+            } else {
+                stack.remake_stream(kind).await?;
+            }
+            tell("publishing");
+            publishes.push(self.publish(stack, kind).await?);
+            stack.settle_down().await?;
+            tell("the pipeline");
+            let (rate, memory) = self.drain(stack, kind).await?;
+            limits.push(limit);
+            rates.push(rate);
+            ratios.push(rate / limit);
+            peak = peak.max(memory);
+        }
+        Ok(KindReport {
+            kind: kind.name(),
+            existing_rows: existing,
+            raw_copy_rows_per_second: median(limits),
+            pipeline_rows_per_second: median(rates),
+            ratio: median(ratios),
+            publish_rows_per_second: median(publishes),
+            worker_peak_memory_bytes: peak,
+        })
+    }
+
+    /// A series that ends about now.
+    fn series(&self, kind: Kind, stack: &BenchStack) -> Series {
+        Series::new(kind, stack.bus.prefix(), series_start(self.rows))
+    }
+
+    async fn publish(&self, stack: &BenchStack, kind: Kind) -> anyhow::Result<f64> {
+        let publisher = process::publisher(&stack.config, &stack.bus)?;
+        let series = self.series(kind, stack);
+        let mut took = Duration::ZERO;
+        let mut from = 0;
+        while from < self.rows {
+            let to = (from + PUBLISH_AT_ONCE).min(self.rows);
+            let messages: Vec<_> = (from..to).map(|n| series.message(n)).collect();
+            let started = Instant::now();
+            publisher
+                .publish_encoded(kind, messages)
+                .await
+                .map_err(|error| anyhow::anyhow!("publish: {}", error.error()))?;
+            took += started.elapsed();
+            from = to;
+        }
+        Ok(self.rows as f64 / took.as_secs_f64())
+    }
+
+    /// Lets a worker settle the whole stream: rows a second, and its peak memory.
+    async fn drain(&self, stack: &BenchStack, kind: Kind) -> anyhow::Result<(f64, u64)> {
+        let mut connection = process::connect(&stack.database).await?;
+        let stream = stack.bus.stream_name(kind);
+        let last = stack.bus.stream_state(kind).await?.last_sequence;
+        let mut worker = Worker::start(stack, kind.name())?;
+        let (mut first, mut newest) = (None, (Instant::now(), 0));
+        loop {
+            let account = positions::find(&mut connection, &stream).await?;
+            let settled = account.map_or(0, |account| account.position.settled_count());
+            let now = Instant::now();
+            if settled > newest.1 {
+                first.get_or_insert((now, settled));
+                newest = (now, settled);
+            }
+            if settled == last {
+                break;
+            }
+            anyhow::ensure!(now - newest.0 < STUCK_AFTER, "the pipeline settled {settled} of {last} and no more");
+            worker.check()?;
+            sleep(LOOK_EVERY).await;
+        }
+        let memory = worker.memory()?;
+        worker.stop().await?;
+        let (started, before) = first.context("nothing was settled")?;
+        Ok(((last - before) as f64 / (newest.0 - started).as_secs_f64(), memory.peak))
+    }
+}
+
+/// Brings rows into a table, older than those that are measured.
+async fn fill(stack: &BenchStack, kind: Kind, count: u64, progress: &ProgressBar) -> anyhow::Result<()> {
+    const AT_ONCE: u64 = 500_000;
+    let mut filled = 0;
+    while filled < count {
+        progress.set_message(format!(
+            "{kind}: {} of {} existing rows",
+            output::grouped(filled),
+            output::grouped(count)
+        ));
+        let piece = AT_ONCE.min(count - filled);
+        let rows = Rows::encode(&Series::new(kind, stack.bus.prefix(), series_start(piece)), piece)?;
+        copy_limit::copy(stack, kind, &rows).await?;
+        filled += piece;
+    }
+    Ok(())
+}
+
+/// When a series of so many records has to start to end about now, and not before today: all rows of a
+/// round are in one partition, as they are in life.
+fn series_start(rows: u64) -> DateTime<Utc> {
+    let now = Utc::now();
+    let today = now - TimeDelta::microseconds(now.timestamp_micros().rem_euclid(24 * 60 * 60 * 1_000_000));
+    (now - TimeDelta::microseconds(rows as i64 * 100)).max(today)
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let middle = figures.len() / 2;
+    match figures.len() {
+        0 => f64::NAN,
+        even if even % 2 == 0 => (figures[middle - 1] + figures[middle]) / 2.0,
+        _ => figures[middle],
+    }
+}
+
+fn progress() -> ProgressBar {
+    if !output::is_watched() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
+    let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn print(report: &Report) {
+    let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / (1 << 20) as f64);
+    let header =
+        ["KIND", "EXISTING ROWS", "RAW COPY ×2, ROWS/S", "PIPELINE, ROWS/S", "RATIO", "WORKER PEAK", "PUBLISH, ROWS/S"];
+    let mut table = output::table(header, &[1, 2, 3, 4, 5, 6]);
+    for kind in &report.kinds {
+        table.add_row([
+            kind.kind.to_owned(),
+            output::grouped(kind.existing_rows),
+            output::grouped(kind.raw_copy_rows_per_second as u64),
+            output::grouped(kind.pipeline_rows_per_second as u64),
+            format!("{:.2}", kind.ratio),
+            mib(kind.worker_peak_memory_bytes),
+            output::grouped(kind.publish_rows_per_second as u64),
+        ]);
+    }
+    output::say(format_args!("{} rows a round, median of {}:\n{table}", output::grouped(report.rows), report.rounds));
+    if let Some(idle) = report.idle_memory_bytes {
+        output::say(format_args!("idle process with every worker: {}", mib(idle)));
+    }
+    if let Some(latency) = &report.record_to_row_ms {
+        output::say(format_args!(
+            "record to row, {} records at 10/s: median {:.1} ms, p99 {:.1} ms, max {:.1} ms",
+            latency.records, latency.median, latency.p99, latency.max
+        ));
+    }
+}

@@ -1,0 +1,168 @@
+//! Records to measure with: the n-th one of a kind is always the same but for its identity.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use publisher::Encoded;
+use records::audit::{AuditRecord, Status};
+use records::directory::{Entity, EntityKind};
+use records::errors::ErrorRecord;
+use records::executions::Execution;
+use records::logs::LogLine;
+use records::{Event, Headers, Json, Kind, Message, MetricSample, Outgoing, Record, subject};
+use serde_json::{Map, json};
+use uuid::{ContextV7, Timestamp, Uuid};
+
+const ORGANIZATION: &str = "acme";
+
+/// A series of records, a millisecond's tenth apart in time. Two series never share an id.
+#[derive(Debug)]
+pub(crate) struct Series {
+    kind: Kind,
+    prefix: String,
+    stream: String,
+    started_at: DateTime<Utc>,
+    salt: u64,
+    ids: ContextV7,
+}
+
+impl Series {
+    pub(crate) fn new(kind: Kind, prefix: &str, started_at: DateTime<Utc>) -> Self {
+        Self {
+            kind,
+            prefix: prefix.to_owned(),
+            stream: subject::stream_name(prefix, kind),
+            started_at,
+            salt: fastrand::u64(..),
+            ids: ContextV7::new(),
+        }
+    }
+
+    /// The n-th record, as it is published.
+    pub(crate) fn message(&self, n: u64) -> Encoded {
+        let (subject, body) = self.subject_and_body(n);
+        Encoded::new(subject, body)
+    }
+
+    /// The n-th record as COPY takes it, appended to `rows`.
+    pub(crate) fn append_row(&self, n: u64, rows: &mut Vec<u8>) -> anyhow::Result<()> {
+        let (subject, body) = self.subject_and_body(n);
+        let message = Message {
+            kind: self.kind,
+            prefix: &self.prefix,
+            subject: &subject,
+            stream: &self.stream,
+            sequence: n + 1,
+            published_at: self.started_at,
+            headers: &Headers::default(),
+            body: body.as_bytes(),
+        };
+        records::encode(&message, None, rows)?;
+        Ok(())
+    }
+
+    fn subject_and_body(&self, n: u64) -> (String, String) {
+        let run = format!("run-{:06}", n / 40);
+        let user = format!("user-{:04}", n % 5_000);
+        match self.kind {
+            Kind::Events => self.body(
+                n,
+                Event {
+                    event_type: ["step.started", "step.finished", "artifact.stored", "run.finished"][(n % 4) as usize].into(),
+                    payload: Json::of(&json!({ "step": "build", "attempt": n % 3, "duration_ms": n % 90_000, "image": "registry/build:2026.11" })).unwrap_or_default(),
+                    project_id: Some(format!("project-{:03}", n % 200).into()),
+                    run_id: Some(run.into()),
+                    user_id: Some(user.clone().into()),
+                    actor_id: Some(user.into()),
+                    ..Event::default()
+                },
+            ),
+            Kind::Errors => self.body(
+                n,
+                ErrorRecord {
+                    trace_id: format!("{:032x}", u128::from(self.salt) << 64 | u128::from(n)).into(),
+                    error_type: ["TimeoutError", "ValidationError", "ConnectionReset"][(n % 3) as usize].into(),
+                    message: "upstream did not answer within 5 s".into(),
+                    stack: Some("at fetch (client.ts:88:11)\nat order (orders.ts:41:7)\nat handle (server.ts:19:3)".into()),
+                    project_id: Some(format!("project-{:03}", n % 200).into()),
+                    run_id: Some(run.into()),
+                    endpoint: Some("/api/orders".into()),
+                    ..ErrorRecord::default()
+                },
+            ),
+            Kind::Metrics => self.body(
+                n,
+                MetricSample {
+                    container_id: format!("container-{:04}", n % 2_000).into(),
+                    cpu_usage_percent: Some((n % 16_000) as f64 / 100.0),
+                    memory_usage_bytes: Some(200 << 20 | n as i64),
+                    network_rx_bytes: Some(n as i64 * 1_200),
+                    network_tx_bytes: Some(n as i64 * 800),
+                },
+            ),
+            Kind::Logs => self.body(
+                n,
+                LogLine {
+                    container_id: format!("container-{:04}", n % 2_000).into(),
+                    message: format!("GET /api/orders/{n} 200 in {} ms, user agent Mozilla/5.0, request {:016x}", n % 900, n ^ self.salt).into(),
+                    ..LogLine::default()
+                },
+            ),
+            Kind::Audit => self.body(
+                n,
+                AuditRecord {
+                    actor_id: user.into(),
+                    actor_type: records::ActorType::User,
+                    action: ["project.update", "user.invite", "api_key.rotate"][(n % 3) as usize].into(),
+                    target_type: "project".into(),
+                    target_id: format!("project-{:03}", n % 200).into(),
+                    status: if n % 50 == 0 { Status::Failure } else { Status::Success },
+                    metadata: Json::of(&json!({ "field": "name", "request": n })).unwrap_or_default(),
+                    ip_address: Some(std::net::IpAddr::from([10, 0, (n % 200) as u8, 7]).into()),
+                    user_agent: Some("Mozilla/5.0 (X11; Linux x86_64)".into()),
+                    ..AuditRecord::default()
+                },
+            ),
+            Kind::Executions => self.body(
+                n,
+                Execution {
+                    user_id: user.into(),
+                    strategy_id: format!("strategy-{:03}", n % 300).into(),
+                    success: n % 20 != 0,
+                    execution_time_ms: (n % 4_000) as i64,
+                    memory_used_mb: Some((n % 600) as i64),
+                    cpu_usage_percent: Some((n % 100) as f64),
+                    classes_found: Some(vec!["Strategy".to_owned(), "Signal".to_owned()]),
+                    ..Execution::default()
+                },
+            ),
+            Kind::Directory => self.body(
+                n,
+                Entity {
+                    entity: EntityKind::User,
+                    entity_id: format!("user-{:016x}-{n}", self.salt).into(),
+                    name: Some(format!("User {n}").into()),
+                    email: Some(format!("user-{n}@acme.example").into()),
+                    ..Entity::default()
+                },
+            ),
+        }
+    }
+
+    fn body<R: Record>(&self, n: u64, record: R) -> (String, String) {
+        let subject = subject::for_record(&self.prefix, self.kind, Some(ORGANIZATION), record.detail());
+        let created_at = self.started_at + TimeDelta::microseconds(n as i64 * 100);
+        let outgoing = Outgoing {
+            id: self.id(created_at),
+            created_at,
+            source: Some("bench".to_owned()),
+            attributes: Map::new(),
+            record,
+        };
+        // Our own types always are JSON; an empty body would show as a dead letter.
+        (subject, serde_json::to_string(&outgoing).unwrap_or_default())
+    }
+
+    fn id(&self, created_at: DateTime<Utc>) -> Uuid {
+        let seconds = u64::try_from(created_at.timestamp()).unwrap_or_default();
+        Uuid::new_v7(Timestamp::from_unix(&self.ids, seconds, created_at.timestamp_subsec_nanos()))
+    }
+}

@@ -1,0 +1,84 @@
+//! A stack of the bench's own, gone when it ends.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use bus::Bus;
+use local::{NatsOptions, NatsServer, Need, PostgresOptions, PostgresServer, Programs, Tell};
+use records::Kind;
+use runtime::Config;
+use runtime::config::{HttpAddress, Secret};
+use store::Database;
+use tempfile::TempDir;
+
+use crate::{commands, process};
+
+pub(crate) struct BenchStack {
+    pub(crate) config: Config,
+    pub(crate) bus: Bus,
+    pub(crate) database: Database,
+    // In the order in which they have to go.
+    nats: NatsServer,
+    postgres: PostgresServer,
+    directory: TempDir,
+}
+
+impl BenchStack {
+    /// Starts servers with the settings of `up`, and sets up.
+    pub(crate) async fn start(mut config: Config) -> anyhow::Result<Self> {
+        let directory = TempDir::with_prefix("watchbook-bench-").context("make a directory for the bench")?;
+        let tell: Tell = Arc::new(|line: &str| eprintln!("{line}"));
+        let programs = Programs::locate(&local::cache_dir(), Need::BOTH, &tell).await?;
+        let postgres =
+            PostgresServer::start(&programs, PostgresOptions::new(directory.path().join("postgres"))).await?;
+        let mut options = NatsOptions::new(directory.path().join("nats"));
+        options.sync_always = true;
+        let nats = NatsServer::start(&programs, options).await?;
+        config.postgres.url = Some(Secret::new(postgres.url()));
+        config.nats.url = Some(nats.url());
+        config.http.address = HttpAddress::Off;
+        // Large enough for any number of rows that a bench takes: refusing publishes is not what is measured.
+        config.streams.max_bytes = bytesize::ByteSize::gib(4);
+        let bus = process::bus(&config).await?;
+        let database = process::database(&config).await?;
+        commands::setup::ensure(&config, &bus, &database, false, &|_| {}).await?;
+        Ok(Self { config, bus, database, nats, postgres, directory })
+    }
+
+    /// The environment in which a worker finds this stack.
+    pub(crate) fn environment(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
+        Ok(vec![
+            ("NATS_URL", self.config.nats_url()?.to_owned()),
+            ("DATABASE_URL", self.config.database_url()?.to_owned()),
+            ("WATCHBOOK_HTTP_ADDR", "off".to_owned()),
+            ("WATCHBOOK_STREAMS__MAX_BYTES", "4GiB".to_owned()),
+            ("WATCHBOOK_LOG__FILTER", "warn".to_owned()),
+        ])
+    }
+
+    /// Empties a kind's table, its counts and its position; the stream is made anew.
+    pub(crate) async fn empty(&self, kind: Kind) -> anyhow::Result<()> {
+        let mut connection = process::connect(&self.database).await?;
+        store::bench::empty_kind(&mut connection, kind).await?;
+        self.remake_stream(kind).await
+    }
+
+    /// Makes a kind's stream anew.
+    pub(crate) async fn remake_stream(&self, kind: Kind) -> anyhow::Result<()> {
+        self.bus.delete_stream(kind).await?;
+        self.bus.ensure_stream(kind, &self.config.streams, false).await?;
+        Ok(())
+    }
+
+    /// Brings Postgres to rest before something is timed.
+    pub(crate) async fn settle_down(&self) -> anyhow::Result<()> {
+        let mut connection = process::connect(&self.database).await?;
+        Ok(store::bench::checkpoint(&mut connection).await?)
+    }
+
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.nats.stop().await?;
+        self.postgres.stop().await?;
+        self.directory.close().context("remove the directory of the bench")
+    }
+}

@@ -1,0 +1,71 @@
+//! The worker under measurement: a process of its own, so that its memory is its own.
+
+use std::process::Stdio;
+
+use anyhow::Context;
+use tokio::process::{Child, Command};
+
+use super::stack::BenchStack;
+
+pub(crate) struct Worker {
+    child: Child,
+}
+
+/// Memory of a process in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory {
+    pub(crate) now: u64,
+    pub(crate) peak: u64,
+}
+
+impl Worker {
+    /// Starts `watchbook run --workers WORKERS` of this very binary.
+    pub(crate) fn start(stack: &BenchStack, workers: &str) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("find this program")?;
+        let child = Command::new(program)
+            .args(["run", "--workers", workers])
+            .envs(stack.environment()?)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("start a worker")?;
+        Ok(Self { child })
+    }
+
+    /// Its memory, from /proc (Linux alone).
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
+        let pid = self.child.id().context("the worker has ended; its log above says why")?;
+        let path = format!("/proc/{pid}/status");
+        let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let field = |name: &str| -> anyhow::Result<u64> {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .with_context(|| format!("{path} has no {name}"))?;
+            let kib: u64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{name} of {path}"))?;
+            Ok(kib * 1024)
+        };
+        Ok(Memory { now: field("VmRSS:")?, peak: field("VmHWM:")? })
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait().context("look at the worker")? {
+            None => Ok(()),
+            Some(status) => anyhow::bail!("the worker ended with {status}; its log above says why"),
+        }
+    }
+
+    /// Ends it as an operator would.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        if let Some(pid) = self.child.id() {
+            let killed =
+                Command::new("kill").args(["-TERM", &pid.to_string()]).status().await.context("signal the worker")?;
+            anyhow::ensure!(killed.success(), "the worker cannot be signalled");
+        }
+        let status = self.child.wait().await.context("wait for the worker")?;
+        anyhow::ensure!(status.success(), "the worker ended with {status}");
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+//! `watchbook bench`: the figures of the README, on your machine.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use runtime::Config;
+
+use crate::bench::Pipeline;
+
+/// Measure, beside the limit of this machine, on a stack that is started for it and removed.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Pipeline(Pipeline),
+}
+
+impl Bench {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        match self.what {
+            What::Pipeline(pipeline) => pipeline.run(config).await,
+        }
+    }
+}
