@@ -49,13 +49,13 @@ async fn ten_random_kills_lose_nothing_and_double_nothing() {
 /// Blocks the lane that has record 0, until the transaction ends: the row is there and not yet committed.
 async fn hold_record_0(world: &World) -> sqlx::PgConnection {
     let mut connection = sqlx::PgConnection::connect(world.database_url()).await.unwrap();
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+    sqlx::raw_sql(&format!(
         "BEGIN;
          INSERT INTO watchbook.event_logs (event_type, payload, actor_type, id, created_at, received_at, attributes)
          VALUES ('held', '{{}}', 'user', '{}', '{}', now(), '{{}}')",
         id(0),
         time(created_at(0))
-    )))
+    ))
     .execute(&mut connection)
     .await
     .unwrap();

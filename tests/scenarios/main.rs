@@ -9,6 +9,8 @@
 mod crashes;
 mod dead_letters;
 mod duplicates;
+mod nats_outages;
+mod postgres_outages;
 mod writers;
 
 use harness::{Builder, World};

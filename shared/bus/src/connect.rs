@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, context::ContextBuilder};
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
 use runtime::config::{Nats, redact_url};
 use tokio::sync::watch;
 
@@ -93,7 +93,7 @@ impl Bus {
                 async {}
             }
         };
-        let options = sign_in(config)?
+        let options = sign_in(config, url)?
             .name(name)
             .request_timeout(Some(ANSWER_WITHIN))
             .connection_timeout(ANSWER_WITHIN)
@@ -113,6 +113,13 @@ impl Bus {
     /// The client itself, for whoever publishes or listens live.
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// Ends the connection, of every clone.
+    pub async fn close(&self) {
+        if let Err(error) = self.client.drain().await {
+            tracing::debug!(%error, "the connection to NATS was closed already");
+        }
     }
 
     /// The first token of every subject.
@@ -161,7 +168,22 @@ fn servers(url: &str) -> Vec<String> {
     url.split(',').map(|server| server.trim().to_owned()).collect()
 }
 
-fn sign_in(config: &Nats) -> Result<ConnectOptions, ConnectError> {
+/// What a URL says before its `@`: a user with a password, or a token. The client does not read it.
+fn sign_in_by_url(options: ConnectOptions, url: &str) -> ConnectOptions {
+    let first = servers(url).into_iter().find_map(|server| server.parse::<ServerAddr>().ok());
+    match first.as_ref().map(|server| (server.username(), server.password())) {
+        Some((Some(user), Some(password))) => options.user_and_password(decoded(user), decoded(password)),
+        Some((Some(token), None)) => options.token(decoded(token)),
+        _ => options,
+    }
+}
+
+/// A URL writes `@`, `:` and `/` of a password as `%40`, `%3A` and `%2F`.
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+fn sign_in(config: &Nats, url: &str) -> Result<ConnectOptions, ConnectError> {
     let read = |path: &std::path::Path| {
         std::fs::read_to_string(path)
             .map_err(|error| ConnectError::File { path: path.display().to_string(), reason: error.to_string() })
@@ -175,6 +197,8 @@ fn sign_in(config: &Nats) -> Result<ConnectOptions, ConnectError> {
         options = options.nkey(read(path)?.trim().to_owned());
     } else if let (Some(user), Some(password)) = (&config.user, &config.password) {
         options = options.user_and_password(user.clone(), password.reveal().to_owned());
+    } else {
+        options = sign_in_by_url(options, url);
     }
     if let Some(path) = &config.ca_file {
         options = options.add_root_certificates(path.clone()).require_tls(true);

@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer};
-use async_nats::{HeaderMap, StatusCode, Subscriber};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode, Subscriber};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
@@ -57,10 +57,36 @@ pub struct Delivery {
     pub pending: u64,
     /// On which subject.
     pub subject: async_nats::Subject,
-    /// Its headers.
-    pub headers: Headers,
+    /// Its headers, as the client has them: most messages have none that mean anything to us.
+    map: Option<HeaderMap>,
     /// Its body.
     pub body: Bytes,
+}
+
+impl Delivery {
+    /// A delivery that came from nowhere, for tests of what takes deliveries.
+    pub fn new(sequence: u64, published_at: DateTime<Utc>, subject: &str, body: impl Into<Bytes>) -> Self {
+        Self { sequence, published_at, pending: 0, subject: subject.into(), map: None, body: body.into() }
+    }
+
+    /// Its headers, all of them.
+    pub fn headers(&self) -> Headers {
+        let values = |(name, values): (&HeaderName, &Vec<HeaderValue>)| {
+            let name = name.to_string();
+            values.iter().map(|value| (name.clone(), value.to_string())).collect::<Vec<_>>()
+        };
+        self.map.as_ref().map(|map| map.iter().flat_map(values).collect()).unwrap_or_default()
+    }
+
+    /// Its headers, or none where all of them speak of the stream and none of the record. The usual
+    /// case, and not free: every message of an atomic batch carries two.
+    pub fn record_headers(&self) -> Headers {
+        let of_record = |(name, _): (&HeaderName, _)| !AsRef::<str>::as_ref(name).starts_with("Nats-");
+        match &self.map {
+            Some(map) if map.iter().any(of_record) => self.headers(),
+            _ => Headers::default(),
+        }
+    }
 }
 
 /// What comes next.
@@ -286,13 +312,12 @@ impl Reader {
 
 fn delivery(message: async_nats::Message) -> Option<Delivery> {
     let place = place_in_stream(message.reply.as_deref()?)?;
-    let headers = message.headers.as_ref().map(headers).unwrap_or_default();
     Some(Delivery {
         sequence: place.sequence,
         published_at: DateTime::from_timestamp_nanos(place.published_ns),
         pending: place.pending,
         subject: message.subject,
-        headers,
+        map: message.headers,
         body: message.payload,
     })
 }
@@ -315,10 +340,6 @@ fn place_in_stream(reply: &str) -> Option<Place> {
     let published_ns = tokens.nth(1)?.parse().ok()?;
     let pending = tokens.next()?.parse().ok()?;
     Some(Place { sequence, published_ns, pending })
-}
-
-fn headers(map: &HeaderMap) -> Headers {
-    map.iter().flat_map(|(name, values)| values.iter().map(|value| (name.to_string(), value.to_string()))).collect()
 }
 
 #[cfg(test)]

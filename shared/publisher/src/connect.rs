@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, ToServerAddrs};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, ToServerAddrs};
 use tokio::sync::watch;
 
 use crate::wire::{Denials, Wire};
@@ -210,7 +210,9 @@ impl Builder {
             hear(&denials, &event);
             std::future::ready(())
         });
-        let client = options.connect(servers).await?;
+        let servers: Vec<_> =
+            servers.to_server_addrs().map_err(|error| ConnectError::Setting(error.to_string()))?.collect();
+        let client = sign_in_by_url(options, &servers).connect(servers).await?;
         Ok(self.publisher(client, Some(receiver)))
     }
 
@@ -261,6 +263,16 @@ fn hear(denials: &watch::Sender<Denials>, event: &Event) {
         Event::ClientError(error) => tracing::warn!(%error, "the NATS client reports an error"),
         Event::Connected | Event::Disconnected | Event::LameDuckMode => tracing::info!("NATS: {event}"),
         Event::Draining | Event::Closed | Event::SlowConsumer(_) => tracing::debug!("NATS: {event}"),
+    }
+}
+
+/// What a URL says before its `@`: a user with a password, or a token. The client does not read it.
+fn sign_in_by_url(options: ConnectOptions, servers: &[ServerAddr]) -> ConnectOptions {
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    match servers.first().map(|server| (server.username(), server.password())) {
+        Some((Some(user), Some(password))) => options.user_and_password(decoded(user), decoded(password)),
+        Some((Some(token), None)) => options.token(decoded(token)),
+        _ => options,
     }
 }
 

@@ -23,7 +23,7 @@ pub struct DeadLetter<'m> {
     /// The body, whole.
     pub payload: &'m [u8],
     /// The headers.
-    pub headers: &'m Headers,
+    pub headers: Headers,
     /// When the stream took it.
     pub received_at: DateTime<Utc>,
 }
@@ -60,7 +60,7 @@ pub async fn insert(
     .bind(each(letters, |letter| letter.reject.field.as_deref()))
     .bind(each(letters, |letter| storable(&letter.reject.detail)))
     .bind(each(letters, |letter| letter.payload))
-    .bind(each(letters, |letter| headers_as_json(letter.headers)))
+    .bind(each(letters, |letter| headers_as_json(&letter.headers)))
     .bind(each(letters, |letter| letter.received_at))
     .bind(failed_at)
     .execute(connection)

@@ -29,12 +29,26 @@ impl Lease {
     /// Takes the lease if nobody holds it.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// Where the database cannot be asked, or is a standby: locks there mean nothing to the primary.
     pub async fn try_acquire(&mut self) -> crate::Result<bool> {
-        sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended('watchbook ' || $1, 0))")
-            .bind(&self.name)
-            .fetch_one(&mut self.connection)
-            .await
+        answered(async {
+            self.refuse_standby().await?;
+            sqlx::query_scalar("SELECT pg_try_advisory_lock(hashtextextended('watchbook ' || $1, 0))")
+                .bind(&self.name)
+                .fetch_one(&mut self.connection)
+                .await
+        })
+        .await
+    }
+
+    async fn refuse_standby(&mut self) -> crate::Result<()> {
+        let is_standby: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut self.connection).await?;
+        if is_standby {
+            return Err(sqlx::Error::Io(std::io::Error::other(
+                "the server is a standby: its address has to lead to the primary",
+            )));
+        }
+        Ok(())
     }
 
     /// Makes sure that the session, and so the lease, is still there.
@@ -42,13 +56,7 @@ impl Lease {
     /// # Errors
     /// Where it is not: stop the work.
     pub async fn confirm(&mut self) -> crate::Result<()> {
-        match tokio::time::timeout(ANSWER_WITHIN, self.connection.ping()).await {
-            Ok(answer) => answer,
-            Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                "the lease's session does not answer",
-            ))),
-        }
+        answered(self.refuse_standby()).await
     }
 
     /// Gives the lease up, so that a standby need not wait for the server to notice.
@@ -77,5 +85,16 @@ impl Lease {
         .bind(names)
         .fetch_all(connection)
         .await
+    }
+}
+
+/// A network that swallows packets ends no connection: without a bound, whoever waits for an answer waits for ever.
+async fn answered<T>(question: impl Future<Output = crate::Result<T>>) -> crate::Result<T> {
+    match tokio::time::timeout(ANSWER_WITHIN, question).await {
+        Ok(answer) => answer,
+        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "the lease's session does not answer",
+        ))),
     }
 }

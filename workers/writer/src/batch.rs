@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use bus::Delivery;
 use chrono::{DateTime, TimeDelta, Utc};
-use records::{Kind, Message, Reason, Reject, RowFacts};
+use records::{Headers, Kind, Message, Reason, Reject, RowFacts};
 use store::batch::RecordKey;
 use store::dead_letters::DeadLetter;
 use store::outcomes::OutcomeMinute;
@@ -22,7 +22,7 @@ pub(crate) struct Contract {
 }
 
 impl Contract {
-    fn message<'d>(&'d self, delivery: &'d Delivery) -> Message<'d> {
+    fn message<'d>(&'d self, delivery: &'d Delivery, headers: &'d Headers) -> Message<'d> {
         Message {
             kind: self.kind,
             prefix: &self.prefix,
@@ -30,7 +30,7 @@ impl Contract {
             stream: &self.stream,
             sequence: delivery.sequence,
             published_at: delivery.published_at,
-            headers: &delivery.headers,
+            headers,
             body: &delivery.body,
         }
     }
@@ -81,7 +81,7 @@ impl Batch {
         debug_assert_eq!(delivery.sequence, self.last + 1, "a batch is contiguous");
         self.last = delivery.sequence;
         let index = self.deliveries.len();
-        match records::encode(&contract.message(&delivery), contract.keep, &mut self.rows) {
+        match records::encode(&contract.message(&delivery, &delivery.record_headers()), contract.keep, &mut self.rows) {
             Ok(RowFacts { id, created_at, minute, failed, .. }) => {
                 self.entries.push(Entry { end: self.rows.len(), delivery: index, id, created_at, minute, failed });
             }
@@ -180,7 +180,8 @@ impl Batch {
 
     fn dead_letter<'b>(&'b self, contract: &'b Contract, delivery: usize, reject: Reject) -> Option<DeadLetter<'b>> {
         let delivery = self.deliveries.get(delivery)?;
-        let (id, _) = contract.message(delivery).replay_identity();
+        let headers = delivery.headers();
+        let (id, _) = contract.message(delivery, &headers).replay_identity();
         Some(DeadLetter {
             id,
             kind: contract.kind.name(),
@@ -189,7 +190,7 @@ impl Batch {
             stream_seq: delivery.sequence,
             reject,
             payload: &delivery.body,
-            headers: &delivery.headers,
+            headers,
             received_at: delivery.published_at,
         })
     }
@@ -246,14 +247,13 @@ mod tests {
     }
 
     fn delivery(sequence: u64, organization: &str, body: &str) -> Delivery {
-        Delivery {
+        let published_at = DateTime::from_timestamp_nanos(1_790_000_000_000_000_000 + sequence as i64);
+        Delivery::new(
             sequence,
-            published_at: DateTime::from_timestamp_nanos(1_790_000_000_000_000_000 + sequence as i64),
-            pending: 0,
-            subject: format!("watchbook.executions.{organization}.VALIDATION").into(),
-            headers: records::Headers::default(),
-            body: body.to_owned().into(),
-        }
+            published_at,
+            &format!("watchbook.executions.{organization}.VALIDATION"),
+            body.to_owned(),
+        )
     }
 
     fn execution(success: bool) -> String {

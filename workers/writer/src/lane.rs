@@ -15,7 +15,7 @@ use store::dead_letters::{self, DeadLetter};
 use store::partitions::{Partition, Partitions};
 use store::positions::{self, Settlement, StreamIdentity};
 use store::{Connection, Database, Failure, PgConnection};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, Contract};
@@ -26,6 +26,12 @@ const CONTENTION_LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// How many batches go the slow way after one that had duplicates, until COPY is tried again.
 const MERGES_AFTER_DUPLICATES: u32 = 16;
+
+/// A transaction takes well below a second; one that got no answer for so long has lost its connection without being
+/// told, or waits for somebody's lock. The guard of `positions::settle` makes another try harmless.
+const ANSWER_WITHIN: Duration = Duration::from_secs(120);
+/// What a transaction under way may still take once the writer has to stop: within the budget of the whole stop.
+const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// What all lanes of a writer share.
 #[derive(Debug)]
@@ -84,7 +90,15 @@ impl Lane {
         let mut failing = false;
         loop {
             let started = Instant::now();
-            let error = match self.attempt(stream, batch, way).await {
+            let stop = self.context.stop.clone();
+            let attempt = tokio::select! {
+                ended = timeout(ANSWER_WITHIN, self.attempt(stream, batch, way)) => ended.unwrap_or_else(|_| Err(silence())),
+                () = overdue(&stop) => {
+                    self.connection = None;
+                    return Ended::Abandoned;
+                }
+            };
+            let error = match attempt {
                 Ok(Some(settlement)) => {
                     self.learn(way, &settlement);
                     self.count(batch, &settlement, started.elapsed());
@@ -205,6 +219,17 @@ impl Lane {
         histogram!("watchbook_batch_commit_seconds", "kind" => kind).record(took.as_secs_f64());
         self.context.health.progressed();
     }
+}
+
+/// Resolves when a transaction has had its time since the writer was told to stop.
+async fn overdue(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(LAST_ANSWER_WITHIN).await;
+}
+
+fn silence() -> store::Error {
+    let words = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+    store::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words))
 }
 
 /// Merges the rows by halves until each bad one is alone, and makes dead letters of those. Each half

@@ -155,7 +155,10 @@ impl Session<'_> {
             }
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return self.flush(gathering.batch, idle, running).await,
+                () = self.stop.cancelled() => {
+                    self.flush(gathering.batch, idle, running).await;
+                    return End::Stopped;
+                }
                 Some(joined) = running.join_next() => match joined {
                     Ok((lane, ended)) => {
                         idle.push(lane);
@@ -173,7 +176,12 @@ impl Session<'_> {
                 () = sleep_until(ripe_at.unwrap_or_else(Instant::now)), if ripe_at.is_some() && !idle.is_empty() => {}
                 read = reader.read(), if gathering.gone.is_none() && !gathering.is_full(&self.bounds) => match read {
                     Ok(read) => if let Some(end) = self.take(read, &mut gathering).await { return end },
-                    Err(lost) => return End::Reopen(lost.to_string()),
+                    Err(lost) => {
+                        // Written first: the next reader then begins right at the gap, where alone it can tell
+                        // whether the stream still holds what is missing.
+                        self.flush(gathering.batch, idle, running).await;
+                        return End::Reopen(lost.to_string());
+                    }
                 },
             }
         }
@@ -229,8 +237,8 @@ impl Session<'_> {
         });
     }
 
-    /// The process stops: what was read is written, if Postgres takes it now.
-    async fn flush(&self, batch: Batch, idle: &mut Vec<Lane>, running: &mut JoinSet<(Lane, Ended)>) -> End {
+    /// Reading ends: what was read is written, if Postgres takes it before the process has to stop.
+    async fn flush(&self, batch: Batch, idle: &mut Vec<Lane>, running: &mut JoinSet<(Lane, Ended)>) {
         if idle.is_empty()
             && let Some(Ok((lane, _))) = running.join_next().await
         {
@@ -241,7 +249,6 @@ impl Session<'_> {
         {
             self.dispatch(lane, batch, running);
         }
-        End::Stopped
     }
 }
 

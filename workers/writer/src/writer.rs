@@ -99,16 +99,20 @@ impl Writer {
     /// Writes until `stop`. Outages are waited out; nothing but `stop` ends this.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::for_server();
+        let mut failing = false;
         while !stop.is_cancelled() {
             match self.wait_for_lease(&stop).await {
                 Ok(Some(lease)) => {
                     backoff.reset();
+                    failing = false;
                     self.write_with(lease, &stop).await;
                 }
                 Ok(None) => return,
                 Err(error) => {
                     self.health.failing(format!("Postgres does not answer: {error}"));
-                    tracing::warn!(kind = %self.kind, %error, "the lease cannot be asked for; trying again until it can");
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(kind = %self.kind, %error, "the lease cannot be asked for; trying again until it can");
+                    }
                     pause(backoff.next_wait(), &stop).await;
                 }
             }
@@ -173,16 +177,29 @@ impl Writer {
         let mut idle: Vec<Lane> =
             (0..self.settings.lanes.get()).map(|number| Lane::new(number as u16, context.clone())).collect();
         let mut backoff = Backoff::for_server();
+        let mut last_hole = 0;
+        let mut failing = false;
         while !held.is_cancelled() {
             let origin = match self.find_origin().await {
-                Ok(origin) => origin,
+                Ok(origin) => {
+                    failing = false;
+                    origin
+                }
                 Err(error) => {
                     self.health.failing(error.to_string());
-                    tracing::warn!(kind = %self.kind, %error, "the stream cannot be read; trying again until it can");
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(kind = %self.kind, %error, "the stream cannot be read; trying again until it can");
+                    }
                     pause(backoff.next_wait(), held).await;
                     continue;
                 }
             };
+            // A session that got further was no failure: a stream with many gaps ends many of them.
+            let (hole, _) = origin.position.first_hole();
+            if hole != last_hole {
+                last_hole = hole;
+                backoff.reset();
+            }
             let session = Session {
                 bus: &self.bus,
                 contract: &contract,

@@ -196,6 +196,16 @@ mod tests {
             ("[writer]\nlinger = \"5m\"", vec![], "watchbook.toml:2: writer.linger: at most 1s"),
             ("[retention]\nkeep = { events = \"1h\" }", vec![], "below one day"),
             ("[nats]\nprefix = \"a b\"", vec![], "watchbook.toml:2: nats.prefix: expected tokens"),
+            (
+                "[streams]\nreplay_window = \"29d\"",
+                vec![],
+                "watchbook.toml:2: streams.replay_window: longer than `max_bytes`",
+            ),
+            (
+                "[streams]\nreplay_window = \"31d\"\nmax_bytes = \"10GiB\"",
+                vec![],
+                "longer than the shortest time in [retention] keep",
+            ),
             ("[[routes]]\nto = [\"nobody\"]", vec![], "no receiver has that name"),
             ("x = ", vec![], "watchbook.toml:1:"),
             ("", vec![("WATCHBOOK_WRITER__LAMES", "2")], "WATCHBOOK_WRITER__LAMES: unknown field `lames`"),

@@ -168,6 +168,8 @@ const JWT_SECRET_BYTES: usize = 32;
 const PREFIX_BYTES: usize = 64;
 /// Below this a stream cannot even hold one batch of large messages.
 const LEAST_STREAM: ByteSize = ByteSize::mib(16);
+/// Bytes a second of a stream that hardly deserves one.
+const SLOWEST_STREAM: u64 = 500;
 /// Below this one message of 1 MiB a kind would not fit.
 const LEAST_MEMORY: ByteSize = ByteSize::mib(32);
 
@@ -206,6 +208,17 @@ impl Config {
             "`cert_file` and `key_file` go together",
         );
         check(self.streams.max_bytes >= LEAST_STREAM, "streams.max_bytes", "at least 16 MiB");
+        let slowest_window = self.streams.replay_window.as_secs().saturating_mul(SLOWEST_STREAM);
+        check(
+            slowest_window <= self.streams.max_bytes.as_u64(),
+            "streams.replay_window",
+            "longer than `max_bytes` can hold even at one record of 500 bytes a second",
+        );
+        check(
+            self.retention.keep.shortest().is_none_or(|keep| self.streams.replay_window <= keep),
+            "streams.replay_window",
+            "longer than the shortest time in [retention] keep: what is replayed would be too old to be stored",
+        );
         check(
             matches!(self.streams.replicas, 1 | 3 | 5),
             "streams.replicas",

@@ -66,6 +66,11 @@ impl KeepPerKind {
         self.entries().into_iter().find(|(name, _)| *name == kind).map_or(Keep::Forever, |(_, keep)| keep)
     }
 
+    /// The shortest of them; `None` where every kind is kept for ever.
+    pub(super) fn shortest(&self) -> Option<Duration> {
+        self.entries().into_iter().filter_map(|(_, keep)| keep.duration()).min()
+    }
+
     fn entries(&self) -> [(&'static str, Keep); 7] {
         [
             ("events", self.events),

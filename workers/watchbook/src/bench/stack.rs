@@ -77,6 +77,8 @@ impl BenchStack {
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        // Our own connection first, or it would report that its server went away.
+        self.bus.close().await;
         self.nats.stop().await?;
         self.postgres.stop().await?;
         self.directory.close().context("remove the directory of the bench")

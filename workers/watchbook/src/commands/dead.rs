@@ -301,7 +301,8 @@ fn encoded(letter: &StoredDeadLetter, kind: Kind, config: &Config) -> anyhow::Re
     let headers = dead_letters::headers_from_json(letter.headers.as_ref());
     // The letter's own id, and not one derived anew: the table keeps microseconds of the stream's nanoseconds.
     let (_, time) = message(letter, kind, config, &headers).replay_identity();
-    let of_replay = [(REPLAY_ID_HEADER.to_owned(), letter.id.to_string()), (REPLAY_TIME_HEADER.to_owned(), time.to_rfc3339())];
+    let of_replay =
+        [(REPLAY_ID_HEADER.to_owned(), letter.id.to_string()), (REPLAY_TIME_HEADER.to_owned(), time.to_rfc3339())];
     let kept =
         headers.iter().filter(|(name, _)| !is_replaced(name)).map(|(name, value)| (name.to_owned(), value.to_owned()));
     let headers: Headers = kept.chain(of_replay).collect();

@@ -60,7 +60,10 @@ impl Publish {
         let published = lines.publish(input).await;
         lines.progress.finish_and_clear();
         output::say(format_args!("{} accepted, {} refused", lines.accepted, lines.refused));
-        published?;
+        published.map_err(|error| match bus.refusals().as_slice() {
+            [] => error,
+            refusals => error.context(format!("the server refused: {}", refusals.join("; "))),
+        })?;
         Ok(if lines.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

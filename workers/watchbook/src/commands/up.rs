@@ -40,7 +40,7 @@ impl Up {
         // The signal first: a Ctrl-C while programs are fetched stops cleanly as well.
         let signal = tokio::spawn(runtime::stop_signal());
         let directory = std::path::absolute(&self.data_dir).with_context(|| format!("{}", self.data_dir.display()))?;
-        create_private(&directory)?;
+        create(&directory)?;
         let _lock = DirLock::acquire(&directory)?;
         let environment = directory.join("env");
         remove(&environment)?;
@@ -210,9 +210,9 @@ fn greet(config: &Config, url: &str, environment: &Path, directory: &Path) {
     let _ = std::io::stdout().flush();
 }
 
-/// Makes a directory that only its owner can list. Servers that run as another user are let through by
-/// `local`, which knows which directories they need.
-fn create_private(directory: &Path) -> anyhow::Result<()> {
+/// Makes the directory. Others may enter it, because Postgres may run as another user than we do; what
+/// is secret in it only its owner can read.
+fn create(directory: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))
 }
 
