@@ -6,11 +6,15 @@
 // A test's helpers are its words: a panic in one of them is the test's report.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod batches;
 mod crashes;
 mod dead_letters;
+mod directory;
 mod duplicates;
 mod nats_outages;
 mod postgres_outages;
+mod shutdown;
+mod trimming;
 mod writers;
 
 use harness::{Builder, World};

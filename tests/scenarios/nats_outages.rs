@@ -130,7 +130,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() { copy(&entry.path(), &target) } else { drop(std::fs::copy(entry.path(), target).unwrap()) }
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
@@ -182,7 +186,9 @@ async fn a_lost_tail(after: u64, while_nobody_looks: bool) {
     .await;
     let account = world.settled(Kind::Events).await;
     assert!(account.last_sequence >= 100 + after, "{account:?}");
-    assert_eq!((account.stored, account.dead_letters), (100 + after, 0), "{account:?}");
+    // Which of the lost ones were duplicates is not known one by one, see `store::positions::rewind`.
+    let (records, letters) = (account.stored + account.duplicates, account.dead_letters);
+    assert_eq!((records, letters), (account.last_sequence, 0), "{account:?}");
     world.holds_exactly(Kind::Events, 148 + after).await;
     world.finish(workers).await;
 }

@@ -2,6 +2,7 @@
 
 use harness::{Signal, eventually};
 use records::Kind;
+use sqlx::Connection;
 
 use crate::world;
 
@@ -85,8 +86,14 @@ async fn a_fail_over_to_a_read_only_server_is_a_pause() {
     worker.says_ready(503, "read-only transaction").await;
     let account = world.account(Kind::Events).await;
     assert_eq!((account.stored, account.dead_letters, account.letters), (50, 0, 0), "{account:?}");
-    world.execute("SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only").await;
-    world.execute("SELECT pg_reload_conf()").await;
+    let mut administrator = sqlx::PgConnection::connect(world.database_url()).await.unwrap();
+    for statement in [
+        "SET default_transaction_read_only = off",
+        "ALTER SYSTEM RESET default_transaction_read_only",
+        "SELECT pg_reload_conf()",
+    ] {
+        sqlx::raw_sql(statement).execute(&mut administrator).await.unwrap();
+    }
     world.settled_as(Kind::Events, [250, 0, 0, 0]).await;
     world.holds_exactly(Kind::Events, 250).await;
     worker.ready().await;

@@ -18,7 +18,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer};
 use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode, Subscriber};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use records::{Headers, Kind};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -215,14 +215,38 @@ impl Reader {
         }
     }
 
+    /// What comes next where it has arrived already. Cheap, where [`Reader::read`] arms timers for
+    /// each message; the two may be mixed.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn read_arrived(&mut self) -> Result<Option<Read>, Lost> {
+        if self.gap.is_some() || self.held.is_some() || self.wants_pull() {
+            return Ok(None);
+        }
+        while let Some(Some(message)) = self.replies.next().now_or_never() {
+            if let Some(read) = self.take(message)? {
+                return Ok(Some(read));
+            }
+            if self.gap.is_some() {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
     /// Ends reading, and lets the server forget the consumer.
     pub async fn close(self) {
         self.bus.forget_consumer(self.kind, &self.consumer).await;
     }
 
+    fn wants_pull(&self) -> bool {
+        self.pending.messages <= self.window.messages / 2 || self.pending.bytes <= self.window.bytes / 2
+    }
+
     /// Asks for more where half of the window or less is under way.
     async fn pull(&mut self) -> Result<(), Lost> {
-        if self.pending.messages > self.window.messages / 2 && self.pending.bytes > self.window.bytes / 2 {
+        if !self.wants_pull() {
             return Ok(());
         }
         let messages = self.window.messages.saturating_sub(self.pending.messages).min(PULL_MESSAGES);

@@ -47,7 +47,9 @@ impl<'t> Fields<'t> {
             .deserialize_map(Members)
             .and_then(|members| json.end().map(|()| members))
             .map_err(|error| Reject::message(Reason::InvalidJson, format!("expected one JSON object: {error}")))?;
-        let camel = members.iter().any(|member| member.key.bytes().any(|b| b.is_ascii_uppercase()));
+        // Without a short cut, which the compiler turns into one comparison of many bytes at once.
+        let has_upper = |key: &str| key.bytes().fold(false, |found, b| found | b.is_ascii_uppercase());
+        let camel = members.iter().any(|member| has_upper(&member.key));
         Ok(Self { members, camel })
     }
 

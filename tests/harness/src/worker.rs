@@ -64,12 +64,13 @@ impl Start {
 
     pub(crate) fn spawn(&self, number: usize, arguments: &[&str]) -> Watchbook {
         let log = self.directory.join(format!("watchbook-{number}.log"));
-        let file = File::create(&log).expect("create a log");
-        let output = file.try_clone().expect("share a log");
-        let child = self.command(arguments).stdin(Stdio::null()).stdout(output).stderr(file).spawn();
+        let output = self.directory.join(format!("watchbook-{number}.out"));
+        let file = |path| File::create(path).expect("create a file for what it writes");
+        let child = self.command(arguments).stdin(Stdio::null()).stdout(file(&output)).stderr(file(&log)).spawn();
         let child = child.unwrap_or_else(|error| panic!("start {}: {error}", self.binary.display()));
         let pid = child.id().expect("a process that has just started");
-        Watchbook { name: format!("#{number} {}", arguments.join(" ")), pid, log, child: Some(child), killed: false }
+        let name = format!("#{number} {}", arguments.join(" "));
+        Watchbook { name, pid, log, output, child: Some(child), killed: false }
     }
 
     pub(crate) async fn finish(&self, arguments: &[&str], input: &str) -> Finished {
@@ -153,6 +154,7 @@ pub struct Watchbook {
     name: String,
     pid: u32,
     log: PathBuf,
+    output: PathBuf,
     child: Option<Child>,
     killed: bool,
 }
@@ -182,9 +184,23 @@ impl Watchbook {
         self.child.is_some()
     }
 
-    /// What it has logged so far, and printed.
+    /// What it has logged so far.
     pub fn log(&self) -> String {
         read(&self.log)
+    }
+
+    /// What it has printed so far.
+    pub fn output(&self) -> String {
+        read(&self.output)
+    }
+
+    /// Waits until it has printed a text.
+    pub async fn printed(&self, text: &str) {
+        eventually(&format!("{} prints {text:?}", self.name), async || {
+            let output = self.output();
+            if output.contains(text) { Ok(()) } else { Err(format!("{output}\n{}", self.log())) }
+        })
+        .await;
     }
 
     /// Waits until its log holds a text.

@@ -42,18 +42,23 @@ enum TrimError {
 }
 
 impl Housekeeping {
-    /// Keeps house until `stop`. What fails is tried again at the next turn.
+    /// Keeps house until `stop`, whatever is under way then: a question that nobody answers must not hold the process.
     pub(crate) async fn run(self, stop: CancellationToken) {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.keep_house() => {}
+        }
+    }
+
+    /// What fails is tried again at the next turn.
+    async fn keep_house(&self) {
         let window_every = WINDOW_EVERY.min(self.replay_window / 2).max(Duration::from_secs(1));
         let mut ticks = interval(SIZE_EVERY.min(window_every));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut window_due = Instant::now() + window_every;
         let mut partitions_due = Instant::now();
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
+            ticks.tick().await;
             let by_window = Instant::now() >= window_due;
             if by_window {
                 window_due = Instant::now() + window_every;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bus::{Bus, Read, Reader, Window};
+use bus::{Bus, Lost, Read, Reader, Window};
 use metrics::gauge;
 use runtime::Part;
 use store::positions::Position;
@@ -56,11 +56,13 @@ struct Gathering {
     gone: Option<(u64, u64)>,
     /// How many messages the stream held behind the last one.
     behind: u64,
+    /// What was missing when the reader was last idle.
+    missing_at: Option<u64>,
 }
 
 impl Gathering {
     fn starting_at(first: u64) -> Self {
-        Self { batch: Batch::starting_at(first), since: None, resume_at: None, gone: None, behind: 0 }
+        Self { batch: Batch::starting_at(first), since: None, resume_at: None, gone: None, behind: 0, missing_at: None }
     }
 
     fn is_full(&self, bounds: &Bounds) -> bool {
@@ -175,27 +177,49 @@ impl Session<'_> {
                 },
                 () = sleep_until(ripe_at.unwrap_or_else(Instant::now)), if ripe_at.is_some() && !idle.is_empty() => {}
                 read = reader.read(), if gathering.gone.is_none() && !gathering.is_full(&self.bounds) => match read {
-                    Ok(read) => if let Some(end) = self.take(read, &mut gathering).await { return end },
-                    Err(lost) => {
-                        // Written first: the next reader then begins right at the gap, where alone it can tell
-                        // whether the stream still holds what is missing.
-                        self.flush(gathering.batch, idle, running).await;
-                        return End::Reopen(lost.to_string());
-                    }
+                    Ok(Read::Idle) => if let Some(end) = self.look_again(&mut gathering).await { return end },
+                    Ok(read) => if let Err(lost) = self.take_arrived(read, reader, &mut gathering) {
+                        return self.reopen(lost, gathering.batch, idle, running).await;
+                    },
+                    Err(lost) => return self.reopen(lost, gathering.batch, idle, running).await,
                 },
             }
         }
     }
 
-    /// Adds what was read to the batch.
-    async fn take(&self, read: Read, gathering: &mut Gathering) -> Option<End> {
+    /// The reader is in doubt. What was read is written first: the next reader then begins right at the
+    /// gap, where alone it can tell whether the stream still holds what is missing.
+    async fn reopen(
+        &self,
+        lost: Lost,
+        batch: Batch,
+        idle: &mut Vec<Lane>,
+        running: &mut JoinSet<(Lane, Ended)>,
+    ) -> End {
+        self.flush(batch, idle, running).await;
+        End::Reopen(lost.to_string())
+    }
+
+    /// Adds what was read to the batch, and what has arrived with it.
+    fn take_arrived(&self, read: Read, reader: &mut Reader, gathering: &mut Gathering) -> Result<(), Lost> {
+        self.take(read, gathering);
+        while gathering.gone.is_none() && !gathering.is_full(&self.bounds) {
+            match reader.read_arrived()? {
+                Some(read) => self.take(read, gathering),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, read: Read, gathering: &mut Gathering) {
         match read {
             Read::Message(delivery) => {
                 let (hole, _) = self.origin.position.hole_from(delivery.sequence);
                 if hole > delivery.sequence {
                     // Settled already, by a lane that was ahead when somebody died: read past it.
                     gathering.skip_to(delivery.sequence + 1);
-                    return None;
+                    return;
                 }
                 gathering.behind = delivery.pending;
                 if gathering.since.is_none() {
@@ -203,26 +227,26 @@ impl Session<'_> {
                     self.health.has_work();
                 }
                 gathering.batch.push(self.contract, delivery);
-                None
             }
             Read::Deleted { first, last } => {
                 gathering.gone = Some((first, last));
                 gathering.behind = 0;
-                None
             }
-            Read::Idle => self.look_again(gathering.batch.next()).await,
+            Read::Idle => {}
         }
     }
 
     /// Is the stream still the one that we read, and does it hold something that does not come?
-    async fn look_again(&self, next: u64) -> Option<End> {
+    async fn look_again(&self, gathering: &mut Gathering) -> Option<End> {
+        let next = gathering.batch.next();
         match self.bus.stream_state(self.contract.kind).await {
             Err(error) => Some(End::Reopen(error.to_string())),
             Ok(state) if state.created_at != self.origin.stream.created_at => {
                 Some(End::Reopen("the stream was made anew".to_owned()))
             }
             Ok(state) if state.last_sequence + 1 < next => Some(End::Reopen("the stream lost its tail".to_owned())),
-            Ok(state) if state.last_sequence >= next => {
+            // One may have come since the last pull ended. The second time around it would be here.
+            Ok(state) if state.last_sequence >= next && gathering.missing_at.replace(next) == Some(next) => {
                 Some(End::Reopen("the stream holds messages that do not come".to_owned()))
             }
             Ok(_) => None,

@@ -180,7 +180,12 @@ impl Writer {
         let mut last_hole = 0;
         let mut failing = false;
         while !held.is_cancelled() {
-            let origin = match self.find_origin().await {
+            let found = tokio::select! {
+                // A question that nobody answers must not hold the process.
+                () = held.cancelled() => return,
+                found = self.find_origin() => found,
+            };
+            let origin = match found {
                 Ok(origin) => {
                     failing = false;
                     origin
