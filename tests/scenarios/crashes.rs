@@ -9,7 +9,8 @@ use crate::world;
 
 /// How many sequences are settled.
 async fn settled(world: &World) -> i64 {
-    let count = "SELECT coalesce(sum(stored + duplicates + dead_letters + deleted), 0)::bigint FROM watchbook.positions";
+    let count =
+        "SELECT coalesce(sum(stored + duplicates + dead_letters + deleted), 0)::bigint FROM watchbook.positions";
     world.count(count).await
 }
 
@@ -101,7 +102,9 @@ async fn holes_of_several_crashes_are_filled_whatever_the_stream_still_holds() {
     world.settled(Kind::Events).await;
     first.kill().await;
     // As if lanes had died around what others had settled; the rows of the holes are there no more.
-    world.execute("DELETE FROM watchbook.event_logs WHERE (attributes->>'n')::int + 1 IN (1, 2, 30, 31, 32, 60, 100)").await;
+    world
+        .execute("DELETE FROM watchbook.event_logs WHERE (attributes->>'n')::int + 1 IN (1, 2, 30, 31, 32, 60, 100)")
+        .await;
     world
         .execute(
             "UPDATE watchbook.positions SET stored = stored - 7,

@@ -29,7 +29,8 @@ async fn every_reason_is_found_and_the_records_around_it_are_stored() {
     let world = world().start().await;
     let name = world.name();
     // A stream may carry more subjects than ours; what is not of its kind is told apart.
-    let mut config = world.jetstream().get_stream(world.stream(Kind::Events)).await.unwrap().cached_info().config.clone();
+    let mut config =
+        world.jetstream().get_stream(world.stream(Kind::Events)).await.unwrap().cached_info().config.clone();
     config.subjects.push(format!("{name}.strange.>"));
     world.jetstream().update_stream(&config).await.unwrap();
 
@@ -42,14 +43,46 @@ async fn every_reason_is_found_and_the_records_around_it_are_stored() {
         (&acme, b"\xff\xfe\x00 no JSON at all".to_vec(), Some(("invalid_json", None))),
         (&acme, b"".to_vec(), Some(("invalid_json", None))),
         (&acme, br#"{"payload":{}}"#.to_vec(), Some(("missing_field", Some("event_type")))),
-        (&acme, event_with(1, json!({ "event_type": null })).to_string().into(), Some(("missing_field", Some("event_type")))),
-        (&acme, event_with(1, json!({ "actor_type": "robot" })).to_string().into(), Some(("invalid_field", Some("actor_type")))),
-        (&acme, event_with(1, json!({ "created_at": "yesterday" })).to_string().into(), Some(("invalid_field", Some("created_at")))),
-        (&acme, event_with(1, json!({ "event_type": long })).to_string().into(), Some(("too_large", Some("event_type")))),
-        (&acme, event_with(1, json!({ "payload": { "x": "y".repeat(300_000) } })).to_string().into(), Some(("too_large", Some("payload")))),
-        (&acme, event_with(1, json!({ "organization_id": "globex" })).to_string().into(), Some(("organization_mismatch", Some("organization_id")))),
-        (&acme, event_with(1, json!({ "created_at": time(Utc::now() - TimeDelta::days(31)) })).to_string().into(), Some(("created_at_out_of_range", Some("created_at")))),
-        (&acme, event_with(1, json!({ "created_at": time(Utc::now() + TimeDelta::hours(25)) })).to_string().into(), Some(("created_at_out_of_range", Some("created_at")))),
+        (
+            &acme,
+            event_with(1, json!({ "event_type": null })).to_string().into(),
+            Some(("missing_field", Some("event_type"))),
+        ),
+        (
+            &acme,
+            event_with(1, json!({ "actor_type": "robot" })).to_string().into(),
+            Some(("invalid_field", Some("actor_type"))),
+        ),
+        (
+            &acme,
+            event_with(1, json!({ "created_at": "yesterday" })).to_string().into(),
+            Some(("invalid_field", Some("created_at"))),
+        ),
+        (
+            &acme,
+            event_with(1, json!({ "event_type": long })).to_string().into(),
+            Some(("too_large", Some("event_type"))),
+        ),
+        (
+            &acme,
+            event_with(1, json!({ "payload": { "x": "y".repeat(300_000) } })).to_string().into(),
+            Some(("too_large", Some("payload"))),
+        ),
+        (
+            &acme,
+            event_with(1, json!({ "organization_id": "globex" })).to_string().into(),
+            Some(("organization_mismatch", Some("organization_id"))),
+        ),
+        (
+            &acme,
+            event_with(1, json!({ "created_at": time(Utc::now() - TimeDelta::days(31)) })).to_string().into(),
+            Some(("created_at_out_of_range", Some("created_at"))),
+        ),
+        (
+            &acme,
+            event_with(1, json!({ "created_at": time(Utc::now() + TimeDelta::hours(25)) })).to_string().into(),
+            Some(("created_at_out_of_range", Some("created_at"))),
+        ),
         (&acme, refused_by_postgres(1).into(), Some(("rejected_by_database", None))),
         (&acme, too_deep(1).into(), Some(("rejected_by_database", None))),
         (&acme, event(1).to_string().into(), None),
@@ -67,7 +100,12 @@ async fn every_reason_is_found_and_the_records_around_it_are_stored() {
     }
     for (subject, body, reason, field) in [
         (&strange, event(2), "unknown_kind", None),
-        (&nobody, event_with(2, json!({ "organization_id": "acme" })), "organization_mismatch", Some("organization_id")),
+        (
+            &nobody,
+            event_with(2, json!({ "organization_id": "acme" })),
+            "organization_mismatch",
+            Some("organization_id"),
+        ),
     ] {
         let mut headers = HeaderMap::new();
         headers.insert("Trace", "first");
@@ -178,19 +216,35 @@ async fn a_replay_stores_what_is_accepted_now_and_stores_it_once() {
     let dry = world.run(&["dead", "replay", "--all", "--dry-run", "--json"]).await.succeeded().json();
     let accepted: Vec<_> = dry.as_array().unwrap().iter().map(|letter| letter["accepted"] == true).collect();
     assert_eq!(accepted.iter().filter(|accepted| **accepted).count(), 4, "{dry}");
-    world.run(&["dead", "replay", "--all", "--dry-run"]).await.succeeded().said("4 would be accepted, 1 would come back");
+    world
+        .run(&["dead", "replay", "--all", "--dry-run"])
+        .await
+        .succeeded()
+        .said("4 would be accepted, 1 would come back");
     assert_eq!(world.account(Kind::Events).await.last_sequence, 5, "a dry run publishes nothing");
     assert_eq!(world.count("SELECT count(*) FROM watchbook.dead_letters WHERE replayed_at IS NOT NULL").await, 0);
     assert_eq!(world.count("SELECT count(*) FROM watchbook.event_logs").await, 0, "a dry run stores nothing");
 
-    world.run(&["dead", "replay", "--all", "--reason", "rejected_by_database"]).await.succeeded().said("4 published again");
+    world
+        .run(&["dead", "replay", "--all", "--reason", "rejected_by_database"])
+        .await
+        .succeeded()
+        .said("4 published again");
     world.settled_as(Kind::Events, [4, 0, 5, 0]).await;
     world.holds_exactly(Kind::Events, 4).await;
     let (received_at, created_at): (chrono::DateTime<Utc>, chrono::DateTime<Utc>) = world
         .ask("SELECT letter.received_at, event.created_at FROM watchbook.dead_letters AS letter JOIN watchbook.event_logs AS event USING (id) WHERE attributes->>'n' = '3'")
         .await;
-    assert_eq!(created_at.timestamp_micros(), received_at.timestamp_micros(), "it happened when it was first published");
-    world.run(&["dead", "replay", "--all", "--reason", "rejected_by_database"]).await.succeeded().said("0 published again");
+    assert_eq!(
+        created_at.timestamp_micros(),
+        received_at.timestamp_micros(),
+        "it happened when it was first published"
+    );
+    world
+        .run(&["dead", "replay", "--all", "--reason", "rejected_by_database"])
+        .await
+        .succeeded()
+        .said("0 published again");
 
     // Killed between publishing and marking: the next replay publishes all of it again.
     world.execute("UPDATE watchbook.dead_letters SET replayed_at = NULL WHERE reason = 'rejected_by_database'").await;
@@ -221,9 +275,12 @@ async fn two_replays_at_once_store_each_record_once() {
     world.publish_all(Kind::Events, (0..250).map(|n| event_with(n, json!({ "event_type": "new.type" })))).await;
     world.settled_as(Kind::Events, [0, 0, 250, 0]).await;
     world.execute(ACCEPT_NEW_TYPES).await;
-    let (one, other) =
-        tokio::join!(world.run(&["dead", "replay", "--all", "--json"]), world.run(&["dead", "replay", "--all", "--json"]));
-    let replayed = one.succeeded().json().as_array().unwrap().len() + other.succeeded().json().as_array().unwrap().len();
+    let (one, other) = tokio::join!(
+        world.run(&["dead", "replay", "--all", "--json"]),
+        world.run(&["dead", "replay", "--all", "--json"])
+    );
+    let replayed =
+        one.succeeded().json().as_array().unwrap().len() + other.succeeded().json().as_array().unwrap().len();
     assert_eq!(replayed, 250, "each of them by one of the two");
     world.settled_as(Kind::Events, [250, 0, 250, 0]).await;
     world.holds_exactly(Kind::Events, 250).await;

@@ -117,18 +117,14 @@ async fn a_record_without_an_identity_has_the_same_one_when_it_is_read_again() {
 async fn our_own_publisher_may_publish_the_same_batch_twice() {
     let world = world().start().await;
     let worker = world.workers("events").await;
-    let publisher = Publisher::builder()
-        .prefix(world.name())
-        .organization("acme")
-        .from_client(world.client().clone())
-        .unwrap();
+    let publisher =
+        Publisher::builder().prefix(world.name()).organization("acme").from_client(world.client().clone()).unwrap();
     let event = |n: usize| Event {
         event_type: Cow::Borrowed("build.finished"),
         run_id: Some(format!("run-{n}").into()),
         ..Event::default()
     };
-    let batch: Vec<_> =
-        (0..300).map(|n| publisher.prepare(&publisher.outgoing(event(n))).unwrap().message).collect();
+    let batch: Vec<_> = (0..300).map(|n| publisher.prepare(&publisher.outgoing(event(n))).unwrap().message).collect();
     publisher.publish_encoded(Kind::Events, batch.clone()).await.unwrap();
     publisher.publish_encoded(Kind::Events, batch).await.unwrap();
     let receipt = publisher.publish(event(300)).await.unwrap();

@@ -7,12 +7,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod batches;
+mod commands;
 mod crashes;
 mod dead_letters;
 mod directory;
 mod duplicates;
+mod mistakes;
 mod nats_outages;
 mod postgres_outages;
+mod secrets;
 mod shutdown;
 mod trimming;
 mod writers;

@@ -14,7 +14,9 @@ use crate::world;
 async fn take_lease_from(world: &World, worker: &Watchbook) {
     let lease = format!("%:{} writer {}", worker.pid(), world.stream(Kind::Events));
     let ended = world
-        .count(&format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE '{lease}'"))
+        .count(&format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name LIKE '{lease}'"
+        ))
         .await;
     assert_eq!(ended, 1, "one session holds the lease");
 }

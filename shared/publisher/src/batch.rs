@@ -269,7 +269,7 @@ impl Wire {
         progress: &mut Progress,
     ) -> Result<(), PublishError> {
         self.ready().await?;
-        if messages.len() > 1 && self.tries_atomic(kind) {
+        if messages.len() > 1 && self.limits.batch_records > 1 && self.tries_atomic(kind) {
             let sent = self.publish_cut(messages, self.limits.batch_records, self.limits.batches_in_flight, progress);
             match sent.await {
                 Err(error) if error.is_without_atomic_batches() => self.forget_atomic(kind),

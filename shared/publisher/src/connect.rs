@@ -165,6 +165,7 @@ impl Builder {
     }
 
     /// At most how many records one atomic batch has: 1 to 1,000, which is JetStream's bound and the default.
+    /// With 1 every record is published by itself, without a batch.
     pub fn batch_records(mut self, records: usize) -> Self {
         self.limits.batch_records = records.clamp(1, MAX_BATCH_RECORDS);
         self

@@ -40,8 +40,11 @@ impl Database {
     /// # Errors
     /// Where the URL is none. The message does not repeat it, because it may hold a password.
     pub fn new(url: &str, process: impl Into<String>) -> anyhow::Result<Self> {
+        const EXPECTED: &str = "DATABASE_URL is no such URL: expected postgres://user:password@host:5432/database";
+        // The driver does not look at the scheme, and would go looking for Postgres on another database's port.
+        anyhow::ensure!(url.starts_with("postgres://") || url.starts_with("postgresql://"), EXPECTED);
         let options = PgConnectOptions::from_str(url)
-            .context("the database URL is not one: expected postgres://user:password@host:5432/database")?
+            .context(EXPECTED)?
             .options(SESSION.iter().copied())
             // The driver's own slow-statement log would print statements; our metrics carry the durations.
             .disable_statement_logging();

@@ -47,7 +47,10 @@ impl Account {
             return Err(format!("`settled` is not one range up to {}: {self:?}", self.last_sequence));
         }
         if self.stored + self.duplicates + self.dead_letters + self.deleted != self.last_sequence {
-            return Err(format!("stored + duplicates + dead letters + deleted is not {}: {self:?}", self.last_sequence));
+            return Err(format!(
+                "stored + duplicates + dead letters + deleted is not {}: {self:?}",
+                self.last_sequence
+            ));
         }
         // What an earlier stream of that name gave is in the tables and no longer in the position.
         if !self.has_past && self.dead_letters != self.letters {

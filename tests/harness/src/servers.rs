@@ -24,7 +24,8 @@ const TEMPLATE: &str = "template_of_tests";
 /// As `watchbook setup` makes them by default, so that a copy is what a fresh installation is.
 const PARTITION_DAYS_AHEAD: u32 = 3;
 /// The janitor tries again while a server that has just been told to stop still writes: for 30 s.
-const JANITOR: &str = r#"cat; i=0; until rm -rf "$0" 2>/dev/null; do i=$((i+1)); [ $i -lt 300 ] || exit 1; sleep 0.1; done"#;
+const JANITOR: &str =
+    r#"cat; i=0; until rm -rf "$0" 2>/dev/null; do i=$((i+1)); [ $i -lt 300 ] || exit 1; sleep 0.1; done"#;
 
 /// The directory of this process, removed after its end.
 fn run_directory() -> &'static Path {

@@ -216,7 +216,8 @@ impl Watchbook {
     pub async fn address(&self) -> SocketAddr {
         eventually(&format!("{} tells where it listens", self.name), async || {
             let log = self.log();
-            let found = log.lines().find_map(|line| line.split_once("http://")?.1.split_once(": /healthz")?.0.parse().ok());
+            let found =
+                log.lines().find_map(|line| line.split_once("http://")?.1.split_once(": /healthz")?.0.parse().ok());
             found.ok_or(log)
         })
         .await

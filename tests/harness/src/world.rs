@@ -13,7 +13,7 @@ use serde_json::Value;
 use sqlx::postgres::{PgPoolOptions, PgRow};
 use sqlx::{FromRow, PgPool};
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::account::{self, Account};
 use crate::messages::{self, MARKER};
@@ -31,8 +31,7 @@ const CONSUMERS_OF_A_BROKEN_READER: usize = 2;
 /// Of a log that is shown because a test failed.
 const SHOWN_LOG_BYTES: usize = 6_000;
 /// What every test lets the workers log, so that a body in a log is noticed wherever it comes from.
-const LOG_FILTER: &str =
-    "info,async_nats=warn,watchbook=debug,writer=debug,bus=debug,store=debug,publisher=debug,records=debug,runtime=debug";
+const LOG_FILTER: &str = "info,async_nats=warn,watchbook=debug,writer=debug,bus=debug,store=debug,publisher=debug,records=debug,runtime=debug";
 
 /// Which servers a world has, and how `watchbook` is set.
 #[derive(Debug)]
@@ -284,8 +283,26 @@ impl World {
 
     /// Starts any command that runs until it is stopped.
     pub fn spawn_command(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Watchbook {
+        self.spawn_as(&self.start_with(settings), arguments)
+    }
+
+    /// Starts a command that runs until it is stopped, without this world's servers and settings.
+    pub fn spawn_bare(&self, arguments: &[&str]) -> Watchbook {
+        self.spawn_as(&self.bare(), arguments)
+    }
+
+    /// Runs a command to its end, without this world's servers and settings.
+    pub async fn run_bare(&self, arguments: &[&str]) -> Finished {
+        self.bare().finish(arguments, "").await
+    }
+
+    fn bare(&self) -> Start {
+        Start { environment: Vec::new(), ..self.start.clone() }
+    }
+
+    fn spawn_as(&self, start: &Start, arguments: &[&str]) -> Watchbook {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let watchbook = self.start_with(settings).spawn(number, arguments);
+        let watchbook = start.spawn(number, arguments);
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         logs.push((watchbook.name().to_owned(), watchbook.log_path().to_owned()));
         watchbook
@@ -596,18 +613,16 @@ impl Load {
 /// Publishes records, and returns those that were not acknowledged.
 async fn publish_once(jetstream: &jetstream::Context, subject: &str, kind: Kind, records: &[u64]) -> Vec<u64> {
     let mut refused = Vec::new();
-    let mut acks = Vec::with_capacity(records.len());
+    // Awaited side by side: each has a time of its own, and in an outage all of them run out.
+    let mut acks = JoinSet::new();
     for &n in records {
         match jetstream.publish(subject.to_owned(), messages::record(kind, n).to_string().into()).await {
-            Ok(ack) => acks.push((n, ack)),
+            Ok(ack) => drop(acks.spawn(async move { (n, ack.await.is_ok()) })),
             Err(_) => refused.push(n),
         }
     }
-    for (n, ack) in acks {
-        if ack.await.is_err() {
-            refused.push(n);
-        }
-    }
+    let acknowledged = acks.join_all().await;
+    refused.extend(acknowledged.into_iter().filter(|(_, acknowledged)| !acknowledged).map(|(n, _)| n));
     refused
 }
 

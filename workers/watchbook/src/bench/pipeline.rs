@@ -27,6 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// Messages published at once.
 const PUBLISH_AT_ONCE: u64 = 50_000;
+/// Publishes that wait for their acknowledgement at once.
+const PUBLISHES_IN_FLIGHT: usize = 2_000;
 /// What an idle worker is given to come to rest before its memory is read.
 const COME_TO_REST: Duration = Duration::from_secs(2);
 
@@ -197,7 +199,12 @@ impl Pipeline {
     }
 
     async fn publish(&self, stack: &BenchStack, kind: Kind) -> anyhow::Result<f64> {
-        let publisher = process::publisher(&stack.config, &stack.bus)?;
+        // One by one, as most clients publish: the messages of an atomic batch carry headers.
+        let publisher = publisher::Publisher::builder()
+            .prefix(stack.config.nats.prefix.clone())
+            .batch_records(1)
+            .acks_in_flight(PUBLISHES_IN_FLIGHT)
+            .from_client(stack.bus.client())?;
         let series = self.series(kind, stack);
         let mut took = Duration::ZERO;
         let mut from = 0;

@@ -1,0 +1,220 @@
+//! What a person gets wrong: each says what it is and how to mend it, gives no secret away, and ends with a failure.
+
+use harness::servers::start_nats;
+use harness::{Finished, World};
+use records::Kind;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+
+use crate::world;
+
+/// Runs the workers, which must not stay, with settings that differ.
+async fn refused(world: &World, settings: &[(&str, &str)]) -> Finished {
+    let finished = world.run_with(&["run", "--workers", "events"], settings, "").await;
+    finished.ended_with(1);
+    finished
+}
+
+/// A URL with user and password.
+fn signed_in(url: &str, user: &str, password: &str) -> String {
+    url.replace("nats://", &format!("nats://{user}:{password}@"))
+}
+
+#[tokio::test]
+async fn a_nats_url_that_leads_nowhere() {
+    let world = world().start().await;
+    // A port that was free a moment ago, so that nobody listens there.
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let url = format!("nats://127.0.0.1:{port}");
+    for command in [&["run"][..], &["setup"], &["status"], &["tail", "events"], &["publish", "events"]] {
+        let finished = world.run_with(command, &[("NATS_URL", &url)], "").await;
+        finished.ended_with(1).said(&url).said("Is it running, and is NATS_URL right?");
+    }
+    let nowhere = refused(&world, &[("NATS_URL", "nats://no-such-host.invalid:4222")]).await;
+    nowhere.said("no-such-host.invalid").said("NATS_URL");
+    let bare = world.run_bare(&["run"]).await;
+    bare.ended_with(1).said("set NATS_URL");
+    world.finish([]).await;
+}
+
+const USERS: &str = r#"
+no_auth_user: admin
+authorization { users: [
+  { user: admin, password: admin }
+  { user: reader, password: hunter2, permissions: { publish: "_INBOX.>", subscribe: "_INBOX.>" } }
+  { user: maker, password: hunter3, permissions: { publish: { deny: "$JS.API.STREAM.CREATE.>" } } }
+  { user: looker, password: hunter4, permissions: { publish: { deny: "$JS.API.CONSUMER.>" } } }
+] }
+"#;
+
+#[tokio::test]
+async fn a_wrong_password_for_nats() {
+    let world = world().nats(start_nats(|options| options.extra_config = USERS.to_owned()).await).start().await;
+    let url = signed_in(&world.nats_url(), "reader", "opensesame");
+    let finished = refused(&world, &[("NATS_URL", &url)]).await;
+    finished.said("refuses the sign-in").said("user and password").kept_quiet_about("opensesame");
+    // The same by the settings of the file.
+    let finished =
+        refused(&world, &[("WATCHBOOK_NATS__USER", "reader"), ("WATCHBOOK_NATS__PASSWORD", "opensesame")]).await;
+    finished.said("refuses the sign-in").kept_quiet_about("opensesame");
+    let finished = refused(&world, &[("NATS_CREDS", "/nowhere/watchbook.creds")]).await;
+    finished.said("/nowhere/watchbook.creds");
+    world.finish([]).await;
+}
+
+#[tokio::test]
+async fn a_missing_permission_in_nats() {
+    let world = world().nats(start_nats(|options| options.extra_config = USERS.to_owned()).await).start().await;
+    let url = signed_in(&world.nats_url(), "reader", "hunter2");
+    let finished = refused(&world, &[("NATS_URL", &url)]).await;
+    finished.said("may not").said("$JS.API.STREAM.INFO").said(&world.stream(Kind::Events)).kept_quiet_about("hunter2");
+
+    world.jetstream().delete_stream(world.stream(Kind::Logs)).await.unwrap();
+    let url = signed_in(&world.nats_url(), "maker", "hunter3");
+    let finished = world.run_with(&["setup"], &[("NATS_URL", &url)], "").await;
+    finished.ended_with(1).said("may not").said("$JS.API.STREAM.CREATE").kept_quiet_about("hunter3");
+
+    // What is missing only once it reads shows in /readyz, and is no reason to end: permissions can be given later.
+    let url = signed_in(&world.nats_url(), "looker", "hunter4");
+    let worker = world.spawn_with("events", &[("NATS_URL", &url)]);
+    worker.says_ready(503, "events").await;
+    worker.logged("$JS.API.CONSUMER.").await;
+    assert!(!worker.log().contains("hunter4"), "{}", worker.log());
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn jetstream_is_switched_off() {
+    let world = world().start().await;
+    let server = start_nats(|options| options.jetstream = false).await;
+    let url = server.url();
+    for command in [&["run"][..], &["setup"]] {
+        let finished = world.run_with(command, &[("NATS_URL", &url)], "").await;
+        finished.ended_with(1).said("JetStream is switched off").said("-js");
+    }
+    world.finish([]).await;
+}
+
+/// As much of a nats-server as says its version.
+async fn old_server(version: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (read, mut write) = stream.into_split();
+                let info = format!(
+                    "INFO {{\"server_id\":\"OLD\",\"server_name\":\"old\",\"version\":\"{version}\",\"proto\":1,\
+                     \"host\":\"127.0.0.1\",\"port\":{port},\"headers\":true,\"max_payload\":1048576,\"jetstream\":true}}\r\n"
+                );
+                write.write_all(info.as_bytes()).await?;
+                let mut lines = BufReader::new(read).lines();
+                while let Some(line) = lines.next_line().await? {
+                    if line.starts_with("PING") {
+                        write.write_all(b"PONG\r\n").await?;
+                    }
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    format!("nats://127.0.0.1:{port}")
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old() {
+    let world = world().start().await;
+    let url = old_server("2.9.25").await;
+    for command in [&["run"][..], &["setup"]] {
+        let finished = world.run_with(command, &[("NATS_URL", &url)], "").await;
+        finished.ended_with(1).said("2.9.25").said("needs 2.12 or newer");
+    }
+    world.finish([]).await;
+}
+
+#[tokio::test]
+async fn a_stream_with_settings_that_lose_records() {
+    let world = world().start().await;
+    let name = world.stream(Kind::Events);
+    let sound = world.jetstream().get_stream(&name).await.unwrap().cached_info().config.clone();
+    let mut dangerous = sound.clone();
+    dangerous.discard = async_nats::jetstream::stream::DiscardPolicy::Old;
+    dangerous.max_age = std::time::Duration::from_secs(3_600);
+    world.jetstream().update_stream(&dangerous).await.unwrap();
+    world.publish_records(Kind::Events, 0..10).await;
+
+    let finished = refused(&world, &[]).await;
+    finished.said(&name).said("records can be lost").said("watchbook setup --update");
+    let finished = world.run(&["setup"]).await;
+    finished
+        .ended_with(1)
+        .said(&name)
+        .said("discard is Old, expected New")
+        .said("max_age is 3600s, expected unlimited");
+    world.run(&["doctor"]).await.ended_with(1).said("discard is Old");
+    let unchanged = world.jetstream().get_stream(&name).await.unwrap().cached_info().config.clone();
+    assert_eq!(unchanged.max_age, dangerous.max_age, "a plain setup changes nothing that is there");
+
+    world.run(&["setup", "--update"]).await.succeeded().said("changed: discard");
+    world.run(&["setup"]).await.succeeded();
+    let worker = world.workers("events").await;
+    world.settled_as(Kind::Events, [10, 0, 0, 0]).await;
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_another_size_is_named_and_used() {
+    let world = world().start().await;
+    let settings = [("WATCHBOOK_STREAMS__MAX_BYTES", "128MiB")];
+    let finished = world.run_with(&["setup"], &settings, "").await;
+    finished.ended_with(1).said("max_bytes is 67108864, expected 134217728").said("watchbook setup --update");
+    let worker = world.spawn_with("events", &settings);
+    worker.ready().await;
+    worker.logged("the stream differs from the settings").await;
+    world.publish_records(Kind::Events, 0..10).await;
+    world.settled_as(Kind::Events, [10, 0, 0, 0]).await;
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_missing_and_a_database_that_is_not_set_up() {
+    let world = world().start().await;
+    let name = world.stream(Kind::Events);
+    world.jetstream().delete_stream(&name).await.unwrap();
+    refused(&world, &[]).await.said(&name).said("watchbook setup");
+    let fresh = world.database_url().replace(&format!("/{}", world.name()), "/postgres");
+    refused(&world, &[("DATABASE_URL", &fresh)]).await.said("migrations are pending").said("watchbook setup");
+    world.run(&["setup"]).await.succeeded();
+    world.finish([]).await;
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_reached() {
+    let world = world().start().await;
+    let url = world.database_url();
+    let password = url.split([':', '@']).nth(2).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let own_port = url.rsplit_once(':').unwrap().1.split('/').next().unwrap();
+    for (wrong, words) in [
+        (url.replace(password, "opensesame"), "password authentication failed"),
+        (url.replace(&format!("/{}", world.name()), "/no_such_database"), "no_such_database"),
+        (url.replace(&format!(":{own_port}/"), &format!(":{port}/")), "is it running"),
+        ("mysql://root@localhost/x".to_owned(), "postgres://user:password@host"),
+    ] {
+        for command in [&["run"][..], &["setup"], &["status"], &["dead", "list"], &["migrate", "status"]] {
+            let finished = world.run_with(command, &[("DATABASE_URL", &wrong)], "").await;
+            finished.ended_with(1).said(words).said("DATABASE_URL");
+            finished.kept_quiet_about("opensesame").kept_quiet_about(password);
+        }
+    }
+    world.finish([]).await;
+}
+
+#[tokio::test]
+async fn an_address_that_somebody_else_has() {
+    let world = world().start().await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    refused(&world, &[("WATCHBOOK_HTTP_ADDR", &address)]).await.said(&address).said("WATCHBOOK_HTTP_ADDR");
+    world.finish([]).await;
+}
