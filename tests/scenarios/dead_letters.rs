@@ -20,6 +20,9 @@ fn too_deep(n: u64) -> String {
     event_with(n, json!({ "payload": "HERE" })).to_string().replacen("\"HERE\"", &deep, 1)
 }
 
+/// The reason and the field of a message that is refused.
+type Refusal = Option<(&'static str, Option<&'static str>)>;
+
 async fn letters(world: &World) -> Vec<(i64, String, Option<String>)> {
     world.ask_all("SELECT stream_seq, reason, field FROM watchbook.dead_letters ORDER BY stream_seq").await
 }
@@ -36,7 +39,7 @@ async fn every_reason_is_found_and_the_records_around_it_are_stored() {
 
     let acme = format!("{name}.events.acme.test");
     let long = "x".repeat(300);
-    let messages: Vec<(&str, Vec<u8>, Option<(&str, Option<&str>)>)> = vec![
+    let messages: Vec<(&str, Vec<u8>, Refusal)> = vec![
         (&acme, event(0).to_string().into(), None),
         (&acme, b"{\"event_type\": \"cut off".to_vec(), Some(("invalid_json", None))),
         (&acme, b"[1, 2]".to_vec(), Some(("invalid_json", None))),

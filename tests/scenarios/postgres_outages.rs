@@ -149,12 +149,12 @@ async fn a_link_that_swallows_everything_does_not_hold_a_worker_for_ever() {
 }
 
 #[tokio::test]
-async fn a_server_without_room_for_connections_is_an_outage_and_no_dead_letter() {
+async fn sessions_that_an_administrator_ends_are_a_pause() {
     let world = world().own_postgres().start().await;
     let worker = world.workers("events").await;
     world.publish_records(Kind::Events, 0..10).await;
     world.settled(Kind::Events).await;
-    // An administrator's command, in the middle of whatever the sessions do.
+    // In the middle of whatever they do.
     let load = world.load(Kind::Events, 10..1_500);
     for _ in 0..5 {
         let before = world.account(Kind::Events).await.stored;
@@ -166,6 +166,25 @@ async fn a_server_without_room_for_connections_is_an_outage_and_no_dead_letter()
     load.acknowledged().await;
     world.settled_as(Kind::Events, [1_500, 0, 0, 0]).await;
     world.holds_exactly(Kind::Events, 1_500).await;
+    world.finish([worker]).await;
+}
+
+/// Whatever is not known to be a row's fault is waited out, although Postgres takes dead letters all the while.
+#[tokio::test]
+async fn a_table_that_is_not_there_is_an_outage_and_no_dead_letter() {
+    let world = world().start().await;
+    let worker = world.workers("events").await;
+    world.publish_records(Kind::Events, 0..10).await;
+    world.settled(Kind::Events).await;
+    world.execute("ALTER TABLE watchbook.event_logs RENAME TO hidden").await;
+    world.publish_records(Kind::Events, 10..50).await;
+    worker.says_ready(503, "Postgres does not take batches").await;
+    let letters = world.count("SELECT count(*) FROM watchbook.dead_letters").await;
+    world.execute("ALTER TABLE watchbook.hidden RENAME TO event_logs").await;
+    assert_eq!(letters, 0);
+    world.settled_as(Kind::Events, [50, 0, 0, 0]).await;
+    world.holds_exactly(Kind::Events, 50).await;
+    worker.ready().await;
     world.finish([worker]).await;
 }
 

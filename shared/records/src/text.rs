@@ -4,8 +4,14 @@
 //! over one byte helps nobody, so those become U+FFFD and the record says `sanitized`.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 const REPLACEMENT_ESCAPE: &str = "\\ufffd";
+
+/// Built once: every message is searched for it.
+static UNICODE_ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\\u"));
 
 /// A body as JSON text that Postgres can hold; `true` where something had to be replaced.
 pub(crate) fn sanitize(body: &[u8]) -> (Cow<'_, str>, bool) {
@@ -18,7 +24,7 @@ pub(crate) fn sanitize(body: &[u8]) -> (Cow<'_, str>, bool) {
         text = Cow::Owned(text.replace('\0', "\u{fffd}"));
         sanitized = true;
     }
-    if memchr::memmem::find(text.as_bytes(), b"\\u").is_some()
+    if UNICODE_ESCAPE.find(text.as_bytes()).is_some()
         && let Some(replaced) = replace_escapes(&text)
     {
         text = Cow::Owned(replaced);

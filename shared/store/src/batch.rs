@@ -36,11 +36,6 @@ pub async fn merge(connection: &mut PgConnection, kind: Kind, rows: &[u8]) -> cr
     sqlx::query_as(statements.merge_incoming.as_str()).fetch_all(connection).await
 }
 
-/// The COPY that takes a kind's rows.
-pub(crate) fn copy_statement(kind: Kind) -> &'static str {
-    &statements(kind).copy
-}
-
 async fn copy_into(connection: &mut PgConnection, statement: &str, rows: &[u8]) -> crate::Result<()> {
     let mut copy = connection.copy_in_raw(statement).await?;
     copy.send(row::HEADER).await?;

@@ -44,7 +44,7 @@ pub fn record(kind: Kind, n: u64) -> Value {
                     "target_id": format!("r-{n}"), "reason": MARKER })
         }
         Kind::Executions => {
-            json!({ "user_id": "u-1", "strategy_id": "s-1", "execution_type": "VALIDATION", "success": n % 3 != 0,
+            json!({ "user_id": "u-1", "strategy_id": "s-1", "execution_type": "VALIDATION", "success": !n.is_multiple_of(3),
                     "execution_time_ms": n })
         }
         Kind::Directory => {

@@ -431,7 +431,7 @@ impl World {
     where
         T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        let asked = sqlx::query_as(&question.to_owned()).fetch_one(&self.database).await;
+        let asked = sqlx::query_as(question).fetch_one(&self.database).await;
         asked.map_err(|error| error.to_string())
     }
 
@@ -448,7 +448,7 @@ impl World {
     where
         T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        let asked = sqlx::query_as(&question.to_owned()).fetch_all(&self.database).await;
+        let asked = sqlx::query_as(question).fetch_all(&self.database).await;
         asked.unwrap_or_else(|error| panic!("{question}: {error}"))
     }
 
@@ -459,7 +459,7 @@ impl World {
 
     /// Changes something, and says how many rows.
     pub async fn execute(&self, statement: &str) -> u64 {
-        let done = sqlx::raw_sql(&statement.to_owned()).execute(&self.database).await;
+        let done = sqlx::raw_sql(statement).execute(&self.database).await;
         done.unwrap_or_else(|error| panic!("{statement}: {error}")).rows_affected()
     }
 

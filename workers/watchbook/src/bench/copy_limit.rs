@@ -1,59 +1,81 @@
 //! The limit of the machine: parallel raw COPYs of the same rows into the same table.
+//!
+//! In the text format, as `psql \copy` sends rows and as the limit is usually measured; and in the
+//! binary format, which is faster and what the writers send, so that nobody has to wonder.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::future::try_join_all;
 use records::Kind;
+use store::bench::Format;
 
 use super::sample::Series;
 use super::stack::BenchStack;
 use crate::process;
 
 /// As many as the pipeline has lanes.
-const LANES: u64 = 2;
+const LANES: usize = 2;
 /// Rows of a piece that is sent at once.
-const PIECE_ROWS: u64 = 2_000;
+const PIECE_ROWS: u64 = 500;
 
-/// Rows ready for COPY, cut for the lanes.
-pub(crate) struct Rows {
-    lanes: Vec<Vec<Vec<u8>>>,
+/// The limit in both formats, rows a second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    pub(crate) text: f64,
+    pub(crate) binary: f64,
 }
 
-impl Rows {
-    /// Encodes the first `count` records of a series, which is not part of what is measured.
-    pub(crate) fn encode(series: &Series, count: u64) -> anyhow::Result<Self> {
-        let lanes = (0..LANES)
-            .map(|lane| {
-                let (from, to) = (count * lane / LANES, count * (lane + 1) / LANES);
-                let mut pieces = Vec::new();
-                let mut from = from;
-                while from < to {
-                    let end = (from + PIECE_ROWS).min(to);
-                    let mut piece = Vec::new();
-                    for n in from..end {
-                        series.append_row(n, &mut piece)?;
-                    }
-                    pieces.push(piece);
-                    from = end;
-                }
-                Ok(pieces)
-            })
-            .collect::<anyhow::Result<_>>()?;
-        Ok(Self { lanes })
+/// Encodes the first `count` records of a series for COPY, which is not part of what is measured.
+pub(crate) fn encode(series: &Series, count: u64) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut pieces = Vec::new();
+    let mut from = 0;
+    while from < count {
+        let to = (from + PIECE_ROWS).min(count);
+        let mut piece = Vec::new();
+        for n in from..to {
+            series.append_row(n, &mut piece)?;
+        }
+        pieces.push(piece);
+        from = to;
     }
+    Ok(pieces)
 }
 
-/// Copies the rows, one COPY and one transaction a lane, and tells how long that took.
-pub(crate) async fn copy(stack: &BenchStack, kind: Kind, rows: &Rows) -> anyhow::Result<Duration> {
+/// Copies the pieces, one COPY and one transaction a lane, and tells how many seconds that took.
+pub(crate) async fn copy(stack: &BenchStack, kind: Kind, format: Format, pieces: &[Vec<u8>]) -> anyhow::Result<f64> {
+    let share = pieces.len().div_ceil(LANES).max(1);
     let mut connections = Vec::new();
-    for _ in &rows.lanes {
+    for _ in 0..LANES {
         connections.push(process::connect(&stack.database).await?);
     }
     let started = Instant::now();
-    let copies =
-        rows.lanes.iter().zip(connections).map(|(pieces, mut connection)| async move {
-            store::bench::copy_pieces(&mut connection, kind, pieces).await
-        });
+    let copies = pieces.chunks(share).zip(connections).map(|(pieces, mut connection)| async move {
+        store::bench::copy_pieces(&mut connection, kind, format, pieces).await
+    });
     try_join_all(copies).await?;
-    Ok(started.elapsed())
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// Measures the limit on the table of a kind: empty before each COPY where `emptied`, or else with the
+/// rows that it has.
+pub(crate) async fn measure(
+    stack: &BenchStack,
+    kind: Kind,
+    count: u64,
+    series: impl Fn() -> Series,
+    emptied: bool,
+) -> anyhow::Result<Limit> {
+    let binary = encode(&series(), count)?;
+    let mut connection = process::connect(&stack.database).await?;
+    let text = store::bench::as_text(&mut connection, kind, &encode(&series(), count)?).await?;
+    let mut rates = [0.0; 2];
+    for (rate, (format, rows)) in rates.iter_mut().zip([(Format::Text, text), (Format::Binary, binary)]) {
+        if emptied {
+            stack.empty(kind).await?;
+        }
+        stack.settle_down().await?;
+        *rate = count as f64 / copy(stack, kind, format, &rows).await?;
+    }
+    let [text, binary] = rates;
+    Ok(Limit { text, binary })
 }

@@ -10,10 +10,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use records::Kind;
 use runtime::Config;
 use serde::Serialize;
+use store::bench::Format;
 use store::positions;
 use tokio::time::sleep;
 
-use super::copy_limit::{self, Rows};
+use super::copy_limit;
 use super::latency;
 use super::sample::Series;
 use super::stack::BenchStack;
@@ -35,7 +36,7 @@ const COME_TO_REST: Duration = Duration::from_secs(2);
 /// Measure the pipeline from stream to table, beside two parallel raw COPYs of the same rows.
 ///
 /// Runs on a stack of its own, which is removed afterwards. Each round empties the table, copies the
-/// rows raw (the limit of this machine), empties it again, and lets a worker process bring the same
+/// rows raw (the limit of this machine; in the text format of `psql \copy`, and in the binary one), empties it again, and lets a worker process bring the same
 /// rows from the stream. The figures are medians over the rounds; the clock of the pipeline starts
 /// with its first settled batch, so that the start of a process is not measured.
 #[derive(Debug, Args)]
@@ -86,10 +87,12 @@ struct Latency {
 struct KindReport {
     kind: &'static str,
     existing_rows: u64,
-    /// Two parallel raw COPYs, rows a second.
+    /// Two parallel raw COPYs in the text format, rows a second: the limit.
     raw_copy_rows_per_second: f64,
+    /// The same in the binary format, which is what the writers send.
+    raw_binary_copy_rows_per_second: f64,
     pipeline_rows_per_second: f64,
-    /// Median of the rounds' own ratios.
+    /// Pipeline to limit: the median of the rounds' own ratios.
     ratio: f64,
     publish_rows_per_second: f64,
     worker_peak_memory_bytes: u64,
@@ -155,18 +158,12 @@ impl Pipeline {
         existing: u64,
         progress: &ProgressBar,
     ) -> anyhow::Result<KindReport> {
-        let (mut limits, mut rates, mut ratios, mut publishes, mut peak) = (vec![], vec![], vec![], vec![], 0);
+        let (mut texts, mut binaries, mut rates, mut ratios, mut publishes, mut peak) =
+            (vec![], vec![], vec![], vec![], vec![], 0);
         for round in 1..=self.rounds {
             let tell = |what: &str| progress.set_message(format!("{kind}, round {round} of {}: {what}", self.rounds));
-            if existing == 0 {
-                stack.empty(kind).await?;
-            }
-            tell("encoding rows");
-            let rows = Rows::encode(&self.series(kind, stack), self.rows)?;
-            stack.settle_down().await?;
             tell("raw COPY");
-            let limit = self.rows as f64 / copy_limit::copy(stack, kind, &rows).await?.as_secs_f64();
-            drop(rows);
+            let limit = copy_limit::measure(stack, kind, self.rows, || self.series(kind, stack), existing == 0).await?;
             if existing == 0 {
                 stack.empty(kind).await?;
             } else {
@@ -177,15 +174,17 @@ impl Pipeline {
             stack.settle_down().await?;
             tell("the pipeline");
             let (rate, memory) = self.drain(stack, kind).await?;
-            limits.push(limit);
+            texts.push(limit.text);
+            binaries.push(limit.binary);
+            ratios.push(rate / limit.text);
             rates.push(rate);
-            ratios.push(rate / limit);
             peak = peak.max(memory);
         }
         Ok(KindReport {
             kind: kind.name(),
             existing_rows: existing,
-            raw_copy_rows_per_second: median(limits),
+            raw_copy_rows_per_second: median(texts),
+            raw_binary_copy_rows_per_second: median(binaries),
             pipeline_rows_per_second: median(rates),
             ratio: median(ratios),
             publish_rows_per_second: median(publishes),
@@ -262,8 +261,8 @@ async fn fill(stack: &BenchStack, kind: Kind, count: u64, progress: &ProgressBar
             output::grouped(count)
         ));
         let piece = AT_ONCE.min(count - filled);
-        let rows = Rows::encode(&Series::new(kind, stack.bus.prefix(), series_start(piece)), piece)?;
-        copy_limit::copy(stack, kind, &rows).await?;
+        let rows = copy_limit::encode(&Series::new(kind, stack.bus.prefix(), series_start(piece)), piece)?;
+        copy_limit::copy(stack, kind, Format::Binary, &rows).await?;
         filled += piece;
     }
     Ok(())
@@ -299,14 +298,23 @@ fn progress() -> ProgressBar {
 
 fn print(report: &Report) {
     let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / (1 << 20) as f64);
-    let header =
-        ["KIND", "EXISTING ROWS", "RAW COPY ×2, ROWS/S", "PIPELINE, ROWS/S", "RATIO", "WORKER PEAK", "PUBLISH, ROWS/S"];
-    let mut table = output::table(header, &[1, 2, 3, 4, 5, 6]);
+    let header = [
+        "KIND",
+        "EXISTING ROWS",
+        "RAW COPY ×2, ROWS/S",
+        "BINARY",
+        "PIPELINE, ROWS/S",
+        "RATIO",
+        "WORKER PEAK",
+        "PUBLISH, ROWS/S",
+    ];
+    let mut table = output::table(header, &[1, 2, 3, 4, 5, 6, 7]);
     for kind in &report.kinds {
         table.add_row([
             kind.kind.to_owned(),
             output::grouped(kind.existing_rows),
             output::grouped(kind.raw_copy_rows_per_second as u64),
+            output::grouped(kind.raw_binary_copy_rows_per_second as u64),
             output::grouped(kind.pipeline_rows_per_second as u64),
             format!("{:.2}", kind.ratio),
             mib(kind.worker_peak_memory_bytes),
