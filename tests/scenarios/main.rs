@@ -12,6 +12,7 @@ mod crashes;
 mod dead_letters;
 mod directory;
 mod duplicates;
+mod leftovers;
 mod mistakes;
 mod nats_outages;
 mod postgres_outages;

@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::fields::{Fields, string};
-use crate::message::Headers;
+use crate::headers::Headers;
 use crate::object::ObjectText;
 use crate::text::sanitize;
 use crate::{Kind, Reason, Reject};

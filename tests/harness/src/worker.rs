@@ -49,7 +49,15 @@ impl Start {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = std::process::Command::new(&self.binary);
         command.args(arguments).current_dir(&self.directory).env_clear();
-        for name in ["PATH", "HOME", "WATCHBOOK_NATS_SERVER", "WATCHBOOK_POSTGRES_BIN", "LLVM_PROFILE_FILE"] {
+        for name in [
+            "PATH",
+            "HOME",
+            "TMPDIR",
+            "XDG_CACHE_HOME",
+            "WATCHBOOK_NATS_SERVER",
+            "WATCHBOOK_POSTGRES_BIN",
+            "LLVM_PROFILE_FILE",
+        ] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }

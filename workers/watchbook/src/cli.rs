@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser};
-use records::Kind;
+use clap::{Parser, Subcommand};
 use runtime::config::{Config, Sources};
 
 use crate::commands;
@@ -54,19 +53,6 @@ enum Command {
     Doctor(commands::doctor::Doctor),
     /// Measure, beside the limit of this machine.
     Bench(commands::bench::Bench),
-}
-
-/// Which kind a command is about.
-#[derive(Debug, Args)]
-pub(crate) struct KindArgument {
-    /// The record kind.
-    #[arg(value_parser = kind_parser(), value_name = "KIND")]
-    pub(crate) kind: Kind,
-}
-
-/// A value parser that names the kinds in `--help` and in errors.
-pub(crate) fn kind_parser() -> impl TypedValueParser<Value = Kind> {
-    PossibleValuesParser::new(Kind::ALL.iter().map(|kind| kind.name())).try_map(|name| name.parse::<Kind>())
 }
 
 impl Command {

@@ -8,6 +8,7 @@ mod bench;
 mod cli;
 mod commands;
 mod demo;
+mod kind_argument;
 mod output;
 mod process;
 mod token;

@@ -19,7 +19,7 @@ use super::latency;
 use super::sample::Series;
 use super::stack::BenchStack;
 use super::worker::Worker;
-use crate::cli::kind_parser;
+use crate::kind_argument::kind_parser;
 use crate::{output, process};
 
 /// How often the settled range is looked at; the look itself is a primary-key read.

@@ -14,7 +14,7 @@ use store::dead_letters::{self, Filter, Settled, StoredDeadLetter};
 use store::{Connection, Failure, PgConnection};
 use uuid::Uuid;
 
-use crate::cli::kind_parser;
+use crate::kind_argument::kind_parser;
 use crate::{output, process};
 
 /// Dead letters that are read and published at once: at 1 MiB each what a command may well hold.

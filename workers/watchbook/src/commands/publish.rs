@@ -11,7 +11,7 @@ use records::{Kind, limits};
 use runtime::Config;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 
-use crate::cli::KindArgument;
+use crate::kind_argument::KindArgument;
 use crate::{output, process};
 
 /// Lines published at once: an atomic batch of JetStream.

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use records::subject;
 use runtime::Config;
 
-use crate::cli::KindArgument;
+use crate::kind_argument::KindArgument;
 use crate::process;
 
 /// Follow live records as they are published, one body a line, until Ctrl-C.
