@@ -28,8 +28,8 @@ impl Workers {
         check_migrations(database).await?;
         check_streams(config, bus, kinds).await?;
         let (health, stop, tasks) = (Health::default(), CancellationToken::new(), TaskTracker::new());
-        // A second call in one process (`up` after a restart of its workers) keeps the first recorder.
         let metrics = Metrics::install()?;
+        writer::describe_metrics();
         let address = match config.http.address {
             HttpAddress::Off => None,
             HttpAddress::At(address) => {

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::metrics::{counter, histogram};
 use chrono::Utc;
-use metrics::{counter, histogram};
 use records::Conflict;
 use runtime::{Backoff, Part};
 use store::dead_letters::{self, DeadLetter};
@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, Contract};
+use crate::metrics;
 
 /// Contention passes by itself within milliseconds.
 const CONTENTION_FIRST_WAIT: Duration = Duration::from_millis(5);
@@ -213,10 +214,10 @@ impl Lane {
             ("dead_letter", settlement.dead_letters),
             ("deleted", settlement.deleted),
         ] {
-            counter!("watchbook_messages_total", "kind" => kind, "outcome" => outcome).increment(number);
+            counter!(metrics::MESSAGES, "kind" => kind, "outcome" => outcome).increment(number);
         }
-        histogram!("watchbook_batch_rows", "kind" => kind).record(batch.row_count() as f64);
-        histogram!("watchbook_batch_commit_seconds", "kind" => kind).record(took.as_secs_f64());
+        histogram!(metrics::BATCH_ROWS, "kind" => kind).record(batch.row_count() as f64);
+        histogram!(metrics::BATCH_COMMIT, "kind" => kind).record(took.as_secs_f64());
         self.context.health.progressed();
     }
 }

@@ -17,8 +17,10 @@
 mod batch;
 mod housekeeping;
 mod lane;
+mod metrics;
 mod origin;
 mod session;
 pub mod writer;
 
+pub use metrics::describe as describe_metrics;
 pub use writer::{Settings, Writer};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use ::metrics::gauge;
 use bus::{Bus, Lost, Read, Reader, Window};
-use metrics::gauge;
 use runtime::Part;
 use store::positions::Position;
 use tokio::task::JoinSet;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, Contract};
 use crate::lane::{Ended, Lane};
+use crate::metrics;
 use crate::origin::Origin;
 
 /// A batch that could still grow, because more messages are there, waits so many times the linger at the most.
@@ -151,7 +152,7 @@ impl Session<'_> {
             if ripe_at.is_some_and(|at| at <= Instant::now())
                 && let Some(lane) = idle.pop()
             {
-                gauge!("watchbook_unread_messages", "kind" => self.contract.kind.name()).set(gathering.behind as f64);
+                gauge!(metrics::UNREAD, "kind" => self.contract.kind.name()).set(gathering.behind as f64);
                 self.dispatch(lane, gathering.take_batch(), running);
                 continue;
             }

@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::metrics::gauge;
 use bus::{Bus, Window};
 use chrono::TimeDelta;
-use metrics::gauge;
 use records::{Kind, limits};
 use runtime::{Backoff, Config, Part};
 use store::partitions::Partitions;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::Contract;
 use crate::housekeeping::Housekeeping;
 use crate::lane::{Lane, LaneContext};
+use crate::metrics;
 use crate::origin;
 use crate::session::{Bounds, End, Session};
 
@@ -140,7 +141,7 @@ impl Writer {
     /// Writes for as long as the lease is held.
     async fn write_with(&self, lease: Lease, stop: &CancellationToken) {
         tracing::info!(kind = %self.kind, "writing");
-        gauge!("watchbook_writer_active", "kind" => self.kind.name()).set(1.0);
+        gauge!(metrics::ACTIVE, "kind" => self.kind.name()).set(1.0);
         let held = stop.child_token();
         let keeper = tokio::spawn(keep(lease, held.clone()));
         let partitions = Arc::new(Partitions::default());
@@ -157,7 +158,7 @@ impl Writer {
         held.cancel();
         // Both end by the token; a panic in one of them is reported by its own hook.
         let _ = tokio::join!(keeper, housekeeper);
-        gauge!("watchbook_writer_active", "kind" => self.kind.name()).set(0.0);
+        gauge!(metrics::ACTIVE, "kind" => self.kind.name()).set(0.0);
     }
 
     async fn write_sessions(&self, partitions: Arc<Partitions>, held: &CancellationToken) {
