@@ -163,7 +163,7 @@ impl Organization {
     fn step(&mut self, step: u64, bad: bool) {
         // Each container reports every two seconds, not all at once.
         for (index, container) in self.containers.iter_mut().enumerate() {
-            if (step + index as u64) % 20 == 0 {
+            if (step + index as u64).is_multiple_of(20) {
                 let sample = container.sample();
                 push(&self.publisher, sample);
             }

@@ -114,7 +114,7 @@ impl Series {
                     action: ["project.update", "user.invite", "api_key.rotate"][(n % 3) as usize].into(),
                     target_type: "project".into(),
                     target_id: format!("project-{:03}", n % 200).into(),
-                    status: if n % 50 == 0 { Status::Failure } else { Status::Success },
+                    status: if n.is_multiple_of(50) { Status::Failure } else { Status::Success },
                     metadata: Json::of(&json!({ "field": "name", "request": n })).unwrap_or_default(),
                     ip_address: Some(std::net::IpAddr::from([10, 0, (n % 200) as u8, 7]).into()),
                     user_agent: Some("Mozilla/5.0 (X11; Linux x86_64)".into()),
@@ -126,7 +126,7 @@ impl Series {
                 Execution {
                     user_id: user.into(),
                     strategy_id: format!("strategy-{:03}", n % 300).into(),
-                    success: n % 20 != 0,
+                    success: !n.is_multiple_of(20),
                     execution_time_ms: (n % 4_000) as i64,
                     memory_used_mb: Some((n % 600) as i64),
                     cpu_usage_percent: Some((n % 100) as f64),

@@ -93,7 +93,7 @@ async fn look_at_nats(config: &Config, findings: &mut Findings) -> Option<Bus> {
         Ok(bus) => {
             let info = bus.client().server_info();
             let address = format!("{} at {}:{}", info.version, info.host, info.port);
-            let payload = usize::try_from(info.max_payload).unwrap_or_default();
+            let payload = info.max_payload;
             findings.fine("nats", format!("version {address}, JetStream is on"));
             if payload < records::limits::MESSAGE_BYTES {
                 findings.found(
