@@ -120,6 +120,8 @@ pub struct Reader {
     kind: Kind,
     stream: String,
     consumer: PullConsumer,
+    /// What the reply subjects of this consumer start with, in their shorter form.
+    reply_prefix: String,
     replies: Subscriber,
     inbox: String,
     pull_subject: String,
@@ -160,6 +162,7 @@ impl Bus {
             bus: self.clone(),
             kind,
             stream: state.name.clone(),
+            reply_prefix: format!("$JS.ACK.{}.{}.", state.name, consumer.cached_info().name),
             pull_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", state.name, consumer.cached_info().name),
             consumer,
             replies,
@@ -288,7 +291,11 @@ impl Reader {
     fn take_message(&mut self, message: async_nats::Message) -> Result<Option<Read>, Lost> {
         self.pending.messages = self.pending.messages.saturating_sub(1);
         self.pending.bytes = self.pending.bytes.saturating_sub(message.length);
-        let Some(delivery) = delivery(message) else {
+        let place = message.reply.as_deref().and_then(|reply| match reply.strip_prefix(&self.reply_prefix) {
+            Some(numbers) => place_from_numbers(numbers.split('.')),
+            None => place_in_stream(reply),
+        });
+        let Some(delivery) = place.map(|place| delivery(place, message)) else {
             return Err(self.lost("a message without its place in the stream"));
         };
         if delivery.sequence < self.next {
@@ -334,16 +341,15 @@ impl Reader {
     }
 }
 
-fn delivery(message: async_nats::Message) -> Option<Delivery> {
-    let place = place_in_stream(message.reply.as_deref()?)?;
-    Some(Delivery {
+fn delivery(place: Place, message: async_nats::Message) -> Delivery {
+    Delivery {
         sequence: place.sequence,
         published_at: DateTime::from_timestamp_nanos(place.published_ns),
         pending: place.pending,
         subject: message.subject,
         map: message.headers,
         body: message.payload,
-    })
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -359,10 +365,14 @@ struct Place {
 fn place_in_stream(reply: &str) -> Option<Place> {
     let tokens = reply.strip_prefix("$JS.ACK.")?;
     let skip = if tokens.bytes().filter(|b| *b == b'.').count() >= 8 { 2 } else { 0 };
-    let mut tokens = tokens.split('.').skip(skip + 3);
-    let sequence = tokens.next()?.parse().ok()?;
-    let published_ns = tokens.nth(1)?.parse().ok()?;
-    let pending = tokens.next()?.parse().ok()?;
+    place_from_numbers(tokens.split('.').skip(skip + 2))
+}
+
+/// What stands behind stream and consumer.
+fn place_from_numbers<'r>(mut numbers: impl Iterator<Item = &'r str>) -> Option<Place> {
+    let sequence = numbers.nth(1)?.parse().ok()?;
+    let published_ns = numbers.nth(1)?.parse().ok()?;
+    let pending = numbers.next()?.parse().ok()?;
     Some(Place { sequence, published_ns, pending })
 }
 

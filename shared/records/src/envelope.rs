@@ -1,5 +1,6 @@
 //! What every record has: identity, times, origin, and everything else in `attributes`.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -28,7 +29,7 @@ pub(crate) struct Envelope<'t, 'm> {
     pub(crate) id: Uuid,
     pub(crate) created_at: DateTime<Utc>,
     organization: Option<&'m str>,
-    source: Option<std::borrow::Cow<'t, str>>,
+    source: Option<Cow<'t, str>>,
     attributes: Option<&'t RawValue>,
 }
 
@@ -84,7 +85,11 @@ impl<'t, 'm> Envelope<'t, 'm> {
     }
 
     /// The left-over members, those of a sent `attributes` object first so that nothing hides ours.
-    fn attributes(&self, fields: &Fields<'_>, sanitized: bool, facts: Facts) -> String {
+    fn attributes(&self, fields: &Fields<'_>, sanitized: bool, facts: Facts) -> Cow<'static, str> {
+        if self.attributes.is_none() && !sanitized && facts.truncated_bytes == 0 && fields.left_over().next().is_none()
+        {
+            return Cow::Borrowed("{}");
+        }
         let mut json = ObjectText::new();
         if let Some(sent) = self.attributes {
             // A set, because a megabyte of names on both sides would take seconds to compare pairwise.
@@ -104,7 +109,7 @@ impl<'t, 'm> Envelope<'t, 'm> {
         if facts.truncated_bytes > 0 {
             json.member("truncated_bytes", &facts.truncated_bytes.to_string());
         }
-        json.finish()
+        Cow::Owned(json.finish())
     }
 
     /// The minute in which the roll-ups count this record: when it happened, unless the producer's

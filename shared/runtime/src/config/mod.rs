@@ -144,7 +144,7 @@ impl Default for Writer {
     fn default() -> Self {
         Self {
             lanes: NonZeroU32::MIN.saturating_add(1),
-            batch_rows: NonZeroU32::MIN.saturating_add(4_999),
+            batch_rows: NonZeroU32::MIN.saturating_add(9_999),
             linger: Duration::from_millis(10),
             memory: ByteSize::mib(96),
             partition_days_ahead: 3,

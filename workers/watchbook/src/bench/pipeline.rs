@@ -96,6 +96,8 @@ struct KindReport {
     ratio: f64,
     publish_rows_per_second: f64,
     worker_peak_memory_bytes: u64,
+    /// Processor time of the worker for each row.
+    worker_cpu_us_per_row: f64,
 }
 
 impl Pipeline {
@@ -158,8 +160,8 @@ impl Pipeline {
         existing: u64,
         progress: &ProgressBar,
     ) -> anyhow::Result<KindReport> {
-        let (mut texts, mut binaries, mut rates, mut ratios, mut publishes, mut peak) =
-            (vec![], vec![], vec![], vec![], vec![], 0);
+        let (mut texts, mut binaries, mut rates, mut ratios) = (vec![], vec![], vec![], vec![]);
+        let (mut publishes, mut cpus, mut peak) = (vec![], vec![], 0);
         for round in 1..=self.rounds {
             let tell = |what: &str| progress.set_message(format!("{kind}, round {round} of {}: {what}", self.rounds));
             tell("raw COPY");
@@ -173,12 +175,13 @@ impl Pipeline {
             publishes.push(self.publish(stack, kind).await?);
             stack.settle_down().await?;
             tell("the pipeline");
-            let (rate, memory) = self.drain(stack, kind).await?;
+            let drained = self.drain(stack, kind).await?;
             texts.push(limit.text);
             binaries.push(limit.binary);
-            ratios.push(rate / limit.text);
-            rates.push(rate);
-            peak = peak.max(memory);
+            ratios.push(drained.rows_per_second / limit.text);
+            rates.push(drained.rows_per_second);
+            cpus.push(drained.cpu_us_per_row);
+            peak = peak.max(drained.peak_memory);
         }
         Ok(KindReport {
             kind: kind.name(),
@@ -189,6 +192,7 @@ impl Pipeline {
             ratio: median(ratios),
             publish_rows_per_second: median(publishes),
             worker_peak_memory_bytes: peak,
+            worker_cpu_us_per_row: median(cpus),
         })
     }
 
@@ -221,8 +225,8 @@ impl Pipeline {
         Ok(self.rows as f64 / took.as_secs_f64())
     }
 
-    /// Lets a worker settle the whole stream: rows a second, and its peak memory.
-    async fn drain(&self, stack: &BenchStack, kind: Kind) -> anyhow::Result<(f64, u64)> {
+    /// Lets a worker settle the whole stream.
+    async fn drain(&self, stack: &BenchStack, kind: Kind) -> anyhow::Result<Drained> {
         let mut connection = process::connect(&stack.database).await?;
         let stream = stack.bus.stream_name(kind);
         let last = stack.bus.stream_state(kind).await?.last_sequence;
@@ -243,11 +247,22 @@ impl Pipeline {
             worker.check()?;
             sleep(LOOK_EVERY).await;
         }
-        let memory = worker.memory()?;
+        let (memory, cpu) = (worker.memory()?, worker.cpu_seconds()?);
         worker.stop().await?;
         let (started, before) = first.context("nothing was settled")?;
-        Ok(((last - before) as f64 / (newest.0 - started).as_secs_f64(), memory.peak))
+        Ok(Drained {
+            rows_per_second: (last - before) as f64 / (newest.0 - started).as_secs_f64(),
+            peak_memory: memory.peak,
+            cpu_us_per_row: cpu * 1e6 / last as f64,
+        })
     }
+}
+
+/// How a worker settled a whole stream.
+struct Drained {
+    rows_per_second: f64,
+    peak_memory: u64,
+    cpu_us_per_row: f64,
 }
 
 /// Brings rows into a table, older than those that are measured.
@@ -306,9 +321,10 @@ fn print(report: &Report) {
         "PIPELINE, ROWS/S",
         "RATIO",
         "WORKER PEAK",
+        "CPU/ROW",
         "PUBLISH, ROWS/S",
     ];
-    let mut table = output::table(header, &[1, 2, 3, 4, 5, 6, 7]);
+    let mut table = output::table(header, &[1, 2, 3, 4, 5, 6, 7, 8]);
     for kind in &report.kinds {
         table.add_row([
             kind.kind.to_owned(),
@@ -318,6 +334,7 @@ fn print(report: &Report) {
             output::grouped(kind.pipeline_rows_per_second as u64),
             format!("{:.2}", kind.ratio),
             mib(kind.worker_peak_memory_bytes),
+            format!("{:.1} µs", kind.worker_cpu_us_per_row),
             output::grouped(kind.publish_rows_per_second as u64),
         ]);
     }

@@ -49,6 +49,20 @@ impl Worker {
         Ok(Memory { now: field("VmRSS:")?, peak: field("VmHWM:")? })
     }
 
+    /// Processor time that it has used, in seconds (Linux alone).
+    pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        /// The kernel counts in hundredths of a second, whatever its own tick is (USER_HZ).
+        const TICKS: f64 = 100.0;
+        let pid = self.child.id().context("the worker has ended; its log above says why")?;
+        let path = format!("/proc/{pid}/stat");
+        let stat = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        // Behind the name, which may hold anything: state, then utime and stime as 12th and 13th field.
+        let fields =
+            stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace()).with_context(|| path.clone())?;
+        let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+        Ok(ticks / TICKS)
+    }
+
     /// Whether it still runs.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait().context("look at the worker")? {
