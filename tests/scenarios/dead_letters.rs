@@ -2,8 +2,9 @@
 
 use async_nats::HeaderMap;
 use chrono::{TimeDelta, Utc};
-use harness::World;
+use futures::StreamExt;
 use harness::messages::{MARKER, event, event_with, record, time};
+use harness::{BOUND, World};
 use records::Kind;
 use serde_json::{Value, json};
 
@@ -319,5 +320,182 @@ async fn dead_letters_are_listed_shown_and_discarded() {
     assert_eq!(world.run(&["dead", "list", "--all", "--json"]).await.json().as_array().unwrap().len(), 2);
     let replayed = world.run(&["dead", "replay", "--all", "--kind", "executions", "--json"]).await.succeeded().json();
     assert_eq!(replayed, json!([]), "what was discarded stays so");
+    world.finish([worker]).await;
+}
+
+const OPEN: &str = "SELECT count(*) FROM watchbook.dead_letters WHERE replayed_at IS NULL AND discarded_at IS NULL";
+
+#[tokio::test]
+async fn letters_of_one_id_are_told_apart() {
+    let world = world().start().await;
+    let worker = world.workers("events").await;
+    world.publish_bytes(Kind::Events, "not JSON, now or ever").await;
+    world.settled_as(Kind::Events, [0, 0, 1, 0]).await;
+    world.run(&["dead", "replay", "--all"]).await.succeeded().said("1 published again");
+    world.settled_as(Kind::Events, [0, 0, 2, 0]).await;
+    let (id, rows): (uuid::Uuid, i64) = world.ask("SELECT id, count(*) FROM watchbook.dead_letters GROUP BY id").await;
+    assert_eq!(rows, 2, "it came back under its own id");
+    let id = id.to_string();
+    let shown = world.run(&["dead", "show", &id]).await.succeeded().json();
+    assert_eq!((&shown["stream_seq"], &shown["replayed_at"]), (&json!(2), &Value::Null), "the one that came back");
+
+    // What came back is in the table before the first one is marked; the reason keeps it out of this replay.
+    world.execute("UPDATE watchbook.dead_letters SET replayed_at = NULL WHERE stream_seq = 1").await;
+    world.execute("UPDATE watchbook.dead_letters SET reason = 'missing_field' WHERE stream_seq = 2").await;
+    world.run(&["dead", "replay", &id, "--reason", "invalid_json"]).await.succeeded().said("1 published again");
+    world.settled_as(Kind::Events, [0, 0, 3, 0]).await;
+    let open =
+        "SELECT stream_seq FROM watchbook.dead_letters WHERE replayed_at IS NULL AND discarded_at IS NULL ORDER BY 1";
+    assert_eq!(world.ask_all::<(i64,)>(open).await, [(2,), (3,)]);
+    world.run(&["dead", "discard", &id, "--reason", "missing_field"]).await.succeeded().said("1 discarded");
+    assert_eq!(world.ask_all::<(i64,)>(open).await, [(3,)]);
+
+    let settled =
+        "SELECT stream_seq, replayed_at, discarded_at FROM watchbook.dead_letters WHERE stream_seq < 3 ORDER BY 1";
+    type Settled = (i64, Option<chrono::DateTime<Utc>>, Option<chrono::DateTime<Utc>>);
+    let before: Vec<Settled> = world.ask_all(settled).await;
+    world.run(&["dead", "replay", &id]).await.succeeded().said("1 published again");
+    world.settled_as(Kind::Events, [0, 0, 4, 0]).await;
+    assert_eq!(world.ask_all::<Settled>(settled).await, before, "only the open one was replayed");
+    assert_eq!(world.ask_all::<(i64,)>(open).await, [(4,)]);
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn a_replay_of_all_leaves_what_comes_back_meanwhile() {
+    let world = world().start().await;
+    let worker = world.workers("events").await;
+    // More than a page: the first ones come back while the others are published.
+    let pages = 350;
+    for n in 0..pages {
+        world.publish_bytes(Kind::Events, format!("not JSON {n}")).await;
+    }
+    world.settled_as(Kind::Events, [0, 0, pages, 0]).await;
+    let replayed = world.run(&["dead", "replay", "--all", "--json"]).await.succeeded().json();
+    assert_eq!(replayed.as_array().unwrap().len() as u64, pages, "each once");
+    world.settled_as(Kind::Events, [0, 0, 2 * pages, 0]).await;
+    assert_eq!(world.count(OPEN).await as u64, pages, "what came back is open");
+
+    // One that fails after the command was started.
+    world
+        .execute(&format!(
+            "UPDATE watchbook.dead_letters SET failed_at = now() + interval '1 minute' WHERE stream_seq = {}",
+            2 * pages
+        ))
+        .await;
+    world.run(&["dead", "discard", "--all"]).await.succeeded().said(&format!("{} discarded", pages - 1));
+    world.run(&["dead", "replay", "--all"]).await.succeeded().said("0 published again");
+    assert_eq!(world.count(OPEN).await, 1);
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn a_letter_that_cannot_be_published_keeps_no_other_from_it() {
+    let world = world().start().await;
+    let worker = world.workers("events").await;
+    let limit = world.client().server_info().max_payload;
+    // The first fits with the headers of a replay and not with those of a batch, the second with neither.
+    for body in ["small".to_owned(), "x".repeat(limit - 150), "x".repeat(limit), "small as well".to_owned()] {
+        world.publish_bytes(Kind::Events, body).await;
+    }
+    world.settled_as(Kind::Events, [0, 0, 4, 0]).await;
+    let replay = world.run(&["dead", "replay", "--all", "--json"]).await;
+    replay.ended_with(1).said("1 of 4 dead letters cannot be published");
+    let replayed = replay.json();
+    let refused: Vec<_> = replayed.as_array().unwrap().iter().filter(|letter| letter["accepted"] == false).collect();
+    assert_eq!((replayed.as_array().unwrap().len(), refused.len()), (4, 1), "{replayed}");
+    assert!(refused[0]["reason"].as_str().unwrap().contains("too large"), "{replayed}");
+    world.settled_as(Kind::Events, [0, 0, 7, 0]).await;
+    let open = "SELECT stream_seq FROM watchbook.dead_letters WHERE replayed_at IS NULL ORDER BY 1";
+    assert_eq!(world.ask_all::<(i64,)>(open).await, [(3,), (5,), (6,), (7,)]);
+
+    let id = refused[0]["id"].as_str().unwrap();
+    world.run(&["dead", "replay", id]).await.ended_with(1).said("0 published again").said(id).said("too large");
+    assert_eq!(world.ask_all::<(i64,)>(open).await, [(3,), (5,), (6,), (7,)]);
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn a_letter_whose_subject_no_stream_takes_any_more_keeps_no_other_from_it() {
+    let world = world().start().await;
+    let original = world.jetstream().get_stream(world.stream(Kind::Events)).await.unwrap().cached_info().config.clone();
+    let mut config = original.clone();
+    config.subjects.push(format!("{}.strange.>", world.name()));
+    world.jetstream().update_stream(&config).await.unwrap();
+    let worker = world.workers("events").await;
+    let strange = format!("{}.strange.acme.test", world.name());
+    world.publish_bytes(Kind::Events, "not JSON").await;
+    world.try_publish_bytes(&strange, HeaderMap::new(), event(1).to_string()).await.unwrap();
+    world.publish_bytes(Kind::Events, "no JSON either").await;
+    world.settled_as(Kind::Events, [0, 0, 3, 0]).await;
+    world.jetstream().update_stream(&original).await.unwrap();
+
+    let replay = world.run(&["dead", "replay", "--all"]).await;
+    replay.ended_with(1).said("2 published again").said("1 of 3").said("no stream takes");
+    world.settled_as(Kind::Events, [0, 0, 5, 0]).await;
+    assert_eq!(world.count(OPEN).await, 3);
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn headers_that_cannot_be_sent_are_left_behind() {
+    let world = world().start().await;
+    let worker = world.workers("events").await;
+    world.execute(REFUSE_NEW_TYPES).await;
+    world.publish(Kind::Events, &event_with(0, json!({ "event_type": "new.type" }))).await;
+    world.settled_as(Kind::Events, [0, 0, 1, 0]).await;
+    world.execute(ACCEPT_NEW_TYPES).await;
+    let headers = json!({ "Fine": ["1", "two\r\nlines", "2"], "with space": ["x"], "Caf\u{fffd}": ["x"], "": ["x"] });
+    world.execute(&format!("UPDATE watchbook.dead_letters SET headers = '{headers}'")).await;
+    // Not read from the stream: asking for one message keeps one value of each header.
+    let mut on_its_way = world.client().subscribe(world.subject(Kind::Events, "acme")).await.unwrap();
+    world.client().flush().await.unwrap();
+    world.run(&["dead", "replay", "--all"]).await.succeeded().said("1 published again");
+    world.settled_as(Kind::Events, [1, 0, 1, 0]).await;
+    world.holds_exactly(Kind::Events, 1).await;
+    let published = tokio::time::timeout(BOUND, on_its_way.next()).await.unwrap().unwrap();
+    let headers = published.headers.unwrap();
+    let mut own: Vec<_> = headers.iter().filter(|(name, _)| !name.to_string().starts_with("Nats-")).collect();
+    own.sort_by_key(|(name, _)| name.to_string());
+    let own: Vec<_> = own.iter().map(|(name, values)| (name.to_string(), values.len())).collect();
+    let expected = [("Fine", 2), ("Watchbook-Replay-Id", 1), ("Watchbook-Replay-Time", 1)];
+    assert_eq!(own, expected.map(|(name, values)| (name.to_owned(), values)));
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn a_full_stream_ends_a_replay_and_what_it_took_is_marked() {
+    let world = world().start().await;
+    let mut worker = world.workers("events").await;
+    // Nine of these are three atomic batches.
+    for n in 0..9_u8 {
+        world.publish_bytes(Kind::Events, vec![b'a' + n; 1_000_000]).await;
+    }
+    world.settled_as(Kind::Events, [0, 0, 9, 0]).await;
+    worker.stop().await;
+    let stream = world.jetstream().get_stream(world.stream(Kind::Events)).await.unwrap();
+    let original = stream.cached_info().config.clone();
+    let mut full = original.clone();
+    full.max_messages = i64::try_from(stream.cached_info().state.messages).unwrap() + 4;
+    world.jetstream().update_stream(&full).await.unwrap();
+
+    let replay = world.run(&["dead", "replay", "--all", "--json"]).await;
+    replay.ended_with(1).said("5 dead letters of kind events were not acknowledged and stay as they are");
+    let replayed = replay.json();
+    assert_eq!(replayed.as_array().unwrap().iter().filter(|letter| letter["accepted"] == true).count(), 4);
+    assert_eq!(world.count(OPEN).await, 5, "what the stream took is marked");
+    world
+        .run(&["dead", "replay", "--all"])
+        .await
+        .ended_with(1)
+        .said("5 dead letters")
+        .kept_quiet_about("published again");
+    assert_eq!(world.count(OPEN).await, 5);
+
+    world.jetstream().update_stream(&original).await.unwrap();
+    world.run(&["dead", "replay", "--all"]).await.succeeded().said("5 published again");
+    let worker = world.workers("events").await;
+    world.settled_as(Kind::Events, [0, 0, 18, 0]).await;
+    assert_eq!(world.count(OPEN).await, 9, "each came back once");
     world.finish([worker]).await;
 }

@@ -15,6 +15,7 @@ mod duplicates;
 mod leftovers;
 mod mistakes;
 mod nats_outages;
+mod poison;
 mod postgres_outages;
 mod secrets;
 mod shutdown;

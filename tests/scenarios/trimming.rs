@@ -117,7 +117,8 @@ async fn a_crowded_stream_keeps_what_is_not_settled() {
     let gate = close_gate(&world).await;
     // Above three quarters of what it may hold.
     world.publish_all(Kind::Events, (20..70).map(large)).await;
-    let trimmed = |account: &harness::Account| account.messages == 50;
+    // Of the settled ones the newest stays, as the witness of a tail that may get lost.
+    let trimmed = |account: &harness::Account| account.messages == 51;
     world.account_where(Kind::Events, "the settled ones are purged, and no other", trimmed).await;
     gate.close().await.unwrap();
     world.publish(Kind::Events, &event(70)).await;

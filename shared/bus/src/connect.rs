@@ -1,7 +1,7 @@
 //! Connecting, with errors that say what to mend.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, context::ContextBuilder};
@@ -20,11 +20,20 @@ const REFUSALS_KEPT: usize = 8;
 /// A connection to NATS that comes back by itself. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Bus {
-    pub(crate) client: Client,
-    pub(crate) jetstream: jetstream::Context,
+    link: Arc<RwLock<Client>>,
     pub(crate) prefix: Arc<str>,
+    address: Arc<Address>,
     refusals: Arc<Mutex<VecDeque<String>>>,
-    connections: watch::Receiver<u64>,
+    /// Counts connections made and broken: a change means that whatever hung on the old one is gone.
+    turns: Arc<watch::Sender<u64>>,
+}
+
+/// How the connection is made, and made again.
+#[derive(Debug)]
+struct Address {
+    config: Nats,
+    url: String,
+    name: String,
 }
 
 /// Why there is no connection, and what to do about it.
@@ -83,41 +92,43 @@ impl Bus {
     /// # Errors
     /// Why there is no connection, with what to do about it.
     pub async fn connect(config: &Nats, url: &str, name: &str) -> Result<Self, ConnectError> {
-        let shown = redact_url(url);
-        let refusals: Arc<Mutex<VecDeque<String>>> = Arc::default();
-        let (connected, connections) = watch::channel(0);
-        let callback = {
-            let (refusals, connected) = (refusals.clone(), Arc::new(connected));
-            move |event: Event| {
-                note(&event, &refusals, &connected);
-                async {}
-            }
-        };
-        let options = sign_in(config, url)?
-            .name(name)
-            .request_timeout(Some(ANSWER_WITHIN))
-            .connection_timeout(ANSWER_WITHIN)
-            .event_callback(callback);
-        let client = options.connect(servers(url)).await.map_err(|error| explain(&error, &shown))?;
-        let info = client.server_info();
-        if version(&info.version) < OLDEST_SERVER {
-            return Err(ConnectError::TooOld { url: shown, version: info.version });
-        }
-        if !info.jetstream {
-            return Err(ConnectError::NoJetStream { url: shown });
-        }
-        let jetstream = ContextBuilder::new().timeout(ANSWER_WITHIN).build(client.clone());
-        Ok(Self { client, jetstream, prefix: Arc::from(config.prefix.as_str()), refusals, connections })
+        let address = Address { config: config.clone(), url: url.to_owned(), name: name.to_owned() };
+        let (refusals, turns) = (Arc::default(), Arc::new(watch::channel(0).0));
+        let client = open(&address, &refusals, &turns).await?;
+        Ok(Self {
+            link: Arc::new(RwLock::new(client)),
+            prefix: Arc::from(config.prefix.as_str()),
+            address: Arc::new(address),
+            refusals,
+            turns,
+        })
+    }
+
+    /// Makes the connection anew, for every clone. The client heals by itself from all that a network
+    /// does; this is for when the client itself has ended.
+    ///
+    /// # Errors
+    /// Why there is no connection; the old one stays.
+    pub async fn renew(&self) -> Result<(), ConnectError> {
+        let client = open(&self.address, &self.refusals, &self.turns).await?;
+        *self.link.write().unwrap_or_else(PoisonError::into_inner) = client;
+        self.turns.send_modify(|turns| *turns += 1);
+        Ok(())
     }
 
     /// The client itself, for whoever publishes or listens live.
     pub fn client(&self) -> Client {
-        self.client.clone()
+        // A panic while holding this lock left a whole client behind.
+        self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn jetstream(&self) -> jetstream::Context {
+        ContextBuilder::new().timeout(ANSWER_WITHIN).build(self.client())
     }
 
     /// Ends the connection, of every clone.
     pub async fn close(&self) {
-        if let Err(error) = self.client.drain().await {
+        if let Err(error) = self.client().drain().await {
             tracing::debug!(%error, "the connection to NATS was closed already");
         }
     }
@@ -132,19 +143,53 @@ impl Bus {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// Counts the connections so far: a change means that whatever hung on the old one is gone.
-    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
-        self.connections.clone()
+    pub(crate) fn turns(&self) -> watch::Receiver<u64> {
+        self.turns.subscribe()
     }
 }
 
-fn note(event: &Event, refusals: &Mutex<VecDeque<String>>, connected: &watch::Sender<u64>) {
+async fn open(
+    address: &Address,
+    refusals: &Arc<Mutex<VecDeque<String>>>,
+    turns: &Arc<watch::Sender<u64>>,
+) -> Result<Client, ConnectError> {
+    let shown = redact_url(&address.url);
+    let callback = {
+        let (refusals, turns) = (refusals.clone(), turns.clone());
+        move |event: Event| {
+            note(&event, &refusals, &turns);
+            async {}
+        }
+    };
+    let options = sign_in(&address.config, &address.url)?
+        .name(&address.name)
+        .request_timeout(Some(ANSWER_WITHIN))
+        .connection_timeout(ANSWER_WITHIN)
+        .event_callback(callback);
+    let client = options.connect(servers(&address.url)).await.map_err(|error| explain(&error, &shown))?;
+    let info = client.server_info();
+    if version(&info.version) < OLDEST_SERVER {
+        return Err(ConnectError::TooOld { url: shown, version: info.version });
+    }
+    if !info.jetstream {
+        return Err(ConnectError::NoJetStream { url: shown });
+    }
+    Ok(client)
+}
+
+fn note(event: &Event, refusals: &Mutex<VecDeque<String>>, turns: &watch::Sender<u64>) {
     match event {
         Event::Connected => {
-            connected.send_modify(|count| *count += 1);
-            tracing::info!("connected to NATS");
+            let before = *turns.borrow();
+            turns.send_replace(before + 1);
+            if before > 0 {
+                tracing::info!("connected to NATS again");
+            }
         }
-        Event::Disconnected => tracing::warn!("the connection to NATS broke; reconnecting"),
+        Event::Disconnected => {
+            turns.send_modify(|turns| *turns += 1);
+            tracing::warn!("the connection to NATS broke; reconnecting");
+        }
         Event::ServerError(error) => {
             let reason = match error {
                 ServerError::AuthorizationViolation => "authorization violation".to_owned(),

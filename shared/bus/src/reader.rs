@@ -31,11 +31,17 @@ use crate::{Bus, StreamState};
 const PULL_EXPIRES: Duration = Duration::from_secs(5);
 /// Beyond this without a message or the end of a pull, the server or the consumer is gone.
 const SILENCE: Duration = Duration::from_secs(8);
+/// What the end of a reader waits for an answer that it does not need.
+const FORGET_WITHIN: Duration = Duration::from_secs(1);
 /// Messages of a pull at the most: well below the 65,536 that the client holds for a subscription.
 const PULL_MESSAGES: usize = 16_384;
 
+/// What a message costs beside its bytes: the structures that hold it, and a row's bookkeeping.
+const PER_MESSAGE: usize = 300;
+
 /// What a 409 says where the consumer goes on.
-const ENDS_A_PULL: &[&str] = &["Batch Completed", "Message Size Exceeds MaxBytes"];
+const ENDS_A_PULL: &[&str] = &["Batch Completed", EXCEEDS_MAX_BYTES];
+const EXCEEDS_MAX_BYTES: &str = "Message Size Exceeds MaxBytes";
 
 /// How much a reader may have under way between the server and its caller.
 #[derive(Debug, Clone, Copy)]
@@ -57,16 +63,36 @@ pub struct Delivery {
     pub pending: u64,
     /// On which subject.
     pub subject: async_nats::Subject,
-    /// Its headers, as the client has them: most messages have none that mean anything to us.
-    map: Option<HeaderMap>,
+    headers: HeadersOf,
+    /// What it weighs, in bytes: subject, reply, headers and body.
+    size: usize,
     /// Its body.
     pub body: Bytes,
+}
+
+/// Headers as they came; most messages have none that mean anything to us.
+#[derive(Debug, Clone)]
+enum HeadersOf {
+    Stream(Option<HeaderMap>),
+    Request(Headers),
 }
 
 impl Delivery {
     /// A delivery that came from nowhere, for tests of what takes deliveries.
     pub fn new(sequence: u64, published_at: DateTime<Utc>, subject: &str, body: impl Into<Bytes>) -> Self {
-        Self { sequence, published_at, pending: 0, subject: subject.into(), map: None, body: body.into() }
+        let (subject, body) = (async_nats::Subject::from(subject), body.into());
+        let size = subject.len() + body.len();
+        Self { sequence, published_at, pending: 0, subject, headers: HeadersOf::Stream(None), size, body }
+    }
+
+    pub(crate) fn with_headers(self, headers: Headers) -> Self {
+        let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        Self { size: self.size + bytes, headers: HeadersOf::Request(headers), ..self }
+    }
+
+    /// What it holds in memory, in bytes.
+    pub fn size(&self) -> usize {
+        self.size + PER_MESSAGE
     }
 
     /// Its headers, all of them.
@@ -75,16 +101,20 @@ impl Delivery {
             let name = name.to_string();
             values.iter().map(|value| (name.clone(), value.to_string())).collect::<Vec<_>>()
         };
-        self.map.as_ref().map(|map| map.iter().flat_map(values).collect()).unwrap_or_default()
+        match &self.headers {
+            HeadersOf::Stream(map) => map.iter().flat_map(|map| map.iter()).flat_map(values).collect(),
+            HeadersOf::Request(headers) => headers.clone(),
+        }
     }
 
     /// Its headers, or none where all of them speak of the stream and none of the record. The usual
     /// case, and not free: every message of an atomic batch carries two.
     pub fn record_headers(&self) -> Headers {
         let of_record = |(name, _): (&HeaderName, _)| !AsRef::<str>::as_ref(name).starts_with("Nats-");
-        match &self.map {
-            Some(map) if map.iter().any(of_record) => self.headers(),
-            _ => Headers::default(),
+        match &self.headers {
+            HeadersOf::Stream(Some(map)) if map.iter().any(of_record) => self.headers(),
+            HeadersOf::Stream(_) => Headers::default(),
+            HeadersOf::Request(headers) => headers.clone(),
         }
     }
 }
@@ -136,7 +166,9 @@ pub struct Reader {
     /// A gap that is known before the first message.
     gap: Option<(u64, u64)>,
     heard_at: Instant,
-    connections: watch::Receiver<u64>,
+    /// The last pull asked for a message that is larger than the window, which then is the only one.
+    oversized: bool,
+    turns: watch::Receiver<u64>,
 }
 
 impl Bus {
@@ -151,13 +183,19 @@ impl Bus {
         state: &StreamState,
         window: Window,
     ) -> Result<Reader, BusError> {
-        let mut connections = self.connections();
-        connections.mark_unchanged();
+        let mut turns = self.turns();
+        turns.mark_unchanged();
+        let client = self.client();
         let (consumer, pending) = self.consumer(kind, DeliverPolicy::ByStartSequence { start_sequence: next }).await?;
-        // Nothing before the consumer, and yet the stream went on: all of that is gone from it.
-        let gap = (pending == 0 && state.last_sequence >= next).then_some((next, state.last_sequence));
-        let inbox = self.client.new_inbox();
-        let replies = self.client.subscribe(inbox.clone()).await.map_err(|_| self.silent("read", &state.name))?;
+        // Nothing before the consumer, and yet the stream went on. That is gone from it where the leader
+        // says so as well; the consumer alone may stand on a replica that is behind.
+        let mut gap = None;
+        if pending == 0 && state.last_sequence >= next {
+            let held = self.next_held(kind, next).await?.map_or(state.last_sequence, |held| held - 1);
+            gap = Some((next, held.min(state.last_sequence))).filter(|(first, last)| first <= last);
+        }
+        let inbox = client.new_inbox();
+        let replies = client.subscribe(inbox.clone()).await.map_err(|_| self.silent("read", &state.name))?;
         Ok(Reader {
             bus: self.clone(),
             kind,
@@ -174,7 +212,8 @@ impl Bus {
             held: None,
             gap,
             heard_at: Instant::now(),
-            connections,
+            oversized: false,
+            turns,
         })
     }
 }
@@ -213,7 +252,7 @@ impl Reader {
                     }
                 }
                 // The server that held our pulls is not the one that we are connected to now.
-                _ = self.connections.changed() => return Err(self.lost("the connection was made anew")),
+                _ = self.turns.changed() => return Err(self.lost("the connection was made anew")),
             }
         }
     }
@@ -238,9 +277,12 @@ impl Reader {
         Ok(None)
     }
 
-    /// Ends reading, and lets the server forget the consumer.
+    /// Ends reading, and lets the server forget the consumer; later by itself where it does not answer now.
     pub async fn close(self) {
-        self.bus.forget_consumer(self.kind, &self.consumer).await;
+        let forgotten = self.bus.forget_consumer(self.kind, &self.consumer);
+        if tokio::time::timeout(FORGET_WITHIN, forgotten).await.is_err() {
+            tracing::debug!(stream = self.stream, "the consumer is left to time out");
+        }
     }
 
     fn wants_pull(&self) -> bool {
@@ -257,9 +299,15 @@ impl Reader {
         if messages == 0 || bytes == 0 {
             return Ok(());
         }
-        let request = format!(r#"{{"batch":{messages},"max_bytes":{bytes},"expires":{}}}"#, PULL_EXPIRES.as_nanos());
+        let expires = PULL_EXPIRES.as_nanos();
+        let oversized = std::mem::take(&mut self.oversized);
+        let (messages, request) = if oversized {
+            (1, format!(r#"{{"batch":1,"expires":{expires}}}"#))
+        } else {
+            (messages, format!(r#"{{"batch":{messages},"max_bytes":{bytes},"expires":{expires}}}"#))
+        };
         let sent =
-            self.bus.client.publish_with_reply(self.pull_subject.clone(), self.inbox.clone(), request.into()).await;
+            self.bus.client().publish_with_reply(self.pull_subject.clone(), self.inbox.clone(), request.into()).await;
         sent.map_err(|error| self.lost(&error.to_string()))?;
         self.pending.messages += messages;
         self.pending.bytes += bytes;
@@ -282,6 +330,9 @@ impl Reader {
                 if message.description.as_deref().is_some_and(|text| ENDS_A_PULL.contains(&text)) =>
             {
                 self.end_pull(message.headers.as_ref());
+                // Nothing else is under way, and the whole window does not hold the next message.
+                self.oversized =
+                    self.pending.messages == 0 && message.description.as_deref() == Some(EXCEEDS_MAX_BYTES);
                 Ok(None)
             }
             Some(status) => Err(self.lost(&format!("{status} {}", message.description.unwrap_or_default()))),
@@ -291,17 +342,24 @@ impl Reader {
     fn take_message(&mut self, message: async_nats::Message) -> Result<Option<Read>, Lost> {
         self.pending.messages = self.pending.messages.saturating_sub(1);
         self.pending.bytes = self.pending.bytes.saturating_sub(message.length);
+        if self.pending.messages == 0 {
+            self.pending.bytes = 0;
+        }
         let place = message.reply.as_deref().and_then(|reply| match reply.strip_prefix(&self.reply_prefix) {
             Some(numbers) => place_from_numbers(numbers.split('.')),
             None => place_in_stream(reply),
         });
-        let Some(delivery) = place.map(|place| delivery(place, message)) else {
+        let Some(place) = place else {
             return Err(self.lost("a message without its place in the stream"));
         };
+        // What a consumer delivers first may lie behind a gap; what it delivers later does so only where
+        // something was lost on the way.
+        let is_first = place.consumer_sequence == 1;
+        let delivery = delivery(place, message);
         if delivery.sequence < self.next {
             return Ok(None);
         }
-        if delivery.sequence > self.next && !self.fresh {
+        if delivery.sequence > self.next && !(self.fresh && is_first) {
             return Err(self.lost("messages were lost on the way"));
         }
         self.fresh = false;
@@ -347,7 +405,8 @@ fn delivery(place: Place, message: async_nats::Message) -> Delivery {
         published_at: DateTime::from_timestamp_nanos(place.published_ns),
         pending: place.pending,
         subject: message.subject,
-        map: message.headers,
+        headers: HeadersOf::Stream(message.headers),
+        size: message.length,
         body: message.payload,
     }
 }
@@ -355,6 +414,7 @@ fn delivery(place: Place, message: async_nats::Message) -> Delivery {
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
     sequence: u64,
+    consumer_sequence: u64,
     published_ns: i64,
     pending: u64,
 }
@@ -371,9 +431,10 @@ fn place_in_stream(reply: &str) -> Option<Place> {
 /// What stands behind stream and consumer.
 fn place_from_numbers<'r>(mut numbers: impl Iterator<Item = &'r str>) -> Option<Place> {
     let sequence = numbers.nth(1)?.parse().ok()?;
-    let published_ns = numbers.nth(1)?.parse().ok()?;
+    let consumer_sequence = numbers.next()?.parse().ok()?;
+    let published_ns = numbers.next()?.parse().ok()?;
     let pending = numbers.next()?.parse().ok()?;
-    Some(Place { sequence, published_ns, pending })
+    Some(Place { sequence, consumer_sequence, published_ns, pending })
 }
 
 #[cfg(test)]
@@ -382,7 +443,8 @@ mod tests {
 
     #[test]
     fn a_reply_subject_tells_where_the_message_stands() {
-        let place = Some(Place { sequence: 100, published_ns: 1_790_230_470_084_404_000, pending: 42 });
+        let place =
+            Some(Place { sequence: 100, consumer_sequence: 7, published_ns: 1_790_230_470_084_404_000, pending: 42 });
         assert_eq!(place_in_stream("$JS.ACK.events.reader.1.100.7.1790230470084404000.42"), place);
         assert_eq!(place_in_stream("$JS.ACK._.hash.events.reader.1.100.7.1790230470084404000.42"), place);
         assert_eq!(place_in_stream("$JS.ACK.hub.hash.events.reader.1.100.7.1790230470084404000.42.token"), place);

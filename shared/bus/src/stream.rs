@@ -3,14 +3,47 @@
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::{ErrorCode, stream};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SubsecRound, Utc};
-use records::{Kind, subject};
+use records::{Headers, Kind, subject};
+use serde::Deserialize;
 use std::time::Duration;
 
-use crate::Bus;
+use crate::{Bus, Delivery};
 
 /// A reader that is gone for so long is not coming back; the server then forgets its consumer.
 const FORGET_READER_AFTER: Duration = Duration::from_secs(60);
+
+/// JetStream's code for a sequence that the stream does not hold.
+const NO_MESSAGE_FOUND: u32 = 10037;
+
+#[derive(Deserialize)]
+struct MessageReply {
+    message: Option<StoredMessage>,
+    error: Option<MessageError>,
+}
+
+#[derive(Deserialize)]
+struct MessageError {
+    err_code: u32,
+    description: String,
+}
+
+#[derive(Deserialize)]
+struct StoredMessage {
+    seq: u64,
+    time: DateTime<Utc>,
+    subject: String,
+    hdrs: Option<String>,
+    data: Option<String>,
+}
+
+/// Headers as they stand in a message, each on its line; what is no header is left out.
+fn headers_from_text(text: &str) -> Headers {
+    let lines = text.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+    lines.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect()
+}
 
 /// Why JetStream did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +109,7 @@ impl Bus {
     /// Where there is none, or JetStream does not answer.
     pub async fn stream_state(&self, kind: Kind) -> Result<StreamState, BusError> {
         let name = self.stream_name(kind);
-        let stream = self.jetstream.get_stream(&name).await.map_err(|error| match error.kind() {
+        let stream = self.jetstream().get_stream(&name).await.map_err(|error| match error.kind() {
             GetStreamErrorKind::JetStream(refusal) if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 BusError::Missing { stream: name.clone() }
             }
@@ -103,17 +136,50 @@ impl Bus {
     /// # Errors
     /// Where JetStream does not answer.
     pub async fn published_ns(&self, kind: Kind, sequence: u64) -> Result<Option<i64>, BusError> {
+        let message = self.stored_message(kind, &format!(r#"{{"seq":{sequence}}}"#)).await?;
+        Ok(message.and_then(|message| message.time.timestamp_nanos_opt()))
+    }
+
+    /// The first sequence from `sequence` on that the stream holds, by the word of its leader: a consumer
+    /// may live on a replica that has yet to catch up, and what that one does not hold is not gone.
+    ///
+    /// # Errors
+    /// Where JetStream does not answer.
+    pub async fn next_held(&self, kind: Kind, sequence: u64) -> Result<Option<u64>, BusError> {
+        let message = self.stored_message(kind, &format!(r#"{{"seq":{sequence},"next_by_subj":">"}}"#)).await?;
+        Ok(message.map(|message| message.seq))
+    }
+
+    /// One message by request. nats-server stores whatever bytes a producer puts into a subject or a
+    /// header, and the client gives up a connection on some of them; this way reads every message.
+    ///
+    /// # Errors
+    /// Where JetStream does not answer.
+    pub async fn message(&self, kind: Kind, sequence: u64) -> Result<Option<Delivery>, BusError> {
+        let message = self.stored_message(kind, &format!(r#"{{"seq":{sequence}}}"#)).await?;
+        Ok(message.map(|message| {
+            // Base64 that the server wrote is base64; an empty body would become a dead letter.
+            let decoded = |text: Option<String>| STANDARD.decode(text.unwrap_or_default()).unwrap_or_default();
+            let headers = headers_from_text(&String::from_utf8_lossy(&decoded(message.hdrs)));
+            Delivery::new(message.seq, message.time, &message.subject, decoded(message.data)).with_headers(headers)
+        }))
+    }
+
+    /// The request `$JS.API.STREAM.MSG.GET`, answered by the stream's leader.
+    async fn stored_message(&self, kind: Kind, request: &str) -> Result<Option<StoredMessage>, BusError> {
+        const ACTION: &str = "read a message of";
         let name = self.stream_name(kind);
-        let stream = self.stream_without_info(&name).await?;
-        match stream.get_raw_message(sequence).await {
-            Ok(message) => Ok(message.time.timestamp_nanos_opt()),
-            Err(error) if matches!(error.kind(), stream::RawMessageErrorKind::NoMessageFound) => Ok(None),
-            Err(error) => match error.kind() {
-                stream::RawMessageErrorKind::JetStream(refusal) => {
-                    Err(BusError::Refused { action: "read a message of", stream: name, reason: refusal.to_string() })
-                }
-                _ => Err(self.silent("read a message of", &name)),
-            },
+        let subject = format!("$JS.API.STREAM.MSG.GET.{name}");
+        let Ok(reply) = self.client().request(subject, request.to_owned().into()).await else {
+            return Err(self.silent(ACTION, &name));
+        };
+        let refused = |reason: String| BusError::Refused { action: ACTION, stream: name.clone(), reason };
+        let reply: MessageReply = serde_json::from_slice(&reply.payload).map_err(|error| refused(error.to_string()))?;
+        match (reply.message, reply.error) {
+            (Some(message), _) => Ok(Some(message)),
+            (None, Some(error)) if error.err_code == NO_MESSAGE_FOUND => Ok(None),
+            (None, Some(error)) => Err(refused(error.description)),
+            (None, None) => Err(refused("an answer without a message".to_owned())),
         }
     }
 
@@ -156,7 +222,7 @@ impl Bus {
     /// Where JetStream does not answer or refuses.
     pub async fn delete_stream(&self, kind: Kind) -> Result<(), BusError> {
         let name = self.stream_name(kind);
-        match self.jetstream.delete_stream(&name).await {
+        match self.jetstream().delete_stream(&name).await {
             Ok(_) => Ok(()),
             Err(error) => Err(BusError::Refused { action: "delete", stream: name, reason: error.to_string() }),
         }
@@ -199,13 +265,13 @@ impl Bus {
     /// Lets the server forget a consumer now rather than later; it does so by itself if this fails.
     pub(crate) async fn forget_consumer(&self, kind: Kind, consumer: &PullConsumer) {
         let name = self.stream_name(kind);
-        if let Err(error) = self.jetstream.delete_consumer_from_stream(&consumer.cached_info().name, &name).await {
+        if let Err(error) = self.jetstream().delete_consumer_from_stream(&consumer.cached_info().name, &name).await {
             tracing::debug!(stream = name, %error, "the consumer is left to time out");
         }
     }
 
     async fn stream_without_info(&self, name: &str) -> Result<stream::Stream<()>, BusError> {
-        self.jetstream.get_stream_no_info(name).await.map_err(|_| self.silent("find", name))
+        self.jetstream().get_stream_no_info(name).await.map_err(|_| self.silent("find", name))
     }
 
     pub(crate) fn silent(&self, action: &'static str, stream: &str) -> BusError {

@@ -64,7 +64,7 @@ impl Bus {
                 }
                 let config =
                     Config { metadata: state.config.metadata, description: state.config.description, ..wanted };
-                match self.jetstream.update_stream(&config).await {
+                match self.jetstream().update_stream(&config).await {
                     Ok(_) => Ok(Ensured::Updated(differences)),
                     Err(error) => {
                         Err(BusError::Refused { action: "change", stream: config.name, reason: error.to_string() })
@@ -78,7 +78,7 @@ impl Bus {
 
     async fn create_stream(&self, wanted: Config) -> Result<Ensured, BusError> {
         let name = wanted.name.clone();
-        match self.jetstream.create_stream(wanted).await {
+        match self.jetstream().create_stream(wanted).await {
             Ok(_) => Ok(Ensured::Created),
             Err(error) => Err(match error.kind() {
                 CreateStreamErrorKind::JetStream(refusal)
@@ -145,6 +145,7 @@ fn differences(is: &Config, wanted: &Config) -> Vec<Difference> {
     );
     compare("max_msgs", unlimited(is.max_messages), unlimited(wanted.max_messages), false);
     compare("max_bytes", unlimited(is.max_bytes), unlimited(wanted.max_bytes), false);
+    compare("max_msg_size", unlimited(is.max_message_size.into()), unlimited(wanted.max_message_size.into()), false);
     compare("replicas", is.num_replicas.max(1).to_string(), wanted.num_replicas.max(1).to_string(), false);
     compare("allow_atomic", is.allow_atomic_publish.to_string(), wanted.allow_atomic_publish.to_string(), false);
     // More subjects than ours are somebody's choice: what is not of this kind is dead-lettered.

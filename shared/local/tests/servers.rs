@@ -65,8 +65,7 @@ async fn request(server: &NatsServer, subject: &str, body: &str) -> String {
 async fn sql(url: &str, statement: &str) -> String {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let statement = statement.to_owned();
-    let value: Option<String> =
-        sqlx::query_scalar(&statement).fetch_optional(&mut connection).await.unwrap();
+    let value: Option<String> = sqlx::query_scalar(&statement).fetch_optional(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     value.unwrap_or_default()
 }

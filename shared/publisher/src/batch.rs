@@ -9,7 +9,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use async_nats::header::{HeaderMap, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE};
+use async_nats::header::{
+    HeaderMap, HeaderName, NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL, NATS_BATCH_ID, NATS_BATCH_SEQUENCE,
+};
 use async_nats::jetstream::publish::PublishAck;
 use records::{Kind, Outgoing, Record, Reject, subject};
 use uuid::Uuid;
@@ -17,7 +19,7 @@ use uuid::Uuid;
 use crate::backoff::Backoff;
 use crate::prepare::Encoded;
 use crate::publisher::Receipt;
-use crate::wire::{Sent, Wire};
+use crate::wire::{self, Sent, Wire};
 use crate::{PublishError, Publisher};
 
 /// The stream's word that it holds every message of a batch.
@@ -357,7 +359,7 @@ impl Wire {
             return self.send(last, mark, |_| {}).await;
         }
         // Found here, it leaves no batch open at the server.
-        if let Some(large) = batch.iter().find(|message| message.body.len() > self.client.max_payload()) {
+        if let Some(large) = too_large(batch, &id, self.client.max_payload()) {
             return Err(self.too_large(large));
         }
         for (index, message) in others.iter().enumerate() {
@@ -369,6 +371,24 @@ impl Wire {
         };
         self.send(last, mark, commit).await
     }
+}
+
+/// The first member of a batch that the server would not take, with the headers that make it a member.
+fn too_large<'b>(batch: &'b [Encoded], id: &str, limit: usize) -> Option<&'b Encoded> {
+    let header = |name: HeaderName, value: &str| wire::header_bytes(name.as_ref(), value);
+    let of_all = header(NATS_BATCH_ID, id);
+    let of_last = header(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
+    let of_member = |sequence: usize| {
+        let commit = if sequence == batch.len() { of_last } else { 0 };
+        of_all + header(NATS_BATCH_SEQUENCE, &sequence.to_string()) + commit
+    };
+    // The exact size is only worth its while near the limit: the last member's headers are the longest.
+    let most = of_member(batch.len());
+    let mut members = (1..).zip(batch);
+    let large = members.find(|(sequence, message)| {
+        wire::payload(message, most) > limit && wire::payload(message, of_member(*sequence)) > limit
+    });
+    large.map(|(_, message)| message)
 }
 
 /// Cuts what is not acknowledged into runs of at most so many records and bytes; a message that is
@@ -413,6 +433,21 @@ mod tests {
             let runs = cut(&messages, &vec![None; messages.len()], records, bytes);
             assert_eq!(runs.iter().map(|run| run.end).collect::<Vec<_>>(), ends, "{sizes:?}");
             assert!(runs.iter().zip(runs.iter().skip(1)).all(|(run, next)| run.end == next.start));
+        }
+    }
+
+    #[test]
+    fn a_member_is_as_large_as_its_headers_make_it() {
+        let member = "NATS/1.0\r\nNats-Batch-Id: b\r\nNats-Batch-Sequence: 1\r\n\r\n".len();
+        let last = member + "Nats-Batch-Commit: 1\r\n".len();
+        for (first, second, culprit) in [
+            (100 - member, 100 - last, None),
+            (100 - member + 1, 100 - last, Some(0)),
+            (100 - member, 100 - last + 1, Some(1)),
+        ] {
+            let batch = [first, second].map(|size| Encoded::new("s", vec![b' '; size]));
+            let found = too_large(&batch, "b", 100).map(|large| batch.iter().position(|one| std::ptr::eq(one, large)));
+            assert_eq!(found, culprit.map(Some), "{first} {second}");
         }
     }
 

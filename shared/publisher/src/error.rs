@@ -33,7 +33,7 @@ pub enum PublishError {
     TooLarge {
         /// Where it was to go.
         subject: String,
-        /// The body's size in bytes, headers not counted.
+        /// Headers and body, in bytes.
         bytes: usize,
         /// The server's `max_payload`, in bytes.
         limit: usize,

@@ -35,6 +35,12 @@ const DENIALS: usize = 64;
 /// Headers of this name belong to the batch in which a message is sent now.
 const BATCH_HEADERS: &str = "Nats-Batch-";
 
+/// What a message with headers weighs beside them: a line before and one behind.
+const AROUND_HEADERS: usize = "NATS/1.0\r\n\r\n".len();
+
+/// What a header weighs beside its name and its value.
+const AROUND_HEADER: usize = ": \r\n".len();
+
 /// What the server said about subjects that this connection may not publish on.
 #[derive(Debug, Default)]
 pub(crate) struct Denials {
@@ -277,7 +283,7 @@ impl Wire {
 
     fn explain_source(&self, source: &(dyn std::error::Error + 'static), message: &Encoded) -> PublishError {
         if let Some(error) = source.downcast_ref::<jetstream::Error>() {
-            return PublishError::from_server(error, &message.subject, message.body.len(), self.client.max_payload());
+            return PublishError::from_server(error, &message.subject, payload(message, 0), self.client.max_payload());
         }
         if source.is::<SubjectError>() {
             return invalid_subject(&message.subject);
@@ -293,7 +299,7 @@ impl Wire {
     pub(crate) fn too_large(&self, message: &Encoded) -> PublishError {
         PublishError::TooLarge {
             subject: message.subject.to_string(),
-            bytes: message.body.len(),
+            bytes: payload(message, 0),
             limit: self.client.max_payload(),
         }
     }
@@ -303,13 +309,29 @@ fn invalid_subject(subject: &Subject) -> PublishError {
     PublishError::Invalid(format!("`{subject}` is not a subject"))
 }
 
+/// What the server holds against its `max_payload`, in bytes: the headers that are sent, `more` bytes
+/// of headers that come on top, and the body.
+pub(crate) fn payload(message: &Encoded, more: usize) -> usize {
+    let own: usize = own_headers(message).map(|(name, value)| header_bytes(name, value)).sum();
+    let around = if own + more > 0 { AROUND_HEADERS } else { 0 };
+    around + own + more + message.body.len()
+}
+
+/// A header's size as it is sent.
+pub(crate) fn header_bytes(name: &str, value: &str) -> usize {
+    name.len() + value.len() + AROUND_HEADER
+}
+
+/// The headers that are sent: without those of an earlier batch.
+fn own_headers(message: &Encoded) -> impl Iterator<Item = (&str, &str)> {
+    let is_batch =
+        |name: &str| name.get(..BATCH_HEADERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(BATCH_HEADERS));
+    message.headers.iter().filter(move |(name, _)| !is_batch(name))
+}
+
 fn headers(message: &Encoded) -> Result<HeaderMap, PublishError> {
     let mut map = HeaderMap::new();
-    for (name, value) in message.headers.iter() {
-        let is_batch = name.get(..BATCH_HEADERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(BATCH_HEADERS));
-        if is_batch {
-            continue;
-        }
+    for (name, value) in own_headers(message) {
         let invalid = |what: &str| PublishError::Invalid(format!("the header `{name}` {what}"));
         let header: HeaderName = name.parse().map_err(|_| invalid("has a name that no header can have"))?;
         let value: HeaderValue = value.parse().map_err(|_| invalid("has a line break in its value"))?;
@@ -341,6 +363,18 @@ mod tests {
         let map = headers(&message).unwrap();
         assert_eq!(map.len(), 2);
         assert!(map.get("Watchbook-Replay-Id").is_some());
+    }
+
+    #[test]
+    fn headers_count_as_the_server_counts_them() {
+        let with = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            Encoded::new("s", "{}").with_headers(pairs.collect())
+        };
+        assert_eq!(payload(&with(&[]), 0), 2);
+        assert_eq!(payload(&with(&[]), 5), "NATS/1.0\r\n12345\r\n{}".len());
+        assert_eq!(payload(&with(&[("Nats-Batch-Id", "left behind")]), 0), 2);
+        assert_eq!(payload(&with(&[("a", "1"), ("b", "22")]), 0), "NATS/1.0\r\na: 1\r\nb: 22\r\n\r\n{}".len());
     }
 
     #[test]

@@ -89,19 +89,24 @@ impl Database {
     }
 }
 
-/// Refuses a server that is too old.
+/// Refuses a server that is too old, and a database that cannot hold every text.
 ///
 /// # Errors
-/// Where it is, or does not say its version.
-pub async fn check_version(connection: &mut PgConnection) -> anyhow::Result<String> {
-    let (number, name): (i32, String) =
-        sqlx::query_as("SELECT current_setting('server_version_num')::int, current_setting('server_version')")
-            .fetch_one(connection)
-            .await
-            .context("ask Postgres for its version")?;
+/// Where it is one of these, or does not answer.
+pub async fn check_server(connection: &mut PgConnection) -> anyhow::Result<String> {
+    let (number, name, encoding): (i32, String, String) = sqlx::query_as(
+        "SELECT current_setting('server_version_num')::int, current_setting('server_version'), current_setting('server_encoding')",
+    )
+    .fetch_one(connection)
+    .await
+    .context("ask Postgres for its version")?;
     anyhow::ensure!(
         number / 10_000 >= OLDEST_MAJOR,
         "Postgres {name} is too old: Watchbook needs {OLDEST_MAJOR} or newer"
+    );
+    anyhow::ensure!(
+        encoding == "UTF8",
+        "the database is encoded in {encoding} and cannot hold every text: create one with ENCODING 'UTF8' TEMPLATE template0"
     );
     Ok(name)
 }

@@ -151,6 +151,24 @@ pub struct Filter {
     pub reason: Option<&'static str>,
     /// Those that were replayed or discarded as well.
     pub settled_too: bool,
+    /// Only those that failed before this time.
+    pub failed_before: Option<DateTime<Utc>>,
+}
+
+/// What tells a dead letter from all others: when it failed, and its id. A message that comes back
+/// after a replay is a letter of its own with the id of the first.
+pub type Key = (DateTime<Utc>, Uuid);
+
+impl StoredDeadLetter {
+    /// What tells it from all others.
+    pub fn key(&self) -> Key {
+        (self.failed_at, self.id)
+    }
+}
+
+/// Keys as the two lists that `unnest` makes rows of.
+fn columns(keys: impl IntoIterator<Item = Key>) -> (Vec<DateTime<Utc>>, Vec<Uuid>) {
+    keys.into_iter().unzip()
 }
 
 /// Dead letters behind `after`, oldest first, `limit` at the most.
@@ -160,7 +178,7 @@ pub struct Filter {
 pub async fn list(
     connection: &mut PgConnection,
     filter: &Filter,
-    after: Option<(DateTime<Utc>, Uuid)>,
+    after: Option<Key>,
     limit: u32,
 ) -> crate::Result<Vec<StoredDeadLetter>> {
     let (after_time, after_id) = after.unwrap_or((DateTime::UNIX_EPOCH, Uuid::nil()));
@@ -169,8 +187,8 @@ pub async fn list(
           WHERE (cardinality($1::uuid[]) = 0 OR id = ANY($1))
             AND ($2::text IS NULL OR kind = $2) AND ($3::text IS NULL OR reason = $3)
             AND ($4 OR (replayed_at IS NULL AND discarded_at IS NULL))
-            AND failed_at >= $5 AND (failed_at, id) > ($5, $6)
-          ORDER BY failed_at, id LIMIT $7",
+            AND failed_at >= $5 AND (failed_at, id) > ($5, $6) AND ($7::timestamptz IS NULL OR failed_at < $7)
+          ORDER BY failed_at, id LIMIT $8",
     )
     .bind(&filter.ids)
     .bind(filter.kind)
@@ -178,9 +196,21 @@ pub async fn list(
     .bind(filter.settled_too)
     .bind(after_time)
     .bind(after_id)
+    .bind(filter.failed_before)
     .bind(i64::from(limit))
     .fetch_all(connection)
     .await
+}
+
+/// The dead letter of this id that failed last, whatever became of it.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn newest(connection: &mut PgConnection, id: Uuid) -> crate::Result<Option<StoredDeadLetter>> {
+    sqlx::query_as("SELECT * FROM watchbook.dead_letters WHERE id = $1 ORDER BY failed_at DESC LIMIT 1")
+        .bind(id)
+        .fetch_optional(connection)
+        .await
 }
 
 /// Keeps other sessions from these dead letters until the transaction ends, and returns those that are
@@ -188,15 +218,16 @@ pub async fn list(
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn lock(transaction: &mut PgConnection, letters: &[StoredDeadLetter]) -> crate::Result<Vec<Uuid>> {
-    sqlx::query_scalar(
-        "SELECT letter.id FROM watchbook.dead_letters AS letter
+pub async fn lock(transaction: &mut PgConnection, letters: &[StoredDeadLetter]) -> crate::Result<Vec<Key>> {
+    let (times, ids) = columns(letters.iter().map(StoredDeadLetter::key));
+    sqlx::query_as(
+        "SELECT letter.failed_at, letter.id FROM watchbook.dead_letters AS letter
            JOIN unnest($1::timestamptz[], $2::uuid[]) AS wanted (failed_at, id) USING (failed_at, id)
           WHERE letter.replayed_at IS NULL AND letter.discarded_at IS NULL
             FOR UPDATE OF letter SKIP LOCKED",
     )
-    .bind(letters.iter().map(|letter| letter.failed_at).collect::<Vec<_>>())
-    .bind(letters.iter().map(|letter| letter.id).collect::<Vec<_>>())
+    .bind(times)
+    .bind(ids)
     .fetch_all(transaction)
     .await
 }
@@ -210,16 +241,26 @@ pub enum Settled {
     Discarded,
 }
 
-/// Marks dead letters.
+/// Marks dead letters that are neither replayed nor discarded, and says how many. These and no others
+/// of their ids: what came back of a replay may be in the table before the replay is marked.
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn mark(connection: &mut PgConnection, ids: &[Uuid], settled: Settled) -> crate::Result<u64> {
-    let statement = match settled {
-        Settled::Replayed => "UPDATE watchbook.dead_letters SET replayed_at = now() WHERE id = ANY($1)",
-        Settled::Discarded => {
-            "UPDATE watchbook.dead_letters SET discarded_at = now() WHERE id = ANY($1) AND replayed_at IS NULL AND discarded_at IS NULL"
-        }
+pub async fn mark(
+    connection: &mut PgConnection,
+    letters: impl IntoIterator<Item = Key>,
+    settled: Settled,
+) -> crate::Result<u64> {
+    let column = match settled {
+        Settled::Replayed => "replayed_at",
+        Settled::Discarded => "discarded_at",
     };
-    Ok(sqlx::query(statement).bind(ids).execute(connection).await?.rows_affected())
+    let statement = format!(
+        "UPDATE watchbook.dead_letters AS letter SET {column} = now()
+           FROM unnest($1::timestamptz[], $2::uuid[]) AS wanted (failed_at, id)
+          WHERE letter.failed_at = wanted.failed_at AND letter.id = wanted.id
+            AND letter.replayed_at IS NULL AND letter.discarded_at IS NULL"
+    );
+    let (times, ids) = columns(letters);
+    Ok(sqlx::query(&statement).bind(times).bind(ids).execute(connection).await?.rows_affected())
 }

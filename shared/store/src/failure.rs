@@ -38,6 +38,9 @@ impl Failure {
             // Serialization failure, deadlock, a lock that was not to be had in time.
             "40001" | "40P01" | "55P03" => Self::Contention,
             "23505" => Self::Duplicate,
+            // A malformed binary COPY, or one of more columns or other types than the table has: a newer
+            // build migrated it. Ours to mend, and no row's fault.
+            "22P03" | "22P04" => Self::Outage,
             // Row routing raises a check violation that names no constraint.
             "23514" if !names_constraint => Self::MissingPartition,
             _ => match code.get(..2).unwrap_or_default() {
@@ -69,6 +72,8 @@ mod tests {
     fn an_outage_is_never_a_bad_row() {
         for (code, failure) in [
             ("08006", Failure::Outage), // connection failure
+            ("22P03", Failure::Outage), // invalid binary representation
+            ("22P04", Failure::Outage), // bad COPY file format
             ("25006", Failure::Outage), // read-only: a fail-over left us on a replica
             ("28P01", Failure::Outage), // wrong password
             ("3D000", Failure::Outage), // no such database

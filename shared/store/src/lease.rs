@@ -62,7 +62,7 @@ impl Lease {
     /// Gives the lease up, so that a standby need not wait for the server to notice.
     pub async fn release(self) {
         // The session ends either way; an error only says that it has ended already.
-        let _ = self.connection.close().await;
+        let _ = tokio::time::timeout(ANSWER_WITHIN, self.connection.close()).await;
     }
 
     /// Which process holds the lease of each of `names`, in their order.

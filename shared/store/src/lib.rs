@@ -14,7 +14,7 @@ pub mod outcomes;
 pub mod partitions;
 pub mod positions;
 
-pub use connect::{Database, check_version, clock};
+pub use connect::{Database, check_server, clock};
 pub use failure::{Failure, describe};
 pub use lease::Lease;
 // The rest of the house speaks to Postgres through these, and names no driver.

@@ -28,7 +28,7 @@ pub(crate) fn publisher(config: &Config, bus: &Bus) -> anyhow::Result<publisher:
 pub(crate) async fn database(config: &Config) -> anyhow::Result<Database> {
     let database = Database::new(config.database_url()?, name())?;
     let mut connection = connect(&database).await?;
-    store::check_version(&mut connection).await?;
+    store::check_server(&mut connection).await?;
     connection.close().await.ok();
     Ok(database)
 }

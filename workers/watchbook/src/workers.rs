@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use writer::{Settings, Writer};
 
+use crate::process;
+
 /// Workers of one process, running.
 pub(crate) struct Workers {
     /// Where the probes are served.
@@ -46,7 +48,8 @@ impl Workers {
         for &kind in kinds {
             let writer = Writer {
                 kind,
-                bus: bus.clone(),
+                // Of its own: what breaks the connection of one kind leaves the others alone.
+                bus: process::bus(config).await?,
                 database: database.clone(),
                 settings: Settings::of(config, kind, kinds.len()),
                 health: health.part(kind.name()),
@@ -73,7 +76,7 @@ impl Workers {
 }
 
 async fn check_migrations(database: &Database) -> anyhow::Result<()> {
-    let mut connection = crate::process::connect(database).await?;
+    let mut connection = process::connect(database).await?;
     let migrations = migrations::status(&mut connection).await?;
     let count = |state| migrations.iter().filter(|migration| migration.state == state).count();
     let (pending, changed) = (count(State::Pending), count(State::Changed));

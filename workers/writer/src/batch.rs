@@ -87,7 +87,7 @@ impl Batch {
             }
             Err(reject) => self.refused.push((index, reject)),
         }
-        self.message_bytes += delivery.body.len() + delivery.subject.len();
+        self.message_bytes += delivery.size();
         self.deliveries.push(delivery);
     }
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 use bus::{Bus, BusError, StreamState};
 use chrono::Utc;
 use records::Kind;
-use store::positions;
+use store::positions::{self, Position};
 use store::{Database, partitions::Partitions};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+
+use crate::origin::lost_tail;
 
 /// How often the stream's size is looked at. At 100,000 messages a second of 450 bytes a stream of
 /// 1 GiB is full after 23 s.
@@ -90,8 +92,13 @@ impl Housekeeping {
         if holds_nothing || !(crowded || by_window) {
             return Ok(());
         }
-        let settled = self.settled_up_to(&state).await?;
-        let up_to = if crowded { settled } else { settled.min(self.behind_window().await?) };
+        let Some(position) = self.agreed_position(&state).await? else { return Ok(()) };
+        let mut old = if by_window { self.behind_window().await? } else { 0 };
+        if crowded {
+            // The newest message stays: by it alone a stream is known that lost its tail of late.
+            old = old.max(position.newest.map_or(0, |(sequence, _)| sequence - 1));
+        }
+        let up_to = position.settled_up_to().min(old).min(state.last_sequence);
         if up_to >= state.first_sequence {
             let purged = self.bus.purge_up_to(self.kind, up_to).await?;
             tracing::debug!(stream = state.name, purged, crowded, "settled messages were trimmed");
@@ -99,13 +106,15 @@ impl Housekeeping {
         Ok(())
     }
 
-    async fn settled_up_to(&self, state: &StreamState) -> store::Result<u64> {
+    /// The position of the stream. None where the two do not agree: until the position is mended, what
+    /// it calls settled may be other messages.
+    async fn agreed_position(&self, state: &StreamState) -> Result<Option<Position>, TrimError> {
         let mut connection = self.database.connect("trim").await?;
         let account = positions::find(&mut connection, &state.name).await?;
-        // A position that speaks of another stream says nothing about this one.
-        let position =
-            account.map(|account| account.position).filter(|position| position.created_at == state.created_at);
-        Ok(position.map_or(0, |position| position.settled_up_to()))
+        let Some(position) = account.map(|account| account.position) else { return Ok(None) };
+        let agree = position.created_at == state.created_at
+            && lost_tail(&self.bus, self.kind, state, &position).await?.is_none();
+        Ok(agree.then_some(position))
     }
 
     async fn behind_window(&self) -> Result<u64, BusError> {

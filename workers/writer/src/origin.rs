@@ -28,9 +28,13 @@ pub(crate) enum OriginError {
 
 /// Finds the stream and its position, and mends the position where the stream is not the one it speaks of.
 pub(crate) async fn find(bus: &Bus, connection: &mut PgConnection, kind: Kind) -> Result<Origin, OriginError> {
-    let stream = bus.stream_state(kind).await?;
-    let identity = StreamIdentity { name: stream.name.clone(), created_at: stream.created_at };
+    let seen = bus.stream_state(kind).await?;
+    let identity = StreamIdentity { name: seen.name, created_at: seen.created_at };
     let mut position = positions::load(connection, &identity, kind).await?;
+    // Asked again behind the position: whoever wrote until now may have settled more in between, and a
+    // stream that was seen before that would look as if it had lost its tail.
+    let stream = bus.stream_state(kind).await?;
+    let identity = StreamIdentity { created_at: stream.created_at, ..identity };
     if position.created_at != stream.created_at {
         tracing::warn!(
             stream = stream.name, was = %position.created_at, is = %stream.created_at,
@@ -52,7 +56,12 @@ pub(crate) async fn find(bus: &Bus, connection: &mut PgConnection, kind: Kind) -
 }
 
 /// The last sequence on which stream and position agree, where they do not agree on all of it.
-async fn lost_tail(bus: &Bus, kind: Kind, stream: &StreamState, position: &Position) -> Result<Option<u64>, BusError> {
+pub(crate) async fn lost_tail(
+    bus: &Bus,
+    kind: Kind,
+    stream: &StreamState,
+    position: &Position,
+) -> Result<Option<u64>, BusError> {
     let settled = position.settled.last().map_or(0, |(_, last)| *last);
     let Some((sequence, published_ns)) = position.newest else {
         return Ok((settled > stream.last_sequence).then_some(stream.last_sequence));

@@ -264,12 +264,16 @@ impl Session<'_> {
 
     /// Reading ends: what was read is written, if Postgres takes it before the process has to stop.
     async fn flush(&self, batch: Batch, idle: &mut Vec<Lane>, running: &mut JoinSet<(Lane, Ended)>) {
+        let mut taken = true;
         if idle.is_empty()
-            && let Some(Ok((lane, _))) = running.join_next().await
+            && let Some(Ok((lane, ended))) = running.join_next().await
         {
             idle.push(lane);
+            // What Postgres did not take in time it will not take in more time.
+            taken = ended != Ended::Abandoned;
         }
-        if !batch.is_empty()
+        if taken
+            && !batch.is_empty()
             && let Some(lane) = idle.pop()
         {
             self.dispatch(lane, batch, running);

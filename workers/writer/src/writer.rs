@@ -14,9 +14,9 @@ use store::{Database, Lease};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::Contract;
+use crate::batch::{Batch, Contract};
 use crate::housekeeping::Housekeeping;
-use crate::lane::{Lane, LaneContext};
+use crate::lane::{Ended, Lane, LaneContext};
 use crate::metrics;
 use crate::origin;
 use crate::session::{Bounds, End, Session};
@@ -24,6 +24,10 @@ use crate::session::{Bounds, End, Session};
 /// How often a standby looks whether the lease is free, and a holder whether it still holds it. With
 /// the server noticing a dead session in six seconds at the most, take-over is a matter of seconds.
 const LEASE_EVERY: Duration = Duration::from_millis(500);
+/// After so many sessions that ended where they began, the message there is read by itself.
+const READ_SINGLY_AFTER: u32 = 2;
+/// After so many failures in a row the connection to NATS is made anew.
+const RENEW_AFTER: u32 = 3;
 /// The largest message that a stream takes, with its subject and headers.
 const LARGEST_MESSAGE: usize = 2 * limits::MESSAGE_BYTES + 64 * 1024;
 
@@ -178,8 +182,8 @@ impl Writer {
         let mut idle: Vec<Lane> =
             (0..self.settings.lanes.get()).map(|number| Lane::new(number as u16, context.clone())).collect();
         let mut backoff = Backoff::for_server();
-        let mut last_hole = 0;
-        let mut failing = false;
+        let (mut last_hole, mut ended_there) = (0, 0_u32);
+        let mut failures = 0_u32;
         while !held.is_cancelled() {
             let found = tokio::select! {
                 // A question that nobody answers must not hold the process.
@@ -188,13 +192,19 @@ impl Writer {
             };
             let origin = match found {
                 Ok(origin) => {
-                    failing = false;
+                    failures = 0;
                     origin
                 }
                 Err(error) => {
                     self.health.failing(error.to_string());
-                    if !std::mem::replace(&mut failing, true) {
+                    failures += 1;
+                    if failures == 1 {
                         tracing::warn!(kind = %self.kind, %error, "the stream cannot be read; trying again until it can");
+                    }
+                    // The client heals from all that a network does. Where it does not, it may have ended
+                    // itself; where the server is away, this fails as well and changes nothing.
+                    if failures.is_multiple_of(RENEW_AFTER) && self.bus.renew().await.is_ok() {
+                        tracing::info!(kind = %self.kind, "the connection to NATS was made anew");
                     }
                     pause(backoff.next_wait(), held).await;
                     continue;
@@ -202,9 +212,13 @@ impl Writer {
             };
             // A session that got further was no failure: a stream with many gaps ends many of them.
             let (hole, _) = origin.position.first_hole();
+            ended_there = if hole == last_hole { ended_there + 1 } else { 0 };
             if hole != last_hole {
                 last_hole = hole;
                 backoff.reset();
+            }
+            if ended_there >= READ_SINGLY_AFTER && self.write_singly(&contract, &origin, hole, &mut idle).await {
+                continue;
             }
             let session = Session {
                 bus: &self.bus,
@@ -227,6 +241,25 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Reads the message of one sequence by request and writes it by itself: whatever ends every reader
+    /// at this message (bytes in a subject or header on which the client gives up) must not stop what
+    /// comes behind it. `false` where the stream holds no such message or it could not be written.
+    async fn write_singly(
+        &self,
+        contract: &Contract,
+        origin: &origin::Origin,
+        sequence: u64,
+        idle: &mut [Lane],
+    ) -> bool {
+        let (Ok(Some(delivery)), Some(lane)) = (self.bus.message(self.kind, sequence).await, idle.first_mut()) else {
+            return false;
+        };
+        tracing::warn!(kind = %self.kind, sequence, "reading ended at this message again and again; it is taken by itself");
+        let mut batch = Batch::starting_at(sequence);
+        batch.push(contract, delivery);
+        lane.write(&origin.identity, &batch).await == Ended::Settled
     }
 
     async fn find_origin(&self) -> Result<origin::Origin, origin::OriginError> {

@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use async_nats::{HeaderName, HeaderValue};
 use chrono::TimeDelta;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use publisher::Encoded;
+use publisher::{Encoded, PublishError, Publisher};
 use records::{Headers, Kind, Message, REPLAY_ID_HEADER, REPLAY_TIME_HEADER, Reason};
 use runtime::Config;
 use serde::Serialize;
-use store::dead_letters::{self, Filter, Settled, StoredDeadLetter};
+use store::dead_letters::{self, Filter, Key, Settled, StoredDeadLetter};
 use store::{Connection, Failure, PgConnection};
 use uuid::Uuid;
 
@@ -92,16 +93,18 @@ fn reason_parser() -> impl TypedValueParser<Value = Reason> {
 
 impl Which {
     fn filter(self, settled_too: bool) -> Filter {
-        Filter { ids: self.ids, kind: self.kind.map(Kind::name), reason: self.reason.map(Reason::name), settled_too }
+        let (kind, reason) = (self.kind.map(Kind::name), self.reason.map(Reason::name));
+        Filter { ids: self.ids, kind, reason, settled_too, failed_before: None }
     }
 
-    /// Doing something to dead letters needs a choice.
-    fn chosen(self, all: bool) -> anyhow::Result<Filter> {
+    /// Doing something to dead letters needs a choice. Only those are chosen that are there already:
+    /// a replay would otherwise meet what came back of its first pages, and publish it for ever.
+    async fn chosen(self, all: bool, connection: &mut PgConnection) -> anyhow::Result<Filter> {
         anyhow::ensure!(
             all || !self.ids.is_empty(),
             "name dead letters by id (`watchbook dead list` shows them), or say --all"
         );
-        Ok(self.filter(false))
+        Ok(Filter { failed_before: Some(store::clock(connection).await?), ..self.filter(false) })
     }
 }
 
@@ -115,30 +118,32 @@ impl Dead {
                 if json { output::json(&letters)? } else { print(&letters, limit) }
             }
             Action::Show { id } => {
-                let filter = Filter { ids: vec![id], settled_too: true, ..Filter::default() };
-                let letters = dead_letters::list(&mut connection, &filter, None, 1).await?;
-                let letter = letters.first().with_context(|| format!("no dead letter has the id {id}"))?;
-                output::json(letter)?;
+                let letter = dead_letters::newest(&mut connection, id).await?;
+                output::json(&letter.with_context(|| format!("no dead letter has the id {id}"))?)?;
             }
             Action::Replay { which, all, dry_run, json } => {
-                let replay = Replay { config: &config, connection, dry_run };
-                return replay.run(which.chosen(all)?, json).await;
+                let filter = which.chosen(all, &mut connection).await?;
+                Replay { config: &config, connection, dry_run }.run(filter, json).await?;
             }
             Action::Discard { which, all } => {
-                let filter = which.chosen(all)?;
-                let mut discarded = 0;
-                let mut after = None;
-                loop {
-                    let letters = dead_letters::list(&mut connection, &filter, after, PAGE).await?;
-                    let Some(last) = letters.last() else { break };
-                    after = Some((last.failed_at, last.id));
-                    let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
-                    discarded += dead_letters::mark(&mut connection, &ids, Settled::Discarded).await?;
-                }
+                let filter = which.chosen(all, &mut connection).await?;
+                let discarded = discard(&mut connection, &filter).await?;
                 output::say(format_args!("{discarded} discarded"));
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn discard(connection: &mut PgConnection, filter: &Filter) -> anyhow::Result<u64> {
+    let mut discarded = 0;
+    let mut after = None;
+    loop {
+        let letters = dead_letters::list(connection, filter, after, PAGE).await?;
+        let Some(last) = letters.last() else { return Ok(discarded) };
+        after = Some(last.key());
+        let keys = letters.iter().map(StoredDeadLetter::key);
+        discarded += dead_letters::mark(connection, keys, Settled::Discarded).await?;
     }
 }
 
@@ -176,87 +181,86 @@ struct Replayed {
     reason: Option<String>,
 }
 
+impl Replayed {
+    fn of(letter: &StoredDeadLetter, reason: Option<String>) -> Self {
+        Self { id: letter.id, kind: letter.kind.clone(), accepted: reason.is_none(), reason }
+    }
+}
+
 impl Replay<'_> {
-    async fn run(mut self, filter: Filter, json: bool) -> anyhow::Result<ExitCode> {
+    async fn run(mut self, filter: Filter, json: bool) -> anyhow::Result<()> {
+        let mut replayed = Vec::new();
+        let ended = self.pages(&filter, &mut replayed).await;
+        // What was done before an error is done, and marked.
+        if ended.is_ok() || !replayed.is_empty() {
+            self.report(&replayed, json)?;
+        }
+        ended?;
+        let refused = replayed.iter().filter(|letter| !letter.accepted).count();
+        anyhow::ensure!(
+            self.dry_run || refused == 0,
+            "{refused} of {} dead letters cannot be published and stay as they are",
+            replayed.len()
+        );
+        Ok(())
+    }
+
+    async fn pages(&mut self, filter: &Filter, replayed: &mut Vec<Replayed>) -> anyhow::Result<()> {
         let bus = process::bus(self.config).await?;
         let publisher = process::publisher(self.config, &bus)?;
-        let mut replayed = Vec::new();
         let mut after = None;
         loop {
-            let letters = dead_letters::list(&mut self.connection, &filter, after, PAGE).await?;
-            let Some(last) = letters.last() else { break };
-            after = Some((last.failed_at, last.id));
+            let letters = dead_letters::list(&mut self.connection, filter, after, PAGE).await?;
+            let Some(last) = letters.last() else { return Ok(()) };
+            after = Some(last.key());
             if self.dry_run {
                 for letter in &letters {
-                    replayed.push(self.would_be(letter).await?);
+                    replayed.push(Replayed::of(letter, self.refusal(letter).await?));
                 }
             } else {
-                replayed.extend(self.publish(&publisher, &letters).await?);
+                self.publish(&publisher, &letters, replayed).await?;
             }
         }
-        let accepted = replayed.iter().filter(|letter| letter.accepted).count();
+    }
+
+    fn report(&self, replayed: &[Replayed], json: bool) -> anyhow::Result<()> {
         if json {
-            output::json(&replayed)?;
-        } else if self.dry_run {
-            for letter in &replayed {
-                output::say(format_args!(
-                    "{} {} {}",
-                    letter.id,
-                    letter.kind,
-                    letter.reason.as_deref().unwrap_or("would be accepted")
-                ));
-            }
+            return output::json(&replayed);
+        }
+        for letter in replayed.iter().filter(|letter| self.dry_run || !letter.accepted) {
+            let reason = letter.reason.as_deref().unwrap_or("would be accepted");
+            output::say(format_args!("{} {} {reason}", letter.id, letter.kind));
+        }
+        let accepted = replayed.iter().filter(|letter| letter.accepted).count();
+        if self.dry_run {
             output::say(format_args!("{accepted} would be accepted, {} would come back", replayed.len() - accepted));
         } else {
             output::say(format_args!("{accepted} published again; `watchbook dead list` shows those that come back"));
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 
-    /// Publishes dead letters, and marks them in the transaction that keeps other replays from them.
-    /// A crash between the two publishes them twice, and their identity stores them once.
+    /// Publishes dead letters, and marks those that a stream took in the transaction that keeps other
+    /// replays from them. A crash between the two publishes them twice, and their identity stores them once.
     async fn publish(
         &mut self,
-        publisher: &publisher::Publisher,
+        publisher: &Publisher,
         letters: &[StoredDeadLetter],
-    ) -> anyhow::Result<Vec<Replayed>> {
+        replayed: &mut Vec<Replayed>,
+    ) -> anyhow::Result<()> {
         let mut transaction = self.connection.begin().await?;
         let mine = dead_letters::lock(&mut transaction, letters).await?;
-        let mut published = Vec::new();
-        for &kind in Kind::ALL {
-            let of_kind: Vec<_> =
-                letters.iter().filter(|letter| letter.kind == kind.name() && mine.contains(&letter.id)).collect();
-            let messages =
-                of_kind.iter().map(|letter| encoded(letter, kind, self.config)).collect::<anyhow::Result<Vec<_>>>()?;
-            if messages.is_empty() {
-                continue;
-            }
-            publisher.publish_encoded(kind, messages).await.map_err(|error| {
-                anyhow::anyhow!(
-                    "{} dead letters of kind {kind} were not acknowledged and stay as they are: {}",
-                    of_kind.len() - error.acknowledged(),
-                    error.error()
-                )
-            })?;
-            published.extend(of_kind.iter().map(|letter| Replayed {
-                id: letter.id,
-                kind: letter.kind.clone(),
-                accepted: true,
-                reason: None,
-            }));
-        }
-        let ids: Vec<_> = published.iter().map(|letter| letter.id).collect();
-        dead_letters::mark(&mut transaction, &ids, Settled::Replayed).await?;
+        let mut page = Page { publisher, config: self.config, done: Vec::with_capacity(mine.len()) };
+        let published = page.publish(letters.iter().filter(|letter| mine.contains(&letter.key()))).await;
+        // Whatever ended it: what is acknowledged must not be published again.
+        let accepted = page.done.iter().filter(|(_, letter)| letter.accepted).map(|(key, _)| *key);
+        dead_letters::mark(&mut transaction, accepted, Settled::Replayed).await?;
         transaction.commit().await?;
-        Ok(published)
+        replayed.extend(page.done.into_iter().map(|(_, letter)| letter));
+        published
     }
 
-    /// What a writer would do with it now: decode it, and try it in a transaction that is rolled back.
-    async fn would_be(&mut self, letter: &StoredDeadLetter) -> anyhow::Result<Replayed> {
-        let reason = self.refusal(letter).await?;
-        Ok(Replayed { id: letter.id, kind: letter.kind.clone(), accepted: reason.is_none(), reason })
-    }
-
+    /// Why a writer would refuse it now: it is decoded, and tried in a transaction that is rolled back.
     async fn refusal(&mut self, letter: &StoredDeadLetter) -> anyhow::Result<Option<String>> {
         let kind: Kind = letter.kind.parse()?;
         let headers = dead_letters::headers_from_json(letter.headers.as_ref());
@@ -282,6 +286,84 @@ impl Replay<'_> {
     }
 }
 
+/// Dead letters on their way to the streams, and what became of each that was decided.
+struct Page<'p> {
+    publisher: &'p Publisher,
+    config: &'p Config,
+    done: Vec<(Key, Replayed)>,
+}
+
+impl Page<'_> {
+    async fn publish<'l>(&mut self, letters: impl Iterator<Item = &'l StoredDeadLetter>) -> anyhow::Result<()> {
+        let letters: Vec<_> = letters.collect();
+        for &kind in Kind::ALL {
+            let of_kind: Vec<_> = letters.iter().copied().filter(|letter| letter.kind == kind.name()).collect();
+            if !of_kind.is_empty() {
+                self.publish_kind(kind, of_kind).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All at once, and where one of them may be at fault the others one by one.
+    async fn publish_kind(&mut self, kind: Kind, letters: Vec<&StoredDeadLetter>) -> anyhow::Result<()> {
+        let messages: Vec<_> = letters.iter().map(|letter| encoded(letter, kind, self.config)).collect();
+        let Err(error) = self.publisher.publish_encoded(kind, messages).await else {
+            letters.into_iter().for_each(|letter| self.settle(letter, None));
+            return Ok(());
+        };
+        let mut left = Vec::with_capacity(letters.len() - error.acknowledged());
+        for (letter, sequence) in letters.into_iter().zip(error.sequences()) {
+            match sequence {
+                Some(_) => self.settle(letter, None),
+                None => left.push(letter),
+            }
+        }
+        if !is_of_one_letter(error.error()) {
+            return Err(unacknowledged(kind, left.len(), error.error()));
+        }
+        self.publish_singly(kind, left, error.into_unacknowledged()).await
+    }
+
+    /// `messages` are those of the letters, in the same order.
+    async fn publish_singly(
+        &mut self,
+        kind: Kind,
+        letters: Vec<&StoredDeadLetter>,
+        messages: Vec<Encoded>,
+    ) -> anyhow::Result<()> {
+        let mut left = letters.len();
+        for (letter, message) in letters.into_iter().zip(messages) {
+            match self.publisher.publish_encoded(kind, [message]).await {
+                Ok(_) => self.settle(letter, None),
+                Err(error) if is_of_one_letter(error.error()) => self.settle(letter, Some(error.error())),
+                Err(error) => return Err(unacknowledged(kind, left, error.error())),
+            }
+            left -= 1;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, letter: &StoredDeadLetter, error: Option<&PublishError>) {
+        self.done.push((letter.key(), Replayed::of(letter, error.map(PublishError::to_string))));
+    }
+}
+
+/// Whether an error may be the fault of one letter, and the others be published without it.
+fn is_of_one_letter(error: &PublishError) -> bool {
+    match error {
+        // The subject of a letter may be one that streams took earlier. A batch with such a subject is
+        // given up by the server, which does not say why.
+        PublishError::StreamMissing { .. } | PublishError::BatchAbandoned { .. } => true,
+        PublishError::Closed => false,
+        error => !error.is_retryable(),
+    }
+}
+
+fn unacknowledged(kind: Kind, letters: usize, error: &PublishError) -> anyhow::Error {
+    anyhow::anyhow!("{letters} dead letters of kind {kind} were not acknowledged and stay as they are: {error}")
+}
+
 /// A dead letter as the message that it was.
 fn message<'l>(letter: &'l StoredDeadLetter, kind: Kind, config: &'l Config, headers: &'l Headers) -> Message<'l> {
     Message {
@@ -297,16 +379,22 @@ fn message<'l>(letter: &'l StoredDeadLetter, kind: Kind, config: &'l Config, hea
 }
 
 /// A dead letter as it is published again: with its headers, and the identity that it had.
-fn encoded(letter: &StoredDeadLetter, kind: Kind, config: &Config) -> anyhow::Result<Encoded> {
+fn encoded(letter: &StoredDeadLetter, kind: Kind, config: &Config) -> Encoded {
     let headers = dead_letters::headers_from_json(letter.headers.as_ref());
     // The letter's own id, and not one derived anew: the table keeps microseconds of the stream's nanoseconds.
     let (_, time) = message(letter, kind, config, &headers).replay_identity();
     let of_replay =
         [(REPLAY_ID_HEADER.to_owned(), letter.id.to_string()), (REPLAY_TIME_HEADER.to_owned(), time.to_rfc3339())];
-    let kept =
-        headers.iter().filter(|(name, _)| !is_replaced(name)).map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let kept = headers.iter().filter(|(name, value)| !is_replaced(name) && is_header(name, value));
+    let kept = kept.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let headers: Headers = kept.chain(of_replay).collect();
-    Ok(Encoded::new(letter.subject.clone(), letter.payload.clone()).with_headers(headers))
+    Encoded::new(letter.subject.clone(), letter.payload.clone()).with_headers(headers)
+}
+
+/// Whether it can be sent. Some producers write headers that no client of ours would, and the table
+/// keeps them as text: without them the record is as it was, with them it could never be published.
+fn is_header(name: &str, value: &str) -> bool {
+    !name.is_empty() && name.parse::<HeaderName>().is_ok() && value.parse::<HeaderValue>().is_ok()
 }
 
 /// Headers that speak to the stream and not of the record: carried on, they would make the stream

@@ -121,7 +121,7 @@ async fn look_at_postgres(config: &Config, findings: &mut Findings) -> Option<(D
     let connected = async {
         let database = process::database(config).await?;
         let mut connection = process::connect(&database).await?;
-        let version = store::check_version(&mut connection).await?;
+        let version = store::check_server(&mut connection).await?;
         let now = store::clock(&mut connection).await?;
         anyhow::Ok((database, connection, version, now))
     };
