@@ -23,7 +23,7 @@ use crate::kind_argument::kind_parser;
 use crate::{output, process};
 
 /// How often the settled range is looked at; the look itself is a primary-key read.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// A pipeline that settles nothing for so long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// Messages published at once.
