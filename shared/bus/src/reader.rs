@@ -4,8 +4,8 @@
 //! ephemeral consumer starts where we say, and is thrown away whenever anything is in doubt. The
 //! reader never skips: it hands out each sequence, or says which ones the stream does not hold.
 //!
-//! A jump in the sequence is first a reason to read again from the gap. Only when a fresh consumer
-//! jumps as well does the stream no longer hold what is in between.
+//! A jump in the sequence is first a reason to read again from the gap. Only where the first delivery
+//! of a new consumer jumps as well does the stream no longer hold what is in between.
 //!
 //! Pulls overlap: the next one is asked for when half of the last one has come, so that a full stream
 //! never waits for a round trip. Both counts and bytes are bounded ([`Window`]), and kept by what the
@@ -159,8 +159,6 @@ pub struct Reader {
     pending: Window,
     /// The next sequence to hand out.
     next: u64,
-    /// Nothing has come of this consumer yet: what it jumps over is gone.
-    fresh: bool,
     /// A message that came behind a gap that had to be told first.
     held: Option<Delivery>,
     /// A gap that is known before the first message.
@@ -208,7 +206,6 @@ impl Bus {
             window,
             pending: Window { messages: 0, bytes: 0 },
             next,
-            fresh: true,
             held: None,
             gap,
             heard_at: Instant::now(),
@@ -359,10 +356,9 @@ impl Reader {
         if delivery.sequence < self.next {
             return Ok(None);
         }
-        if delivery.sequence > self.next && !(self.fresh && is_first) {
+        if delivery.sequence > self.next && !is_first {
             return Err(self.lost("messages were lost on the way"));
         }
-        self.fresh = false;
         if delivery.sequence > self.next {
             self.gap = Some((self.next, delivery.sequence - 1));
             self.held = Some(delivery);
