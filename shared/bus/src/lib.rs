@@ -3,12 +3,16 @@
 //! The only crate that reads from NATS. It knows nothing of Postgres: what is settled is a fact there,
 //! and whoever reads here says from where.
 
+mod announce;
 mod connect;
 mod reader;
+mod signals;
 mod stream;
 mod topology;
 
+pub use announce::{AnnounceError, Announcement};
 pub use connect::{Bus, ConnectError, OLDEST_SERVER};
 pub use reader::{Delivery, Lost, Read, Reader, Window};
+pub use signals::Signals;
 pub use stream::{BusError, StreamState};
 pub use topology::{Difference, Ensured};

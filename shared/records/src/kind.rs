@@ -1,6 +1,7 @@
 //! The record kinds: one line each here, everything else in the kind's own folder.
 
 use crate::fields::Fields;
+use crate::rollup::Column;
 use crate::row::RowWriter;
 use crate::{Reject, schema};
 
@@ -11,6 +12,10 @@ pub struct Spec {
     pub table: &'static str,
     /// The kind's own columns, in the order in which [`Spec::encode`] writes them.
     pub columns: &'static [&'static str],
+    /// What the roll-ups group by, beside the organization.
+    pub labels: &'static [Column],
+    /// What the roll-ups measure.
+    pub levels: &'static [Column],
     /// How the table is cut by `created_at`.
     pub partitioning: Partitioning,
     /// What happens to a row whose key is there already.

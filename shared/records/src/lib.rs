@@ -14,7 +14,7 @@
 //! 6. `envelope` adds what is common to all, with everything else in `attributes`,
 //! 7. [`row`] writes it in the binary format of COPY.
 //!
-//! [`encode`] is that path; [`Reject`] is its only other end.
+//! [`encode`] is that path; [`Reject`] is its only other end. [`rollup`] counts the rows by label.
 
 pub mod audit;
 mod cloudevent;
@@ -33,6 +33,7 @@ pub mod metrics;
 mod object;
 mod record;
 mod reject;
+pub mod rollup;
 pub mod row;
 pub mod schema;
 pub mod subject;

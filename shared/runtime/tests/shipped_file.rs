@@ -20,10 +20,15 @@ const SECTIONS: &[&str] = &[
     "[log]",
     "[retention]",
     "[retention.keep]",
+    "[alerts]",
+    "[health]",
     "[[rules]]",
     "[[receivers]]",
     "[[routes]]",
 ];
+
+/// Every way to reach a receiver: a table of its own in `[[receivers]]`.
+const WAYS: &[&str] = &["webhook", "alertmanager", "slack", "pagerduty", "email", "nats", "heartbeat"];
 
 #[test]
 fn the_shipped_file_is_the_defaults() {
@@ -47,6 +52,20 @@ fn it_shows_every_key() {
         assert!(!keys.is_empty(), "{section} names no keys");
         for key in keys {
             assert!(shows(&shown, section, &key), "deploy/watchbook.toml does not show `{key}` of `{section}`");
+        }
+    }
+}
+
+#[test]
+fn it_shows_every_key_of_every_way_to_reach_a_receiver() {
+    let shown: toml::Table = toml::from_str(&uncommented()).unwrap();
+    for way in WAYS {
+        let keys = keys_of(&format!("[[receivers]]\nname = \"x\"\n[receivers.{way}]"));
+        assert!(!keys.is_empty(), "{way} names no keys");
+        // That `url_env` goes for `url` is said once, and not in every line.
+        for key in keys.iter().filter(|key| !matches!(key.as_str(), "url" | "url_env")) {
+            let section = format!("[[receivers.{way}]]");
+            assert!(shows(&shown, &section, key), "deploy/watchbook.toml does not show `{key}` of `{way}`");
         }
     }
 }

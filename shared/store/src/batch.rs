@@ -36,6 +36,20 @@ pub async fn merge(connection: &mut PgConnection, kind: Kind, rows: &[u8]) -> cr
     sqlx::query_as(statements.merge_incoming.as_str()).fetch_all(connection).await
 }
 
+/// Whether a record is in its table.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn is_stored(
+    connection: &mut PgConnection,
+    kind: Kind,
+    created_at: DateTime<Utc>,
+    id: Uuid,
+) -> crate::Result<bool> {
+    let statement = format!("SELECT EXISTS (SELECT FROM {} WHERE created_at = $1 AND id = $2)", kind.spec().table);
+    sqlx::query_scalar(&statement).bind(created_at).bind(id).fetch_one(connection).await
+}
+
 async fn copy_into(connection: &mut PgConnection, statement: &str, rows: &[u8]) -> crate::Result<()> {
     let mut copy = connection.copy_in_raw(statement).await?;
     copy.send(row::HEADER).await?;

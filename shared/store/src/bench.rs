@@ -1,10 +1,8 @@
 //! Statements that only benchmarks need.
 
-use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use records::{Kind, row};
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 /// How rows stand in the data of a COPY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,10 +81,12 @@ pub async fn as_text(connection: &mut PgConnection, kind: Kind, pieces: &[Vec<u8
 /// Where a statement fails.
 pub async fn empty_kind(connection: &mut PgConnection, kind: Kind) -> crate::Result<()> {
     sqlx::query(&format!("TRUNCATE {}", kind.spec().table)).execute(&mut *connection).await?;
-    sqlx::query("DELETE FROM watchbook.outcome_minutes WHERE kind = $1")
-        .bind(kind.name())
-        .execute(&mut *connection)
-        .await?;
+    for counts in ["outcome_minutes", "rollups"] {
+        sqlx::query(&format!("DELETE FROM watchbook.{counts} WHERE kind = $1"))
+            .bind(kind.name())
+            .execute(&mut *connection)
+            .await?;
+    }
     sqlx::query("DELETE FROM watchbook.positions WHERE kind = $1").bind(kind.name()).execute(connection).await?;
     Ok(())
 }
@@ -98,18 +98,4 @@ pub async fn empty_kind(connection: &mut PgConnection, kind: Kind) -> crate::Res
 pub async fn checkpoint(connection: &mut PgConnection) -> crate::Result<()> {
     sqlx::query("CHECKPOINT").execute(connection).await?;
     Ok(())
-}
-
-/// Whether a record is in its table.
-///
-/// # Errors
-/// Where the database cannot be asked.
-pub async fn has_row(
-    connection: &mut PgConnection,
-    kind: Kind,
-    created_at: DateTime<Utc>,
-    id: Uuid,
-) -> crate::Result<bool> {
-    let statement = format!("SELECT EXISTS (SELECT FROM {} WHERE created_at = $1 AND id = $2)", kind.spec().table);
-    sqlx::query_scalar(&statement).bind(created_at).bind(id).fetch_one(connection).await
 }

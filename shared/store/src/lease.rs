@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
+use tokio_util::sync::CancellationToken;
 
 use crate::Database;
 
 /// A session that does not answer for so long is as good as lost.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+/// How often a standby looks whether the lease is free, and a holder whether it still holds it. With
+/// the server noticing a dead session in six seconds at the most, take-over is a matter of seconds.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A session that holds or wants the lease on some named work. Correctness never depends on it: it
 /// spares two processes from doing the same work, and the transactions decide.
@@ -39,6 +44,42 @@ impl Lease {
                 .await
         })
         .await
+    }
+
+    /// Opens a session and waits until nobody else holds the lease; `None` where `stop` comes first. Calls
+    /// `standing_by` once where somebody does.
+    ///
+    /// # Errors
+    /// As [`Lease::open`] and [`Lease::try_acquire`].
+    pub async fn wait(
+        database: &Database,
+        name: &str,
+        standing_by: impl FnOnce(),
+        stop: &CancellationToken,
+    ) -> crate::Result<Option<Self>> {
+        let mut lease = Self::open(database, name).await?;
+        let mut standing_by = Some(standing_by);
+        while !lease.try_acquire().await? {
+            if let Some(tell) = standing_by.take() {
+                tell();
+            }
+            if !pause(stop).await {
+                return Ok(None);
+            }
+        }
+        Ok(Some(lease))
+    }
+
+    /// Confirms the lease until `held` is cancelled, and cancels it when the lease is lost.
+    pub async fn keep(mut self, held: CancellationToken) {
+        while pause(&held).await {
+            if let Err(error) = self.confirm().await {
+                tracing::warn!(lease = self.name, %error, "the lease is lost; somebody else may work from now on");
+                held.cancel();
+                return;
+            }
+        }
+        self.release().await;
     }
 
     async fn refuse_standby(&mut self) -> crate::Result<()> {
@@ -85,6 +126,14 @@ impl Lease {
         .bind(names)
         .fetch_all(connection)
         .await
+    }
+}
+
+/// Waits until the next look; `false` where the token is cancelled first.
+async fn pause(stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = tokio::time::sleep(LOOK_EVERY) => true,
     }
 }
 

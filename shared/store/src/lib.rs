@@ -3,16 +3,22 @@
 //! Functions here are single steps, each named after what it does to the database. In which order the
 //! writers take them, and what they do when one fails, stands in `workers/writer`.
 
+pub mod alerts;
 pub mod batch;
 pub mod bench;
 mod connect;
 pub mod dead_letters;
+pub mod enqueue;
 mod failure;
+pub mod health;
 mod lease;
 pub mod migrations;
+pub mod outbox;
 pub mod outcomes;
 pub mod partitions;
 pub mod positions;
+pub mod rollups;
+pub mod silences;
 
 pub use connect::{Database, check_server, clock};
 pub use failure::{Failure, describe};

@@ -1,7 +1,11 @@
 //! Roll-ups: how many records of a kind happened in a minute, and how many of them failed.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use records::Kind;
+use records::rollup::{CANARY_EVENT, MinuteGroups};
+use records::subject::NO_ORGANIZATION;
 use sqlx::PgConnection;
 
 /// Records of one minute and organization, as the roll-ups count them.
@@ -15,6 +19,36 @@ pub struct OutcomeMinute {
     pub total: u64,
     /// Those of them that are failures.
     pub failed: u64,
+}
+
+/// The counts of each minute and organization, of all groups but the canary: nobody's traffic is in it.
+pub fn of(kind: Kind, minutes: &[(DateTime<Utc>, MinuteGroups<'_>)]) -> Vec<OutcomeMinute> {
+    let labels = kind.spec().labels.len() + 1;
+    let event_type = kind.spec().labels.iter().position(|label| label.name() == "event_type");
+    let mut counts: BTreeMap<(DateTime<Utc>, &str), (u64, u64)> = BTreeMap::new();
+    for (minute, groups) in minutes {
+        for group in 0..groups.len() {
+            let organization = groups.organization(group, labels);
+            let is_canary = organization == NO_ORGANIZATION
+                && event_type.is_some_and(|label| groups.label(group, label + 1, labels) == Some(CANARY_EVENT));
+            if is_canary {
+                continue;
+            }
+            let count = |counts: &[u32]| counts.get(group).copied().map_or(0, u64::from);
+            let (total, failed) = counts.entry((*minute, organization)).or_default();
+            *total += count(&groups.total);
+            *failed += count(&groups.failed);
+        }
+    }
+    counts
+        .into_iter()
+        .map(|((minute, organization), (total, failed))| OutcomeMinute {
+            minute,
+            organization_id: organization.to_owned(),
+            total,
+            failed,
+        })
+        .collect()
 }
 
 /// Adds to the roll-ups, in the rows of `lane`.

@@ -107,12 +107,18 @@ pub(crate) async fn of(
     .fetch_optional(database)
     .await
     .map_err(|error| error.to_string())?;
+    // A canary is a row as any other, and in nobody's counts.
+    let canaries = match kind {
+        Kind::Events => "(SELECT count(*) FROM watchbook.event_logs WHERE event_type = 'watchbook.canary')",
+        _ => "0",
+    };
     let (rows, counted, letters, has_past): (i64, i64, i64, bool) = sqlx::query_as(&format!(
         "SELECT (SELECT count(*) FROM {}),
-                (SELECT coalesce(sum(total), 0)::bigint FROM watchbook.outcome_minutes WHERE kind = $1),
+                (SELECT coalesce(sum(total), 0)::bigint FROM watchbook.outcome_minutes WHERE kind = $1) + {},
                 (SELECT count(*) FROM watchbook.dead_letters WHERE kind = $1),
                 EXISTS (SELECT FROM watchbook.past_positions WHERE kind = $1)",
-        kind.spec().table
+        kind.spec().table,
+        canaries
     ))
     .bind(kind.name())
     .fetch_one(database)

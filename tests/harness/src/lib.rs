@@ -10,6 +10,7 @@
 //! - [`account`]: section 3 of the contract, asked of the tables and not of our own code
 //! - [`proxy`]: a link that can be cut and frozen
 //! - [`messages`]: bodies of every kind
+//! - [`webhook`]: a webhook that notes how it was called
 
 // Not a library that anybody ships: a panic here is how a test reports, and its output is for the person who reads it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
@@ -20,11 +21,13 @@ pub mod messages;
 pub mod proxy;
 pub mod servers;
 pub mod wait;
+pub mod webhook;
 pub mod worker;
 pub mod world;
 
 pub use account::Account;
 pub use proxy::Proxy;
 pub use wait::{BOUND, eventually};
+pub use webhook::Webhook;
 pub use worker::{Finished, Signal, Watchbook};
 pub use world::{Builder, Load, World};

@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use bus::Delivery;
 use chrono::{DateTime, TimeDelta, Utc};
+use records::rollup::Rollup;
 use records::{Headers, Kind, Message, Reason, Reject, RowFacts};
 use store::batch::RecordKey;
 use store::dead_letters::DeadLetter;
-use store::outcomes::OutcomeMinute;
 use store::partitions::Partition;
 use uuid::Uuid;
 
@@ -195,41 +195,32 @@ impl Batch {
         })
     }
 
-    /// The counts of all rows.
-    pub(crate) fn outcomes(&self, contract: &Contract) -> Vec<OutcomeMinute> {
-        self.count(contract, self.entries.iter())
+    /// All rows, counted.
+    pub(crate) fn rollup(&self, kind: Kind) -> Rollup<'_> {
+        let mut rollup = Rollup::new(kind);
+        for row in 0..self.entries.len() {
+            self.count(&mut rollup, row);
+        }
+        rollup
     }
 
-    /// The counts of the rows with these keys; of rows with the same key the first one counts.
-    pub(crate) fn outcomes_of(&self, contract: &Contract, keys: &[RecordKey]) -> Vec<OutcomeMinute> {
-        let mut by_key: HashMap<RecordKey, &Entry> = HashMap::with_capacity(self.entries.len());
-        for entry in &self.entries {
-            by_key.entry((entry.created_at, entry.id)).or_insert(entry);
+    /// The rows with these keys, counted; of rows with the same key the first one.
+    pub(crate) fn rollup_of(&self, kind: Kind, keys: &[RecordKey]) -> Rollup<'_> {
+        let mut by_key: HashMap<RecordKey, usize> = HashMap::with_capacity(self.entries.len());
+        for (row, entry) in self.entries.iter().enumerate() {
+            by_key.entry((entry.created_at, entry.id)).or_insert(row);
         }
-        self.count(contract, keys.iter().filter_map(|key| by_key.get(key).copied()))
+        let mut rollup = Rollup::new(kind);
+        for row in keys.iter().filter_map(|key| by_key.get(key)) {
+            self.count(&mut rollup, *row);
+        }
+        rollup
     }
 
-    fn count<'e>(&self, contract: &Contract, entries: impl Iterator<Item = &'e Entry>) -> Vec<OutcomeMinute> {
-        let mut counts: HashMap<(DateTime<Utc>, &str), (u64, u64)> = HashMap::new();
-        for entry in entries {
-            let subject = self.deliveries.get(entry.delivery).map(|delivery| delivery.subject.as_str());
-            let organization = subject.and_then(|subject| {
-                records::subject::organization(subject, &contract.prefix, contract.kind).ok().flatten()
-            });
-            let count =
-                counts.entry((entry.minute, organization.unwrap_or(records::subject::NO_ORGANIZATION))).or_default();
-            count.0 += 1;
-            count.1 += u64::from(entry.failed);
+    fn count<'b>(&'b self, rollup: &mut Rollup<'b>, row: usize) {
+        if let Some(entry) = self.entries.get(row) {
+            rollup.add(self.rows(row, row + 1), entry.minute, entry.failed);
         }
-        counts
-            .into_iter()
-            .map(|((minute, organization), (total, failed))| OutcomeMinute {
-                minute,
-                organization_id: organization.to_owned(),
-                total,
-                failed,
-            })
-            .collect()
     }
 }
 
@@ -278,9 +269,11 @@ mod tests {
         let letters: Vec<_> =
             batch.refused(&contract).map(|letter| (letter.stream_seq, letter.reject.reason)).collect();
         assert_eq!(letters, [(8, Reason::InvalidJson)]);
-        let mut outcomes: Vec<_> =
-            batch.outcomes(&contract).into_iter().map(|o| (o.organization_id, o.total, o.failed)).collect();
-        outcomes.sort();
+        let minutes = batch.rollup(contract.kind).finish();
+        let outcomes: Vec<_> = store::outcomes::of(contract.kind, &minutes)
+            .into_iter()
+            .map(|outcome| (outcome.organization_id, outcome.total, outcome.failed))
+            .collect();
         assert_eq!(outcomes, [("_".to_owned(), 1, 1), ("acme".to_owned(), 2, 1)]);
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Bus, BusError, StreamState};
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use records::Kind;
 use store::positions::{self, Position};
 use store::{Database, partitions::Partitions};
@@ -20,6 +20,12 @@ const SIZE_EVERY: Duration = Duration::from_secs(5);
 const WINDOW_EVERY: Duration = Duration::from_secs(60);
 /// How often partitions are made ahead. Days ahead, so an hour is often.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How often old roll-ups are folded and those that are too old removed.
+const ROLLUPS_EVERY: Duration = Duration::from_secs(60);
+/// What a turn of folding may take: the rest waits for the next one.
+const FOLDING_AT_MOST: Duration = Duration::from_secs(20);
+/// For how long roll-ups by label are kept: a week to compare with, and a month to try a rule on.
+const ROLLUPS_KEPT: TimeDelta = TimeDelta::days(35);
 /// Above this share of `max_bytes`, in percent, settled messages go before their window ends: refusing
 /// a producer is worse than a shorter replay.
 const CROWDED_PERCENT: u64 = 75;
@@ -59,6 +65,7 @@ impl Housekeeping {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut window_due = Instant::now() + window_every;
         let mut partitions_due = Instant::now();
+        let mut rollups_due = Instant::now() + ROLLUPS_EVERY;
         loop {
             ticks.tick().await;
             let by_window = Instant::now() >= window_due;
@@ -67,6 +74,12 @@ impl Housekeeping {
             }
             if let Err(error) = self.trim(by_window).await {
                 tracing::debug!(kind = %self.kind, %error, "settled messages stay in the stream for now");
+            }
+            if Instant::now() >= rollups_due {
+                rollups_due = Instant::now() + ROLLUPS_EVERY;
+                if let Err(error) = self.fold_rollups().await {
+                    tracing::debug!(kind = %self.kind, %error, "roll-ups stay as they are for now");
+                }
             }
             if Instant::now() >= partitions_due {
                 match self.make_partitions().await {
@@ -77,6 +90,15 @@ impl Housekeeping {
                 }
             }
         }
+    }
+
+    /// Folds the roll-ups of each minute into one row, and removes those that nobody asks for any more.
+    async fn fold_rollups(&self) -> store::Result<()> {
+        let until = Instant::now() + FOLDING_AT_MOST;
+        let mut connection = self.database.connect("rollups").await?;
+        while store::rollups::fold(&mut connection, self.kind).await? > 0 && Instant::now() < until {}
+        store::rollups::remove_before(&mut connection, self.kind, Utc::now() - ROLLUPS_KEPT).await?;
+        Ok(())
     }
 
     async fn make_partitions(&self) -> store::Result<()> {

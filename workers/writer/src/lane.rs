@@ -10,11 +10,13 @@ use std::time::Duration;
 use ::metrics::{counter, histogram};
 use chrono::Utc;
 use records::Conflict;
+use records::rollup::Rollup;
 use runtime::{Backoff, Part};
 use store::dead_letters::{self, DeadLetter};
 use store::partitions::{Partition, Partitions};
 use store::positions::{self, Settlement, StreamIdentity};
 use store::{Connection, Database, Failure, PgConnection};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +43,8 @@ pub(crate) struct LaneContext {
     pub(crate) database: Database,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) health: Part,
+    /// Told of each commit that counted something.
+    pub(crate) commits: Arc<Notify>,
     /// The process stops: a batch that cannot be committed now is left for whoever comes next.
     pub(crate) stop: CancellationToken,
 }
@@ -157,23 +161,23 @@ impl Lane {
         }
         let mut transaction = connection.begin().await?;
         let mut letters: Vec<DeadLetter<'_>> = batch.refused(contract).collect();
-        let outcomes = match way {
-            _ if batch.row_count() == 0 => Vec::new(),
+        let rollup = match way {
+            _ if batch.row_count() == 0 => Rollup::new(kind),
             Way::Copy => {
                 store::batch::copy(&mut transaction, kind, batch.rows(0, batch.row_count())).await?;
-                batch.outcomes(contract)
+                batch.rollup(kind)
             }
             Way::Merge => {
                 let new = store::batch::merge(&mut transaction, kind, batch.rows(0, batch.row_count())).await?;
-                batch.outcomes_of(contract, &new)
+                batch.rollup_of(kind, &new)
             }
             Way::Isolate => {
                 let new = isolate(&mut transaction, contract, batch, &mut letters).await?;
-                batch.outcomes_of(contract, &new)
+                batch.rollup_of(kind, &new)
             }
         };
         dead_letters::insert(&mut transaction, &letters, failed_at).await?;
-        let stored = outcomes.iter().map(|outcome| outcome.total).sum();
+        let stored = rollup.rows();
         let settlement = Settlement {
             first: batch.first(),
             last: batch.last(),
@@ -183,7 +187,9 @@ impl Lane {
             dead_letters: letters.len() as u64,
             deleted: batch.deleted(),
         };
-        store::outcomes::add(&mut transaction, kind, self.number, &outcomes).await?;
+        let minutes = rollup.finish();
+        store::rollups::add(&mut transaction, kind, &minutes).await?;
+        store::outcomes::add(&mut transaction, kind, self.number, &store::outcomes::of(kind, &minutes)).await?;
         if !positions::settle(&mut transaction, stream, &settlement).await? {
             transaction.rollback().await?;
             return Ok(None);
@@ -219,6 +225,9 @@ impl Lane {
         histogram!(metrics::BATCH_ROWS, "kind" => kind).record(batch.row_count() as f64);
         histogram!(metrics::BATCH_COMMIT, "kind" => kind).record(took.as_secs_f64());
         self.context.health.progressed();
+        if settlement.stored > 0 {
+            self.context.commits.notify_one();
+        }
     }
 }
 

@@ -9,7 +9,8 @@
 //! - `origin`: is this still the stream that Postgres knows, and from where is it read
 //! - `batch`: messages become rows and dead letters; pure
 //! - `lane`: a batch is committed, whatever happens
-//! - `housekeeping`: partitions ahead, settled messages trimmed
+//! - `housekeeping`: partitions ahead, settled messages trimmed, roll-ups folded
+//! - `signal`: whoever watches the roll-ups hears of new ones
 //!
 //! What never happens, and rests on the guard of `store::positions::settle` alone: that a sequence is
 //! settled twice. A crash, a second writer or a zombie can waste work and nothing else.
@@ -20,6 +21,7 @@ mod lane;
 mod metrics;
 mod origin;
 mod session;
+mod signal;
 pub mod writer;
 
 pub use metrics::describe as describe_metrics;

@@ -11,6 +11,7 @@ use records::{Kind, limits};
 use runtime::{Backoff, Config, Part};
 use store::partitions::Partitions;
 use store::{Database, Lease};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +21,10 @@ use crate::lane::{Ended, Lane, LaneContext};
 use crate::metrics;
 use crate::origin;
 use crate::session::{Bounds, End, Session};
+use crate::signal;
 
-/// How often a standby looks whether the lease is free, and a holder whether it still holds it. With
-/// the server noticing a dead session in six seconds at the most, take-over is a matter of seconds.
-const LEASE_EVERY: Duration = Duration::from_millis(500);
+/// A session that read for so long was none that failed.
+const SOUND_AFTER: Duration = Duration::from_millis(500);
 /// After so many sessions that ended where they began, the message there is read by itself.
 const READ_SINGLY_AFTER: u32 = 2;
 /// After so many failures in a row the connection to NATS is made anew.
@@ -126,20 +127,11 @@ impl Writer {
 
     /// The lease once nobody else holds it; `None` where the process stops first.
     async fn wait_for_lease(&self, stop: &CancellationToken) -> store::Result<Option<Lease>> {
-        let mut lease = Lease::open(&self.database, &Self::lease_name(&self.bus.stream_name(self.kind))).await?;
-        let mut waiting = false;
-        while !lease.try_acquire().await? {
-            if !waiting {
-                waiting = true;
-                tracing::info!(kind = %self.kind, "another process writes; standing by");
-                self.health.standby();
-            }
-            pause(LEASE_EVERY, stop).await;
-            if stop.is_cancelled() {
-                return Ok(None);
-            }
-        }
-        Ok(Some(lease))
+        let standing_by = || {
+            tracing::info!(kind = %self.kind, "another process writes; standing by");
+            self.health.standby();
+        };
+        Lease::wait(&self.database, &Self::lease_name(&self.bus.stream_name(self.kind)), standing_by, stop).await
     }
 
     /// Writes for as long as the lease is held.
@@ -147,7 +139,7 @@ impl Writer {
         tracing::info!(kind = %self.kind, "writing");
         gauge!(metrics::ACTIVE, "kind" => self.kind.name()).set(1.0);
         let held = stop.child_token();
-        let keeper = tokio::spawn(keep(lease, held.clone()));
+        let keeper = tokio::spawn(lease.keep(held.clone()));
         let partitions = Arc::new(Partitions::default());
         let housekeeping = Housekeeping {
             kind: self.kind,
@@ -158,14 +150,16 @@ impl Writer {
             partition_days_ahead: self.settings.partition_days_ahead,
         };
         let housekeeper = tokio::spawn(housekeeping.run(held.clone()));
-        self.write_sessions(partitions, &held).await;
+        let commits = Arc::new(Notify::new());
+        let signaller = tokio::spawn(signal::raise_after(commits.clone(), self.bus.clone(), held.clone()));
+        self.write_sessions(partitions, commits, &held).await;
         held.cancel();
-        // Both end by the token; a panic in one of them is reported by its own hook.
-        let _ = tokio::join!(keeper, housekeeper);
+        // All end by the token; a panic in one of them is reported by its own hook.
+        let _ = tokio::join!(keeper, housekeeper, signaller);
         gauge!(metrics::ACTIVE, "kind" => self.kind.name()).set(0.0);
     }
 
-    async fn write_sessions(&self, partitions: Arc<Partitions>, held: &CancellationToken) {
+    async fn write_sessions(&self, partitions: Arc<Partitions>, commits: Arc<Notify>, held: &CancellationToken) {
         let contract = Contract {
             kind: self.kind,
             prefix: self.bus.prefix().to_owned(),
@@ -177,6 +171,7 @@ impl Writer {
             database: self.database.clone(),
             partitions,
             health: self.health.clone(),
+            commits,
             stop: held.clone(),
         });
         let mut idle: Vec<Lane> =
@@ -234,7 +229,7 @@ impl Writer {
                 End::Reopen(reason) => {
                     tracing::info!(kind = %self.kind, reason, "reading again from the first hole");
                     // A session that held for a while was no failure: the next one opens at once.
-                    if opened.elapsed() > LEASE_EVERY {
+                    if opened.elapsed() > SOUND_AFTER {
                         backoff.reset();
                     }
                     pause(backoff.next_wait(), held).await;
@@ -265,22 +260,6 @@ impl Writer {
     async fn find_origin(&self) -> Result<origin::Origin, origin::OriginError> {
         let mut connection = self.database.connect(self.kind.name()).await?;
         origin::find(&self.bus, &mut connection, self.kind).await
-    }
-}
-
-/// Confirms the lease until `held` is cancelled, and cancels it when the lease is lost.
-async fn keep(mut lease: Lease, held: CancellationToken) {
-    loop {
-        pause(LEASE_EVERY, &held).await;
-        if held.is_cancelled() {
-            lease.release().await;
-            return;
-        }
-        if let Err(error) = lease.confirm().await {
-            tracing::warn!(%error, "the lease is lost; somebody else may write from now on");
-            held.cancel();
-            return;
-        }
     }
 }
 

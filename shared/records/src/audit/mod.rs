@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::fields::Fields;
 use crate::kind::{Facts, Fixtures};
 use crate::limits::{ID_BYTES, TEXT_BYTES};
+use crate::rollup::Column;
 use crate::row::RowWriter;
 use crate::{ActorType, Conflict, Json, Kind, Partitioning, Record, Reject, Spec, schema};
 
@@ -30,6 +31,8 @@ pub(crate) const SPEC: Spec = Spec {
         "ip_address",
         "user_agent",
     ],
+    labels: &[Column::Text("action"), Column::Text("target_type"), Column::Text("actor_id")],
+    levels: &[],
     partitioning: Partitioning::Monthly,
     conflict: Conflict::KeepFirst,
     keep_days: None,

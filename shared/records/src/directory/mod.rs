@@ -14,6 +14,8 @@ use crate::{Conflict, Kind, Partitioning, Record, Reject, Spec, schema};
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.entities",
     columns: &["entity", "entity_id", "name", "email", "parent_id", "deleted"],
+    labels: &[],
+    levels: &[],
     partitioning: Partitioning::None,
     conflict: Conflict::KeepNewest { key: &["organization_id", "entity", "entity_id"] },
     keep_days: None,

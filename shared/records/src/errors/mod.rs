@@ -8,12 +8,15 @@ use serde::Serialize;
 use crate::fields::Fields;
 use crate::kind::{Facts, Fixtures};
 use crate::limits::{ID_BYTES, STACK_BYTES, TEXT_BYTES};
+use crate::rollup::Column;
 use crate::row::RowWriter;
 use crate::{Conflict, Json, Kind, Partitioning, Record, Reject, Spec, schema};
 
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.error_logs",
     columns: &["trace_id", "error_type", "message", "stack", "detail", "project_id", "run_id", "endpoint", "severity"],
+    labels: &[Column::Text("error_type"), Column::Text("severity"), Column::Text("project_id")],
+    levels: &[],
     partitioning: Partitioning::Daily,
     conflict: Conflict::KeepFirst,
     keep_days: Some(90),

@@ -8,12 +8,15 @@ use serde::Serialize;
 use crate::fields::Fields;
 use crate::kind::{Facts, Fixtures};
 use crate::limits::ID_BYTES;
+use crate::rollup::Column;
 use crate::row::RowWriter;
 use crate::{ActorType, Conflict, Json, Kind, Partitioning, Record, Reject, Spec, schema};
 
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.event_logs",
     columns: &["event_type", "payload", "project_id", "run_id", "user_id", "actor_type", "actor_id"],
+    labels: &[Column::Text("event_type"), Column::Text("project_id")],
+    levels: &[],
     partitioning: Partitioning::Daily,
     conflict: Conflict::KeepFirst,
     keep_days: Some(30),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::fields::Fields;
 use crate::kind::{Facts, Fixtures};
 use crate::limits::{ID_BYTES, LIST_ITEMS};
+use crate::rollup::Column;
 use crate::row::RowWriter;
 use crate::{Conflict, Json, Kind, Partitioning, Record, Reject, Spec, schema};
 
@@ -28,6 +29,13 @@ pub(crate) const SPEC: Spec = Spec {
         "classes_found",
         "metadata",
     ],
+    labels: &[
+        Column::Text("strategy_id"),
+        Column::Text("user_id"),
+        Column::Text("execution_type"),
+        Column::Boolean("timed_out"),
+    ],
+    levels: &[],
     partitioning: Partitioning::Daily,
     conflict: Conflict::KeepFirst,
     keep_days: Some(90),

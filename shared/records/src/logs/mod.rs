@@ -8,12 +8,15 @@ use serde::Serialize;
 use crate::fields::Fields;
 use crate::kind::{Facts, Fixtures};
 use crate::limits::{ID_BYTES, LOG_LINE_BYTES};
+use crate::rollup::Column;
 use crate::row::RowWriter;
 use crate::{Conflict, Kind, Partitioning, Record, Reject, Spec, schema, text};
 
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.container_logs",
     columns: &["container_id", "stream", "message"],
+    labels: &[Column::Text("container_id"), Column::Text("stream")],
+    levels: &[],
     partitioning: Partitioning::Daily,
     conflict: Conflict::KeepFirst,
     keep_days: Some(30),

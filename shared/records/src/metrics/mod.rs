@@ -8,12 +8,16 @@ use serde::Serialize;
 use crate::fields::Fields;
 use crate::kind::{Facts, Fixtures};
 use crate::limits::ID_BYTES;
+use crate::rollup::Column;
 use crate::row::RowWriter;
 use crate::{Conflict, Kind, Partitioning, Record, Reject, Spec, schema};
 
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.container_metrics",
     columns: &["container_id", "cpu_usage_percent", "memory_usage_bytes", "network_rx_bytes", "network_tx_bytes"],
+    labels: &[Column::Text("container_id")],
+    // Network counters are totals, and no level.
+    levels: &[Column::Double("cpu_usage_percent"), Column::Bigint("memory_usage_bytes")],
     partitioning: Partitioning::Daily,
     conflict: Conflict::KeepFirst,
     keep_days: Some(30),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::Config;
@@ -75,11 +76,20 @@ impl Sources {
         })
     }
 
-    /// The settings, checked.
+    /// The settings, each checked by itself and with its neighbours.
     ///
     /// # Errors
     /// Every problem with file and line, or with the variable that caused it.
     pub fn load(&self) -> Result<Config, ConfigError> {
+        self.load_checked(|_| Vec::new())
+    }
+
+    /// The settings, checked further by who knows what they mean. `check` returns problems as a key, such as
+    /// `rules.3.threshold` for the fourth rule, and what is wrong there.
+    ///
+    /// # Errors
+    /// Every problem with file and line, or with the variable that caused it.
+    pub fn load_checked(&self, check: impl Fn(&Config) -> Vec<(String, String)>) -> Result<Config, ConfigError> {
         let mut table = Table::new();
         if let Some((path, text)) = &self.file {
             toml::from_str::<Config>(text).map_err(|error| at(path, text, error.span(), error.message()))?;
@@ -93,8 +103,9 @@ impl Sources {
             }
         }
         let config = Config::deserialize(table).map_err(|error| error.to_string())?;
+        let own = config.problems().into_iter().map(|(key, problem)| (key.to_owned(), problem));
         let problems: Vec<_> =
-            config.problems().iter().map(|(key, problem)| self.place(key, problem, &overridden)).collect();
+            own.chain(check(&config)).map(|(key, problem)| self.place(&key, &problem, &overridden)).collect();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
 
@@ -159,20 +170,31 @@ fn at(path: &Path, text: &str, span: Option<std::ops::Range<usize>>, message: &s
     }
 }
 
-/// The line on which a key stands, found by walking the parsed document.
+/// The line on which a key stands, found by walking the parsed document; where the key is absent, that of the table
+/// in which it is missing. `rules.3.threshold` is in the fourth table of `rules`.
 fn line_of(text: &str, key: &str) -> Option<usize> {
-    let document = toml::de::DeTable::parse(text).ok()?;
-    let mut table = document.get_ref();
+    let document = DeTable::parse(text).ok()?;
+    let mut place: Option<&DeValue<'_>> = None;
     let mut offset = None;
     for part in key.split('.') {
-        let (name, value) = table.iter().find(|(name, _)| name.get_ref() == part)?;
-        offset = Some(name.span().start);
-        match value.get_ref() {
-            toml::de::DeValue::Table(inner) => table = inner,
-            _ => break,
-        }
+        let found = match place {
+            None => member(document.get_ref(), part),
+            Some(DeValue::Table(table)) => member(table, part),
+            Some(DeValue::Array(values)) => {
+                part.parse().ok().and_then(|number: usize| values.get(number)).map(|v| (v.span().start, v.get_ref()))
+            }
+            Some(_) => None,
+        };
+        let Some((start, value)) = found else { break };
+        offset = Some(start);
+        place = Some(value);
     }
     Some(text.get(..offset?)?.matches('\n').count() + 1)
+}
+
+/// Where a member of a table begins, and its value.
+fn member<'t>(table: &'t DeTable<'t>, name: &str) -> Option<(usize, &'t DeValue<'t>)> {
+    table.iter().find(|(key, _)| key.get_ref() == name).map(|(key, value)| (key.span().start, value.get_ref()))
 }
 
 #[cfg(test)]
@@ -206,7 +228,17 @@ mod tests {
                 vec![],
                 "longer than the shortest time in [retention] keep",
             ),
-            ("[[routes]]\nto = [\"nobody\"]", vec![], "no receiver has that name"),
+            ("[alerts]\ndebounce = \"1s\"", vec![], "watchbook.toml:2: alerts.debounce: longer than"),
+            ("[health]\ndegraded_above = 3", vec![], "watchbook.toml:2: invalid type"),
+            ("[health]\ndegraded_above = \"40%\"", vec![], "watchbook.toml:2: health.degraded_above: above"),
+            ("[health]\nmin_samples = 0", vec![], "watchbook.toml:2: health.min_samples: at least 1"),
+            ("[health]\nfailing_above = \"much\"", vec![], "watchbook.toml:2: expected a share"),
+            (
+                "[[receivers]]\nname = \"x\"\nwebhook = { urll = \"y\" }",
+                vec![],
+                "watchbook.toml:3: unknown field `urll`",
+            ),
+            ("[[rules]]\nname = \"x\"\nsource = \"y\"\nfoo = 1", vec![], "watchbook.toml:4: unknown field `foo`"),
             ("x = ", vec![], "watchbook.toml:1:"),
             ("", vec![("WATCHBOOK_WRITER__LAMES", "2")], "WATCHBOOK_WRITER__LAMES: unknown field `lames`"),
             ("", vec![("WATCHBOOK_WRITER__LANES", "many")], "WATCHBOOK_WRITER__LANES: invalid type"),
@@ -217,6 +249,27 @@ mod tests {
             let error = load(text, &environment).expect_err(text);
             assert!(error.contains(problem), "{text:?} {environment:?}: {error}");
         }
+    }
+
+    #[test]
+    fn further_problems_are_placed_in_tables_of_tables() {
+        let text = "# rules\n\n[[rules]]\nname = \"a\"\nsource = \"x\"\n\n[[rules]]\nname = \"b\"\nsource = \"y\"\n\
+                    threshold = \"1\"\n[[receivers]]\nname = \"r\"\nslack = { url_env = \"X\" }\n";
+        for (key, line) in [
+            ("rules.0.source", 5),
+            ("rules.1.threshold", 10),
+            // What is absent is missing in its table.
+            ("rules.0.threshold", 3),
+            ("rules.1.window", 7),
+            ("receivers.0.slack.url_env", 13),
+            ("receivers.0.slack.url", 13),
+            ("rules.0.name.0", 4),
+        ] {
+            let sources = Sources { file: Some(("f.toml".into(), text.to_owned())), environment: Vec::new() };
+            let error = sources.load_checked(|_| vec![(key.to_owned(), "wrong".to_owned())]).unwrap_err().to_string();
+            assert_eq!(error, format!("f.toml:{line}: {key}: wrong"));
+        }
+        assert_eq!(line_of(text, "routes.0.to"), None);
     }
 
     #[test]
@@ -246,7 +299,7 @@ mod tests {
     fn shown_settings_hide_secrets_and_load_again() {
         let secret = "0123456789abcdef0123456789abcdef";
         let config = load(
-            "[nats]\nurl = \"nats://me:hunter2@host\"",
+            "[nats]\nurl = \"nats://me:hunter2@host\"\n[[receivers]]\nname = \"x\"\nslack = { url = \"https://a/hunter2\" }",
             &[("DATABASE_URL", "postgres://me:hunter2@host/db"), ("WATCHBOOK_JWT_SECRET", secret)],
         )
         .unwrap();

@@ -4,7 +4,9 @@
 
 mod alerting;
 mod load;
+pub mod receivers;
 mod retention;
+mod share;
 mod values;
 
 use std::num::NonZeroU32;
@@ -13,9 +15,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-pub use alerting::{Receiver, Route, Rule};
+pub use alerting::{Alerts, HealthThresholds, Route, Rule};
 pub use load::{ConfigError, Sources};
+pub use receivers::{Receiver, SecretUrl};
 pub use retention::{Keep, KeepPerKind, Retention};
+pub use share::{NoShare, Share};
 pub use values::{HttpAddress, Secret, redact_url};
 
 use crate::LogFormat;
@@ -38,6 +42,10 @@ pub struct Config {
     pub retention: Retention,
     /// Logs of this process.
     pub log: Log,
+    /// How alerts are evaluated and delivered.
+    pub alerts: Alerts,
+    /// When an entity counts as healthy.
+    pub health: HealthThresholds,
     /// Alert rules; with none the built-in ones apply.
     pub rules: Vec<Rule>,
     /// Whom alerts go to.

@@ -31,7 +31,7 @@ pub(crate) async fn measure(stack: &BenchStack, records: u32) -> anyhow::Result<
         outgoing.created_at = Utc::now();
         let started = Instant::now();
         publisher.publish_outgoing(&outgoing).await?;
-        while !store::bench::has_row(&mut connection, Kind::Events, outgoing.created_at, outgoing.id).await? {
+        while !store::batch::is_stored(&mut connection, Kind::Events, outgoing.created_at, outgoing.id).await? {
             anyhow::ensure!(
                 started.elapsed() < AT_MOST,
                 "record {number} is not in its table after {} s",

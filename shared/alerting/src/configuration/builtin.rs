@@ -1,0 +1,73 @@
+//! The rules that apply where the settings have none.
+
+use std::time::Duration;
+
+use runtime::config::Rule;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The built-in rules, as a file would write them.
+///
+/// - `execution-failure-rate`: more than 30 % of all executions failed within the last hour. The rule that matters.
+/// - `execution-failure-burst`: more than 60 % within five minutes. In a total outage an hour's window takes 18
+///   minutes to cross 30 %, and this one three.
+/// - `new-error-type`: an organization has errors of a type that it never had.
+/// - `error-spike`: more than three times the errors of the same hour a week ago, and at least 20.
+/// - `ingest-lag`: records of a kind wait for more than 30 s to be written, so all figures of it are late.
+/// - `container-silent`: a container that sent metrics has sent none for 10 minutes.
+pub fn builtin_rules() -> Vec<Rule> {
+    let rule = |name: &str, source: &str, severity: &str| Rule {
+        name: name.to_owned(),
+        source: source.to_owned(),
+        severity: Some(severity.to_owned()),
+        ..Rule::default()
+    };
+    let text = |text: &str| Some(text.to_owned());
+    let labels = |labels: &[&str]| labels.iter().map(|label| (*label).to_owned()).collect();
+    vec![
+        Rule {
+            failed_when: text("success == false"),
+            window: Some(HOUR),
+            threshold: text("30%"),
+            min_samples: Some(10),
+            recover_below: text("25%"),
+            keep_firing_for: Some(5 * MINUTE),
+            ..rule("execution-failure-rate", "executions", "critical")
+        },
+        Rule {
+            failed_when: text("success == false"),
+            window: Some(5 * MINUTE),
+            threshold: text("60%"),
+            min_samples: Some(10),
+            recover_below: text("50%"),
+            keep_firing_for: Some(5 * MINUTE),
+            ..rule("execution-failure-burst", "executions", "critical")
+        },
+        Rule {
+            first_seen: true,
+            group_by: labels(&["organization_id", "error_type"]),
+            ..rule("new-error-type", "errors", "info")
+        },
+        Rule {
+            window: Some(HOUR),
+            compared_with: Some(7 * DAY),
+            threshold: text("300%"),
+            min_samples: Some(20),
+            group_by: labels(&["organization_id"]),
+            ..rule("error-spike", "errors", "warning")
+        },
+        Rule {
+            threshold: text("30s"),
+            // It is measured every few seconds, and caught up is caught up.
+            keep_firing_for: Some(MINUTE),
+            ..rule("ingest-lag", "ingest", "critical")
+        },
+        Rule {
+            silent_for: Some(10 * MINUTE),
+            group_by: labels(&["organization_id", "container_id"]),
+            ..rule("container-silent", "metrics", "warning")
+        },
+    ]
+}

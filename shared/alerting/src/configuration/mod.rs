@@ -1,0 +1,104 @@
+//! From settings to rules, receivers and routes: everything that is wrong with them at once, each with its key.
+
+mod addresses;
+mod builtin;
+mod checks;
+mod receivers;
+mod routes;
+mod rules;
+mod thresholds;
+
+use std::fmt;
+use std::sync::Arc;
+
+use runtime::Config;
+use uuid::Uuid;
+
+use crate::receiver::Receiver;
+use crate::routing::Route;
+use crate::rule::Rule;
+
+pub use builtin::builtin_rules;
+
+/// What is watched, whom it is told, and which of them.
+#[derive(Debug, Clone)]
+pub struct Alerting {
+    /// The rules, each name once.
+    pub rules: Vec<Arc<Rule>>,
+    /// The receivers, each name once.
+    pub receivers: Vec<Receiver>,
+    /// The routes; the first match wins. Without any in the settings there is one to every receiver of alerts.
+    pub routes: Vec<Route>,
+}
+
+/// What is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, such as `rules.3.threshold` for the fourth rule.
+    pub key: String,
+    /// What is wrong there, in words.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+impl Alerting {
+    /// Rules, receivers and routes of settings. Without rules the built-in ones apply. `environment` looks up the
+    /// variables that hold secrets.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn of(config: &Config, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let rules = match config.rules.as_slice() {
+            [] => rules::check(&builtin_rules(), &mut problems),
+            rules => rules::check(rules, &mut problems),
+        };
+        let receivers = receivers::check(config, environment, &mut problems);
+        let routes = routes::check(config, &rules, &receivers, &mut problems);
+        if !problems.found.is_empty() {
+            return Err(problems.found);
+        }
+        let mut alerting = Self { rules: rules.into_iter().map(Arc::new).collect(), receivers, routes };
+        if alerting.routes.is_empty() {
+            let everybody: Vec<_> = alerting.told_receivers().map(str::to_owned).collect();
+            if !everybody.is_empty() {
+                alerting.routes.push(Route::to_all(everybody));
+            }
+        }
+        Ok(alerting)
+    }
+
+    /// The rules as JSON, for people.
+    pub fn describe(&self) -> serde_json::Value {
+        self.rules.iter().map(|rule| rule.describe()).collect()
+    }
+
+    /// The same for the same rules, receivers and routes, and another for others. Knows no secrets.
+    pub fn fingerprint(&self) -> String {
+        /// The namespace of fingerprints.
+        const NAMESPACE: Uuid = Uuid::from_u128(0x2d0e_54f1_90c7_5a6b_8b1d_6c1f_3a9e_47d3);
+        // Debug hides secrets.
+        let all = format!("{:?}\n{:?}\n{:?}", self.rules, self.receivers, self.routes);
+        Uuid::new_v5(&NAMESPACE, all.as_bytes()).simple().to_string()
+    }
+}
+
+/// Collects what is wrong.
+#[derive(Debug, Default)]
+struct Problems {
+    found: Vec<Problem>,
+}
+
+impl Problems {
+    fn add(&mut self, key: String, message: impl Into<String>) {
+        self.found.push(Problem { key, message: message.into() });
+    }
+}
+
+#[cfg(test)]
+mod tests;

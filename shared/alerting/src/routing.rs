@@ -1,0 +1,127 @@
+//! Which alert goes to whom, and which alerts share a notification.
+
+use chrono::TimeDelta;
+
+use crate::configuration::Alerting;
+use crate::labels::{self, ALERTNAME};
+use crate::matcher::Matcher;
+use crate::notification::Labels;
+use crate::receiver::Channel;
+
+/// A checked route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// All must match; none matches every alert.
+    pub matchers: Vec<Matcher>,
+    /// Names of receivers that exist, each once.
+    pub to: Vec<String>,
+    /// Alerts that agree in these labels share a notification.
+    pub group_by: Vec<String>,
+    /// How long a notification waits for more alerts of its group; zero for not at all.
+    pub group_wait: TimeDelta,
+    /// After how long an alert that still fires is told again.
+    pub repeat_interval: TimeDelta,
+}
+
+/// How long until an alert that still fires is told again, unless configured.
+pub(crate) const REPEAT_INTERVAL: TimeDelta = TimeDelta::hours(4);
+
+/// Which labels alerts of a notification have in common, unless configured.
+pub(crate) fn default_group_by() -> Vec<String> {
+    vec![ALERTNAME.to_owned(), records::rollup::ORGANIZATION.to_owned()]
+}
+
+impl Route {
+    /// Everything to these receivers.
+    pub(crate) fn to_all(to: Vec<String>) -> Self {
+        Self {
+            matchers: Vec::new(),
+            to,
+            group_by: default_group_by(),
+            group_wait: TimeDelta::zero(),
+            repeat_interval: REPEAT_INTERVAL,
+        }
+    }
+
+    /// Whether an alert with these labels takes it.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.matchers.iter().all(|matcher| matcher.matches(labels))
+    }
+}
+
+impl Alerting {
+    /// The route of an alert with these labels: the first that matches. `None` where nobody is told.
+    pub fn route(&self, labels: &Labels) -> Option<&Route> {
+        self.routes.iter().find(|route| route.matches(labels))
+    }
+
+    /// What the alerts of a notification have in common, as one text and as labels. The text is the same for every
+    /// notification of the group to this receiver.
+    pub fn group_key(&self, route: &Route, receiver: &str, labels: &Labels) -> (String, Labels) {
+        let common: Labels = route
+            .group_by
+            .iter()
+            .filter_map(|name| labels.iter().find(|(label, _)| labels::is_named(label, name)))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        // As Debug writes a string: in quotes, so that no value looks like another label.
+        let pairs: Vec<_> = common.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+        (format!("{receiver}:{{{}}}", pairs.join(", ")), common)
+    }
+
+    /// Names of the receivers that are told of alerts.
+    pub fn told_receivers(&self) -> impl Iterator<Item = &str> {
+        let is_told = |channel: &Channel| !matches!(channel, Channel::Heartbeat(_));
+        self.receivers.iter().filter(move |receiver| is_told(&receiver.channel)).map(|receiver| receiver.name.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn route(matchers: &[&str], to: &str) -> Route {
+        let matchers = matchers.iter().map(|matcher| matcher.parse().unwrap()).collect();
+        Route { matchers, ..Route::to_all(vec![to.to_owned()]) }
+    }
+
+    #[test]
+    fn the_first_match_wins() {
+        let routes = vec![
+            route(&["severity=critical", "organization_id=acme"], "acme"),
+            route(&["severity=critical"], "ops"),
+            route(&["alertname=~execution-.*"], "runtime"),
+        ];
+        let alerting = Alerting { rules: Vec::new(), receivers: Vec::new(), routes };
+        for (alert, to) in [
+            (labels(&[("severity", "critical"), ("organization_id", "acme")]), Some("acme")),
+            (labels(&[("severity", "critical"), ("organization_id", "other")]), Some("ops")),
+            (labels(&[("severity", "critical")]), Some("ops")),
+            (labels(&[("severity", "info"), ("alertname", "execution-x")]), Some("runtime")),
+            (labels(&[("severity", "info")]), None),
+        ] {
+            assert_eq!(alerting.route(&alert).and_then(|route| route.to.first()).map(String::as_str), to, "{alert:?}");
+        }
+    }
+
+    #[test]
+    fn alerts_share_a_notification_that_agree_in_the_labels_of_the_group() {
+        let alerting = Alerting { rules: Vec::new(), receivers: Vec::new(), routes: Vec::new() };
+        let route = Route { group_by: vec!["alertname".into(), "organization".into()], ..route(&[], "x") };
+        let key = |pairs: &[(&str, &str)]| alerting.group_key(&route, "ops", &labels(pairs));
+        let one = key(&[("alertname", "a"), ("organization_id", "acme"), ("strategy_id", "1")]);
+        assert_eq!(one.0, r#"ops:{alertname="a", organization_id="acme"}"#);
+        assert_eq!(one.1, labels(&[("alertname", "a"), ("organization_id", "acme")]));
+        assert_eq!(one, key(&[("alertname", "a"), ("organization_id", "acme"), ("strategy_id", "2")]));
+        assert_ne!(one.0, key(&[("alertname", "a"), ("organization_id", "other")]).0);
+        assert_ne!(
+            key(&[("alertname", "a\", organization_id=\"b")]).0,
+            key(&[("alertname", "a"), ("organization_id", "b")]).0
+        );
+        assert_eq!(key(&[]).0, "ops:{}");
+    }
+}

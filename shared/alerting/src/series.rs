@@ -1,0 +1,344 @@
+//! Windows of counts by group, kept in memory: what a rule is judged by.
+//!
+//! A series takes the groups of roll-ups as they come, merges those that are one group to its rules, and
+//! keeps no more than the window. Looking at a group costs the same whatever the traffic was.
+
+use std::collections::{HashMap, VecDeque};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use records::Kind;
+use records::rollup::{CANARY_EVENT, Level, MinuteGroups, ORGANIZATION};
+use records::subject::NO_ORGANIZATION;
+
+use crate::notification::Labels;
+use crate::rule::{FailedWhen, Outcome};
+
+/// Buckets of a window at the most: a day is kept in steps of 12 minutes, an hour by the minute.
+const MOST_BUCKETS: i64 = 120;
+
+/// What a series counts. Rules that agree in all of it share one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shape {
+    /// Of which kind; `None` where groups are named by hand and nothing is counted.
+    pub kind: Option<Kind>,
+    /// Only groups with these labels.
+    pub filter: Labels,
+    /// Which of them are failures; `None` where a kind's own word counts.
+    pub failed_when: Option<FailedWhen>,
+    /// One group for each value of these labels.
+    pub group_by: Vec<String>,
+    /// How far back.
+    pub window: TimeDelta,
+    /// Which level is measured.
+    pub field: Option<String>,
+}
+
+/// Roll-ups of one minute, of one batch or of many.
+#[derive(Debug, Clone, Copy)]
+pub struct Minute<'m> {
+    /// Of which kind.
+    pub kind: Kind,
+    /// The minute.
+    pub minute: DateTime<Utc>,
+    /// What the labels are called, the organization first.
+    pub label_names: &'m [String],
+    /// What the levels are called.
+    pub level_names: &'m [String],
+    /// The groups.
+    pub groups: &'m MinuteGroups<'static>,
+}
+
+/// What a group's window holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Figures {
+    /// Records.
+    pub total: u64,
+    /// Those of them that failed.
+    pub failed: u64,
+    /// The level.
+    pub level: Level,
+    /// The minute in which it was heard of last.
+    pub last_seen_at: Option<DateTime<Utc>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Series {
+    shape: Shape,
+    bucket_minutes: i64,
+    buckets: i64,
+    slots: Vec<Group>,
+    by_key: HashMap<String, usize>,
+    free: Vec<usize>,
+    touched: Vec<usize>,
+    most_groups: usize,
+    overflow: u64,
+    key: String,
+}
+
+/// A group. Its slot stays its own until it is forgotten.
+#[derive(Debug, Default)]
+struct Group {
+    key: String,
+    labels: Vec<Option<String>>,
+    buckets: VecDeque<Bucket>,
+    /// Beside the buckets, where a level is measured.
+    levels: VecDeque<Level>,
+    total: u64,
+    failed: u64,
+    last_minute: Option<i64>,
+    is_touched: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    number: i64,
+    total: u32,
+    failed: u32,
+}
+
+impl Series {
+    /// A series of at most `most_groups` groups; records of others are counted in [`Series::overflow`].
+    pub fn new(shape: Shape, most_groups: usize) -> Self {
+        let minutes = (shape.window.num_seconds() + 59) / 60;
+        let bucket_minutes = (minutes + MOST_BUCKETS - 1) / MOST_BUCKETS;
+        let bucket_minutes = bucket_minutes.max(1);
+        let mut series = Self {
+            buckets: ((minutes + bucket_minutes - 1) / bucket_minutes).max(1),
+            bucket_minutes,
+            slots: Vec::new(),
+            by_key: HashMap::new(),
+            free: Vec::new(),
+            touched: Vec::new(),
+            most_groups,
+            overflow: 0,
+            key: String::new(),
+            shape,
+        };
+        // What is not grouped is one group that is always there: that nothing is heard of it is news as well.
+        if series.shape.group_by.is_empty() {
+            series.slot_of(&[]);
+        }
+        series
+    }
+
+    /// What it counts.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Records that were left out because there are too many groups.
+    pub fn overflow(&self) -> u64 {
+        self.overflow
+    }
+
+    /// Every slot that holds a group.
+    pub fn slots(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.slots.len()).filter(|slot| !self.is_free(*slot))
+    }
+
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    fn is_free(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_none_or(|group| self.by_key.get(&group.key).is_none_or(|found| *found != slot))
+    }
+
+    /// The labels of a group, those without a value left out.
+    pub fn labels(&self, slot: usize) -> Labels {
+        let Some(group) = self.slots.get(slot) else { return Labels::new() };
+        let pairs = self.shape.group_by.iter().zip(&group.labels);
+        pairs.filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect()
+    }
+
+    /// The slots that were added to since they were last taken.
+    pub fn take_touched(&mut self) -> Vec<usize> {
+        let touched = std::mem::take(&mut self.touched);
+        for slot in &touched {
+            if let Some(group) = self.slots.get_mut(*slot) {
+                group.is_touched = false;
+            }
+        }
+        touched
+    }
+
+    /// The slot of the group with these labels, made where there is none; `None` where there are too many.
+    pub fn slot_with(&mut self, labels: &Labels) -> Option<usize> {
+        let values: Vec<_> = self.shape.group_by.iter().map(|name| labels.get(name).cloned()).collect();
+        let values: Vec<_> = values.iter().map(Option::as_deref).collect();
+        self.slot_of(&values)
+    }
+
+    fn slot_of(&mut self, labels: &[Option<&str>]) -> Option<usize> {
+        self.key.clear();
+        for label in labels {
+            match label {
+                // The length before it keeps two labels from looking like one.
+                Some(label) => {
+                    self.key.push(char::from_u32(label.len() as u32 + 1).unwrap_or('\u{1}'));
+                    self.key.push_str(label);
+                }
+                None => self.key.push('\0'),
+            }
+        }
+        if let Some(slot) = self.by_key.get(self.key.as_str()) {
+            return Some(*slot);
+        }
+        if self.by_key.len() >= self.most_groups {
+            return None;
+        }
+        let group = Group {
+            key: self.key.clone(),
+            labels: labels.iter().map(|label| label.map(str::to_owned)).collect(),
+            ..Group::default()
+        };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot] = group;
+                slot
+            }
+            None => {
+                self.slots.push(group);
+                self.slots.len() - 1
+            }
+        };
+        self.by_key.insert(self.key.clone(), slot);
+        Some(slot)
+    }
+
+    /// Adds the groups of a minute; those of another kind are none of its business.
+    pub fn add(&mut self, minute: Minute<'_>) {
+        if self.shape.kind != Some(minute.kind) {
+            return;
+        }
+        let (names, groups) = (minute.label_names, minute.groups);
+        let place = |name: &str| names.iter().position(|known| known == name);
+        let label = |group: usize, place: Option<usize>| {
+            let value = groups.label(group, place?, names.len());
+            // What belongs to nobody has a name of its own, as in subjects.
+            if place == Some(0) { Some(value.unwrap_or(NO_ORGANIZATION)) } else { value }
+        };
+        let group_by: Vec<_> = self.shape.group_by.iter().map(|name| place(name)).collect();
+        let filter: Vec<_> = self.shape.filter.iter().map(|(name, value)| (place(name), value.clone())).collect();
+        let failed_when = self.shape.failed_when.clone();
+        let level =
+            self.shape.field.as_ref().and_then(|field| minute.level_names.iter().position(|name| name == field));
+        let (organization, event_type) = (place(ORGANIZATION), place("event_type"));
+        let number = minute.minute.timestamp().div_euclid(60);
+        let mut values = Vec::with_capacity(group_by.len());
+        for group in 0..groups.len() {
+            let is_canary = minute.kind == Kind::Events
+                && label(group, event_type) == Some(CANARY_EVENT)
+                && label(group, organization) == Some(NO_ORGANIZATION);
+            if is_canary || filter.iter().any(|(place, value)| label(group, *place) != Some(value.as_str())) {
+                continue;
+            }
+            let count = |counts: &[u32]| counts.get(group).copied().map_or(0, u64::from);
+            let (total, own_failed) = (count(&groups.total), count(&groups.failed));
+            let failed = match &failed_when {
+                None => own_failed,
+                Some(when) if !when.matches(|name| label(group, place(name))) => 0,
+                Some(when) => match when.outcome() {
+                    Outcome::All => total,
+                    Outcome::Failed => own_failed,
+                    Outcome::Succeeded => total.saturating_sub(own_failed),
+                },
+            };
+            values.clear();
+            values.extend(group_by.iter().map(|place| label(group, *place)));
+            let Some(slot) = self.slot_of(&values) else {
+                self.overflow += total;
+                continue;
+            };
+            let measured = level
+                .and_then(|level| groups.levels.get(group * minute.level_names.len() + level).copied())
+                .unwrap_or(Level::NONE);
+            self.count(slot, number, total, failed, measured);
+        }
+    }
+
+    fn count(&mut self, slot: usize, minute: i64, total: u64, failed: u64, level: Level) {
+        let number = minute.div_euclid(self.bucket_minutes);
+        let measures = self.shape.field.is_some();
+        let Some(group) = self.slots.get_mut(slot) else { return };
+        group.last_minute = group.last_minute.max(Some(minute));
+        if !std::mem::replace(&mut group.is_touched, true) {
+            self.touched.push(slot);
+        }
+        // What is older than the window was never in it.
+        if group.buckets.back().is_some_and(|newest| number <= newest.number - self.buckets) {
+            return;
+        }
+        group.total += total;
+        group.failed += failed;
+        let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let place = group.buckets.partition_point(|bucket| bucket.number < number);
+        match group.buckets.get_mut(place) {
+            Some(bucket) if bucket.number == number => {
+                bucket.total = bucket.total.saturating_add(narrow(total));
+                bucket.failed = bucket.failed.saturating_add(narrow(failed));
+                if let Some(known) = group.levels.get_mut(place) {
+                    known.add(level);
+                }
+            }
+            _ => {
+                group.buckets.insert(place, Bucket { number, total: narrow(total), failed: narrow(failed) });
+                if measures {
+                    group.levels.insert(place, level);
+                }
+            }
+        }
+    }
+
+    /// What a group's window holds at `now`. What has left it is forgotten, so time must not run backwards by more
+    /// than a bucket.
+    pub fn figures(&mut self, slot: usize, now: DateTime<Utc>) -> Figures {
+        let oldest = now.timestamp().div_euclid(60 * self.bucket_minutes) - self.buckets + 1;
+        let Some(group) = self.slots.get_mut(slot) else {
+            return Figures { total: 0, failed: 0, level: Level::NONE, last_seen_at: None };
+        };
+        while let Some(bucket) = group.buckets.front()
+            && bucket.number < oldest
+        {
+            group.total = group.total.saturating_sub(u64::from(bucket.total));
+            group.failed = group.failed.saturating_sub(u64::from(bucket.failed));
+            group.buckets.pop_front();
+            group.levels.pop_front();
+        }
+        let mut level = Level::NONE;
+        group.levels.iter().for_each(|bucket| level.add(*bucket));
+        // Somewhere in that minute: its end is the guess that alarms nobody too early.
+        let last_seen_at = group
+            .last_minute
+            .and_then(|minute| DateTime::from_timestamp(minute * 60 + 59, 0))
+            .map(|seen| seen.min(now));
+        Figures { total: group.total, failed: group.failed, level, last_seen_at }
+    }
+
+    /// Forgets groups of which nothing was heard since `since` and that nobody asks to `keep`. Returns their slots.
+    pub fn forget(&mut self, since: DateTime<Utc>, keep: impl Fn(usize) -> bool) -> Vec<usize> {
+        let mut gone = Vec::new();
+        if self.shape.kind.is_none() || self.shape.group_by.is_empty() {
+            return gone;
+        }
+        let since = since.timestamp().div_euclid(60);
+        for slot in 0..self.slots.len() {
+            let is_old = self.slots[slot].last_minute.is_none_or(|minute| minute < since);
+            if is_old && !self.is_free(slot) && !keep(slot) {
+                let group = std::mem::take(&mut self.slots[slot]);
+                self.by_key.remove(&group.key);
+                self.free.push(slot);
+                gone.push(slot);
+            }
+        }
+        self.touched.retain(|slot| !gone.contains(slot));
+        gone
+    }
+}

@@ -1,0 +1,457 @@
+//! Roll-ups: what happened in a minute, counted by label.
+//!
+//! The labels are read out of encoded rows, so that a record that was refused, or was there already,
+//! is never counted, and counting costs nothing while decoding.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use foldhash::fast::RandomState;
+
+use crate::Kind;
+use crate::subject::NO_ORGANIZATION;
+
+/// The first label of every kind.
+pub const ORGANIZATION: &str = "organization_id";
+/// The event with which a dead man's switch looks through the whole pipeline. Published without an
+/// organization, it is stored as any other, and no count that people see includes it.
+pub const CANARY_EVENT: &str = "watchbook.canary";
+
+/// Labels of a group at the most, the organization included: the size of a key on the stack.
+const MOST_LABELS: usize = 6;
+
+/// A column whose values the roll-ups group by, or measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// A label: `text`, null or not.
+    Text(&'static str),
+    /// A label: `boolean`, as `true` or `false`.
+    Boolean(&'static str),
+    /// A level: `double precision`.
+    Double(&'static str),
+    /// A level: `bigint`.
+    Bigint(&'static str),
+}
+
+impl Column {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text(name) | Self::Boolean(name) | Self::Double(name) | Self::Bigint(name) => name,
+        }
+    }
+
+    /// A label's value; `None` for NULL.
+    fn label(self, value: Option<&[u8]>) -> Option<&[u8]> {
+        match (self, value?) {
+            (Self::Boolean(_), [0]) => Some(b"false"),
+            (Self::Boolean(_), [_]) => Some(b"true"),
+            (_, value) => Some(value),
+        }
+    }
+
+    /// A level's value; `None` for NULL.
+    fn level(self, value: Option<&[u8]>) -> Option<f64> {
+        let bytes: [u8; 8] = value?.try_into().ok()?;
+        Some(match self {
+            Self::Bigint(_) => i64::from_be_bytes(bytes) as f64,
+            _ => f64::from_be_bytes(bytes),
+        })
+    }
+}
+
+/// A level of a group: how many samples, their sum and their peak.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Level {
+    /// Samples that had the field.
+    pub samples: u32,
+    /// Their sum.
+    pub sum: f64,
+    /// The highest of them; meaningless without samples.
+    pub peak: f64,
+}
+
+impl Level {
+    /// No samples.
+    pub const NONE: Self = Self { samples: 0, sum: 0.0, peak: f64::NEG_INFINITY };
+
+    /// Adds the samples of another one.
+    pub fn add(&mut self, other: Self) {
+        self.samples = self.samples.saturating_add(other.samples);
+        self.sum += other.sum;
+        self.peak = self.peak.max(other.peak);
+    }
+}
+
+/// The groups of one minute, in the arrays in which they are stored.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MinuteGroups<'r> {
+    /// Each value of a label once.
+    pub dictionary: Vec<Cow<'r, str>>,
+    /// For each group and label the place of its value in the dictionary, from 1; 0 for NULL.
+    pub places: Vec<u32>,
+    /// For each group: records.
+    pub total: Vec<u32>,
+    /// For each group: those of them that failed.
+    pub failed: Vec<u32>,
+    /// For each group and level.
+    pub levels: Vec<Level>,
+}
+
+impl MinuteGroups<'_> {
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.total.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.total.is_empty()
+    }
+
+    /// The value of a label of a group; `None` for NULL. `labels` is how many labels a group has.
+    pub fn label(&self, group: usize, label: usize, labels: usize) -> Option<&str> {
+        let place = usize::try_from(*self.places.get(group * labels + label)?).ok()?;
+        self.dictionary.get(place.checked_sub(1)?).map(AsRef::as_ref)
+    }
+
+    /// Its organization, `_` for none.
+    pub fn organization(&self, group: usize, labels: usize) -> &str {
+        self.label(group, 0, labels).unwrap_or(NO_ORGANIZATION)
+    }
+}
+
+/// Counts rows by minute and labels.
+#[derive(Debug)]
+pub struct Rollup<'r> {
+    layout: Layout,
+    minutes: BTreeMap<DateTime<Utc>, Builder<'r>>,
+    rows: u64,
+}
+
+impl<'r> Rollup<'r> {
+    /// Nothing counted yet.
+    pub fn new(kind: Kind) -> Self {
+        Self { layout: Layout::of(kind), minutes: BTreeMap::new(), rows: 0 }
+    }
+
+    /// Counts a row, as COPY takes it.
+    pub fn add(&mut self, row: &'r [u8], minute: DateTime<Utc>, failed: bool) {
+        let mut labels = [None; MOST_LABELS];
+        let mut levels = [None; MOST_LABELS];
+        self.layout.read(row, &mut labels, &mut levels);
+        let builder = self.minutes.entry(minute).or_default();
+        let group = builder.group(&labels[..self.layout.labels.len()], self.layout.levels.len());
+        builder.count(group, 1, u32::from(failed));
+        for (number, value) in levels.iter().take(self.layout.levels.len()).enumerate() {
+            if let Some(value) = *value {
+                builder.measure(group, number, Level { samples: 1, sum: value, peak: value });
+            }
+        }
+        self.rows += 1;
+    }
+
+    /// How many rows were counted.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The groups of each minute, the oldest minute first.
+    pub fn finish(self) -> Vec<(DateTime<Utc>, MinuteGroups<'r>)> {
+        self.minutes.into_iter().map(|(minute, builder)| (minute, builder.groups)).collect()
+    }
+}
+
+/// Folds the groups of several rows of the same minute into one.
+#[derive(Debug)]
+pub struct Fold<'r> {
+    builder: Builder<'r>,
+}
+
+impl<'r> Fold<'r> {
+    /// Nothing folded yet.
+    pub fn new() -> Self {
+        Self { builder: Builder::default() }
+    }
+
+    /// Adds groups that have `labels` labels and `levels` levels each, as all that are added here.
+    pub fn add(&mut self, groups: &'r MinuteGroups<'_>, labels: usize, levels: usize) {
+        let mut values = [None; MOST_LABELS];
+        for group in 0..groups.len() {
+            for (number, value) in values.iter_mut().take(labels).enumerate() {
+                *value = groups.label(group, number, labels).map(str::as_bytes);
+            }
+            let place = self.builder.group(&values[..labels.min(MOST_LABELS)], levels);
+            let count = |counts: &[u32]| counts.get(group).copied().unwrap_or_default();
+            self.builder.count(place, count(&groups.total), count(&groups.failed));
+            for number in 0..levels {
+                self.builder.measure(
+                    place,
+                    number,
+                    groups.levels.get(group * levels + number).copied().unwrap_or(Level::NONE),
+                );
+            }
+        }
+    }
+
+    /// The groups of all of them.
+    pub fn finish(self) -> MinuteGroups<'r> {
+        self.builder.groups
+    }
+}
+
+impl Default for Fold<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where labels and levels stand in a row.
+#[derive(Debug)]
+struct Layout {
+    labels: Vec<Column>,
+    levels: Vec<Column>,
+    /// For each column of a row what it is to us; ends behind the last one that is anything.
+    uses: Vec<Use>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Use {
+    None,
+    Label(usize),
+    Level(usize),
+}
+
+impl Layout {
+    fn of(kind: Kind) -> Self {
+        let spec = kind.spec();
+        let labels: Vec<_> = std::iter::once(Column::Text(ORGANIZATION)).chain(spec.labels.iter().copied()).collect();
+        let levels = spec.levels.to_vec();
+        let place = |columns: &[Column], name: &str| columns.iter().position(|column| column.name() == name);
+        let mut uses: Vec<_> = kind
+            .columns()
+            .map(|name| match (place(&labels, name), place(&levels, name)) {
+                (Some(label), _) => Use::Label(label),
+                (_, Some(level)) => Use::Level(level),
+                _ => Use::None,
+            })
+            .collect();
+        uses.truncate(uses.iter().rposition(|column| !matches!(column, Use::None)).map_or(0, |last| last + 1));
+        Self { labels, levels, uses }
+    }
+
+    /// Walks over the columns of a row: two bytes with their number, then for each its length and its bytes.
+    fn read<'r>(
+        &self,
+        row: &'r [u8],
+        labels: &mut [Option<&'r [u8]>; MOST_LABELS],
+        levels: &mut [Option<f64>; MOST_LABELS],
+    ) {
+        let mut rest = row.get(2..).unwrap_or_default();
+        for used in &self.uses {
+            let Some((length, behind)) = rest.split_first_chunk::<4>() else { return };
+            // A negative length is NULL, which has no bytes.
+            let (value, behind) = match usize::try_from(i32::from_be_bytes(*length)) {
+                Ok(length) => match behind.split_at_checked(length) {
+                    Some((value, behind)) => (Some(value), behind),
+                    None => return,
+                },
+                Err(_) => (None, behind),
+            };
+            rest = behind;
+            match *used {
+                Use::None => {}
+                Use::Label(number) => {
+                    labels[number] = self.labels.get(number).and_then(|column| column.label(value));
+                }
+                Use::Level(number) => {
+                    levels[number] = self.levels.get(number).and_then(|column| column.level(value));
+                }
+            }
+        }
+    }
+}
+
+/// The groups of a minute while they are counted.
+#[derive(Debug, Default)]
+struct Builder<'r> {
+    groups: MinuteGroups<'r>,
+    levels: usize,
+    words: HashMap<&'r [u8], u32, RandomState>,
+    by_places: HashMap<[u32; MOST_LABELS], usize, RandomState>,
+    /// What each label was last: most records share most of their labels with the one before.
+    last: [Option<(&'r [u8], u32)>; MOST_LABELS],
+}
+
+impl<'r> Builder<'r> {
+    /// The group with these labels, made where there is none.
+    fn group(&mut self, labels: &[Option<&'r [u8]>], levels: usize) -> usize {
+        self.levels = levels;
+        let mut places = [0; MOST_LABELS];
+        for (number, value) in labels.iter().enumerate() {
+            if let Some(value) = *value {
+                places[number] = self.place(number, value);
+            }
+        }
+        let groups = &mut self.groups;
+        *self.by_places.entry(places).or_insert_with(|| {
+            groups.places.extend_from_slice(&places[..labels.len()]);
+            groups.total.push(0);
+            groups.failed.push(0);
+            groups.levels.extend(std::iter::repeat_n(Level::NONE, levels));
+            groups.total.len() - 1
+        })
+    }
+
+    fn place(&mut self, label: usize, value: &'r [u8]) -> u32 {
+        if let Some((last, place)) = self.last[label]
+            && last == value
+        {
+            return place;
+        }
+        let dictionary = &mut self.groups.dictionary;
+        let place = *self.words.entry(value).or_insert_with(|| {
+            // A row holds text, which is UTF-8.
+            dictionary.push(String::from_utf8_lossy(value));
+            dictionary.len() as u32
+        });
+        self.last[label] = Some((value, place));
+        place
+    }
+
+    fn count(&mut self, group: usize, total: u32, failed: u32) {
+        if let (Some(all), Some(of_them)) = (self.groups.total.get_mut(group), self.groups.failed.get_mut(group)) {
+            *all = all.saturating_add(total);
+            *of_them = of_them.saturating_add(failed);
+        }
+    }
+
+    fn measure(&mut self, group: usize, number: usize, level: Level) {
+        if let Some(known) = self.groups.levels.get_mut(group * self.levels + number) {
+            known.add(level);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Headers, Message, encode};
+
+    fn rows(kind: Kind, bodies: &[&str]) -> Vec<(Vec<u8>, DateTime<Utc>, bool)> {
+        let published_at = "2026-06-15T12:00:30Z".parse().unwrap();
+        let headers = Headers::default();
+        let row = |(number, body): (usize, &&str)| {
+            let message = Message {
+                kind,
+                prefix: "watchbook",
+                subject: &format!("watchbook.{kind}.{}.x", if number % 2 == 0 { "acme" } else { "_" }),
+                stream: "S",
+                sequence: number as u64 + 1,
+                published_at,
+                headers: &headers,
+                body: body.as_bytes(),
+            };
+            let mut row = Vec::new();
+            let facts = encode(&message, None, &mut row).unwrap();
+            (facts.minute, facts.failed, row)
+        };
+        bodies.iter().enumerate().map(row).map(|(minute, failed, row)| (row, minute, failed)).collect()
+    }
+
+    /// Each group as its labels and counts, sorted.
+    fn groups(kind: Kind, groups: &MinuteGroups<'_>) -> Vec<(Vec<String>, u32, u32)> {
+        let labels = kind.spec().labels.len() + 1;
+        let of = |group: usize| {
+            let names = (0..labels).map(|label| groups.label(group, label, labels).unwrap_or("-").to_owned());
+            (names.collect(), groups.total[group], groups.failed[group])
+        };
+        let mut all: Vec<_> = (0..groups.len()).map(of).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn every_label_of_every_kind_is_a_column_that_its_rows_hold() {
+        for &kind in Kind::ALL {
+            let spec = kind.spec();
+            assert!(spec.labels.len() < MOST_LABELS && spec.levels.len() <= MOST_LABELS, "{kind}");
+            for column in spec.labels.iter().chain(spec.levels) {
+                assert!(spec.columns.contains(&column.name()), "{kind} {}", column.name());
+            }
+            // The fixtures fill every column, so each label and level is found in some row of theirs.
+            let mut found = vec![false; spec.labels.len() + 1];
+            let mut measured = vec![false; spec.levels.len()];
+            let bodies: Vec<_> = spec.fixtures.accepted.lines().filter(|line| !line.trim().is_empty()).collect();
+            let layout = Layout::of(kind);
+            for body in bodies {
+                let message = Message {
+                    kind,
+                    prefix: "watchbook",
+                    subject: &format!("watchbook.{kind}.{}.x", crate::Fixtures::ORGANIZATION),
+                    stream: "S",
+                    sequence: 1,
+                    published_at: crate::Fixtures::PUBLISHED_AT.parse().unwrap(),
+                    headers: &Headers::default(),
+                    body: body.as_bytes(),
+                };
+                let mut row = Vec::new();
+                if encode(&message, None, &mut row).is_err() {
+                    continue;
+                }
+                let (mut labels, mut levels) = ([None; MOST_LABELS], [None; MOST_LABELS]);
+                layout.read(&row, &mut labels, &mut levels);
+                found.iter_mut().zip(labels).for_each(|(found, label)| *found |= label.is_some());
+                measured.iter_mut().zip(levels).for_each(|(found, level)| *found |= level.is_some());
+            }
+            assert!(found.iter().chain(&measured).all(|found| *found), "{kind} {found:?} {measured:?}");
+        }
+    }
+
+    #[test]
+    fn rows_are_counted_by_minute_and_label() {
+        let execution = |strategy: &str, success: bool, second: u32| {
+            format!(
+                r#"{{"user_id":"u","strategy_id":"{strategy}","execution_type":"TERMINAL","success":{success},"execution_time_ms":5,"created_at":"2026-06-15T11:59:{second:02}Z"}}"#
+            )
+        };
+        let mut bodies = vec![execution("a", true, 1), execution("b", false, 2), execution("a", false, 59)];
+        bodies.push(execution("a", true, 30).replace("11:59", "12:00"));
+        let rows = rows(Kind::Executions, &bodies.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut rollup = Rollup::new(Kind::Executions);
+        rows.iter().for_each(|(row, minute, failed)| rollup.add(row, *minute, *failed));
+        assert_eq!(rollup.rows(), 4);
+        let minutes = rollup.finish();
+        let labels = |org: &str, strategy: &str| [org, strategy, "u", "TERMINAL", "false"].map(str::to_owned).to_vec();
+        assert_eq!(minutes.len(), 2);
+        assert_eq!(groups(Kind::Executions, &minutes[0].1), [(labels("-", "b"), 1, 1), (labels("acme", "a"), 2, 1)]);
+        assert_eq!(groups(Kind::Executions, &minutes[1].1), [(labels("-", "a"), 1, 0)]);
+        // Folding both is as if they had been one.
+        let count = Kind::Executions.spec().labels.len() + 1;
+        let mut fold = Fold::new();
+        minutes.iter().chain(&minutes).for_each(|(_, groups)| fold.add(groups, count, 0));
+        assert_eq!(
+            groups(Kind::Executions, &fold.finish()),
+            [(labels("-", "a"), 2, 0), (labels("-", "b"), 2, 2), (labels("acme", "a"), 4, 2)]
+        );
+    }
+
+    #[test]
+    fn levels_know_samples_sum_and_peak() {
+        let rows = rows(
+            Kind::Metrics,
+            &[
+                r#"{"container_id":"c","cpu_usage_percent":50.5,"memory_usage_bytes":100}"#,
+                r#"{"container_id":"c","cpu_usage_percent":7}"#,
+                r#"{"container_id":"c","cpu_usage_percent":99.5,"memory_usage_bytes":300}"#,
+            ],
+        );
+        let mut rollup = Rollup::new(Kind::Metrics);
+        rows.iter().for_each(|(row, minute, failed)| rollup.add(row, *minute, *failed));
+        let (_, groups) = rollup.finish().remove(0);
+        let level = |samples, sum, peak| Level { samples, sum, peak };
+        assert_eq!(groups.total, [2, 1]);
+        assert_eq!(groups.levels, [level(2, 150.0, 99.5), level(2, 400.0, 300.0), level(1, 7.0, 7.0), Level::NONE]);
+    }
+}

@@ -1,0 +1,90 @@
+//! Silences.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+/// A silence: while one matches an alert, its firing is not told.
+#[derive(Debug, Clone, PartialEq, FromRow, Serialize)]
+pub struct SilenceRow {
+    /// Its id.
+    pub id: Uuid,
+    /// What it matches.
+    pub matchers: Value,
+    /// From when on.
+    pub starts_at: DateTime<Utc>,
+    /// Until when.
+    pub ends_at: DateTime<Utc>,
+    /// When between the two, where not always.
+    pub recurrence: Option<Value>,
+    /// By whom.
+    pub created_by: String,
+    /// Why.
+    pub reason: String,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When somebody ended it by hand.
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+const COLUMNS: &str = "id, matchers, starts_at, ends_at, recurrence, created_by, reason, created_at, ended_at";
+
+/// Silences that are not over at `now`.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn current(connection: &mut PgConnection, now: DateTime<Utc>) -> crate::Result<Vec<SilenceRow>> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM watchbook.silences WHERE ends_at > $1 AND ended_at IS NULL ORDER BY starts_at, id"
+    );
+    sqlx::query_as(&statement).bind(now).fetch_all(connection).await
+}
+
+/// All silences, the newest first.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn all(connection: &mut PgConnection, limit: i64) -> crate::Result<Vec<SilenceRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM watchbook.silences ORDER BY created_at DESC, id LIMIT $1");
+    sqlx::query_as(&statement).bind(limit).fetch_all(connection).await
+}
+
+/// Adds a silence.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn insert(connection: &mut PgConnection, silence: &SilenceRow) -> crate::Result<()> {
+    sqlx::query(
+        "INSERT INTO watchbook.silences (id, matchers, starts_at, ends_at, recurrence, created_by, reason, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(silence.id)
+    .bind(&silence.matchers)
+    .bind(silence.starts_at)
+    .bind(silence.ends_at)
+    .bind(&silence.recurrence)
+    .bind(&silence.created_by)
+    .bind(&silence.reason)
+    .bind(silence.created_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Ends a silence before its time. `false` where there is none that is not over.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn end(connection: &mut PgConnection, id: Uuid, by: &str, now: DateTime<Utc>) -> crate::Result<bool> {
+    let ended = sqlx::query(
+        "UPDATE watchbook.silences SET ended_at = $3, ended_by = $2 WHERE id = $1 AND ended_at IS NULL AND ends_at > $3",
+    )
+    .bind(id)
+    .bind(by)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(ended.rows_affected() > 0)
+}

@@ -1,0 +1,433 @@
+//! The desk: the board with everything around it, kept in step with Postgres.
+//!
+//! Each look takes in what was counted since the last one, evaluates, and makes what changed true in one
+//! transaction: the alert, its transition, and what is to be told about it. A desk that fails, or finds that
+//! somebody else moved an alert, is thrown away and opened anew: nothing in it is the truth.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use ::metrics::{counter, gauge};
+use alerting::Alerting;
+use alerting::board::{Board, Change, Discovery, Scope, alert_id};
+use alerting::evaluation::{Condition, State, explain};
+use alerting::rule::Check;
+use alerting::series::Minute;
+use alerting::silence::Silence;
+use chrono::{DateTime, TimeDelta, Utc};
+use records::Kind;
+use serde_json::json;
+use store::alerts::{AlertRow, TransitionRow};
+use store::rollups::{self, LOOK_WITHIN, Snapshot, StoredMinute};
+use store::{Connection, PgConnection};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::metrics;
+use crate::telling::{Quiet, Tellings, fires, labels_of};
+
+/// Why a desk has to be opened anew.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeskError {
+    #[error("Postgres does not answer: {0}")]
+    Store(#[from] store::Error),
+    #[error("another process moved an alert")]
+    Overtaken,
+    #[error("the last look was too long ago to know what was missed")]
+    TooLate,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) board: Board,
+    alerting: Arc<Alerting>,
+    rows: HashMap<Uuid, AlertRow>,
+    seen: Snapshot,
+    looked_at: Instant,
+    silences: Vec<Silence>,
+    acknowledged: HashMap<Uuid, Option<DateTime<Utc>>>,
+    /// Up to when what spikes are compared with is known.
+    baselines: Vec<(Kind, TimeDelta, DateTime<Utc>)>,
+    /// Rules for first-seen values that have just begun.
+    learning: HashSet<String>,
+    storm_after: u32,
+}
+
+/// What a look did.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Looked {
+    /// Somebody is to be told something.
+    pub(crate) told: bool,
+}
+
+/// Everything that becomes true at once.
+#[derive(Debug, Default)]
+struct Moves {
+    rows: Vec<AlertRow>,
+    transitions: Vec<TransitionRow>,
+    tellings: Tellings,
+    discoveries: Vec<Discovery>,
+}
+
+impl Desk {
+    /// Opens a desk for these rules: roll-ups as far back as they look, and every alert as it stands.
+    pub(crate) async fn open(
+        connection: &mut PgConnection,
+        alerting: Arc<Alerting>,
+        most_groups: usize,
+        storm_after: u32,
+        now: DateTime<Utc>,
+        others: impl Watcher,
+    ) -> Result<Self, DeskError> {
+        let Loaded { board, seen, baselines, learning } = load(connection, &alerting, most_groups, now, others).await?;
+        let rows = store::alerts::all(connection).await?.into_iter().map(|row| (row.id, row)).collect();
+        let mut desk = Self {
+            board,
+            alerting,
+            rows,
+            seen,
+            looked_at: Instant::now(),
+            silences: Vec::new(),
+            acknowledged: HashMap::new(),
+            baselines,
+            learning,
+            storm_after,
+        };
+        desk.read_notes(connection, now).await?;
+        let mut moves = Moves::default();
+        for row in desk
+            .rows
+            .values()
+            .filter(|row| row.condition != Condition::Inactive.to_string())
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            let state: State = serde_json::from_value(row.state.clone()).unwrap_or_default();
+            let labels = labels_of(&row.labels);
+            let restored = desk.board.restore(&row.rule, &labels, state);
+            let is_same = restored.is_some_and(|place| alert_id(&row.rule, &desk.board.labels(place)) == row.id);
+            if !is_same {
+                desk.close(row, &mut moves, now);
+            }
+        }
+        desk.make_true(connection, moves, now).await?;
+        Ok(desk)
+    }
+
+    /// An alert whose rule, or group, is not in the configuration any more is over: nobody would ever say so again.
+    fn close(&self, row: AlertRow, moves: &mut Moves, now: DateTime<Utc>) {
+        let from = row.condition.clone();
+        let mut row = AlertRow {
+            version: row.version + 1,
+            condition: Condition::Inactive.to_string(),
+            reason: "the rules do not have this alert any more".to_owned(),
+            state: serde_json::to_value(State::default()).unwrap_or_default(),
+            ended_at: Some(now),
+            changed_at: now,
+            ..row
+        };
+        moves.transitions.push(TransitionRow {
+            alert_id: row.id,
+            version: row.version,
+            from_condition: from,
+            to_condition: row.condition.clone(),
+            data: row.data.clone(),
+            reason: row.reason.clone(),
+            figures: json!({}),
+            silenced_by: None,
+            at: now,
+        });
+        moves.tellings.add(&self.alerting, &mut row, Quiet::default(), now);
+        moves.rows.push(row);
+    }
+
+    /// Takes in what is new, evaluates, and makes what changed true.
+    pub(crate) async fn look(
+        &mut self,
+        connection: &mut PgConnection,
+        now: DateTime<Utc>,
+        scope: Scope,
+        mut others: impl Watcher,
+    ) -> Result<Looked, DeskError> {
+        if self.looked_at.elapsed() > LOOK_WITHIN {
+            return Err(DeskError::TooLate);
+        }
+        let started = Instant::now();
+        let (new, seen) = rollups::new_since(connection, &self.seen).await?;
+        self.seen = seen;
+        self.looked_at = started;
+        for minute in &new {
+            others.watch(minute);
+            self.board.add(view(minute));
+        }
+        if scope == Scope::All {
+            self.read_notes(connection, now).await?;
+            self.read_baselines(connection, now).await?;
+        }
+        let mut moves = Moves { discoveries: self.discover(now), ..Moves::default() };
+        let changes = self.board.evaluate(now, scope);
+        for change in &changes {
+            self.propose(change, &mut moves, now);
+        }
+        if scope == Scope::All {
+            self.remind(&mut moves, now);
+        }
+        let told = !moves.tellings.is_empty();
+        self.make_true(connection, moves, now).await?;
+        for change in changes {
+            self.board.accept(change.place, change.after);
+        }
+        Ok(Looked { told })
+    }
+
+    fn discover(&mut self, now: DateTime<Utc>) -> Vec<Discovery> {
+        let mut found = self.board.discover(now, |rule| self.learning.contains(rule));
+        for rule in self.learning.drain() {
+            // That the rule has begun is remembered as well, or it would learn again after a restart.
+            found.push(Discovery { group: Uuid::nil(), labels: Default::default(), at: now, rule });
+        }
+        found
+    }
+
+    /// How an alert stands after a change.
+    fn propose(&self, change: &Change, moves: &mut Moves, now: DateTime<Utc>) {
+        let Some(rule) = self.board.rule(change.place) else { return };
+        let group = self.board.labels(change.place);
+        let id = alert_id(&rule.name, &group);
+        let known = self.rows.get(&id);
+        let labels = rule.alert_labels(&group);
+        let reason = explain(rule, &change.sample, &change.after, now);
+        let is_over = change.after.condition == Condition::Inactive;
+        let fired = matches!(change.before.condition, Condition::Firing | Condition::Recovering);
+        let begins = change.after.condition == Condition::Firing && !fired;
+        let mut row = AlertRow {
+            id,
+            rule: rule.name.clone(),
+            organization_id: Board::organization(&group).to_owned(),
+            annotations: json!(rule.annotations(&labels, &change.sample, &reason)),
+            labels: json!(labels),
+            severity: rule.severity.to_string(),
+            version: known.map_or(0, |known| known.version) + 1,
+            condition: change.after.condition.to_string(),
+            data: change.after.data.to_string(),
+            reason,
+            state: serde_json::to_value(change.after).unwrap_or_default(),
+            told: known.map_or_else(|| json!({}), |known| known.told.clone()),
+            started_at: if begins { Some(now) } else { known.and_then(|known| known.started_at) },
+            ended_at: match (is_over, begins) {
+                (true, _) if fired => Some(now),
+                (_, true) => None,
+                _ => known.and_then(|known| known.ended_at),
+            },
+            changed_at: now,
+        };
+        let quiet = self.quiet(&row, now);
+        if let Some(transition) = &change.transition {
+            counter!(metrics::TRANSITIONS, "rule" => rule.name.clone(), "to" => row.condition.clone()).increment(1);
+            tracing::info!(
+                rule = rule.name,
+                organization = row.organization_id,
+                to = row.condition,
+                reason = row.reason,
+                "alert"
+            );
+            moves.transitions.push(TransitionRow {
+                alert_id: id,
+                version: row.version,
+                from_condition: transition.from.to_string(),
+                to_condition: transition.to.to_string(),
+                data: row.data.clone(),
+                reason: row.reason.clone(),
+                figures: serde_json::to_value(&change.sample).unwrap_or_default(),
+                silenced_by: quiet.silenced_by,
+                at: now,
+            });
+        }
+        moves.tellings.add(&self.alerting, &mut row, quiet, now);
+        moves.rows.push(row);
+    }
+
+    /// Alerts that fire and of which somebody has to hear again, or for the first time because a silence is over.
+    fn remind(&self, moves: &mut Moves, now: DateTime<Utc>) {
+        let moved: HashSet<Uuid> = moves.rows.iter().map(|row| row.id).collect();
+        for known in self.rows.values().filter(|row| fires(row) && !moved.contains(&row.id)) {
+            let mut row = AlertRow { version: known.version + 1, ..known.clone() };
+            if moves.tellings.add(&self.alerting, &mut row, self.quiet(known, now), now) {
+                moves.rows.push(row);
+            }
+        }
+    }
+
+    fn quiet(&self, row: &AlertRow, now: DateTime<Utc>) -> Quiet {
+        let labels = labels_of(&row.labels);
+        let silence = self.silences.iter().find(|silence| silence.active_at(now) && silence.matches(&labels));
+        let acknowledged = self.acknowledged.get(&row.id).is_some_and(|until| until.is_none_or(|until| now < until));
+        Quiet { silenced_by: silence.map(|silence| silence.id), acknowledged }
+    }
+
+    /// One transaction: alerts, transitions, outbox, and what first-seen rules know by now.
+    async fn make_true(
+        &mut self,
+        connection: &mut PgConnection,
+        moves: Moves,
+        now: DateTime<Utc>,
+    ) -> Result<(), DeskError> {
+        if moves.rows.is_empty() && moves.discoveries.is_empty() {
+            return Ok(());
+        }
+        let mut transaction = connection.begin().await?;
+        if !store::alerts::move_to(&mut transaction, &moves.rows).await? {
+            transaction.rollback().await?;
+            return Err(DeskError::Overtaken);
+        }
+        store::alerts::record(&mut transaction, &moves.transitions).await?;
+        moves.tellings.enqueue(&mut transaction, &self.alerting, self.storm_after).await?;
+        let mut by_rule: HashMap<&str, Vec<_>> = HashMap::new();
+        for discovery in &moves.discoveries {
+            by_rule.entry(&discovery.rule).or_default().push((discovery.group, json!(discovery.labels), discovery.at));
+        }
+        for (rule, groups) in by_rule {
+            store::alerts::know_groups(&mut transaction, rule, &groups, now).await?;
+        }
+        transaction.commit().await?;
+        self.rows.extend(moves.rows.into_iter().map(|row| (row.id, row)));
+        Ok(())
+    }
+
+    /// Silences and acknowledgements, which people add at any time.
+    async fn read_notes(&mut self, connection: &mut PgConnection, now: DateTime<Utc>) -> Result<(), DeskError> {
+        let silences = store::silences::current(connection, now).await?;
+        self.silences = silences.into_iter().filter_map(crate::notes::silence_of).collect();
+        let acknowledgements = store::alerts::acknowledgements(connection).await?;
+        self.acknowledged =
+            acknowledgements.into_iter().map(|(id, note)| (id, crate::notes::acknowledged_until(&note))).collect();
+        Ok(())
+    }
+
+    /// The minutes that have come into the window with which spikes are compared.
+    async fn read_baselines(&mut self, connection: &mut PgConnection, now: DateTime<Utc>) -> Result<(), DeskError> {
+        for (kind, distance, known_until) in &mut self.baselines {
+            let until = same_minute(now, *distance);
+            if until <= *known_until {
+                continue;
+            }
+            let board = &mut self.board;
+            rollups::between(connection, *kind, *known_until, until, |minute| {
+                board.add_baseline(view(&minute), *distance);
+            })
+            .await?;
+            *known_until = until;
+        }
+        Ok(())
+    }
+
+    /// What is done every minute or so: gauges, and groups that nobody hears of any more.
+    pub(crate) fn tidy(&mut self, now: DateTime<Utc>) {
+        self.board.forget(now);
+        for condition in [Condition::Pending, Condition::Firing, Condition::Recovering] {
+            let count = self.rows.values().filter(|row| row.condition == condition.to_string()).count();
+            gauge!(metrics::ALERTS, "condition" => condition.to_string()).set(count as f64);
+        }
+        gauge!(metrics::GROUPS).set(self.board.groups() as f64);
+        for (rule, overflow) in self.board.overflow() {
+            gauge!(metrics::OVERFLOW, "rule" => rule.to_owned()).set(overflow as f64);
+        }
+    }
+}
+
+/// Whoever wants to see the same roll-ups as the board: each once, whatever the desk reads.
+pub(crate) trait Watcher {
+    /// How far back it looks.
+    fn reach(&self) -> TimeDelta;
+    /// Takes roll-ups.
+    fn watch(&mut self, minute: &StoredMinute);
+}
+
+/// Nobody else.
+impl Watcher for () {
+    fn reach(&self) -> TimeDelta {
+        TimeDelta::zero()
+    }
+
+    fn watch(&mut self, _: &StoredMinute) {}
+}
+
+impl<W: Watcher> Watcher for &mut W {
+    fn reach(&self) -> TimeDelta {
+        W::reach(self)
+    }
+
+    fn watch(&mut self, minute: &StoredMinute) {
+        W::watch(self, minute);
+    }
+}
+
+/// A board with everything that its rules look back on.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) board: Board,
+    pub(crate) seen: Snapshot,
+    pub(crate) baselines: Vec<(Kind, TimeDelta, DateTime<Utc>)>,
+    pub(crate) learning: HashSet<String>,
+}
+
+/// Loads a board.
+pub(crate) async fn load(
+    connection: &mut PgConnection,
+    alerting: &Alerting,
+    most_groups: usize,
+    now: DateTime<Utc>,
+    mut others: impl Watcher,
+) -> store::Result<Loaded> {
+    let mut board = Board::new(&alerting.rules, most_groups);
+    let mut reach = board.reach();
+    for kind in Kind::ALL {
+        let known = reach.entry(*kind).or_default();
+        *known = others.reach().max(*known);
+    }
+    let since: Vec<_> = reach.into_iter().map(|(kind, reach)| (kind, now - reach)).collect();
+    let seen = rollups::load(connection, &since, |minute| {
+        others.watch(&minute);
+        board.add(view(&minute));
+    })
+    .await?;
+    let mut baselines = Vec::new();
+    for (kind, distance, window) in board.baselines() {
+        let until = same_minute(now, distance);
+        rollups::between(connection, kind, until - window, until, |minute| {
+            board.add_baseline(view(&minute), distance);
+        })
+        .await?;
+        if let Some(earliest) = rollups::earliest(connection, kind).await? {
+            board.set_known_since(kind, earliest);
+        }
+        baselines.push((kind, distance, until));
+    }
+    let mut learning = HashSet::new();
+    for rule in alerting.rules.iter().filter(|rule| matches!(rule.check, Check::FirstSeen { .. })) {
+        let known = store::alerts::known_groups(connection, &rule.name).await?;
+        if known.is_empty() {
+            learning.insert(rule.name.clone());
+        }
+        board.set_known_groups(&rule.name, known);
+    }
+    Ok(Loaded { board, seen, baselines, learning })
+}
+
+/// The end of the minute that was this one so long ago. It is compared whole, while this one is still growing: what is
+/// in doubt is no spike.
+fn same_minute(now: DateTime<Utc>, distance: TimeDelta) -> DateTime<Utc> {
+    crate::whole_minute(now - distance) + TimeDelta::minutes(1)
+}
+
+/// A stored minute as the board takes it.
+pub(crate) fn view(minute: &StoredMinute) -> Minute<'_> {
+    Minute {
+        kind: minute.kind,
+        minute: minute.minute,
+        label_names: &minute.label_names,
+        level_names: &minute.level_names,
+        groups: &minute.groups,
+    }
+}

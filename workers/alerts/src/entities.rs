@@ -1,0 +1,268 @@
+//! How strategies, projects, containers and organizations are: worked out of the same roll-ups, kept beside the
+//! alerts, and told on a subject when it changes.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use alerting::board::Board;
+use alerting::health::{Entity, Figures, judge};
+use alerting::notification::Labels;
+use alerting::rule::FailedWhen;
+use alerting::series::{Series, Shape};
+use bus::{Announcement, Bus};
+use chrono::{DateTime, TimeDelta, Utc};
+use records::Kind;
+use records::rollup::ORGANIZATION;
+use records::subject::NO_ORGANIZATION;
+use runtime::config::HealthThresholds;
+use serde_json::{Value, json};
+use store::health::HealthRow;
+use store::rollups::StoredMinute;
+use store::{Connection, PgConnection};
+
+use crate::desk::{DeskError, Watcher, view};
+
+/// Figures of an entity that is as it was are written anew after so long.
+const REFRESH_AFTER: TimeDelta = TimeDelta::seconds(60);
+/// The level of a container that is judged.
+const CPU: &str = "cpu_usage_percent";
+
+/// Organization, kind and id of an entity.
+type Key = (String, Entity, String);
+
+/// How an entity was written last.
+#[derive(Debug, Clone)]
+struct Known {
+    state: String,
+    figures: Value,
+    updated_at: DateTime<Utc>,
+    last_seen_at: DateTime<Utc>,
+}
+
+/// What a series says about an entity.
+#[derive(Debug, Clone, Copy)]
+enum Says {
+    Executions,
+    Critical,
+    Errors,
+    Warnings,
+    Events,
+    Cpu,
+    Heard,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Entities {
+    thresholds: HealthThresholds,
+    window: TimeDelta,
+    series: Vec<(Entity, Says, Series)>,
+    known: HashMap<Key, Known>,
+}
+
+impl Entities {
+    /// Nothing heard yet.
+    pub(crate) fn new(thresholds: HealthThresholds, most_groups: usize) -> Self {
+        let mut entities =
+            Self { window: delta(thresholds.window), thresholds, series: Vec::new(), known: HashMap::new() };
+        let mut add = |entity, says, kind, failed_when| entities.add(entity, says, kind, failed_when, most_groups);
+        add(Entity::Strategy, Says::Executions, Kind::Executions, None);
+        add(Entity::Project, Says::Critical, Kind::Errors, Some("severity == 'critical'"));
+        add(Entity::Project, Says::Errors, Kind::Errors, Some("severity == 'error'"));
+        add(Entity::Project, Says::Warnings, Kind::Errors, Some("severity == 'warning'"));
+        add(Entity::Project, Says::Events, Kind::Events, None);
+        add(Entity::Container, Says::Cpu, Kind::Metrics, None);
+        add(Entity::Container, Says::Heard, Kind::Logs, None);
+        add(Entity::Organization, Says::Executions, Kind::Executions, None);
+        for kind in [Kind::Events, Kind::Errors, Kind::Metrics, Kind::Logs, Kind::Audit] {
+            add(Entity::Organization, Says::Heard, kind, None);
+        }
+        entities
+    }
+
+    fn add(&mut self, entity: Entity, says: Says, kind: Kind, failed_when: Option<&str>, most_groups: usize) {
+        let mut group_by = vec![ORGANIZATION.to_owned()];
+        group_by.extend(label(entity).map(str::to_owned));
+        let shape = Shape {
+            kind: Some(kind),
+            filter: Labels::new(),
+            failed_when: failed_when.and_then(|text| FailedWhen::parse(kind, text).ok()),
+            group_by,
+            window: self.window,
+            field: matches!(says, Says::Cpu).then(|| CPU.to_owned()),
+        };
+        self.series.push((entity, says, Series::new(shape, most_groups)));
+    }
+
+    /// Reads what was written last.
+    ///
+    /// # Errors
+    /// Where Postgres does not answer.
+    pub(crate) async fn read_known(&mut self, connection: &mut PgConnection) -> Result<(), DeskError> {
+        for row in store::health::all(connection).await? {
+            let Some(entity) = Entity::ALL.into_iter().find(|entity| entity.name() == row.entity) else { continue };
+            let known = Known {
+                state: row.state,
+                figures: row.figures,
+                updated_at: row.updated_at,
+                last_seen_at: row.last_seen_at,
+            };
+            self.known.insert((row.organization_id, entity, row.entity_id), known);
+        }
+        Ok(())
+    }
+
+    /// Works out how everything is, writes what is news, and tells what changed.
+    ///
+    /// # Errors
+    /// Where Postgres does not answer.
+    pub(crate) async fn work_out(
+        &mut self,
+        connection: &mut PgConnection,
+        bus: &Bus,
+        board: &Board,
+        now: DateTime<Utc>,
+    ) -> Result<(), DeskError> {
+        let mut rows = Vec::new();
+        for (key, heard) in self.hear(now) {
+            // While records are missing, silence is no news.
+            let is_stale = kinds(key.1).iter().any(|kind| board.lag(*kind).is_some_and(|lag| lag.stale.is_some()));
+            if is_stale {
+                continue;
+            }
+            let Some(last_seen_at) = heard.last_seen_at else { continue };
+            let finding = judge(key.1, &heard, &self.thresholds, now);
+            let figures = json!(heard);
+            let state = finding.health.to_string();
+            let is_news = self.known.get(&key).is_none_or(|known| {
+                known.state != state || (known.figures != figures && now - known.updated_at >= REFRESH_AFTER)
+            });
+            if !is_news {
+                continue;
+            }
+            let (organization_id, entity, entity_id) = key.clone();
+            rows.push(HealthRow {
+                organization_id,
+                entity: entity.name().to_owned(),
+                entity_id,
+                state: state.clone(),
+                reason: finding.reason,
+                figures: figures.clone(),
+                since: now,
+                updated_at: now,
+                last_seen_at,
+            });
+            self.known.insert(key, Known { state, figures, updated_at: now, last_seen_at });
+        }
+        if !rows.is_empty() {
+            let mut transaction = connection.begin().await?;
+            store::health::put(&mut transaction, &rows).await?;
+            transaction.commit().await?;
+        }
+        announce(connection, bus).await
+    }
+
+    /// What every series says about every entity, and those that nobody has heard of for a while.
+    fn hear(&mut self, now: DateTime<Utc>) -> HashMap<Key, Figures> {
+        let mut all: HashMap<Key, Figures> = HashMap::new();
+        for (key, known) in &self.known {
+            all.insert(key.clone(), Figures { last_seen_at: Some(known.last_seen_at), ..Figures::default() });
+        }
+        for (entity, says, series) in &mut self.series {
+            for slot in series.slots().collect::<Vec<_>>() {
+                let labels = series.labels(slot);
+                let organization = labels.get(ORGANIZATION).cloned().unwrap_or_else(|| NO_ORGANIZATION.to_owned());
+                let id = match label(*entity) {
+                    Some(label) => labels.get(label).cloned(),
+                    // What belongs to nobody is no organization's.
+                    None => (organization != NO_ORGANIZATION).then(|| organization.clone()),
+                };
+                let Some(id) = id else { continue };
+                let figures = series.figures(slot, now);
+                let heard = all.entry((organization, *entity, id)).or_default();
+                heard.last_seen_at = heard.last_seen_at.max(figures.last_seen_at);
+                match says {
+                    Says::Executions => (heard.executions, heard.failed) = (figures.total, figures.failed),
+                    Says::Critical => heard.critical = figures.failed,
+                    Says::Errors => heard.errors = figures.failed,
+                    Says::Warnings => heard.warnings = figures.failed,
+                    Says::Events => heard.events = figures.total,
+                    Says::Cpu => {
+                        (heard.cpu_samples, heard.cpu_sum) = (u64::from(figures.level.samples), figures.level.sum)
+                    }
+                    Says::Heard => {}
+                }
+            }
+        }
+        all
+    }
+
+    /// Forgets what nobody has heard of for as long as it is remembered.
+    pub(crate) fn forget(&mut self, now: DateTime<Utc>, remembered: TimeDelta) {
+        self.known.retain(|_, known| now - known.last_seen_at < remembered);
+        for (_, _, series) in &mut self.series {
+            let since = now - series.shape().window;
+            series.forget(since, |_| false);
+        }
+    }
+}
+
+impl Watcher for Entities {
+    fn reach(&self) -> TimeDelta {
+        self.window
+    }
+
+    fn watch(&mut self, minute: &StoredMinute) {
+        for (_, _, series) in &mut self.series {
+            series.add(view(minute));
+        }
+    }
+}
+
+/// The label that names an entity; an organization is named by its own.
+const fn label(entity: Entity) -> Option<&'static str> {
+    match entity {
+        Entity::Strategy => Some("strategy_id"),
+        Entity::Project => Some("project_id"),
+        Entity::Container => Some("container_id"),
+        Entity::Organization => None,
+    }
+}
+
+/// The kinds by which an entity is judged.
+const fn kinds(entity: Entity) -> &'static [Kind] {
+    match entity {
+        Entity::Strategy | Entity::Organization => &[Kind::Executions],
+        Entity::Project => &[Kind::Errors, Kind::Events],
+        Entity::Container => &[Kind::Metrics],
+    }
+}
+
+/// Tells what changed, and notes that it was told: at least once, and again after a crash between the two.
+async fn announce(connection: &mut PgConnection, bus: &Bus) -> Result<(), DeskError> {
+    let rows = store::health::unannounced(connection).await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let announcements = rows.iter().map(|row| Announcement {
+        subject: format!("{}.health.{}.{}", bus.prefix(), row.organization_id, row.entity),
+        id: format!("{}:{}:{}:{}", row.organization_id, row.entity, row.entity_id, row.updated_at.timestamp_micros()),
+        body: json!({
+            "organization_id": row.organization_id, "entity": row.entity, "entity_id": row.entity_id,
+            "state": row.state, "reason": row.reason, "figures": row.figures, "since": row.since,
+        })
+        .to_string()
+        .into(),
+    });
+    match bus.announce(announcements.collect()).await {
+        Ok(()) => Ok(store::health::announced(connection, &rows).await?),
+        Err(error) => {
+            tracing::debug!(%error, "changes of health are told later");
+            Ok(())
+        }
+    }
+}
+
+fn delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}

@@ -1,0 +1,109 @@
+//! Every rule and group as it is now, with why: the same evaluation as the worker's, once, by whoever asks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use alerting::Alerting;
+use alerting::board::{Board, alert_id};
+use alerting::evaluation::{Condition, Data, State, explain};
+use alerting::notification::Labels;
+use alerting::sample::Sample;
+use bus::Bus;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use store::PgConnection;
+use store::alerts::AlertRow;
+use uuid::Uuid;
+
+use crate::desk;
+use crate::ingest::Ingest;
+use crate::telling::labels_of;
+
+/// A rule's group as it is now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Standing {
+    /// The alert's id: of rule and group.
+    pub id: Uuid,
+    /// The rule's name.
+    pub rule: String,
+    /// `_` where the group names none.
+    pub organization_id: String,
+    /// The group's labels.
+    pub labels: Labels,
+    /// `info`, `warning` or `critical`.
+    pub severity: String,
+    /// How it stands.
+    pub condition: Condition,
+    /// How good the data is.
+    pub data: Data,
+    /// Why it does or does not fire, in words and figures.
+    pub reason: String,
+    /// The figures.
+    pub figures: Sample,
+    /// When it began to fire, this time or last time.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it was over.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// The silence that matches it.
+    pub silenced_by: Option<Uuid>,
+    /// Who has taken note.
+    pub acknowledgement: Option<Value>,
+    /// What each receiver was told last.
+    pub told: Value,
+}
+
+/// Every group of every rule. The lag of the ingest is looked up where there is a bus to ask.
+///
+/// # Errors
+/// Where Postgres does not answer.
+pub async fn survey(
+    connection: &mut PgConnection,
+    bus: &Bus,
+    alerting: &Arc<Alerting>,
+    most_groups: usize,
+    now: DateTime<Utc>,
+) -> store::Result<Vec<Standing>> {
+    let mut loaded = desk::load(connection, alerting, most_groups, now, ()).await?;
+    for (kind, lag) in Ingest::new().look(bus, connection).await? {
+        loaded.board.set_lag(kind, lag);
+    }
+    let rows: HashMap<Uuid, AlertRow> =
+        store::alerts::all(connection).await?.into_iter().map(|row| (row.id, row)).collect();
+    for row in rows.values().filter(|row| row.condition != Condition::Inactive.to_string()) {
+        let state: State = serde_json::from_value(row.state.clone()).unwrap_or_default();
+        loaded.board.restore(&row.rule, &labels_of(&row.labels), state);
+    }
+    // Whatever is unknown to a rule for first-seen values is the worker's to find.
+    loaded.board.discover(now, |_| true);
+    let silences = store::silences::current(connection, now).await?;
+    let silences: Vec<_> = silences.into_iter().filter_map(crate::notes::silence_of).collect();
+    let mut acknowledgements: HashMap<Uuid, Value> =
+        store::alerts::acknowledgements(connection).await?.into_iter().collect();
+    let mut standings = Vec::new();
+    for (place, sample, state) in loaded.board.survey(now) {
+        let Some(rule) = loaded.board.rule(place).cloned() else { continue };
+        let labels = loaded.board.labels(place);
+        let id = alert_id(&rule.name, &labels);
+        let row = rows.get(&id);
+        let all_labels = rule.alert_labels(&labels);
+        let silence = silences.iter().find(|silence| silence.active_at(now) && silence.matches(&all_labels));
+        standings.push(Standing {
+            id,
+            rule: rule.name.clone(),
+            organization_id: Board::organization(&labels).to_owned(),
+            severity: rule.severity.to_string(),
+            condition: state.condition,
+            data: state.data,
+            reason: explain(&rule, &sample, &state, now),
+            figures: sample,
+            started_at: row.and_then(|row| row.started_at),
+            ended_at: row.and_then(|row| row.ended_at),
+            silenced_by: silence.map(|silence| silence.id),
+            acknowledgement: acknowledgements.remove(&id),
+            told: row.map_or_else(|| serde_json::json!({}), |row| row.told.clone()),
+            labels,
+        });
+    }
+    Ok(standings)
+}

@@ -1,0 +1,280 @@
+//! From alerts that moved to rows of the outbox: who is told, in which notification, and when.
+
+use std::collections::{BTreeMap, HashMap};
+
+use alerting::Alerting;
+use alerting::evaluation::Condition;
+use alerting::notification::{Alert, Labels, Notification, Status, Why};
+use alerting::receiver::Channel;
+use alerting::telling::{Decision, Told, decide};
+use chrono::{DateTime, TimeDelta, Utc};
+use store::PgConnection;
+use store::alerts::AlertRow;
+use store::enqueue::{self, DIGEST, DIGEST_WAIT, NewNotification, OpenRow};
+use uuid::Uuid;
+
+/// Alerts in one notification at the most: some 1 MB. The rest is counted.
+const MOST_ALERTS: usize = 1_000;
+/// A webhook is read by a program, which is spared a digest for longer than people are.
+const WEBHOOK_PATIENCE: u32 = 10;
+
+/// What keeps an alert from being told.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Quiet {
+    /// A silence that matches it.
+    pub(crate) silenced_by: Option<Uuid>,
+    /// Somebody has taken note.
+    pub(crate) acknowledged: bool,
+}
+
+/// Notifications that come out of one look, by receiver and group.
+#[derive(Debug, Default)]
+pub(crate) struct Tellings {
+    notifications: BTreeMap<(String, String), (Notification, TimeDelta)>,
+}
+
+impl Tellings {
+    /// Decides whom an alert is told, notes it in the alert, and adds it to their notifications. Returns whether
+    /// anybody is told anything.
+    pub(crate) fn add(&mut self, alerting: &Alerting, row: &mut AlertRow, quiet: Quiet, now: DateTime<Utc>) -> bool {
+        let labels = labels_of(&row.labels);
+        let mut told: BTreeMap<String, Told> = serde_json::from_value(row.told.clone()).unwrap_or_default();
+        let route = alerting.route(&labels);
+        let mut receivers: Vec<String> = route.map(|route| route.to.clone()).unwrap_or_default();
+        // Whoever was told that it fires is told that it is over, whatever the routes say by now.
+        receivers.extend(
+            told.iter()
+                .filter(|(name, told)| told.status == Status::Firing && !receivers.contains(name))
+                .map(|(name, _)| name.clone())
+                .collect::<Vec<_>>(),
+        );
+        let firing = fires(row).then_some(row.started_at).flatten();
+        let mut is_told = false;
+        for name in receivers {
+            let receiver = alerting.receivers.iter().find(|receiver| receiver.name == name);
+            let repeat = match receiver.map(|receiver| &receiver.channel) {
+                Some(Channel::Alertmanager(alertmanager)) => {
+                    TimeDelta::from_std(alertmanager.refresh).unwrap_or(TimeDelta::MAX)
+                }
+                _ => route.map_or(TimeDelta::MAX, |route| route.repeat_interval),
+            };
+            let send_resolved = receiver.is_none_or(|receiver| receiver.send_resolved);
+            let decision =
+                decide(firing, told.get(&name), quiet.silenced_by, quiet.acknowledged, repeat, send_resolved, now);
+            let Decision::Tell(why) = decision else { continue };
+            let status = if firing.is_some() { Status::Firing } else { Status::Resolved };
+            let started_at = row.started_at.unwrap_or(now);
+            told.insert(name.clone(), Told { status, at: now, started_at });
+            let (group_key, group_labels) = match route {
+                Some(route) => alerting.group_key(route, &name, &labels),
+                None => (row.id.to_string(), Labels::new()),
+            };
+            let wait = route.map_or(TimeDelta::zero(), |route| route.group_wait);
+            let (notification, _) = self.notifications.entry((name.clone(), group_key.clone())).or_insert_with(|| {
+                let alerts = Vec::new();
+                (Notification { receiver: name, group_key, group_labels, why, alerts, truncated_alerts: 0 }, wait)
+            });
+            // News goes before a repetition.
+            if notification.why == Why::Repeated {
+                notification.why = why;
+            }
+            put(notification, alert_of(row, &labels, status));
+            is_told = true;
+        }
+        row.told = serde_json::to_value(&told).unwrap_or_default();
+        is_told
+    }
+
+    /// Whether there is nothing to tell.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.notifications.is_empty()
+    }
+
+    /// Writes them to the outbox. What a receiver gets too much of goes into a digest.
+    ///
+    /// # Errors
+    /// Where a statement fails.
+    pub(crate) async fn enqueue(
+        self,
+        transaction: &mut PgConnection,
+        alerting: &Alerting,
+        storm_after: u32,
+    ) -> store::Result<()> {
+        let mut storms: HashMap<String, Storm> = HashMap::new();
+        for ((receiver, group_key), (notification, wait)) in self.notifications {
+            let limit = storm_limit(alerting, &receiver, storm_after);
+            let storm = match storms.get_mut(&receiver) {
+                Some(storm) => storm,
+                None => {
+                    let storm = Storm::look(transaction, &receiver, limit).await?;
+                    storms.entry(receiver.clone()).or_insert(storm)
+                }
+            };
+            if storm.take(limit) {
+                storm.digest(&receiver, notification);
+                continue;
+            }
+            if wait > TimeDelta::zero()
+                && let Some(open) = enqueue::open_row(transaction, &receiver, &group_key).await?
+                && let Ok(mut gathered) = serde_json::from_value::<Notification>(open.notification)
+            {
+                merge(&mut gathered, notification);
+                let notification = serde_json::to_value(&gathered).unwrap_or_default();
+                enqueue::replace(transaction, &OpenRow { id: open.id, notification }).await?;
+                continue;
+            }
+            let notification = serde_json::to_value(&notification).unwrap_or_default();
+            let wait = wait.to_std().unwrap_or_default();
+            let new = NewNotification { id: Uuid::now_v7(), receiver, group_key, notification, wait };
+            enqueue::insert(transaction, &new).await?;
+        }
+        for (receiver, storm) in storms {
+            storm.write(transaction, receiver).await?;
+        }
+        Ok(())
+    }
+}
+
+/// How much a receiver was told of late, and the digest that takes the rest.
+#[derive(Debug)]
+struct Storm {
+    recent: u32,
+    digest: Option<Notification>,
+    /// The row in which an earlier digest still gathers.
+    open: Option<Uuid>,
+}
+
+impl Storm {
+    async fn look(transaction: &mut PgConnection, receiver: &str, limit: Option<u32>) -> store::Result<Self> {
+        let Some(limit) = limit else { return Ok(Self { recent: 0, digest: None, open: None }) };
+        let recent = enqueue::recent(transaction, receiver, limit).await?;
+        let open = enqueue::open_row(transaction, receiver, DIGEST).await?;
+        let gathered = open.as_ref().and_then(|open| serde_json::from_value(open.notification.clone()).ok());
+        Ok(Self { recent, digest: gathered, open: open.map(|open| open.id) })
+    }
+
+    /// Counts a notification. Whether it goes into the digest: while one gathers everything does, or it would
+    /// overtake what is in it.
+    fn take(&mut self, limit: Option<u32>) -> bool {
+        self.recent += 1;
+        self.digest.is_some() || limit.is_some_and(|limit| self.recent > limit)
+    }
+
+    fn digest(&mut self, receiver: &str, notification: Notification) {
+        let digest = self.digest.get_or_insert_with(|| Notification {
+            receiver: receiver.to_owned(),
+            group_key: DIGEST.to_owned(),
+            group_labels: Labels::new(),
+            why: Why::Digest,
+            alerts: Vec::new(),
+            truncated_alerts: 0,
+        });
+        merge(digest, notification);
+    }
+
+    async fn write(self, transaction: &mut PgConnection, receiver: String) -> store::Result<()> {
+        let Some(digest) = self.digest else { return Ok(()) };
+        let notification = serde_json::to_value(&digest).unwrap_or_default();
+        match self.open {
+            Some(id) => enqueue::replace(transaction, &OpenRow { id, notification }).await,
+            None => {
+                let group_key = DIGEST.to_owned();
+                let new = NewNotification { id: Uuid::now_v7(), receiver, group_key, notification, wait: DIGEST_WAIT };
+                enqueue::insert(transaction, &new).await
+            }
+        }
+    }
+}
+
+/// After how many notifications a minute a receiver gets a digest; `None` where a program sorts them anyway.
+fn storm_limit(alerting: &Alerting, receiver: &str, storm_after: u32) -> Option<u32> {
+    let receiver = alerting.receivers.iter().find(|known| known.name == receiver)?;
+    match receiver.channel {
+        Channel::Slack(_) | Channel::Pagerduty(_) | Channel::Email(_) => Some(storm_after),
+        Channel::Webhook(_) => Some(storm_after.saturating_mul(WEBHOOK_PATIENCE)),
+        Channel::Alertmanager(_) | Channel::Nats(_) | Channel::Heartbeat(_) => None,
+    }
+}
+
+/// Adds the alerts of a notification to one that has not gone out yet.
+fn merge(gathered: &mut Notification, notification: Notification) {
+    gathered.truncated_alerts += notification.truncated_alerts;
+    for alert in notification.alerts {
+        put(gathered, alert);
+    }
+}
+
+/// An alert stands in a notification once, as it was last.
+fn put(notification: &mut Notification, alert: Alert) {
+    if let Some(known) = notification.alerts.iter_mut().find(|known| known.id == alert.id) {
+        *known = alert;
+    } else if notification.alerts.len() < MOST_ALERTS {
+        notification.alerts.push(alert);
+    } else {
+        notification.truncated_alerts += 1;
+    }
+}
+
+/// Whether receivers see an alert as firing: until it is over, recovering or not.
+pub(crate) fn fires(row: &AlertRow) -> bool {
+    let condition: Condition = row.condition.parse().unwrap_or_default();
+    matches!(condition, Condition::Firing | Condition::Recovering)
+}
+
+/// Labels or annotations as they are stored.
+pub(crate) fn labels_of(json: &serde_json::Value) -> Labels {
+    serde_json::from_value(json.clone()).unwrap_or_default()
+}
+
+fn alert_of(row: &AlertRow, labels: &Labels, status: Status) -> Alert {
+    Alert {
+        id: row.id,
+        version: row.version,
+        status,
+        rule: row.rule.clone(),
+        organization: row.organization_id.clone(),
+        severity: row.severity.clone(),
+        labels: labels.clone(),
+        annotations: labels_of(&row.annotations),
+        reason: row.reason.clone(),
+        starts_at: row.started_at.unwrap_or(row.changed_at),
+        ends_at: if status == Status::Resolved { row.ended_at.or(Some(row.changed_at)) } else { None },
+        test: false,
+    }
+}
+
+/// A notification that somebody asked for, to see whether it arrives.
+pub fn test_notification(
+    receiver: &str,
+    rule: &alerting::rule::Rule,
+    labels: Labels,
+    reason: String,
+    now: DateTime<Utc>,
+) -> Notification {
+    let id = Uuid::now_v7();
+    let group_labels =
+        Labels::from([("alertname".to_owned(), rule.name.clone()), ("test".to_owned(), "true".to_owned())]);
+    let organization = alerting::board::Board::organization(&labels).to_owned();
+    Notification {
+        receiver: receiver.to_owned(),
+        // Of its own: a test waits for nothing, and nothing waits for it.
+        group_key: format!("test {id}"),
+        group_labels,
+        why: Why::Test,
+        alerts: vec![Alert {
+            id,
+            version: 1,
+            status: Status::Firing,
+            rule: rule.name.clone(),
+            organization,
+            severity: rule.severity.to_string(),
+            labels,
+            annotations: Labels::new(),
+            reason,
+            starts_at: now,
+            ends_at: None,
+            test: true,
+        }],
+        truncated_alerts: 0,
+    }
+}

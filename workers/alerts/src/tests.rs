@@ -1,0 +1,322 @@
+//! The desk over hours that pass in milliseconds: roll-ups and outbox in a real Postgres, the time an argument.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use alerting::Alerting;
+use alerting::board::{Lag, Scope};
+use alerting::notification::{Notification, Status, Why};
+use chrono::{DateTime, TimeDelta, Utc};
+use harness::World;
+use records::Kind;
+use records::rollup::MinuteGroups;
+use runtime::config::Sources;
+use store::{Connection, Database, PgConnection, rollups};
+
+use crate::desk::{Desk, DeskError};
+
+const GROUPS: usize = 1_000;
+const STORM_AFTER: u32 = 3;
+const RULE: &str = r#"
+[[rules]]
+name = "rate"
+source = "executions"
+failed_when = "success == false"
+window = "1h"
+threshold = "30%"
+recover_below = "25%"
+keep_firing_for = "5m"
+severity = "critical"
+"#;
+const WEBHOOK: &str = "[[receivers]]\nname = \"ops\"\nwebhook = { url = \"http://127.0.0.1:1/\" }\n";
+
+fn alerting(text: &str) -> Arc<Alerting> {
+    let sources = Sources { file: Some(("test.toml".into(), text.to_owned())), environment: Vec::new() };
+    Arc::new(Alerting::of(&sources.load().unwrap(), &|_| None).unwrap())
+}
+
+/// A database of one test, and what is in it.
+struct Stage {
+    world: World,
+    connection: PgConnection,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        // No process of ours runs: the world only brings a database.
+        let world = World::builder("/nonexistent").without_setup().start().await;
+        let database = Database::new(world.database_url(), "test").unwrap();
+        let connection = database.connect("test").await.unwrap();
+        Self { world, connection }
+    }
+
+    async fn desk(&mut self, alerting: &Arc<Alerting>, now: DateTime<Utc>) -> Desk {
+        Desk::open(&mut self.connection, alerting.clone(), GROUPS, STORM_AFTER, now, ()).await.unwrap()
+    }
+
+    /// Executions of a strategy of an organization that happened in a minute.
+    async fn happened(&mut self, minute: DateTime<Utc>, organization: &str, total: u32, failed: u32) {
+        let labels = Kind::Executions.spec().labels.len();
+        let groups = MinuteGroups {
+            dictionary: vec![organization.to_owned().into(), "s-1".into()],
+            places: [1, 2].into_iter().chain(std::iter::repeat_n(0, labels - 1)).collect(),
+            total: vec![total],
+            failed: vec![failed],
+            levels: Vec::new(),
+        };
+        rollups::add(&mut self.connection, Kind::Executions, &[(minute, groups)]).await.unwrap();
+    }
+
+    async fn look(&mut self, desk: &mut Desk, now: DateTime<Utc>) -> bool {
+        desk.look(&mut self.connection, now, Scope::All, ()).await.unwrap().told
+    }
+
+    /// What was decided so far, in its order.
+    async fn notifications(&self) -> Vec<Notification> {
+        let rows: Vec<(serde_json::Value,)> =
+            self.world.ask_all("SELECT notification FROM watchbook.outbox ORDER BY position").await;
+        rows.into_iter().map(|(json,)| serde_json::from_value(json).unwrap()).collect()
+    }
+
+    /// For each notification its rule and how its alert is.
+    async fn told(&self) -> Vec<(String, Status)> {
+        let all = self.notifications().await.into_iter();
+        all.flat_map(|notification| notification.alerts).map(|alert| (alert.rule, alert.status)).collect()
+    }
+
+    async fn strike(self) {
+        self.connection.close().await.unwrap();
+        self.world.finish([]).await;
+    }
+}
+
+/// Noon of a day.
+fn noon() -> DateTime<Utc> {
+    "2026-06-15T12:00:00Z".parse().unwrap()
+}
+
+fn minutes(count: i64) -> TimeDelta {
+    TimeDelta::minutes(count)
+}
+
+#[tokio::test]
+async fn a_total_outage_of_an_hour_as_it_is_told() {
+    let mut stage = Stage::set().await;
+    let alerting = alerting(WEBHOOK);
+    // A steady ten a minute; at noon everything begins to fail, and half an hour later it is mended.
+    for minute in -60..0 {
+        stage.happened(noon() + minutes(minute), "acme", 10, 0).await;
+    }
+    let mut desk = stage.desk(&alerting, noon()).await;
+    let mut told = Vec::new();
+    for minute in 0..120 {
+        let failed = if minute < 30 { 10 } else { 0 };
+        stage.happened(noon() + minutes(minute), "acme", 10, failed).await;
+        let before = stage.told().await.len();
+        stage.look(&mut desk, noon() + minutes(minute) + TimeDelta::seconds(59)).await;
+        for (rule, status) in stage.told().await.into_iter().skip(before) {
+            told.push((minute, rule, status));
+        }
+    }
+    let told: Vec<_> = told.iter().map(|(minute, rule, status)| (*minute, rule.as_str(), *status)).collect();
+    // 4 of the last 5 minutes are above 60 %, 19 of the last 60 above 30 %; an hour's window forgets slowly.
+    assert_eq!(
+        told,
+        [
+            (3, "execution-failure-burst", Status::Firing),
+            (18, "execution-failure-rate", Status::Firing),
+            (37, "execution-failure-burst", Status::Resolved),
+            (80, "execution-failure-rate", Status::Resolved),
+        ]
+    );
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn nothing_is_over_while_records_are_missing_or_none_come() {
+    let mut stage = Stage::set().await;
+    let alerting = alerting(&[RULE, WEBHOOK].concat());
+    stage.happened(noon(), "acme", 20, 20).await;
+    let mut desk = stage.desk(&alerting, noon()).await;
+    assert!(stage.look(&mut desk, noon() + TimeDelta::seconds(30)).await);
+    // Everything is well again, as far as the records go; but they are written late.
+    stage.happened(noon() + minutes(1), "acme", 200, 0).await;
+    let behind = Lag { behind: Some(minutes(3)), stale: Some("executions are written 180 s behind".to_owned()) };
+    desk.board.set_lag(Kind::Executions, behind);
+    for minute in 1..20 {
+        assert!(!stage.look(&mut desk, noon() + minutes(minute)).await);
+    }
+    let (condition, data): (String, String) = stage.world.ask("SELECT condition, data FROM watchbook.alerts").await;
+    assert_eq!((condition.as_str(), data.as_str()), ("firing", "stale"));
+    // The records catch up and then stop coming: an hour later none are left in the window.
+    desk.board.set_lag(Kind::Executions, Lag { behind: Some(TimeDelta::zero()), stale: None });
+    for minute in 62..200 {
+        assert!(!stage.look(&mut desk, noon() + minutes(minute)).await);
+    }
+    let (condition, data): (String, String) = stage.world.ask("SELECT condition, data FROM watchbook.alerts").await;
+    assert_eq!((condition.as_str(), data.as_str()), ("firing", "no_data"));
+    // They come again, and are good: now it is over, after the time it has to stay so.
+    for minute in 200..207 {
+        stage.happened(noon() + minutes(minute), "acme", 20, 0).await;
+        stage.look(&mut desk, noon() + minutes(minute)).await;
+    }
+    let rate = |status| ("rate".to_owned(), status);
+    assert_eq!(stage.told().await, [rate(Status::Firing), rate(Status::Resolved)]);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn of_two_desks_one_moves_an_alert_and_the_other_knows_that_it_is_late() {
+    let mut stage = Stage::set().await;
+    let alerting = alerting(&[RULE, WEBHOOK].concat());
+    let mut first = stage.desk(&alerting, noon()).await;
+    let mut second = stage.desk(&alerting, noon()).await;
+    stage.happened(noon(), "acme", 20, 20).await;
+    stage.look(&mut first, noon()).await;
+    let late = second.look(&mut stage.connection, noon(), Scope::All, ()).await;
+    assert!(matches!(late, Err(DeskError::Overtaken)), "{late:?}");
+    // Opened anew it has nothing to add, and goes on where the other one was.
+    let mut second = stage.desk(&alerting, noon()).await;
+    assert!(!stage.look(&mut second, noon()).await);
+    assert_eq!(stage.told().await.len(), 1);
+    assert_eq!(stage.world.count("SELECT count(*) FROM watchbook.alert_transitions").await, 1);
+    stage.happened(noon() + minutes(1), "acme", 200, 0).await;
+    stage.look(&mut second, noon() + minutes(1)).await;
+    stage.look(&mut second, noon() + minutes(7)).await;
+    assert_eq!(stage.told().await.len(), 2);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn an_alert_whose_rule_is_gone_is_over_and_that_is_told() {
+    let mut stage = Stage::set().await;
+    let with = alerting(&[RULE, WEBHOOK].concat());
+    let without = alerting(&[RULE.replace("\"rate\"", "\"another\"").as_str(), WEBHOOK].concat());
+    let mut desk = stage.desk(&with, noon()).await;
+    stage.happened(noon(), "acme", 20, 20).await;
+    stage.look(&mut desk, noon()).await;
+    let mut desk = stage.desk(&without, noon() + minutes(1)).await;
+    stage.look(&mut desk, noon() + minutes(1)).await;
+    let told = stage.told().await;
+    let word = |rule: &str, status| (rule.to_owned(), status);
+    assert_eq!(told, [word("rate", Status::Firing), word("rate", Status::Resolved), word("another", Status::Firing)]);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_storm_is_a_few_notifications_and_a_digest_of_everything_else() {
+    let mut stage = Stage::set().await;
+    let rule = RULE.replace("window", "group_by = [\"organization\"]\nwindow");
+    let slack = "[[receivers]]\nname = \"people\"\nslack = { url = \"https://hooks.example/x\" }\n";
+    let alerting = alerting(&[rule.as_str(), slack].concat());
+    let mut desk = stage.desk(&alerting, noon()).await;
+    for organization in 0..10 {
+        stage.happened(noon(), &format!("org-{organization}"), 20, 20).await;
+    }
+    stage.look(&mut desk, noon()).await;
+    let notifications = stage.notifications().await;
+    let sizes: Vec<_> =
+        notifications.iter().map(|notification| (notification.why, notification.alerts.len())).collect();
+    assert_eq!(sizes, [(Why::Firing, 1), (Why::Firing, 1), (Why::Firing, 1), (Why::Digest, 7)]);
+    // While the digest gathers, all that comes goes into it: nothing overtakes what it holds.
+    stage.happened(noon() + minutes(1), "org-9", 200, 0).await;
+    stage.look(&mut desk, noon() + minutes(1)).await;
+    stage.look(&mut desk, noon() + minutes(7)).await;
+    let notifications = stage.notifications().await;
+    assert_eq!(notifications.len(), 4);
+    let digest = notifications.last().unwrap();
+    let over: Vec<_> = digest.alerts.iter().filter(|alert| alert.status == Status::Resolved).collect();
+    assert_eq!((digest.alerts.len(), over.len(), over[0].organization.as_str()), (7, 1, "org-9"));
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_group_that_waits_gathers_its_alerts_in_one_notification() {
+    let mut stage = Stage::set().await;
+    let rule = RULE.replace("window", "group_by = [\"organization\"]\nwindow");
+    let route = "[[routes]]\nto = [\"ops\"]\ngroup_by = [\"alertname\"]\ngroup_wait = \"1m\"\n";
+    let alerting = alerting(&[rule.as_str(), WEBHOOK, route].concat());
+    let mut desk = stage.desk(&alerting, noon()).await;
+    for organization in 0..3 {
+        stage.happened(noon(), &format!("org-{organization}"), 20, 20).await;
+        stage.look(&mut desk, noon() + TimeDelta::seconds(organization)).await;
+    }
+    let notifications = stage.notifications().await;
+    assert_eq!(notifications.len(), 1);
+    assert_eq!(notifications[0].alerts.len(), 3);
+    // Once it is under way it stays as it is, and what comes is another one.
+    stage.world.execute("UPDATE watchbook.outbox SET attempts = 1").await;
+    stage.happened(noon(), "org-3", 20, 20).await;
+    stage.look(&mut desk, noon() + TimeDelta::seconds(10)).await;
+    assert_eq!(stage.notifications().await.len(), 2);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_repetition_comes_after_its_interval_and_after_a_restart_as_well() {
+    let mut stage = Stage::set().await;
+    let route = "[[routes]]\nto = [\"ops\"]\nrepeat_interval = \"4h\"\n";
+    let alerting = alerting(&[RULE, WEBHOOK, route].concat());
+    stage.happened(noon(), "acme", 20, 20).await;
+    let mut desk = stage.desk(&alerting, noon()).await;
+    stage.look(&mut desk, noon()).await;
+    for hour in 1..4 {
+        assert!(!stage.look(&mut desk, noon() + TimeDelta::hours(hour)).await);
+    }
+    let mut desk = stage.desk(&alerting, noon() + TimeDelta::hours(4)).await;
+    assert!(stage.look(&mut desk, noon() + TimeDelta::hours(4)).await);
+    let notifications = stage.notifications().await;
+    let why: Vec<_> = notifications.iter().map(|notification| notification.why).collect();
+    assert_eq!(why, [Why::Firing, Why::Repeated]);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn what_is_there_when_a_rule_begins_is_not_new_and_what_comes_is_once() {
+    let mut stage = Stage::set().await;
+    let rule = "[[rules]]\nname = \"new\"\nsource = \"executions\"\nfirst_seen = true\ngroup_by = [\"organization\"]\n";
+    let alerting = alerting(&[rule, WEBHOOK].concat());
+    stage.happened(noon(), "old", 1, 0).await;
+    let mut desk = stage.desk(&alerting, noon()).await;
+    assert!(!stage.look(&mut desk, noon()).await);
+    stage.happened(noon(), "new", 1, 0).await;
+    assert!(stage.look(&mut desk, noon() + TimeDelta::seconds(5)).await);
+    // A restart knows what was found before, and finds what came meanwhile.
+    stage.happened(noon(), "newer", 1, 0).await;
+    let mut desk = stage.desk(&alerting, noon() + TimeDelta::seconds(9)).await;
+    assert!(stage.look(&mut desk, noon() + TimeDelta::seconds(9)).await);
+    let firing: Vec<_> = stage
+        .notifications()
+        .await
+        .into_iter()
+        .flat_map(|notification| notification.alerts)
+        .map(|alert| (alert.organization, alert.status))
+        .collect();
+    assert_eq!(firing, [("new".to_owned(), Status::Firing), ("newer".to_owned(), Status::Firing)]);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn a_spike_is_compared_with_the_same_hour_a_week_ago() {
+    let mut stage = Stage::set().await;
+    let rule = "[[rules]]\nname = \"spike\"\nsource = \"executions\"\nwindow = \"1h\"\ncompared_with = \"7d\"\nthreshold = \"300%\"\ngroup_by = [\"organization\"]\n";
+    let alerting = alerting(&[rule, WEBHOOK].concat());
+    let week = TimeDelta::days(7);
+    stage.happened(noon() - week - TimeDelta::hours(2), "acme", 1, 0).await;
+    for minute in -60..120 {
+        stage.happened(noon() - week + minutes(minute), "acme", 2, 0).await;
+    }
+    let mut desk = stage.desk(&alerting, noon()).await;
+    // 120 within the same hour a week ago: 360 are not more than three times that, 361 are.
+    stage.happened(noon() - minutes(1), "acme", 360, 0).await;
+    assert!(!stage.look(&mut desk, noon()).await);
+    stage.happened(noon() - minutes(1), "acme", 1, 0).await;
+    assert!(stage.look(&mut desk, noon()).await);
+    let (reason,): (String,) = stage.world.ask("SELECT reason FROM watchbook.alerts").await;
+    assert!(reason.contains("361") && reason.contains("120"), "{reason}");
+    // Of an organization of which nothing is known then, 20 are enough.
+    stage.happened(noon(), "young", 30, 0).await;
+    assert!(stage.look(&mut desk, noon() + TimeDelta::seconds(20)).await);
+    stage.strike().await;
+}

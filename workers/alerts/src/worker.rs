@@ -1,0 +1,371 @@
+//! The life of the alert worker: wait for the lease, look while it is held, give it up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::metrics::{gauge, histogram};
+use alerting::Alerting;
+use alerting::board::Scope;
+use bus::{Bus, Signals};
+use chrono::{DateTime, TimeDelta, Utc};
+use publisher::Publisher;
+use runtime::{Backoff, Config, Part};
+use store::rollups::StoredMinute;
+use store::{Connection, Database, Lease, PgConnection};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::canary::Canary;
+use crate::desk::{Desk, DeskError, Looked, Watcher};
+use crate::entities::Entities;
+use crate::ingest::Ingest;
+use crate::metrics;
+
+/// The signal that new roll-ups are there.
+const ROLLUPS: &str = "rollups";
+/// How often the streams are asked how far the writers are behind.
+const INGEST_EVERY: Duration = Duration::from_secs(2);
+/// How often the health of entities is worked out.
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
+/// How often the desk is tidied.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// A statement takes milliseconds; one without an answer for so long has lost its connection.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// For how long alerts that are quiet are remembered with their history.
+const REMEMBERED: TimeDelta = TimeDelta::days(90);
+/// For how long an entity is silent before it counts as gone: containers come and go.
+const HEALTH_REMEMBERED: TimeDelta = TimeDelta::days(7);
+
+/// The rules in force in this process, and what was wrong with a file that was to replace them.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Rules, receivers and routes.
+    pub alerting: Arc<Alerting>,
+    /// Since when.
+    pub loaded_at: DateTime<Utc>,
+    /// What is wrong with the file as it is now, and since when.
+    pub problem: Option<(String, DateTime<Utc>)>,
+}
+
+/// How the worker behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How often everything is evaluated, whether anything was counted or not.
+    pub tick: Duration,
+    /// After so much quiet what was counted is evaluated,
+    pub debounce: Duration,
+    /// and after so long in any case.
+    pub debounce_at_most: Duration,
+    /// Groups of a rule at the most.
+    pub most_groups: usize,
+    /// Notifications a minute after which people get a digest.
+    pub storm_after: u32,
+    /// How often a canary is sent, where a heartbeat receiver waits for it.
+    pub canary_every: Duration,
+    /// How long it may take.
+    pub canary_within: Duration,
+    /// When an entity counts as healthy.
+    pub health: runtime::config::HealthThresholds,
+}
+
+impl Settings {
+    /// As they are configured.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            tick: config.alerts.tick,
+            debounce: config.alerts.debounce,
+            debounce_at_most: config.alerts.debounce_at_most,
+            most_groups: config.alerts.max_groups,
+            storm_after: config.alerts.storm_after,
+            canary_every: config.alerts.canary_every,
+            canary_within: config.alerts.canary_within,
+            health: config.health.clone(),
+        }
+    }
+}
+
+/// Evaluates the rules.
+#[derive(Debug)]
+pub struct AlertWorker {
+    /// This process, for people.
+    pub name: String,
+    /// Where signals and canaries go.
+    pub bus: Bus,
+    /// Where everything stands.
+    pub database: Database,
+    /// Publishes canaries.
+    pub publisher: Publisher,
+    /// What is watched; may change at any time.
+    pub rules: watch::Receiver<Arc<Rules>>,
+    /// How.
+    pub settings: Settings,
+    /// How it tells how it is.
+    pub health: Part,
+}
+
+/// Why a session ended.
+enum End {
+    Stopped,
+    /// The rules are others now.
+    NewRules,
+}
+
+impl AlertWorker {
+    /// The name of the lease: databases and prefixes may be shared.
+    pub fn lease_name(prefix: &str) -> String {
+        format!("alerts {prefix}")
+    }
+
+    /// Evaluates until `stop`. Outages are waited out; nothing but `stop` ends this.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::for_server();
+        let mut failing = false;
+        while !stop.is_cancelled() {
+            let standing_by = || {
+                tracing::info!("another process evaluates the alerts; standing by");
+                self.health.standby();
+            };
+            let name = Self::lease_name(self.bus.prefix());
+            match Lease::wait(&self.database, &name, standing_by, &stop).await {
+                Ok(Some(lease)) => {
+                    backoff.reset();
+                    failing = false;
+                    self.work_with(lease, &stop).await;
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    self.health.failing(format!("Postgres does not answer: {error}"));
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "the lease on the alerts cannot be asked for; trying again until it can");
+                    }
+                    pause(backoff.next_wait(), &stop).await;
+                }
+            }
+        }
+    }
+
+    /// Evaluates for as long as the lease is held.
+    async fn work_with(&mut self, lease: Lease, stop: &CancellationToken) {
+        tracing::info!("evaluating the alerts");
+        gauge!(metrics::ACTIVE).set(1.0);
+        let held = stop.child_token();
+        let keeper = tokio::spawn(lease.keep(held.clone()));
+        let mut backoff = Backoff::for_server();
+        let mut failing = false;
+        while !held.is_cancelled() {
+            let opened = Instant::now();
+            let ended = tokio::select! {
+                // A question that nobody answers must not hold the process.
+                () = held.cancelled() => break,
+                ended = self.session() => ended,
+            };
+            match ended {
+                Ok(End::Stopped) => break,
+                Ok(End::NewRules) => {}
+                Err(error) => {
+                    if opened.elapsed() > ANSWER_WITHIN {
+                        backoff.reset();
+                        failing = false;
+                    }
+                    self.health.failing(error.to_string());
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "the alerts cannot be evaluated; trying again until they can");
+                    }
+                    pause(backoff.next_wait(), &held).await;
+                }
+            }
+        }
+        held.cancel();
+        // Ends by the token; a panic in it is reported by its own hook.
+        let _ = keeper.await;
+        gauge!(metrics::ACTIVE).set(0.0);
+    }
+
+    /// From opening a desk until it fails, or the rules change.
+    async fn session(&mut self) -> Result<End, DeskError> {
+        let mut connection = self.database.connect("alerts").await?;
+        let rules = self.rules.borrow_and_update().clone();
+        // Listening before loading: what is counted meanwhile is signalled, or already there.
+        let mut signals = self.bus.signals(ROLLUPS).await;
+        self.tell_rules(&mut connection, &rules).await?;
+        let now = Utc::now();
+        let settings = &self.settings;
+        let mut entities = Entities::new(settings.health.clone(), settings.most_groups);
+        let (groups, storm) = (settings.most_groups, settings.storm_after);
+        let mut desk = Desk::open(&mut connection, rules.alerting.clone(), groups, storm, now, &mut entities).await?;
+        entities.read_known(&mut connection).await?;
+        let mut canary = Canary::new(self.publisher.clone(), settings.canary_every, settings.canary_within);
+        let mut ingest = Ingest::new();
+        let (mut ingest_due, mut health_due, mut tidy_due) =
+            (Instant::now(), Instant::now(), Instant::now() + TIDY_EVERY);
+        let mut tick = interval(settings.tick);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut debounce = Debounce::new(settings.debounce, settings.debounce_at_most);
+        self.health.active();
+        loop {
+            let scope = tokio::select! {
+                biased;
+                changed = self.rules.changed() => {
+                    if changed.is_err() {
+                        return Ok(End::Stopped);
+                    }
+                    let newest = self.rules.borrow().clone();
+                    if !Arc::ptr_eq(&newest.alerting, &rules.alerting) {
+                        return Ok(End::NewRules);
+                    }
+                    self.tell_rules(&mut connection, &newest).await?;
+                    continue;
+                }
+                _ = tick.tick() => Scope::All,
+                () = debounce.due() => Scope::Touched,
+                _ = heard(&mut signals) => {
+                    debounce.heard(Instant::now());
+                    continue;
+                }
+            };
+            debounce.done();
+            let started = Instant::now();
+            let looked = tokio::time::timeout(ANSWER_WITHIN, async {
+                if started >= ingest_due {
+                    for (kind, lag) in ingest.look(&self.bus, &mut connection).await? {
+                        desk.board.set_lag(kind, lag);
+                    }
+                    ingest_due = started + INGEST_EVERY;
+                }
+                let now = Utc::now();
+                let looked = desk
+                    .look(&mut connection, now, scope, Both { canary: &mut canary, entities: &mut entities })
+                    .await?;
+                let pinged = canary.ping(&mut connection, &rules.alerting).await?;
+                if started >= health_due {
+                    entities.work_out(&mut connection, &self.bus, &desk.board, now).await?;
+                    health_due = started + HEALTH_EVERY;
+                }
+                Ok::<_, DeskError>(Looked { told: looked.told || pinged })
+            })
+            .await;
+            let looked = looked.map_err(|_| DeskError::Store(silence()))??;
+            if looked.told {
+                self.bus.raise(Signals::OUTBOX);
+            }
+            canary.send(&rules.alerting);
+            histogram!(metrics::EVALUATION).record(started.elapsed().as_secs_f64());
+            self.health.progressed();
+            if started >= tidy_due {
+                let now = Utc::now();
+                desk.tidy(now);
+                entities.forget(now, HEALTH_REMEMBERED);
+                store::alerts::remove_quiet(&mut connection, now - REMEMBERED).await?;
+                store::health::forget(&mut connection, now - HEALTH_REMEMBERED).await?;
+                tidy_due = started + TIDY_EVERY;
+            }
+        }
+    }
+
+    /// Tells everybody which rules are in force here.
+    async fn tell_rules(&self, connection: &mut PgConnection, rules: &Rules) -> Result<(), DeskError> {
+        let settings = store::alerts::SettingsRow {
+            rules: rules.alerting.describe(),
+            fingerprint: rules.alerting.fingerprint(),
+            loaded_at: rules.loaded_at,
+            loaded_by: self.name.clone(),
+            problem: rules.problem.as_ref().map(|(problem, _)| problem.clone()),
+            problem_at: rules.problem.as_ref().map(|(_, at)| *at),
+        };
+        let mut transaction = connection.begin().await?;
+        store::alerts::set_settings(&mut transaction, &settings).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+/// Who sees the same roll-ups as the desk.
+struct Both<'b> {
+    canary: &'b mut Canary,
+    entities: &'b mut Entities,
+}
+
+impl Watcher for Both<'_> {
+    fn reach(&self) -> TimeDelta {
+        self.entities.reach()
+    }
+
+    fn watch(&mut self, minute: &StoredMinute) {
+        self.canary.watch(minute);
+        self.entities.watch(minute);
+    }
+}
+
+/// When what was counted is worth a look: after a quiet moment, and after a while in any case. A burst is judged at
+/// its end and not at its first failures.
+#[derive(Debug)]
+struct Debounce {
+    quiet: Duration,
+    at_most: Duration,
+    first: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Debounce {
+    fn new(quiet: Duration, at_most: Duration) -> Self {
+        Self { quiet, at_most, first: None, due: None }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        let first = *self.first.get_or_insert(now);
+        self.due = Some((now + self.quiet).min(first + self.at_most));
+    }
+
+    fn done(&mut self) {
+        self.first = None;
+        self.due = None;
+    }
+
+    /// Resolves when it is due; never where nothing was heard.
+    async fn due(&self) {
+        match self.due {
+            Some(due) => sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn heard(signals: &mut Signals) {
+    if signals.next().await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn silence() -> store::Error {
+    let words = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+    store::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words))
+}
+
+async fn pause(wait: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(wait) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_judged_at_its_end_but_not_for_ever() {
+        let (quiet, at_most) = (Duration::from_millis(150), Duration::from_millis(400));
+        let mut debounce = Debounce::new(quiet, at_most);
+        let start = Instant::now();
+        assert_eq!(debounce.due, None);
+        debounce.heard(start);
+        assert_eq!(debounce.due, Some(start + quiet));
+        debounce.heard(start + Duration::from_millis(100));
+        assert_eq!(debounce.due, Some(start + Duration::from_millis(250)));
+        debounce.heard(start + Duration::from_millis(390));
+        assert_eq!(debounce.due, Some(start + at_most));
+        debounce.done();
+        assert_eq!(debounce.due, None);
+    }
+}

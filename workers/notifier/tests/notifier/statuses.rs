@@ -1,0 +1,105 @@
+//! The first contract of all receivers that speak HTTP: which answer means what.
+
+use std::time::Duration;
+
+use alerting::notification::Status;
+use notifier::Outcome;
+use notifier::receivers::{Delivery, Sender};
+
+use crate::stub::{Answer, Stub};
+use crate::table::{PATIENCE, alert, all, delivery, notification};
+
+#[derive(Debug, PartialEq)]
+enum Means {
+    Delivered,
+    Retry,
+    GiveUp,
+}
+
+fn meaning(outcome: &Outcome) -> Means {
+    match outcome {
+        Outcome::Delivered => Means::Delivered,
+        Outcome::Retry { .. } => Means::Retry,
+        Outcome::GiveUp { .. } => Means::GiveUp,
+    }
+}
+
+#[tokio::test]
+async fn each_status_means_the_same_to_every_receiver() {
+    let expected = |status| match status {
+        200..300 => Means::Delivered,
+        408 | 425 | 429 | 500..600 => Means::Retry,
+        _ => Means::GiveUp,
+    };
+    let told = notification(vec![alert(Status::Firing, "a")]);
+    let sender = Sender::new(None, PATIENCE, "");
+    // All that are registered, and some that are not.
+    for status in
+        (200..=208).chain([226, 299]).chain(300..=308).chain(400..=431).chain([451, 499]).chain(500..=511).chain([599])
+    {
+        let stub = Stub::always(Answer::status(status)).await;
+        for (name, receiver) in all(&format!("127.0.0.1:{}", stub.port), "none") {
+            let outcome = sender.send(&receiver, delivery(&told)).await;
+            assert_eq!(meaning(&outcome), expected(status), "{name} on {status}: {outcome:?}");
+            if let Outcome::Retry { problem, .. } | Outcome::GiveUp { problem } = outcome {
+                assert!(problem.contains(&status.to_string()), "{name} does not say {status}: {problem}");
+                assert!(problem.starts_with(&format!("{} answered", stub.url())), "{name} does not say who: {problem}");
+            }
+        }
+        assert_eq!(stub.asked().len(), 5, "one try is one request");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_is_passed_on_where_a_retry_makes_sense() {
+    let told = notification(vec![alert(Status::Firing, "a")]);
+    let sender = Sender::new(None, PATIENCE, "");
+    let answers = [
+        (429, "120", Some(120)),
+        (503, "7", Some(7)),
+        (500, "Sun, 06 Nov 1994 08:49:37 GMT", Some(0)),
+        (503, "soon", None),
+        (503, "-5", None),
+    ];
+    for (status, header, expected) in answers {
+        let stub = Stub::always(Answer::Status(status, vec![("retry-after", header.to_owned())], String::new())).await;
+        for (name, receiver) in all(&format!("127.0.0.1:{}", stub.port), "none") {
+            match sender.send(&receiver, delivery(&told)).await {
+                Outcome::Retry { after, .. } => {
+                    assert_eq!(after, expected.map(Duration::from_secs), "{name}: {header}")
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_follows_a_redirect() {
+    let elsewhere = Stub::always(Answer::status(200)).await;
+    let told = notification(vec![alert(Status::Firing, "a")]);
+    for status in [301, 302, 303, 307, 308] {
+        let answer = Answer::Status(status, vec![("location", elsewhere.url())], String::new());
+        let stub = Stub::always(answer).await;
+        for (name, receiver) in all(&format!("127.0.0.1:{}", stub.port), "none") {
+            let outcome = Sender::new(None, PATIENCE, "").send(&receiver, delivery(&told)).await;
+            assert_eq!(meaning(&outcome), Means::GiveUp, "{name} on {status}");
+        }
+    }
+    assert_eq!(elsewhere.asked().len(), 0);
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_never_late() {
+    let stub = Stub::always(Answer::status(200)).await;
+    let told = notification(vec![]);
+    for (name, receiver) in all(&format!("127.0.0.1:{}", stub.port), "none") {
+        let late = Delivery { age: Duration::from_secs(121), ..delivery(&told) };
+        let outcome = Sender::new(None, PATIENCE, "").send(&receiver, late).await;
+        let expected = if name == "heartbeat" { Means::GiveUp } else { Means::Delivered };
+        assert_eq!(meaning(&outcome), expected, "{name}: {outcome:?}");
+    }
+    let asked = stub.asked();
+    assert!(asked.iter().all(|asked| asked.method == "POST"), "the heartbeat went out all the same");
+    assert!(asked.iter().all(|asked| asked.header("user-agent").starts_with("watchbook/")));
+}
