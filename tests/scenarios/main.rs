@@ -6,6 +6,7 @@
 // A test's helpers are its words: a panic in one of them is the test's report.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod alerts;
 mod batches;
 mod commands;
 mod crashes;
@@ -17,6 +18,7 @@ mod mistakes;
 mod nats_outages;
 mod poison;
 mod postgres_outages;
+mod rollups;
 mod secrets;
 mod shutdown;
 mod trimming;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use runtime::config::{Config, Sources};
 
-use crate::commands;
+use crate::{commands, rules};
 
 /// Records of what happens: from NATS JetStream into Postgres, exactly once.
 ///
@@ -47,6 +47,8 @@ enum Command {
     Status(commands::status::Status),
     /// List, show, replay and discard dead letters.
     Dead(commands::dead::Dead),
+    /// Show rules and alerts, test, silence and acknowledge them.
+    Alerts(commands::alerts::Alerts),
     /// Check or show settings.
     Config(commands::config::ConfigCommand),
     /// Find what is wrong, with how to mend it.
@@ -73,18 +75,19 @@ impl Arguments {
         if let Command::Config(command) = self.command {
             return command.run(&sources);
         }
-        let config: Config = sources.load()?;
+        let config: Config = rules::load(&sources)?;
         let filter = config.log.filter.as_deref().unwrap_or(self.command.log_filter());
         runtime::start_logging(config.log.format, filter)?;
         match self.command {
-            Command::Up(command) => command.run(config).await,
-            Command::Run(command) => command.run(config).await,
+            Command::Up(command) => command.run(config, self.config).await,
+            Command::Run(command) => command.run(config, self.config).await,
             Command::Setup(command) => command.run(config).await,
             Command::Migrate(command) => command.run(config).await,
             Command::Publish(command) => command.run(config).await,
             Command::Tail(command) => command.run(config).await,
             Command::Status(command) => command.run(config).await,
             Command::Dead(command) => command.run(config).await,
+            Command::Alerts(command) => command.run(config).await,
             Command::Doctor(command) => command.run(config).await,
             Command::Bench(command) => command.run(config).await,
             Command::Config(command) => command.run(&sources),

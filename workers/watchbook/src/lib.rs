@@ -11,6 +11,7 @@ mod demo;
 mod kind_argument;
 mod output;
 mod process;
+mod rules;
 mod token;
 mod workers;
 

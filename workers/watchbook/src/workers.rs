@@ -1,14 +1,20 @@
 //! Workers: which there are, and their life within a process.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
+use alerting::receiver::Receiver;
+use alerts::{AlertWorker, Rules};
 use bus::Bus;
+use notifier::Notifier;
 use records::Kind;
 use runtime::config::HttpAddress;
 use runtime::{Config, Health, Metrics, Probes, STOP_BUDGET};
 use store::Database;
 use store::migrations::{self, State};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use writer::{Settings, Writer};
@@ -23,15 +29,54 @@ pub(crate) struct Workers {
     tasks: TaskTracker,
 }
 
+/// A worker, by what `run --workers` calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Worker {
+    /// Writes a kind.
+    Writer(Kind),
+    /// Evaluates the rules.
+    Alerts,
+    /// Delivers notifications.
+    Notifier,
+}
+
+impl Worker {
+    /// Every worker.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        Kind::ALL.iter().copied().map(Self::Writer).chain([Self::Alerts, Self::Notifier])
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Writer(kind) => kind.name(),
+            Self::Alerts => "alerts",
+            Self::Notifier => "notifier",
+        }
+    }
+}
+
 impl Workers {
-    /// Starts writers for `kinds`. Everything that only a person can mend is found here, before any
-    /// of them starts.
-    pub(crate) async fn start(config: &Config, bus: &Bus, database: &Database, kinds: &[Kind]) -> anyhow::Result<Self> {
+    /// Starts these workers. Everything that only a person can mend is found here, before any of them starts.
+    /// `file` is where the rules are read again when it changes.
+    pub(crate) async fn start(
+        config: &Config,
+        file: Option<PathBuf>,
+        bus: &Bus,
+        database: &Database,
+        workers: &[Worker],
+    ) -> anyhow::Result<Self> {
+        let kinds: Vec<Kind> = workers
+            .iter()
+            .filter_map(|worker| if let Worker::Writer(kind) = worker { Some(*kind) } else { None })
+            .collect();
+        let rules = crate::rules::of(config)?;
         check_migrations(database).await?;
-        check_streams(config, bus, kinds).await?;
+        check_streams(config, bus, &kinds).await?;
         let (health, stop, tasks) = (Health::default(), CancellationToken::new(), TaskTracker::new());
         let metrics = Metrics::install()?;
         writer::describe_metrics();
+        alerts::describe_metrics();
+        notifier::describe_metrics();
         let address = match config.http.address {
             HttpAddress::Off => None,
             HttpAddress::At(address) => {
@@ -45,7 +90,7 @@ impl Workers {
                 Some(address)
             }
         };
-        for &kind in kinds {
+        for &kind in &kinds {
             let writer = Writer {
                 kind,
                 // Of its own: what breaks the connection of one kind leaves the others alone.
@@ -55,6 +100,30 @@ impl Workers {
                 health: health.part(kind.name()),
             };
             tasks.spawn(writer.run(stop.clone()));
+        }
+        let rules = crate::rules::follow(file, rules, stop.clone());
+        if workers.contains(&Worker::Alerts) {
+            let alerts = AlertWorker {
+                name: process::name(),
+                bus: process::bus(config).await?,
+                database: database.clone(),
+                publisher: process::publisher(config, bus)?,
+                rules: rules.clone(),
+                settings: alerts::Settings::of(config),
+                health: health.part(Worker::Alerts.name()),
+            };
+            tasks.spawn(alerts.run(stop.clone()));
+        }
+        if workers.contains(&Worker::Notifier) {
+            let notifier = Notifier {
+                name: process::name(),
+                bus: process::bus(config).await?,
+                database: database.clone(),
+                receivers: receivers(rules, stop.clone()),
+                settings: notifier::Settings::of(config),
+                health: health.part(Worker::Notifier.name()),
+            };
+            tasks.spawn(notifier.run(stop.clone()));
         }
         tasks.close();
         Ok(Self { address, stop, tasks })
@@ -73,6 +142,26 @@ impl Workers {
         }
         clean
     }
+}
+
+/// The receivers of the rules in force.
+fn receivers(mut rules: watch::Receiver<Arc<Rules>>, stop: CancellationToken) -> watch::Receiver<Arc<Vec<Receiver>>> {
+    let of = |rules: &Rules| Arc::new(rules.alerting.receivers.clone());
+    let (sender, receivers) = watch::channel(of(&rules.borrow_and_update()));
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = rules.changed() => if changed.is_err() { return },
+            }
+            let newest = of(&rules.borrow_and_update());
+            // Nobody listens any more: the notifier has ended.
+            if sender.send(newest).is_err() {
+                return;
+            }
+        }
+    });
+    receivers
 }
 
 async fn check_migrations(database: &Database) -> anyhow::Result<()> {

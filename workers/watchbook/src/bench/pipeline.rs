@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use records::Kind;
 use runtime::Config;
 use serde::Serialize;
@@ -59,6 +59,9 @@ pub(crate) struct Pipeline {
     /// Records for the latency at a quiet rate, ten a second; 0 for none.
     #[arg(long, default_value_t = 200)]
     quiet_records: u32,
+    /// Groups of the roll-ups by label among the rows; as they come in life where not said.
+    #[arg(long, value_name = "GROUPS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    groups: Option<u64>,
     /// As JSON.
     #[arg(long)]
     json: bool,
@@ -102,7 +105,7 @@ struct KindReport {
 
 impl Pipeline {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
-        let progress = progress();
+        let progress = super::progress();
         progress.set_message("starting a stack");
         let stack = BenchStack::start(config).await?;
         let report = self.measure(&stack, &progress).await;
@@ -198,7 +201,7 @@ impl Pipeline {
 
     /// A series that ends about now.
     fn series(&self, kind: Kind, stack: &BenchStack) -> Series {
-        Series::new(kind, stack.bus.prefix(), series_start(self.rows))
+        Series::new(kind, stack.bus.prefix(), series_start(self.rows)).with_groups(self.groups)
     }
 
     async fn publish(&self, stack: &BenchStack, kind: Kind) -> anyhow::Result<f64> {
@@ -299,16 +302,6 @@ fn median(mut figures: Vec<f64>) -> f64 {
         even if even % 2 == 0 => (figures[middle - 1] + figures[middle]) / 2.0,
         _ => figures[middle],
     }
-}
-
-fn progress() -> ProgressBar {
-    if !output::is_watched() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
-    let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 fn print(report: &Report) {

@@ -22,6 +22,7 @@ pub(crate) struct Series {
     started_at: DateTime<Utc>,
     salt: u64,
     ids: ContextV7,
+    groups: Option<u64>,
 }
 
 impl Series {
@@ -33,7 +34,14 @@ impl Series {
             started_at,
             salt: fastrand::u64(..),
             ids: ContextV7::new(),
+            groups: None,
         }
+    }
+
+    /// With exactly so many groups of labels among the records.
+    pub(crate) fn with_groups(mut self, groups: Option<u64>) -> Self {
+        self.groups = groups;
+        self
     }
 
     /// The n-th record, as it is published.
@@ -61,14 +69,17 @@ impl Series {
 
     fn subject_and_body(&self, n: u64) -> (String, String) {
         let run = format!("run-{:06}", n / 40);
-        let user = format!("user-{:04}", n % 5_000);
+        // What the roll-ups group by turns over by its own number.
+        let g = self.groups.map_or(n, |groups| n % groups);
+        let cut = |usual: u64| if self.groups.is_some() { g } else { n % usual };
+        let user = format!("user-{:04}", cut(5_000));
         match self.kind {
             Kind::Events => self.body(
                 n,
                 Event {
-                    event_type: ["step.started", "step.finished", "artifact.stored", "run.finished"][(n % 4) as usize].into(),
+                    event_type: ["step.started", "step.finished", "artifact.stored", "run.finished"][(g % 4) as usize].into(),
                     payload: Json::of(&json!({ "step": "build", "attempt": n % 3, "duration_ms": n % 90_000, "image": "registry/build:2026.11" })).unwrap_or_default(),
-                    project_id: Some(format!("project-{:03}", n % 200).into()),
+                    project_id: Some(format!("project-{:03}", cut(200)).into()),
                     run_id: Some(run.into()),
                     user_id: Some(user.clone().into()),
                     actor_id: Some(user.into()),
@@ -79,10 +90,10 @@ impl Series {
                 n,
                 ErrorRecord {
                     trace_id: format!("{:032x}", u128::from(self.salt) << 64 | u128::from(n)).into(),
-                    error_type: ["TimeoutError", "ValidationError", "ConnectionReset"][(n % 3) as usize].into(),
+                    error_type: ["TimeoutError", "ValidationError", "ConnectionReset"][(g % 3) as usize].into(),
                     message: "upstream did not answer within 5 s".into(),
                     stack: Some("at fetch (client.ts:88:11)\nat order (orders.ts:41:7)\nat handle (server.ts:19:3)".into()),
-                    project_id: Some(format!("project-{:03}", n % 200).into()),
+                    project_id: Some(format!("project-{:03}", cut(200)).into()),
                     run_id: Some(run.into()),
                     endpoint: Some("/api/orders".into()),
                     ..ErrorRecord::default()
@@ -91,7 +102,7 @@ impl Series {
             Kind::Metrics => self.body(
                 n,
                 MetricSample {
-                    container_id: format!("container-{:04}", n % 2_000).into(),
+                    container_id: format!("container-{:04}", cut(2_000)).into(),
                     cpu_usage_percent: Some((n % 16_000) as f64 / 100.0),
                     memory_usage_bytes: Some(200 << 20 | n as i64),
                     network_rx_bytes: Some(n as i64 * 1_200),
@@ -101,7 +112,7 @@ impl Series {
             Kind::Logs => self.body(
                 n,
                 LogLine {
-                    container_id: format!("container-{:04}", n % 2_000).into(),
+                    container_id: format!("container-{:04}", cut(2_000)).into(),
                     message: format!("GET /api/orders/{n} 200 in {} ms, user agent Mozilla/5.0, request {:016x}", n % 900, n ^ self.salt).into(),
                     ..LogLine::default()
                 },
@@ -111,9 +122,9 @@ impl Series {
                 AuditRecord {
                     actor_id: user.into(),
                     actor_type: records::ActorType::User,
-                    action: ["project.update", "user.invite", "api_key.rotate"][(n % 3) as usize].into(),
+                    action: ["project.update", "user.invite", "api_key.rotate"][(g % 3) as usize].into(),
                     target_type: "project".into(),
-                    target_id: format!("project-{:03}", n % 200).into(),
+                    target_id: format!("project-{:03}", cut(200)).into(),
                     status: if n.is_multiple_of(50) { Status::Failure } else { Status::Success },
                     metadata: Json::of(&json!({ "field": "name", "request": n })).unwrap_or_default(),
                     ip_address: Some(std::net::IpAddr::from([10, 0, (n % 200) as u8, 7]).into()),
@@ -125,7 +136,7 @@ impl Series {
                 n,
                 Execution {
                     user_id: user.into(),
-                    strategy_id: format!("strategy-{:03}", n % 300).into(),
+                    strategy_id: format!("strategy-{:03}", cut(300)).into(),
                     success: !n.is_multiple_of(20),
                     execution_time_ms: (n % 4_000) as i64,
                     memory_used_mb: Some((n % 600) as i64),

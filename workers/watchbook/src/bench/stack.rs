@@ -55,6 +55,13 @@ impl BenchStack {
         ])
     }
 
+    /// Writes a file that goes when the stack goes, and returns its path.
+    pub(crate) fn write_file(&self, name: &str, text: &str) -> anyhow::Result<String> {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        Ok(path.display().to_string())
+    }
+
     /// Empties a kind's table, its counts and its position; the stream is made anew.
     pub(crate) async fn empty(&self, kind: Kind) -> anyhow::Result<()> {
         let mut connection = process::connect(&self.database).await?;

@@ -21,10 +21,20 @@ pub(crate) struct Memory {
 impl Worker {
     /// Starts `watchbook run --workers WORKERS` of this very binary.
     pub(crate) fn start(stack: &BenchStack, workers: &str) -> anyhow::Result<Self> {
+        Self::start_with(stack, workers, &[])
+    }
+
+    /// The same, with more settings.
+    pub(crate) fn start_with(
+        stack: &BenchStack,
+        workers: &str,
+        settings: &[(&'static str, String)],
+    ) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("find this program")?;
         let child = Command::new(program)
             .args(["run", "--workers", workers])
             .envs(stack.environment()?)
+            .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)

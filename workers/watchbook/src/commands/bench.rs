@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use runtime::Config;
 
-use crate::bench::Pipeline;
+use crate::bench::{Alerts, Pipeline};
 
 /// Measure, beside the limit of this machine, on a stack that is started for it and removed.
 #[derive(Debug, Args)]
@@ -17,12 +17,14 @@ pub(crate) struct Bench {
 #[derive(Debug, Subcommand)]
 enum What {
     Pipeline(Pipeline),
+    Alerts(Alerts),
 }
 
 impl Bench {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         match self.what {
             What::Pipeline(pipeline) => pipeline.run(config).await,
+            What::Alerts(alerts) => alerts.run(config).await,
         }
     }
 }

@@ -1,33 +1,33 @@
 //! `watchbook run`: workers against what is there.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use records::Kind;
 use runtime::Config;
 
 use crate::process;
-use crate::workers::Workers;
+use crate::workers::{Worker, Workers};
 
 const ALL: &str = "all";
 
 /// Run workers against NATS_URL and DATABASE_URL until SIGTERM or Ctrl-C.
 ///
-/// Any number of processes may run the same workers: of each kind one writes, the others stand by and
-/// take over within seconds. Each process serves /healthz, /readyz and /metrics on WATCHBOOK_HTTP_ADDR.
+/// Any number of processes may run the same workers: of each kind one writes and one evaluates the
+/// alerts, the others stand by and take over within seconds; notifiers share their work. Each process serves /healthz, /readyz and /metrics on WATCHBOOK_HTTP_ADDR.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// Which workers, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = ALL, value_parser = PossibleValuesParser::new(std::iter::once(ALL).chain(Kind::ALL.iter().map(|kind| kind.name()))))]
+    #[arg(long, value_delimiter = ',', default_value = ALL, value_parser = PossibleValuesParser::new(std::iter::once(ALL).chain(Worker::all().map(Worker::name))))]
     workers: Vec<String>,
 }
 
 impl Run {
-    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, config: Config, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         let bus = process::bus(&config).await?;
         let database = process::database(&config).await?;
-        let workers = Workers::start(&config, &bus, &database, &self.kinds()).await?;
+        let workers = Workers::start(&config, file, &bus, &database, &self.asked()).await?;
         if let Some(address) = workers.address {
             tracing::info!("http://{address}: /healthz /readyz /metrics");
         }
@@ -37,8 +37,8 @@ impl Run {
         Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    fn kinds(&self) -> Vec<Kind> {
-        let is_asked = |kind: &Kind| self.workers.iter().any(|name| name == ALL || name == kind.name());
-        Kind::ALL.iter().copied().filter(is_asked).collect()
+    fn asked(&self) -> Vec<Worker> {
+        let is_asked = |worker: &Worker| self.workers.iter().any(|name| name == ALL || name == worker.name());
+        Worker::all().filter(is_asked).collect()
     }
 }

@@ -14,9 +14,8 @@ use runtime::config::{HttpAddress, Secret};
 use tokio_util::sync::CancellationToken;
 
 use crate::demo::Demo;
-use crate::workers::Workers;
+use crate::workers::{Worker, Workers};
 use crate::{commands, output, process, token};
-use records::Kind;
 
 /// Run everything on this machine: NATS, Postgres and all workers.
 ///
@@ -36,7 +35,7 @@ pub(crate) struct Up {
 }
 
 impl Up {
-    pub(crate) async fn run(self, mut config: Config) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, mut config: Config, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         // The signal first: a Ctrl-C while programs are fetched stops cleanly as well.
         let signal = tokio::spawn(runtime::stop_signal());
         let directory = std::path::absolute(&self.data_dir).with_context(|| format!("{}", self.data_dir.display()))?;
@@ -51,7 +50,7 @@ impl Up {
             }
             stack = Stack::start(&directory, &mut config) => {
                 let stack = stack?;
-                let done = self.work(&config, &stack, &directory, &environment).await;
+                let done = self.work(&config, file, &stack, &directory, &environment).await;
                 remove(&environment)?;
                 let clean = stack.stop().await;
                 done.map(|workers_clean| if clean && workers_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -60,13 +59,20 @@ impl Up {
     }
 
     /// Sets up, runs all workers, and waits for the end. Whether the workers stopped cleanly.
-    async fn work(&self, config: &Config, stack: &Stack, directory: &Path, environment: &Path) -> anyhow::Result<bool> {
+    async fn work(
+        &self,
+        config: &Config,
+        file: Option<PathBuf>,
+        stack: &Stack,
+        directory: &Path,
+        environment: &Path,
+    ) -> anyhow::Result<bool> {
         let bus = process::bus(config).await?;
         let database = process::database(config).await?;
         let agrees = commands::setup::ensure(config, &bus, &database, false, &|line| tracing::info!("{line}")).await?;
         anyhow::ensure!(agrees, "streams differ from the settings, see above: `watchbook setup --update` changes them");
         let config = &with_free_address(config.clone());
-        let workers = Workers::start(config, &bus, &database, Kind::ALL).await?;
+        let workers = Workers::start(config, file, &bus, &database, &Worker::all().collect::<Vec<_>>()).await?;
         let token = token::admin(&jwt_secret(config, directory)?)?;
         let url = workers.address.map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
         write_environment(environment, config, &url, &token)?;

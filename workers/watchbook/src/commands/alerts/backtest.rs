@@ -1,0 +1,90 @@
+//! `watchbook alerts backtest`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use alerting::rule::Source;
+use anyhow::Context;
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::Args;
+use runtime::Config;
+use runtime::config::Sources;
+
+use super::words;
+use crate::{output, process, rules};
+
+/// Show when rules would have fired, by the real evaluation over the minutes that are stored.
+///
+/// Minutes by label are kept for 35 days. The step is a minute, so what a running worker would have
+/// done within seconds shows at the end of its minute.
+#[derive(Debug, Args)]
+pub(crate) struct Backtest {
+    /// A file with [[rules]], as in watchbook.toml.
+    #[arg(long = "rule", value_name = "FILE")]
+    file: PathBuf,
+    /// From when, in RFC 3339.
+    #[arg(long, value_name = "TIME")]
+    from: DateTime<Utc>,
+    /// Until when, in RFC 3339; now where not said.
+    #[arg(long, value_name = "TIME")]
+    to: Option<DateTime<Utc>>,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Backtest {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        let to = self.to.unwrap_or_else(Utc::now);
+        anyhow::ensure!(self.from < to, "--from {} is not before --to {to}", self.from);
+        let text =
+            std::fs::read_to_string(&self.file).with_context(|| format!("{}: cannot be read", self.file.display()))?;
+        let sources = Sources { file: Some((self.file, text)), environment: Vec::new() };
+        let file = rules::load(&sources)?;
+        anyhow::ensure!(!file.rules.is_empty(), "the file has no [[rules]]");
+        let alerting = rules::of(&file)?;
+        let database = process::database(&config).await?;
+        let mut connection = process::connect(&database).await?;
+        let progress = crate::bench::progress();
+        let mut all = Vec::new();
+        for rule in &alerting.rules {
+            anyhow::ensure!(
+                rule.source != Source::Ingest,
+                "`{}` watches the ingest, of which no minutes are stored",
+                rule.name
+            );
+            let tell = |until: DateTime<Utc>| progress.set_message(format!("{}: {until}", rule.name));
+            let groups = config.alerts.max_groups;
+            let found = alerts::backtest::backtest(&mut connection, rule, groups, self.from, to, tell).await?;
+            all.push((rule.name.clone(), found));
+        }
+        progress.finish_and_clear();
+        if self.json {
+            let rules: serde_json::Map<_, _> =
+                all.iter().map(|(rule, found)| (rule.clone(), serde_json::json!(found))).collect();
+            output::json(&rules)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        for (rule, found) in &all {
+            let fired = found
+                .iter()
+                .filter(|change| {
+                    change.to == alerting::evaluation::Condition::Firing
+                        && change.from != alerting::evaluation::Condition::Recovering
+                })
+                .count();
+            output::say(format_args!("{rule}: would have fired {fired} times"));
+            for change in found {
+                let at = change.at.to_rfc3339_opts(SecondsFormat::Secs, true);
+                output::say(format_args!(
+                    "  {at}  {}  {} -> {}: {}",
+                    words(&change.labels),
+                    change.from,
+                    change.to,
+                    change.reason
+                ));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

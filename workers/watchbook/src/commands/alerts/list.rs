@@ -1,0 +1,105 @@
+//! `watchbook alerts list`
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use alerting::evaluation::Condition;
+use alerts::overview::{self, Standing};
+use chrono::{SecondsFormat, Utc};
+use clap::Args;
+use runtime::Config;
+use serde_json::json;
+use store::outbox;
+
+use super::words;
+use crate::{output, process, rules};
+
+/// Show every rule and group: how it stands, the figures, and in words why it does or does not fire.
+///
+/// The figures are worked out when you ask, from the same minutes and with the same evaluation as the
+/// alert worker's. Notifications that do not get through are shown below.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only this rule.
+    #[arg(long)]
+    rule: Option<String>,
+    /// Only this organization.
+    #[arg(long)]
+    org: Option<String>,
+    /// Only what is pending, firing or recovering.
+    #[arg(long)]
+    firing: bool,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        let alerting = Arc::new(rules::of(&config)?);
+        let bus = process::bus(&config).await?;
+        let database = process::database(&config).await?;
+        let mut connection = process::connect(&database).await?;
+        let now = Utc::now();
+        let mut standings = overview::survey(&mut connection, &bus, &alerting, config.alerts.max_groups, now).await?;
+        standings.retain(|standing| self.wants(standing));
+        standings.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| (&a.rule, &a.labels).cmp(&(&b.rule, &b.labels))));
+        let deliveries = outbox::summary(&mut connection).await?;
+        if self.json {
+            output::json(&json!({ "alerts": standings, "deliveries": deliveries }))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut table = output::table(["RULE", "GROUP", "STATE", "DATA", "SINCE", "WHY", ""], &[]);
+        for standing in &standings {
+            let since = standing.started_at.filter(|_| standing.condition != Condition::Inactive);
+            table.add_row([
+                standing.rule.clone(),
+                words(&standing.labels),
+                standing.condition.to_string(),
+                standing.data.to_string(),
+                since.map_or_else(|| "-".to_owned(), |since| since.to_rfc3339_opts(SecondsFormat::Secs, true)),
+                standing.reason.clone(),
+                note(standing),
+            ]);
+        }
+        output::say(table);
+        for receiver in deliveries.iter().filter(|receiver| receiver.pending > 0 || receiver.failed > 0) {
+            let problem = receiver.problem.as_deref().map(|problem| format!(": {problem}")).unwrap_or_default();
+            output::say(format_args!(
+                "{}: {} not delivered yet, {} given up{problem}",
+                receiver.receiver, receiver.pending, receiver.failed
+            ));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn wants(&self, standing: &Standing) -> bool {
+        self.rule.as_ref().is_none_or(|rule| *rule == standing.rule)
+            && self.org.as_ref().is_none_or(|organization| *organization == standing.organization_id)
+            && (!self.firing || standing.condition != Condition::Inactive)
+    }
+}
+
+/// What fires comes first.
+fn rank(standing: &Standing) -> u8 {
+    match standing.condition {
+        Condition::Firing => 0,
+        Condition::Recovering => 1,
+        Condition::Pending => 2,
+        Condition::Inactive => 3,
+    }
+}
+
+fn note(standing: &Standing) -> String {
+    let mut notes = Vec::new();
+    if let Some(id) = standing.silenced_by {
+        notes.push(format!("silenced by {id}"));
+    }
+    if let Some(by) = standing.acknowledgement.as_ref().and_then(|note| note["by"].as_str()) {
+        notes.push(format!("acknowledged by {by}"));
+    }
+    if standing.condition != Condition::Inactive {
+        notes.push(standing.id.to_string());
+    }
+    notes.join(", ")
+}

@@ -1,0 +1,54 @@
+//! `watchbook alerts`: rules and alerts, and what people do about them.
+
+mod ack;
+mod backtest;
+mod list;
+mod rules;
+mod silence;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use runtime::Config;
+
+/// Show rules and alerts, test, silence and acknowledge them.
+#[derive(Debug, Args)]
+pub(crate) struct Alerts {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    Rules(rules::Rules),
+    List(list::List),
+    Test(test::Test),
+    Silence(silence::Silence),
+    Ack(ack::Ack),
+    Backtest(backtest::Backtest),
+}
+
+impl Alerts {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        match self.action {
+            Action::Rules(command) => command.run(config).await,
+            Action::List(command) => command.run(config).await,
+            Action::Test(command) => command.run(config).await,
+            Action::Silence(command) => command.run(config).await,
+            Action::Ack(command) => command.run(config).await,
+            Action::Backtest(command) => command.run(config).await,
+        }
+    }
+}
+
+/// Who acts, where not said: the user of this terminal.
+fn somebody() -> String {
+    std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Labels as people write them.
+fn words(labels: &alerting::notification::Labels) -> String {
+    let pairs: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if pairs.is_empty() { "-".to_owned() } else { pairs.join(" ") }
+}

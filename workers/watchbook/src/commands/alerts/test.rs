@@ -1,0 +1,104 @@
+//! `watchbook alerts test`
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use alerting::notification::Labels;
+use anyhow::Context;
+use chrono::Utc;
+use clap::Args;
+use runtime::Config;
+use store::PgConnection;
+use store::enqueue::{self, Fate, NewNotification};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::somebody;
+use crate::{output, process, rules};
+
+/// How long a test is watched. A notifier looks at least every second, and a receiver has ten.
+const WATCHED_FOR: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Send a notification that is marked as a test, to the receivers that an alert of this rule would reach.
+///
+/// It goes the way of every notification, through the outbox and a running notifier. Exit code 1 where
+/// any receiver did not take it.
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    /// The rule.
+    rule: String,
+    /// Labels of the alert, such as organization_id=acme: routes may depend on them.
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+impl Test {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        let alerting = rules::of(&config)?;
+        let rule = alerting.rules.iter().find(|rule| rule.name == self.rule).with_context(|| {
+            let names: Vec<_> = alerting.rules.iter().map(|rule| rule.name.as_str()).collect();
+            format!("there is no rule `{}`: there are {}", self.rule, names.join(", "))
+        })?;
+        let group: Labels = self.labels.into_iter().collect();
+        let mut labels = rule.alert_labels(&group);
+        labels.insert("test".to_owned(), "true".to_owned());
+        let route = alerting.route(&labels).with_context(|| {
+            format!("no route leads an alert of `{}` to anybody: add [[receivers]] and [[routes]]", rule.name)
+        })?;
+        let bus = process::bus(&config).await?;
+        let database = process::database(&config).await?;
+        let mut connection = process::connect(&database).await?;
+        let reason = format!("a test by {}: nothing is wrong", somebody());
+        let mut sent = Vec::new();
+        for receiver in &route.to {
+            let notification = alerts::test_notification(receiver, rule, labels.clone(), reason.clone(), Utc::now());
+            let new = NewNotification {
+                id: Uuid::now_v7(),
+                receiver: receiver.clone(),
+                group_key: notification.group_key.clone(),
+                notification: serde_json::to_value(&notification)?,
+                wait: Duration::ZERO,
+            };
+            enqueue::insert(&mut connection, &new).await?;
+            sent.push((receiver.clone(), new.id));
+        }
+        bus.raise(bus::Signals::OUTBOX);
+        let mut all_delivered = true;
+        let until = Instant::now() + WATCHED_FOR;
+        for (receiver, id) in sent {
+            match wait_for(&mut connection, id, until).await? {
+                Some(Fate::Delivered) => output::say(format_args!("{receiver}: delivered")),
+                Some(Fate::GivenUp(problem)) => {
+                    all_delivered = false;
+                    output::say(format_args!("{receiver}: NOT delivered: {problem}"));
+                }
+                Some(Fate::Underway(problem)) => {
+                    all_delivered = false;
+                    let problem =
+                        problem.unwrap_or_else(|| "nobody has tried: does a `notifier` worker run?".to_owned());
+                    output::say(format_args!("{receiver}: not delivered yet: {problem}"));
+                }
+                None => anyhow::bail!("the notification {id} is not in the outbox any more"),
+            }
+        }
+        Ok(if all_delivered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// How a notification fares by `until`, or as soon as it has fared, or had a first problem.
+async fn wait_for(connection: &mut PgConnection, id: Uuid, until: Instant) -> anyhow::Result<Option<Fate>> {
+    loop {
+        let fate = enqueue::fate(connection, id).await?;
+        if !matches!(fate, Some(Fate::Underway(None))) || Instant::now() >= until {
+            return Ok(fate);
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// `name=value`.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
