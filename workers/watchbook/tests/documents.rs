@@ -112,8 +112,9 @@ fn the_settings_keep_each_kind_as_long_as_its_folder_says() {
 #[test]
 fn the_readme_names_every_metric() {
     let readme = read("README.md");
-    for source in ["writer.rs", "lane.rs", "session.rs", "housekeeping.rs"] {
-        let source = read(&format!("workers/writer/src/{source}"));
+    for worker in ["writer", "alerts", "notifier"] {
+        let source = read(&format!("workers/{worker}/src/metrics.rs"));
+        assert!(source.contains("watchbook_"), "{worker} has metrics");
         for name in source.split('"').filter(|text| text.starts_with("watchbook_")) {
             assert!(readme.contains(&format!("| `{name}` |")), "README.md does not name {name}");
         }

@@ -16,7 +16,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// - `new-error-type`: an organization has errors of a type that it never had.
 /// - `error-spike`: more than three times the errors of the same hour a week ago, and at least 20.
 /// - `ingest-lag`: records of a kind wait for more than 30 s to be written, so all figures of it are late.
-/// - `container-silent`: a container that sent metrics has sent none for 10 minutes.
+/// - `metrics-silent`: an organization whose containers sent metrics has had none for 10 minutes. Not by container:
+///   they come and go, and a rule that cries at each is soon not heard.
 pub fn builtin_rules() -> Vec<Rule> {
     let rule = |name: &str, source: &str, severity: &str| Rule {
         name: name.to_owned(),
@@ -66,8 +67,8 @@ pub fn builtin_rules() -> Vec<Rule> {
         },
         Rule {
             silent_for: Some(10 * MINUTE),
-            group_by: labels(&["organization_id", "container_id"]),
-            ..rule("container-silent", "metrics", "warning")
+            group_by: labels(&["organization_id"]),
+            ..rule("metrics-silent", "metrics", "warning")
         },
     ]
 }

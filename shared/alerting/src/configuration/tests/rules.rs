@@ -19,7 +19,7 @@ fn the_built_in_rules_apply_where_there_are_none() {
         "new-error-type",
         "error-spike",
         "ingest-lag",
-        "container-silent",
+        "metrics-silent",
     ];
     assert_eq!(names, expected);
     assert!(alerting.receivers.is_empty() && alerting.routes.is_empty());
