@@ -234,6 +234,28 @@ impl Board {
         }
     }
 
+    /// Replaces what a rule for first-seen values knows: groups of which nothing was heard for long are new again.
+    pub fn replace_known_groups(&mut self, rule: &str, groups: impl IntoIterator<Item = (Uuid, DateTime<Utc>)>) {
+        for watch in self.watches.iter_mut().filter(|watch| watch.rule.name == rule) {
+            if let Some(known) = &mut watch.known {
+                *known = groups.into_iter().collect();
+                return;
+            }
+        }
+    }
+
+    /// Groups of a rule for first-seen values of which something was heard since a time.
+    pub fn heard(&self, rule: &str, since: DateTime<Utc>) -> Vec<Discovery> {
+        let Some(watch) = self.watches.iter().find(|watch| watch.rule.name == rule) else { return Vec::new() };
+        let Some(series) = self.series.get(watch.series) else { return Vec::new() };
+        let heard = series.slots().filter(|slot| series.last_minute(*slot) >= Some(since)).filter_map(|slot| {
+            let at = watch.standing.get(slot)?.first_seen_at?;
+            let labels = series.labels(slot);
+            Some(Discovery { rule: rule.to_owned(), group: alert_id(rule, &labels), labels, at })
+        });
+        heard.collect()
+    }
+
     /// Puts back how a group stands. `None` where the rules know no such group any more.
     pub fn restore(&mut self, rule: &str, labels: &Labels, state: State) -> Option<Place> {
         let number = self.watches.iter().position(|watch| watch.rule.name == rule)?;

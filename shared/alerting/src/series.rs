@@ -158,6 +158,11 @@ impl Series {
         pairs.filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect()
     }
 
+    /// The last minute in which a group was heard of.
+    pub fn last_minute(&self, slot: usize) -> Option<DateTime<Utc>> {
+        DateTime::from_timestamp(self.slots.get(slot)?.last_minute? * 60, 0)
+    }
+
     /// The slots that were added to since they were last taken.
     pub fn take_touched(&mut self) -> Vec<usize> {
         let touched = std::mem::take(&mut self.touched);

@@ -26,6 +26,9 @@ use uuid::Uuid;
 use crate::metrics;
 use crate::telling::{Quiet, Tellings, fires, labels_of};
 
+/// How often it is written down which groups were heard of, for rules that ask for new ones.
+pub(crate) const GROUPS_EVERY: TimeDelta = TimeDelta::hours(1);
+
 /// Why a desk has to be opened anew.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeskError {
@@ -318,6 +321,27 @@ impl Desk {
             })
             .await?;
             *known_until = until;
+        }
+        Ok(())
+    }
+
+    /// Remembers which groups were heard of, and forgets those that were not for long, as rules for first-seen values
+    /// ask for it.
+    pub(crate) async fn remember_groups(
+        &mut self,
+        connection: &mut PgConnection,
+        now: DateTime<Utc>,
+    ) -> Result<(), DeskError> {
+        for rule in &self.alerting.rules {
+            let Check::FirstSeen { forget_after } = rule.check else { continue };
+            // Twice as far back as this is done, so that nothing falls between.
+            let since = now - GROUPS_EVERY * 2;
+            let heard: Vec<_> =
+                self.board.heard(&rule.name, since).into_iter().map(|g| (g.group, json!(g.labels), g.at)).collect();
+            store::alerts::know_groups(connection, &rule.name, &heard, now).await?;
+            store::alerts::forget_groups(connection, &rule.name, now - forget_after).await?;
+            let known = store::alerts::known_groups(connection, &rule.name).await?;
+            self.board.replace_known_groups(&rule.name, known);
         }
         Ok(())
     }

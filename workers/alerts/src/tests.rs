@@ -298,6 +298,31 @@ async fn what_is_there_when_a_rule_begins_is_not_new_and_what_comes_is_once() {
 }
 
 #[tokio::test]
+async fn a_group_that_was_quiet_for_long_is_new_again() {
+    let mut stage = Stage::set().await;
+    let rule = "[[rules]]\nname = \"new\"\nsource = \"executions\"\nfirst_seen = true\nforget_after = \"30d\"\ngroup_by = [\"organization\"]\n";
+    let alerting = alerting(&[rule, WEBHOOK].concat());
+    let mut desk = stage.desk(&alerting, noon()).await;
+    stage.look(&mut desk, noon()).await;
+    for (day, is_new) in [(0, true), (20, false), (45, false), (80, true)] {
+        let now = noon() + TimeDelta::days(day);
+        stage.happened(now, "acme", 1, 0).await;
+        assert_eq!(stage.look(&mut desk, now).await, is_new, "day {day}");
+        for later in
+            [TimeDelta::hours(1), TimeDelta::hours(2), TimeDelta::hours(20), TimeDelta::hours(40), TimeDelta::days(31)]
+        {
+            // Over after its window; written down hourly; out of memory after a day.
+            if now + later < noon() + TimeDelta::days(day + 20) || day == 45 {
+                stage.look(&mut desk, now + later).await;
+                desk.remember_groups(&mut stage.connection, now + later).await.unwrap();
+                desk.tidy(now + later);
+            }
+        }
+    }
+    stage.strike().await;
+}
+
+#[tokio::test]
 async fn a_spike_is_compared_with_the_same_hour_a_week_ago() {
     let mut stage = Stage::set().await;
     let rule = "[[rules]]\nname = \"spike\"\nsource = \"executions\"\nwindow = \"1h\"\ncompared_with = \"7d\"\nthreshold = \"300%\"\ngroup_by = [\"organization\"]\n";

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::canary::Canary;
-use crate::desk::{Desk, DeskError, Looked, Watcher};
+use crate::desk::{Desk, DeskError, GROUPS_EVERY, Looked, Watcher};
 use crate::entities::Entities;
 use crate::ingest::Ingest;
 use crate::metrics;
@@ -197,8 +197,8 @@ impl AlertWorker {
         entities.read_known(&mut connection).await?;
         let mut canary = Canary::new(self.publisher.clone(), settings.canary_every, settings.canary_within);
         let mut ingest = Ingest::new();
-        let (mut ingest_due, mut health_due, mut tidy_due) =
-            (Instant::now(), Instant::now(), Instant::now() + TIDY_EVERY);
+        let (mut ingest_due, mut health_due, mut groups_due) = (Instant::now(), Instant::now(), now);
+        let mut tidy_due = Instant::now() + TIDY_EVERY;
         let mut tick = interval(settings.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut debounce = Debounce::new(settings.debounce, settings.debounce_at_most);
@@ -258,6 +258,10 @@ impl AlertWorker {
                 entities.forget(now, HEALTH_REMEMBERED);
                 store::alerts::remove_quiet(&mut connection, now - REMEMBERED).await?;
                 store::health::forget(&mut connection, now - HEALTH_REMEMBERED).await?;
+                if now >= groups_due {
+                    desk.remember_groups(&mut connection, now).await?;
+                    groups_due = now + GROUPS_EVERY;
+                }
                 tidy_due = started + TIDY_EVERY;
             }
         }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use alerts::AlertWorker;
 use bus::Bus;
 use chrono::{TimeDelta, Utc};
 use clap::Args;
@@ -22,8 +23,8 @@ const LAG: TimeDelta = TimeDelta::seconds(30);
 
 /// Find what is wrong, with how to mend it.
 ///
-/// Looks at what can be reached, versions, permissions, streams, clocks, migrations, partitions and
-/// lag. Changes nothing. Exit code 1 where something is wrong.
+/// Looks at what can be reached, versions, permissions, streams, clocks, migrations, partitions, lag,
+/// alerts and their delivery. Changes nothing. Exit code 1 where something is wrong.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// As a JSON array.
@@ -75,8 +76,9 @@ impl Doctor {
         if let Some(bus) = &bus {
             look_at_streams(&config, bus, &mut findings).await;
         }
-        if let (Some(bus), Some((_, connection))) = (&bus, database) {
-            look_at_writers(&config, bus, connection, &mut findings).await?;
+        if let (Some(bus), Some((_, mut connection))) = (&bus, database) {
+            look_at_writers(&config, bus, &mut connection, &mut findings).await?;
+            look_at_alerts(&config, bus, &mut connection, &mut findings).await?;
         }
         if self.json {
             output::json(&findings.0)?;
@@ -221,11 +223,11 @@ async fn look_at_streams(config: &Config, bus: &Bus, findings: &mut Findings) {
 async fn look_at_writers(
     config: &Config,
     bus: &Bus,
-    mut connection: PgConnection,
+    connection: &mut PgConnection,
     findings: &mut Findings,
 ) -> anyhow::Result<()> {
     let leases: Vec<_> = Kind::ALL.iter().map(|kind| Writer::lease_name(&bus.stream_name(*kind))).collect();
-    let writers = Lease::holders(&mut connection, &leases).await?;
+    let writers = Lease::holders(connection, &leases).await?;
     for (&kind, writer) in Kind::ALL.iter().zip(writers) {
         let subject = format!("{kind} writer");
         let Some(writer) = writer else {
@@ -238,8 +240,7 @@ async fn look_at_writers(
             continue;
         };
         let stream = bus.stream_name(kind);
-        let settled =
-            positions::find(&mut connection, &stream).await?.map_or(0, |account| account.position.settled_up_to());
+        let settled = positions::find(connection, &stream).await?.map_or(0, |account| account.position.settled_up_to());
         let oldest = bus.published_ns(kind, settled + 1).await.unwrap_or_default();
         let age = oldest.map(|ns| TimeDelta::nanoseconds(Utc::now().timestamp_nanos_opt().unwrap_or_default() - ns));
         match age.filter(|age| *age > LAG) {
@@ -255,12 +256,59 @@ async fn look_at_writers(
     let tomorrow = Utc::now() + TimeDelta::days(1);
     for &kind in Kind::ALL {
         let Some(partition) = Partition::of(kind, tomorrow) else { continue };
-        if config.writer.partition_days_ahead > 0 && !store::partitions::exists(&mut connection, partition).await? {
+        if config.writer.partition_days_ahead > 0 && !store::partitions::exists(connection, partition).await? {
             findings.found(
                 Verdict::Warning,
                 format!("{kind} partitions"),
                 format!("{} is missing", partition.name()),
                 "the writer makes it within the hour, and on demand; `watchbook setup` makes it now",
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn look_at_alerts(
+    config: &Config,
+    bus: &Bus,
+    connection: &mut PgConnection,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let leases = [AlertWorker::lease_name(bus.prefix())];
+    let holder = Lease::holders(connection, &leases).await?.into_iter().next().flatten();
+    match holder {
+        Some(worker) => findings.fine("alerts", format!("{worker} evaluates the rules")),
+        None => findings.found(
+            // Where nobody would be told, nobody misses it.
+            if config.receivers.is_empty() { Verdict::Warning } else { Verdict::Wrong },
+            "alerts",
+            "nobody evaluates the rules",
+            "run `watchbook run --workers alerts,notifier`",
+        ),
+    }
+    if let Some(problem) = store::alerts::settings(connection).await?.and_then(|settings| settings.problem) {
+        findings.found(
+            Verdict::Wrong,
+            "alert rules",
+            format!("a changed file was refused: {problem}"),
+            "mend the file: it is read again by itself",
+        );
+    }
+    for receiver in store::outbox::summary(connection).await? {
+        let problem = receiver.problem.unwrap_or_else(|| "nobody has tried: does a notifier run?".to_owned());
+        if receiver.oldest_pending_seconds.is_some_and(|age| age > LAG.as_seconds_f64()) {
+            findings.found(
+                Verdict::Wrong,
+                format!("receiver {}", receiver.receiver),
+                format!("{} notifications are not delivered: {problem}", receiver.pending),
+                "`watchbook alerts test RULE` tries it at once",
+            );
+        } else if receiver.failed > 0 {
+            findings.found(
+                Verdict::Warning,
+                format!("receiver {}", receiver.receiver),
+                format!("{} notifications were given up: {problem}", receiver.failed),
+                "they are kept in watchbook.outbox; `watchbook alerts list` says what still fires",
             );
         }
     }
