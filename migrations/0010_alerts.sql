@@ -22,6 +22,7 @@ CREATE TABLE watchbook.alerts (
     changed_at   timestamptz NOT NULL
 );
 CREATE INDEX alerts_open ON watchbook.alerts (rule) WHERE condition <> 'inactive';
+CREATE INDEX alerts_quiet ON watchbook.alerts (changed_at) WHERE condition = 'inactive';
 
 -- Every change of an alert's condition.
 CREATE TABLE watchbook.alert_transitions (
@@ -56,6 +57,8 @@ CREATE TABLE watchbook.outbox (
     problem      text                       -- of the last try, without secrets
 );
 CREATE INDEX outbox_open ON watchbook.outbox (receiver, group_key, position) WHERE delivered_at IS NULL AND failed_at IS NULL;
+-- How many are waiting or were given up, by receiver.
+CREATE INDEX outbox_undelivered ON watchbook.outbox (receiver) WHERE delivered_at IS NULL;
 CREATE INDEX outbox_created ON watchbook.outbox (created_at);
 
 -- While one matches an alert, its firing is not told.

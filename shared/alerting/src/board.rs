@@ -3,7 +3,7 @@
 //! Pure: roll-ups come in, changes are proposed, and what was made true elsewhere is put back. So an hour
 //! passes in milliseconds in a test, and a backtest is the real evaluation.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -29,8 +29,8 @@ pub struct Board {
     watches: Vec<Watch>,
     series: Vec<Series>,
     lag: BTreeMap<Kind, Lag>,
-    /// Since when roll-ups of a kind are there: what was before is not known.
-    known_since: BTreeMap<Kind, DateTime<Utc>>,
+    /// Of which kinds, and how long ago, it is known what was counted then.
+    known_baselines: BTreeSet<(Kind, TimeDelta)>,
 }
 
 /// How far the ingest of a kind is behind.
@@ -124,7 +124,7 @@ impl Board {
     /// A board for these rules, of at most `most_groups` groups for each.
     pub fn new(rules: &[Arc<Rule>], most_groups: usize) -> Self {
         let mut board =
-            Self { watches: Vec::new(), series: Vec::new(), lag: BTreeMap::new(), known_since: BTreeMap::new() };
+            Self { watches: Vec::new(), series: Vec::new(), lag: BTreeMap::new(), known_baselines: BTreeSet::new() };
         for rule in rules {
             let series = board.series_of(Shape::of(rule), most_groups);
             let baseline = matches!(rule.check, Check::Spike { .. }).then(|| {
@@ -197,6 +197,29 @@ impl Board {
         }
     }
 
+    /// Adds roll-ups of the past, each to what still remembers it at `now`.
+    pub fn add_past(&mut self, minute: Minute<'_>, now: DateTime<Utc>) {
+        let baselines: Vec<_> = self.watches.iter().filter_map(|watch| watch.baseline).collect();
+        for number in (0..self.series.len()).filter(|number| !baselines.contains(number)) {
+            let remembered = self.remembered(number);
+            if let Some(series) = self.series.get_mut(number)
+                && minute.minute + remembered + TimeDelta::minutes(1) >= now
+            {
+                series.add(minute);
+            }
+        }
+    }
+
+    /// For how long a series remembers a group of which nothing is heard: a group that is only remembered takes the
+    /// place of another one.
+    fn remembered(&self, series: usize) -> TimeDelta {
+        let of = |watch: &Watch| match watch.rule.check {
+            Check::Silence { after } => after.max(SILENCE_REMEMBERED),
+            _ => watch.rule.window,
+        };
+        self.watches.iter().filter(|watch| watch.series == series).map(of).max().unwrap_or(SILENCE_REMEMBERED)
+    }
+
     /// Adds roll-ups of so long ago to what spikes are compared with.
     pub fn add_baseline(&mut self, minute: Minute<'_>, distance: TimeDelta) {
         for watch in &self.watches {
@@ -209,9 +232,14 @@ impl Board {
         }
     }
 
-    /// Says since when roll-ups of a kind are there.
-    pub fn set_known_since(&mut self, kind: Kind, since: DateTime<Utc>) {
-        self.known_since.insert(kind, since);
+    /// Says whether it is known what was counted of a kind in the windows so long ago: that nothing is there may mean
+    /// that nobody counted.
+    pub fn set_baseline_known(&mut self, kind: Kind, distance: TimeDelta, is_known: bool) {
+        if is_known {
+            self.known_baselines.insert((kind, distance));
+        } else {
+            self.known_baselines.remove(&(kind, distance));
+        }
     }
 
     /// Says how far the ingest of a kind is behind.
@@ -256,13 +284,17 @@ impl Board {
         heard.collect()
     }
 
-    /// Puts back how a group stands. `None` where the rules know no such group any more.
-    pub fn restore(&mut self, rule: &str, labels: &Labels, state: State) -> Option<Place> {
+    /// Puts back how the group of an alert stands. `None` where the rules know no such alert any more.
+    pub fn restore(&mut self, id: Uuid, rule: &str, labels: &Labels, state: State) -> Option<Place> {
         let number = self.watches.iter().position(|watch| watch.rule.name == rule)?;
         let watch = self.watches.get_mut(number)?;
         let series = self.series.get_mut(watch.series)?;
         let group: Labels =
             series.shape().group_by.iter().filter_map(|name| Some((name.clone(), labels.get(name)?.clone()))).collect();
+        // A rule that groups in another way has other alerts, which stand by themselves.
+        if alert_id(rule, &group) != id {
+            return None;
+        }
         let slot = series.slot_with(&group)?;
         watch.standing_of(slot).state = state;
         Some(Place { watch: number, slot })
@@ -368,12 +400,13 @@ impl Board {
     fn sample(&mut self, place: Place, now: DateTime<Utc>) -> Sample {
         let Some(watch) = self.watches.get(place.watch) else { return Sample::default() };
         let (series, baseline, source) = (watch.series, watch.baseline, watch.rule.source);
+        let is_counted = matches!(watch.rule.check, Check::Count { .. } | Check::Rate { .. } | Check::Spike { .. });
         let first_seen_at = watch.standing.get(place.slot).and_then(|standing| standing.first_seen_at);
         let Some(figures) = self.series.get_mut(series).map(|series| series.figures(place.slot, now)) else {
             return Sample::default();
         };
         let mut sample = Sample {
-            total: figures.total,
+            total: figures.total + if is_counted { figures.fading } else { 0 },
             failed: figures.failed,
             samples: u64::from(figures.level.samples),
             sum: figures.level.sum,
@@ -413,8 +446,7 @@ impl Board {
     ) -> Option<u64> {
         let watch = self.watches.get(place.watch)?;
         let Check::Spike { against, .. } = watch.rule.check else { return None };
-        let known = self.known_since.get(&kind).is_some_and(|since| *since <= now - against - watch.rule.window);
-        if !known {
+        if !self.known_baselines.contains(&(kind, against)) {
             return None;
         }
         let labels = self.series.get(series)?.labels(place.slot);
@@ -453,7 +485,8 @@ impl Board {
         found
     }
 
-    /// Forgets groups of which nothing was heard for a day and that stand as if nothing had ever been.
+    /// Forgets groups of which nothing was heard for as long as their rules look back and that stand as if nothing had
+    /// ever been.
     pub fn forget(&mut self, now: DateTime<Utc>) {
         for number in 0..self.series.len() {
             let busy: Vec<usize> = self
@@ -467,9 +500,10 @@ impl Board {
                     watch.standing.iter().enumerate().filter_map(stands)
                 })
                 .collect();
-            let busy: std::collections::HashSet<usize> = busy.into_iter().collect();
+            let busy: HashSet<usize> = busy.into_iter().collect();
+            // Some more, so that what `heard` asks for hourly is still there.
+            let since = now - self.remembered(number) - TimeDelta::hours(2);
             let Some(series) = self.series.get_mut(number) else { continue };
-            let since = now - SILENCE_REMEMBERED.max(series.shape().window);
             let gone = series.forget(since, |slot| busy.contains(&slot));
             for watch in self.watches.iter_mut().filter(|watch| watch.series == number) {
                 for slot in &gone {

@@ -25,6 +25,9 @@ pub struct Notification {
     /// Alerts that a digest counts and leaves out.
     #[serde(default)]
     pub truncated_alerts: u64,
+    /// Other alerts of the group of which the receiver knows that they fire.
+    #[serde(default)]
+    pub still_firing: u64,
 }
 
 /// Why a notification is sent.
@@ -86,9 +89,9 @@ pub enum Status {
 }
 
 impl Notification {
-    /// Firing while any of its alerts is.
+    /// Of the group: firing while any of its alerts is, told here or before.
     pub fn status(&self) -> Status {
-        let fires = self.alerts.iter().any(|alert| alert.status == Status::Firing);
+        let fires = self.still_firing > 0 || self.alerts.iter().any(|alert| alert.status == Status::Firing);
         if fires { Status::Firing } else { Status::Resolved }
     }
 }

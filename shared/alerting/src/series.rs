@@ -55,6 +55,9 @@ pub struct Figures {
     pub total: u64,
     /// Those of them that failed.
     pub failed: u64,
+    /// Records of the oldest bucket, in proportion to the part of it that is still in the window: buckets are whole
+    /// minutes, and windows are not. For counts and rates; a share is of whole records.
+    pub fading: u64,
     /// The level.
     pub level: Level,
     /// The minute in which it was heard of last.
@@ -82,6 +85,10 @@ struct Group {
     key: String,
     labels: Vec<Option<String>>,
     buckets: VecDeque<Bucket>,
+    /// The bucket that has just left the window, of which a part is still within it.
+    fading: Option<Bucket>,
+    /// Its level, which counts whole: a level of nothing would be none, at the beginning of each minute.
+    fading_level: Option<Level>,
     /// Beside the buckets, where a level is measured.
     levels: VecDeque<Level>,
     total: u64,
@@ -174,14 +181,19 @@ impl Series {
         touched
     }
 
-    /// The slot of the group with these labels, made where there is none; `None` where there are too many.
+    /// The slot of the group with these labels, made where there is none, even where there are many already: who asks
+    /// for it by name has a reason.
     pub fn slot_with(&mut self, labels: &Labels) -> Option<usize> {
         let values: Vec<_> = self.shape.group_by.iter().map(|name| labels.get(name).cloned()).collect();
         let values: Vec<_> = values.iter().map(Option::as_deref).collect();
-        self.slot_of(&values)
+        self.slot_within(&values, usize::MAX)
     }
 
     fn slot_of(&mut self, labels: &[Option<&str>]) -> Option<usize> {
+        self.slot_within(labels, self.most_groups)
+    }
+
+    fn slot_within(&mut self, labels: &[Option<&str>], most_groups: usize) -> Option<usize> {
         self.key.clear();
         for label in labels {
             match label {
@@ -196,7 +208,7 @@ impl Series {
         if let Some(slot) = self.by_key.get(self.key.as_str()) {
             return Some(*slot);
         }
-        if self.by_key.len() >= self.most_groups {
+        if self.by_key.len() >= most_groups {
             return None;
         }
         let group = Group {
@@ -277,10 +289,6 @@ impl Series {
         if !std::mem::replace(&mut group.is_touched, true) {
             self.touched.push(slot);
         }
-        // What is older than the window was never in it.
-        if group.buckets.back().is_some_and(|newest| number <= newest.number - self.buckets) {
-            return;
-        }
         group.total += total;
         group.failed += failed;
         let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
@@ -305,26 +313,42 @@ impl Series {
     /// What a group's window holds at `now`. What has left it is forgotten, so time must not run backwards by more
     /// than a bucket.
     pub fn figures(&mut self, slot: usize, now: DateTime<Utc>) -> Figures {
-        let oldest = now.timestamp().div_euclid(60 * self.bucket_minutes) - self.buckets + 1;
+        let seconds = 60 * self.bucket_minutes;
+        let (oldest, into_newest) =
+            (now.timestamp().div_euclid(seconds) - self.buckets + 1, now.timestamp().rem_euclid(seconds));
         let Some(group) = self.slots.get_mut(slot) else {
-            return Figures { total: 0, failed: 0, level: Level::NONE, last_seen_at: None };
+            return Figures { total: 0, failed: 0, fading: 0, level: Level::NONE, last_seen_at: None };
         };
         while let Some(bucket) = group.buckets.front()
             && bucket.number < oldest
         {
             group.total = group.total.saturating_sub(u64::from(bucket.total));
             group.failed = group.failed.saturating_sub(u64::from(bucket.failed));
+            if bucket.number == oldest - 1 {
+                let before = group.fading.filter(|fading| fading.number == bucket.number);
+                let total = before.map_or(0, |fading| fading.total).saturating_add(bucket.total);
+                let level = before.and(group.fading_level);
+                group.fading = Some(Bucket { total, ..*bucket });
+                group.fading_level = group.levels.front().map(|newer| {
+                    let mut level = level.unwrap_or(Level::NONE);
+                    level.add(*newer);
+                    level
+                });
+            }
             group.buckets.pop_front();
             group.levels.pop_front();
         }
-        let mut level = Level::NONE;
+        group.fading = group.fading.filter(|fading| fading.number == oldest - 1);
+        let fading = group.fading.map_or(0, |fading| i64::from(fading.total) * (seconds - into_newest) / seconds);
+        let mut level = group.fading.and(group.fading_level).unwrap_or(Level::NONE);
         group.levels.iter().for_each(|bucket| level.add(*bucket));
         // Somewhere in that minute: its end is the guess that alarms nobody too early.
         let last_seen_at = group
             .last_minute
             .and_then(|minute| DateTime::from_timestamp(minute * 60 + 59, 0))
             .map(|seen| seen.min(now));
-        Figures { total: group.total, failed: group.failed, level, last_seen_at }
+        let fading = fading.unsigned_abs();
+        Figures { total: group.total, failed: group.failed, fading, level, last_seen_at }
     }
 
     /// Forgets groups of which nothing was heard since `since` and that nobody asks to `keep`. Returns their slots.
@@ -345,5 +369,93 @@ impl Series {
         }
         self.touched.retain(|slot| !gone.contains(slot));
         gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noon() -> DateTime<Utc> {
+        "2026-06-15T12:00:00Z".parse().unwrap()
+    }
+
+    fn series(window: TimeDelta, group_by: &[&str], most_groups: usize) -> Series {
+        let group_by = group_by.iter().map(|name| (*name).to_owned()).collect();
+        let kind = Some(Kind::Events);
+        let shape = Shape { kind, filter: Labels::new(), failed_when: None, group_by, window, field: None };
+        Series::new(shape, most_groups)
+    }
+
+    fn add(series: &mut Series, minute: DateTime<Utc>, organization: &str, total: u32) {
+        let groups = MinuteGroups {
+            dictionary: vec![organization.to_owned().into()],
+            places: vec![1],
+            total: vec![total],
+            failed: vec![0],
+            levels: Vec::new(),
+        };
+        let names = [ORGANIZATION.to_owned()];
+        series.add(Minute { kind: Kind::Events, minute, label_names: &names, level_names: &[], groups: &groups });
+    }
+
+    #[test]
+    fn a_steady_rate_is_the_same_at_every_second() {
+        for window in [1, 5, 60] {
+            let mut series = series(TimeDelta::minutes(window), &[], 10);
+            let mut written = -90;
+            for second in 0..300 {
+                let now = noon() + TimeDelta::seconds(second);
+                // Ten a second: whole minutes, and what has passed of this one.
+                while written < now.timestamp().div_euclid(60) - noon().timestamp() / 60 {
+                    add(&mut series, noon() + TimeDelta::minutes(written), "acme", 600);
+                    written += 1;
+                }
+                let figures = series.figures(0, now);
+                let of_this_minute = 10 * (second as u64 % 60);
+                assert_eq!(
+                    figures.total + figures.fading + of_this_minute,
+                    600 * window as u64,
+                    "{window} m, second {second}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_takes_nothing_from_others() {
+        let mut short = series(TimeDelta::minutes(1), &[], 10);
+        add(&mut short, noon() + TimeDelta::minutes(1), "fast", 1);
+        add(&mut short, noon(), "right", 400);
+        assert_eq!(short.figures(0, noon() + TimeDelta::seconds(30)).total, 401);
+        // And late ones of the window's own minutes count whatever came before.
+        let mut series = series(TimeDelta::minutes(5), &[], 10);
+        add(&mut series, noon(), "x", 1);
+        add(&mut series, noon() - TimeDelta::minutes(4), "x", 10);
+        add(&mut series, noon() - TimeDelta::minutes(5), "x", 100);
+        add(&mut series, noon() - TimeDelta::minutes(9), "x", 1_000);
+        let figures = series.figures(0, noon() + TimeDelta::seconds(30));
+        assert_eq!((figures.total, figures.fading), (11, 50));
+    }
+
+    #[test]
+    fn groups_have_a_bound_that_names_do_not() {
+        let mut series = series(TimeDelta::hours(1), &[ORGANIZATION], 2);
+        for organization in ["a", "b", "c"] {
+            add(&mut series, noon(), organization, 7);
+        }
+        assert_eq!((series.len(), series.overflow()), (2, 7));
+        let labels = Labels::from([(ORGANIZATION.to_owned(), "c".to_owned())]);
+        let slot = series.slot_with(&labels).unwrap();
+        add(&mut series, noon(), "c", 7);
+        assert_eq!((series.figures(slot, noon()).total, series.labels(slot)), (7, labels));
+        // A slot that is forgotten is another group's, without anything of the first one.
+        let later = noon() + TimeDelta::hours(30);
+        assert_eq!(series.forget(later, |kept| kept == slot).len(), 2);
+        add(&mut series, later, "d", 1);
+        assert_eq!(series.len(), 2);
+        let totals: u64 =
+            series.slots().collect::<Vec<_>>().into_iter().map(|slot| series.figures(slot, later).total).sum();
+        assert_eq!(totals, 1);
     }
 }

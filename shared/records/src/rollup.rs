@@ -21,6 +21,10 @@ pub const CANARY_EVENT: &str = "watchbook.canary";
 /// Labels of a group at the most, the organization included: the size of a key on the stack.
 const MOST_LABELS: usize = 6;
 
+/// Groups of a minute at the most, once its rows are folded: what comes on top is counted under its organization alone.
+/// A label that is another one in each record must not fill the disk.
+const MOST_FOLDED_GROUPS: usize = 50_000;
+
 /// A column whose values the roll-ups group by, or measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Column {
@@ -181,6 +185,9 @@ impl<'r> Fold<'r> {
         for group in 0..groups.len() {
             for (number, value) in values.iter_mut().take(labels).enumerate() {
                 *value = groups.label(group, number, labels).map(str::as_bytes);
+            }
+            if self.builder.groups.len() >= MOST_FOLDED_GROUPS {
+                values[1..].fill(None);
             }
             let place = self.builder.group(&values[..labels.min(MOST_LABELS)], levels);
             let count = |counts: &[u32]| counts.get(group).copied().unwrap_or_default();

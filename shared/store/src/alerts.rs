@@ -66,18 +66,25 @@ pub struct TransitionRow {
     pub at: DateTime<Utc>,
 }
 
-/// Every alert that is or was anything but quiet.
+const COLUMNS: &str = "id, rule, organization_id, labels, annotations, severity, version, condition, data, reason, state, told, \
+     started_at, ended_at, changed_at";
+
+/// Every alert that is not quiet.
 ///
 /// # Errors
 /// Where the database cannot be asked.
-pub async fn all(connection: &mut PgConnection) -> crate::Result<Vec<AlertRow>> {
-    sqlx::query_as(
-        "SELECT id, rule, organization_id, labels, annotations, severity, version, condition, data, reason, state, told,
-                started_at, ended_at, changed_at
-           FROM watchbook.alerts ORDER BY rule, id",
-    )
-    .fetch_all(connection)
-    .await
+pub async fn open(connection: &mut PgConnection) -> crate::Result<Vec<AlertRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM watchbook.alerts WHERE condition <> 'inactive' ORDER BY rule, id");
+    sqlx::query_as(&statement).fetch_all(connection).await
+}
+
+/// The alerts with these ids, quiet or not, as far as there are any.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn with_ids(connection: &mut PgConnection, ids: &[Uuid]) -> crate::Result<Vec<AlertRow>> {
+    let statement = format!("SELECT {COLUMNS} FROM watchbook.alerts WHERE id = ANY ($1)");
+    sqlx::query_as(&statement).bind(ids).fetch_all(connection).await
 }
 
 /// Moves alerts to these states, each from the version before the one that it has here. `false` where one of them
@@ -208,6 +215,22 @@ pub async fn remove_quiet(connection: &mut PgConnection, before: DateTime<Utc>) 
              RETURNING id
          )
          DELETE FROM watchbook.alert_transitions WHERE alert_id IN (SELECT id FROM gone)",
+    )
+    .bind(before)
+    .bind(AT_ONCE as i64)
+    .execute(connection)
+    .await?;
+    Ok(removed.rows_affected())
+}
+
+/// Removes changes of alerts that happened before a time, some at once. Returns how many.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn remove_history(connection: &mut PgConnection, before: DateTime<Utc>) -> crate::Result<u64> {
+    let removed = sqlx::query(
+        "DELETE FROM watchbook.alert_transitions WHERE ctid = ANY (ARRAY(
+             SELECT ctid FROM watchbook.alert_transitions WHERE at < $1 LIMIT $2))",
     )
     .bind(before)
     .bind(AT_ONCE as i64)

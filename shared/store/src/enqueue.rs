@@ -54,7 +54,8 @@ pub async fn insert(transaction: &mut PgConnection, new: &NewNotification) -> cr
     Ok(())
 }
 
-/// The row of a group that is not due yet and that nobody has touched, locked so that nobody will.
+/// The row of a group that is not due yet and that nobody has touched, locked so that nobody will. None where a
+/// digest waits behind it: what is added now must not overtake what that holds.
 ///
 /// # Errors
 /// Where the database cannot be asked.
@@ -64,9 +65,12 @@ pub async fn open_row(
     group_key: &str,
 ) -> crate::Result<Option<OpenRow>> {
     let found: Option<(Uuid, Value)> = sqlx::query_as(
-        "SELECT id, notification FROM watchbook.outbox
+        "SELECT id, notification FROM watchbook.outbox AS open
           WHERE receiver = $1 AND group_key = $2 AND delivered_at IS NULL AND failed_at IS NULL
             AND attempts = 0 AND claimed_until IS NULL AND due_at > now()
+            AND NOT EXISTS (SELECT FROM watchbook.outbox AS later
+                             WHERE later.receiver = $1 AND later.group_key = '*' AND later.position > open.position
+                               AND later.delivered_at IS NULL AND later.failed_at IS NULL)
           ORDER BY position DESC LIMIT 1 FOR UPDATE SKIP LOCKED",
     )
     .bind(receiver)
@@ -74,6 +78,21 @@ pub async fn open_row(
     .fetch_optional(transaction)
     .await?;
     Ok(found.map(|(id, notification)| OpenRow { id, notification }))
+}
+
+/// Whether a notification of a group has not been delivered yet, nor given up.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn is_underway(transaction: &mut PgConnection, receiver: &str, group_key: &str) -> crate::Result<bool> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM watchbook.outbox
+                         WHERE receiver = $1 AND group_key = $2 AND delivered_at IS NULL AND failed_at IS NULL)",
+    )
+    .bind(receiver)
+    .bind(group_key)
+    .fetch_one(transaction)
+    .await
 }
 
 /// Replaces what an open row tells.

@@ -253,8 +253,10 @@ pub async fn remove_old(
     let removed = sqlx::query(
         "DELETE FROM watchbook.outbox WHERE id IN (
              SELECT id FROM watchbook.outbox
-              WHERE created_at < now() - least($1, $2)
-                AND (delivered_at < now() - $1 OR failed_at < now() - $2)
+              WHERE created_at < now() - least($1, $2, interval '1 hour')
+                AND (delivered_at < now() - $1 OR failed_at < now() - $2
+                     -- What is said again every minute is nothing to look up.
+                     OR (delivered_at < now() - interval '1 hour' AND notification->>'why' IN ('repeated', 'heartbeat')))
               ORDER BY created_at LIMIT $3 FOR UPDATE SKIP LOCKED)",
     )
     .bind(interval(keep_delivered))

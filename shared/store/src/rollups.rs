@@ -15,7 +15,7 @@ const FOLD_AFTER_SECONDS: f64 = 300.0;
 /// Who has not looked for so long may have missed what was folded since, and has to [`load`] again. The rest of
 /// the time is for a transaction that wrote its roll-ups and took long to commit.
 pub const LOOK_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
-/// Rows that are folded at once: at 10,000 groups each, some 100 MB.
+/// Rows that are folded at once: at 10,000 groups each, some 100 MB, for as long as it takes.
 const FOLD_ROWS: i64 = 200;
 
 /// The groups of a minute, of one batch or of many.
@@ -118,15 +118,28 @@ pub async fn between(
     for_each(connection, kind, since, Some(until), &mut take).await
 }
 
-/// The first minute of a kind of which roll-ups are there.
+/// Whether it is known what was counted of a kind in a window of the past: its roll-ups begin before, and something,
+/// of whatever kind, was counted in it. Else nobody may have counted.
 ///
 /// # Errors
 /// Where the database cannot be asked.
-pub async fn earliest(connection: &mut PgConnection, kind: Kind) -> crate::Result<Option<DateTime<Utc>>> {
-    sqlx::query_scalar("SELECT min(minute) FROM watchbook.rollups WHERE kind = $1")
-        .bind(kind.name())
-        .fetch_one(connection)
-        .await
+pub async fn is_known(
+    connection: &mut PgConnection,
+    kind: Kind,
+    since: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> crate::Result<bool> {
+    let kinds: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM watchbook.rollups WHERE kind = $1 AND minute < $2)
+            AND EXISTS (SELECT FROM watchbook.rollups WHERE kind = ANY ($4) AND minute >= $2 AND minute < $3)",
+    )
+    .bind(kind.name())
+    .bind(since)
+    .bind(until)
+    .bind(kinds)
+    .fetch_one(connection)
+    .await
 }
 
 async fn for_each(
@@ -147,21 +160,32 @@ async fn for_each(
     Ok(())
 }
 
-/// What was committed since a look, and the snapshot from which to go on.
+/// What was committed since a look, and the snapshot from which to go on. Each row is handed to `take` as it comes.
 ///
 /// # Errors
-/// Where the database cannot be asked.
-pub async fn new_since(connection: &mut PgConnection, seen: &Snapshot) -> crate::Result<(Vec<StoredMinute>, Snapshot)> {
+/// Where the database cannot be asked; some rows may have been taken then.
+pub async fn new_since(
+    connection: &mut PgConnection,
+    seen: &Snapshot,
+    mut take: impl FnMut(StoredMinute),
+) -> crate::Result<Snapshot> {
+    use futures::TryStreamExt;
     let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let snapshot = current_snapshot(&mut transaction).await?;
+    // What this snapshot does not see either was written in the transactions of another server, and restored here.
     let statement = format!(
         "SELECT {COLUMNS} FROM watchbook.rollups
           WHERE xid >= pg_snapshot_xmin($1::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::pg_snapshot)
+            AND pg_visible_in_snapshot(xid, $2::pg_snapshot)
           ORDER BY xid"
     );
-    let rows: Vec<Row> = sqlx::query_as(&statement).bind(&seen.0).fetch_all(&mut *transaction).await?;
+    let mut rows = sqlx::query_as::<_, Row>(&statement).bind(&seen.0).bind(&snapshot.0).fetch(&mut *transaction);
+    while let Some(row) = rows.try_next().await? {
+        row.decode().into_iter().for_each(&mut take);
+    }
+    drop(rows);
     transaction.commit().await?;
-    Ok((rows.into_iter().filter_map(Row::decode).collect(), snapshot))
+    Ok(snapshot)
 }
 
 async fn current_snapshot(connection: &mut PgConnection) -> crate::Result<Snapshot> {

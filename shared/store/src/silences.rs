@@ -88,3 +88,13 @@ pub async fn end(connection: &mut PgConnection, id: Uuid, by: &str, now: DateTim
     .await?;
     Ok(ended.rows_affected() > 0)
 }
+
+/// Removes silences that have been over since `before`. Returns how many.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn remove_ended(connection: &mut PgConnection, before: DateTime<Utc>) -> crate::Result<u64> {
+    let removed =
+        sqlx::query("DELETE FROM watchbook.silences WHERE ends_at < $1").bind(before).execute(connection).await?;
+    Ok(removed.rows_affected())
+}

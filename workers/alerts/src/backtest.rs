@@ -47,14 +47,13 @@ pub async fn backtest(
     let Source::Records(kind) = rule.source else { return Ok(Vec::new()) };
     let mut board = Board::new(std::slice::from_ref(rule), most_groups);
     let reach = board.reach().get(&kind).copied().unwrap_or_default();
-    if let Some(earliest) = rollups::earliest(connection, kind).await? {
-        board.set_known_since(kind, earliest);
-    }
     let baseline = board.baselines().first().map(|(_, distance, window)| (*distance, *window));
     let (from, to) = (whole_minute(from), whole_minute(to));
     rollups::between(connection, kind, from - reach, from, |minute| board.add(view(&minute))).await?;
     if let Some((distance, window)) = baseline {
         let until = from - distance;
+        let is_known = rollups::is_known(connection, kind, until - window, until).await?;
+        board.set_baseline_known(kind, distance, is_known);
         rollups::between(connection, kind, until - window, until, |minute| board.add_baseline(view(&minute), distance))
             .await?;
     }

@@ -110,6 +110,7 @@ impl Canary {
                 why: Why::Heartbeat,
                 alerts: Vec::new(),
                 truncated_alerts: 0,
+                still_firing: 0,
             };
             let new = NewNotification {
                 id: Uuid::now_v7(),

@@ -11,8 +11,8 @@ use ::metrics::{counter, gauge};
 use alerting::Alerting;
 use alerting::board::{Board, Change, Discovery, Scope, alert_id};
 use alerting::evaluation::{Condition, State, explain};
-use alerting::rule::Check;
-use alerting::series::Minute;
+use alerting::rule::{Check, Rule, Source};
+use alerting::series::{Minute, Series, Shape};
 use alerting::silence::Silence;
 use chrono::{DateTime, TimeDelta, Utc};
 use records::Kind;
@@ -29,6 +29,11 @@ use crate::telling::{Quiet, Tellings, fires, labels_of};
 /// How often it is written down which groups were heard of, for rules that ask for new ones.
 pub(crate) const GROUPS_EVERY: TimeDelta = TimeDelta::hours(1);
 
+/// With more alerts than this not each of them is looked at every second for whom to remind,
+const MANY: usize = 500;
+/// but only so often.
+const REMIND_MANY_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Why a desk has to be opened anew.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeskError {
@@ -36,6 +41,8 @@ pub(crate) enum DeskError {
     Store(#[from] store::Error),
     #[error("another process moved an alert")]
     Overtaken,
+    #[error("the clock was set")]
+    ClockSet,
     #[error("the last look was too long ago to know what was missed")]
     TooLate,
 }
@@ -50,11 +57,22 @@ pub(crate) struct Desk {
     looked_at: Instant,
     silences: Vec<Silence>,
     acknowledged: HashMap<Uuid, Option<DateTime<Utc>>>,
-    /// Up to when what spikes are compared with is known.
-    baselines: Vec<(Kind, TimeDelta, DateTime<Utc>)>,
+    baselines: Vec<Baseline>,
     /// Rules for first-seen values that have just begun.
     learning: HashSet<String>,
     storm_after: u32,
+    /// When alerts that fire are looked at again for whom to remind.
+    remind_at: Instant,
+}
+
+/// What spikes of a kind are compared with.
+#[derive(Debug)]
+pub(crate) struct Baseline {
+    kind: Kind,
+    distance: TimeDelta,
+    window: TimeDelta,
+    /// Up to when it was read.
+    known_until: DateTime<Utc>,
 }
 
 /// What a look did.
@@ -83,36 +101,42 @@ impl Desk {
         now: DateTime<Utc>,
         others: impl Watcher,
     ) -> Result<Self, DeskError> {
-        let Loaded { board, seen, baselines, learning } = load(connection, &alerting, most_groups, now, others).await?;
-        let rows = store::alerts::all(connection).await?.into_iter().map(|row| (row.id, row)).collect();
+        // From before the snapshot: what is folded while a long load runs would be in neither.
+        let looked_at = Instant::now();
+        let Loaded { board, seen, baselines, learning, learned } =
+            load(connection, &alerting, most_groups, now, others).await?;
+        let rows = store::alerts::open(connection).await?.into_iter().map(|row| (row.id, row)).collect();
         let mut desk = Self {
             board,
             alerting,
             rows,
             seen,
-            looked_at: Instant::now(),
+            looked_at,
             silences: Vec::new(),
             acknowledged: HashMap::new(),
             baselines,
             learning,
             storm_after,
+            remind_at: looked_at,
         };
         desk.read_notes(connection, now).await?;
-        let mut moves = Moves::default();
-        for row in desk
-            .rows
-            .values()
-            .filter(|row| row.condition != Condition::Inactive.to_string())
-            .cloned()
-            .collect::<Vec<_>>()
-        {
+        let mut moves = Moves { discoveries: learned, ..Moves::default() };
+        let mut gone = Vec::new();
+        for row in desk.rows.values_mut() {
             let state: State = serde_json::from_value(row.state.clone()).unwrap_or_default();
             let labels = labels_of(&row.labels);
-            let restored = desk.board.restore(&row.rule, &labels, state);
-            let is_same = restored.is_some_and(|place| alert_id(&row.rule, &desk.board.labels(place)) == row.id);
-            if !is_same {
-                desk.close(row, &mut moves, now);
+            let restored = desk.board.restore(row.id, &row.rule, &labels, state);
+            match restored.and_then(|place| Some((place, desk.board.rule(place)?))) {
+                Some((place, rule)) => {
+                    // The rule may have other labels by now, and routes and silences go by them.
+                    row.labels = json!(rule.alert_labels(&desk.board.labels(place)));
+                    row.severity = rule.severity.to_string();
+                }
+                None => gone.push(row.clone()),
             }
+        }
+        for row in gone {
+            desk.close(row, &mut moves, now);
         }
         desk.make_true(connection, moves, now).await?;
         Ok(desk)
@@ -157,24 +181,28 @@ impl Desk {
             return Err(DeskError::TooLate);
         }
         let started = Instant::now();
-        let (new, seen) = rollups::new_since(connection, &self.seen).await?;
-        self.seen = seen;
+        let board = &mut self.board;
+        self.seen = rollups::new_since(connection, &self.seen, |minute| {
+            others.watch(&minute);
+            board.add(view(&minute));
+        })
+        .await?;
         self.looked_at = started;
-        for minute in &new {
-            others.watch(minute);
-            self.board.add(view(minute));
-        }
         if scope == Scope::All {
             self.read_notes(connection, now).await?;
             self.read_baselines(connection, now).await?;
         }
         let mut moves = Moves { discoveries: self.discover(now), ..Moves::default() };
         let changes = self.board.evaluate(now, scope);
+        self.read_rows_of(connection, &changes).await?;
         for change in &changes {
             self.propose(change, &mut moves, now);
         }
-        if scope == Scope::All {
+        if scope == Scope::All && self.remind_at <= started {
             self.remind(&mut moves, now);
+            if self.rows.len() > MANY {
+                self.remind_at = started + REMIND_MANY_EVERY;
+            }
         }
         let told = !moves.tellings.is_empty();
         self.make_true(connection, moves, now).await?;
@@ -182,6 +210,23 @@ impl Desk {
             self.board.accept(change.place, change.after);
         }
         Ok(Looked { told })
+    }
+
+    /// Alerts that were quiet until now may have been anything before: their versions go on.
+    async fn read_rows_of(&mut self, connection: &mut PgConnection, changes: &[Change]) -> Result<(), DeskError> {
+        let id_of = |change: &Change| {
+            self.board.rule(change.place).map(|rule| alert_id(&rule.name, &self.board.labels(change.place)))
+        };
+        let unknown: Vec<Uuid> = changes.iter().filter_map(id_of).filter(|id| !self.rows.contains_key(id)).collect();
+        if !unknown.is_empty() {
+            let rows = store::alerts::with_ids(connection, &unknown).await?;
+            // Here it is quiet, and there it is not: somebody else moved it.
+            if rows.iter().any(|row| row.condition != Condition::Inactive.to_string()) {
+                return Err(DeskError::Overtaken);
+            }
+            self.rows.extend(rows.into_iter().map(|row| (row.id, row)));
+        }
+        Ok(())
     }
 
     fn discover(&mut self, now: DateTime<Utc>) -> Vec<Discovery> {
@@ -273,12 +318,15 @@ impl Desk {
     async fn make_true(
         &mut self,
         connection: &mut PgConnection,
-        moves: Moves,
+        mut moves: Moves,
         now: DateTime<Utc>,
     ) -> Result<(), DeskError> {
         if moves.rows.is_empty() && moves.discoveries.is_empty() {
             return Ok(());
         }
+        let moved: HashSet<Uuid> = moves.rows.iter().map(|row| row.id).collect();
+        let unmoved = self.rows.values().filter(|row| !moved.contains(&row.id));
+        moves.tellings.count_others(unmoved.chain(&moves.rows));
         let mut transaction = connection.begin().await?;
         if !store::alerts::move_to(&mut transaction, &moves.rows).await? {
             transaction.rollback().await?;
@@ -310,11 +358,13 @@ impl Desk {
 
     /// The minutes that have come into the window with which spikes are compared.
     async fn read_baselines(&mut self, connection: &mut PgConnection, now: DateTime<Utc>) -> Result<(), DeskError> {
-        for (kind, distance, known_until) in &mut self.baselines {
+        for Baseline { kind, distance, window, known_until } in &mut self.baselines {
             let until = same_minute(now, *distance);
             if until <= *known_until {
                 continue;
             }
+            let is_known = rollups::is_known(connection, *kind, until - *window, until).await?;
+            self.board.set_baseline_known(*kind, *distance, is_known);
             let board = &mut self.board;
             rollups::between(connection, *kind, *known_until, until, |minute| {
                 board.add_baseline(view(&minute), *distance);
@@ -349,6 +399,7 @@ impl Desk {
     /// What is done every minute or so: gauges, and groups that nobody hears of any more.
     pub(crate) fn tidy(&mut self, now: DateTime<Utc>) {
         self.board.forget(now);
+        self.rows.retain(|_, row| row.condition != Condition::Inactive.to_string());
         for condition in [Condition::Pending, Condition::Firing, Condition::Recovering] {
             let count = self.rows.values().filter(|row| row.condition == condition.to_string()).count();
             gauge!(metrics::ALERTS, "condition" => condition.to_string()).set(count as f64);
@@ -392,8 +443,10 @@ impl<W: Watcher> Watcher for &mut W {
 pub(crate) struct Loaded {
     pub(crate) board: Board,
     pub(crate) seen: Snapshot,
-    pub(crate) baselines: Vec<(Kind, TimeDelta, DateTime<Utc>)>,
+    pub(crate) baselines: Vec<Baseline>,
     pub(crate) learning: HashSet<String>,
+    /// What rules that have just begun learned from the past.
+    pub(crate) learned: Vec<Discovery>,
 }
 
 /// Loads a board.
@@ -413,7 +466,7 @@ pub(crate) async fn load(
     let since: Vec<_> = reach.into_iter().map(|(kind, reach)| (kind, now - reach)).collect();
     let seen = rollups::load(connection, &since, |minute| {
         others.watch(&minute);
-        board.add(view(&minute));
+        board.add_past(view(&minute), now);
     })
     .await?;
     let mut baselines = Vec::new();
@@ -423,20 +476,42 @@ pub(crate) async fn load(
             board.add_baseline(view(&minute), distance);
         })
         .await?;
-        if let Some(earliest) = rollups::earliest(connection, kind).await? {
-            board.set_known_since(kind, earliest);
-        }
-        baselines.push((kind, distance, until));
+        let is_known = rollups::is_known(connection, kind, until - window, until).await?;
+        board.set_baseline_known(kind, distance, is_known);
+        baselines.push(Baseline { kind, distance, window, known_until: until });
     }
-    let mut learning = HashSet::new();
-    for rule in alerting.rules.iter().filter(|rule| matches!(rule.check, Check::FirstSeen { .. })) {
-        let known = store::alerts::known_groups(connection, &rule.name).await?;
+    let (mut learning, mut learned) = (HashSet::new(), Vec::new());
+    for rule in &alerting.rules {
+        let Check::FirstSeen { forget_after } = rule.check else { continue };
+        let mut known = store::alerts::known_groups(connection, &rule.name).await?;
         if known.is_empty() {
             learning.insert(rule.name.clone());
+            let past = learn(connection, rule, most_groups, now - forget_after, now).await?;
+            known.extend(past.iter().map(|discovery| (discovery.group, discovery.at)));
+            learned.extend(past);
         }
         board.set_known_groups(&rule.name, known);
     }
-    Ok(Loaded { board, seen, baselines, learning })
+    Ok(Loaded { board, seen, baselines, learning, learned })
+}
+
+/// The groups that a rule for first-seen values would know, had it been there before: no news to anybody.
+async fn learn(
+    connection: &mut PgConnection,
+    rule: &Rule,
+    most_groups: usize,
+    since: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> store::Result<Vec<Discovery>> {
+    let Source::Records(kind) = rule.source else { return Ok(Vec::new()) };
+    let mut series = Series::new(Shape::of(rule), most_groups);
+    rollups::between(connection, kind, since, now, |minute| series.add(view(&minute))).await?;
+    let learned = series.slots().map(|slot| {
+        let labels = series.labels(slot);
+        let group = alert_id(&rule.name, &labels);
+        Discovery { rule: rule.name.clone(), group, labels, at: DateTime::UNIX_EPOCH }
+    });
+    Ok(learned.collect())
 }
 
 /// The end of the minute that was this one so long ago. It is compared whole, while this one is still growing: what is

@@ -9,7 +9,7 @@ use alerting::health::{Entity, Figures, judge};
 use alerting::notification::Labels;
 use alerting::rule::FailedWhen;
 use alerting::series::{Series, Shape};
-use bus::{Announcement, Bus};
+use bus::{AnnounceError, Announcement, Bus};
 use chrono::{DateTime, TimeDelta, Utc};
 use records::Kind;
 use records::rollup::ORGANIZATION;
@@ -24,6 +24,8 @@ use crate::desk::{DeskError, Watcher, view};
 
 /// Figures of an entity that is as it was are written anew after so long.
 const REFRESH_AFTER: TimeDelta = TimeDelta::seconds(60);
+/// What NATS gets to take announcements; what it does not take now is told later.
+const ANNOUNCE_WITHIN: Duration = Duration::from_secs(2);
 /// The level of a container that is judged.
 const CPU: &str = "cpu_usage_percent";
 
@@ -254,13 +256,19 @@ async fn announce(connection: &mut PgConnection, bus: &Bus) -> Result<(), DeskEr
         .to_string()
         .into(),
     });
-    match bus.announce(announcements.collect()).await {
-        Ok(()) => Ok(store::health::announced(connection, &rows).await?),
-        Err(error) => {
-            tracing::debug!(%error, "changes of health are told later");
-            Ok(())
+    match tokio::time::timeout(ANNOUNCE_WITHIN, bus.announce(announcements.collect())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error @ AnnounceError::Refused { .. })) => {
+            // It would be refused again, and everything behind it would wait.
+            tracing::warn!(%error, "a change of health cannot be told");
         }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "changes of health are told later");
+            return Ok(());
+        }
+        Err(_) => return Ok(()),
     }
+    Ok(store::health::announced(connection, &rows).await?)
 }
 
 fn delta(duration: Duration) -> TimeDelta {

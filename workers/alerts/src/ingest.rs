@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use alerting::board::Lag;
-use bus::Bus;
+use bus::{Bus, BusError};
 use chrono::{TimeDelta, Utc};
 use records::Kind;
-use store::{PgConnection, positions};
+use store::positions::{self, Position};
+use store::{Database, PgConnection};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Above this the figures of a kind are no ground for a decision: what is missing may turn them over.
@@ -14,54 +16,129 @@ const STALE_AFTER: TimeDelta = TimeDelta::seconds(60);
 /// How long nothing may be known of the streams before figures count as stale for that reason.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// Looks after the lag of every kind.
+/// How often the streams are asked.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// What a question to NATS may take: a stream without a leader must not make the others look late.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How far each kind is behind.
+pub(crate) type Lags = Vec<(Kind, Lag)>;
+
+/// What is known of the lag of every kind.
 #[derive(Debug)]
 pub(crate) struct Ingest {
-    /// When each kind was last asked about with success.
-    known: Vec<(Kind, Instant)>,
+    /// When each kind was last asked about with success; `None` where it never was.
+    known: Vec<(Kind, Option<Instant>)>,
 }
 
 impl Ingest {
     pub(crate) fn new() -> Self {
-        let now = Instant::now();
-        Self { known: Kind::ALL.iter().map(|kind| (*kind, now)).collect() }
+        Self { known: Kind::ALL.iter().map(|kind| (*kind, None)).collect() }
+    }
+
+    /// Follows the lag of every kind until it is dropped. It is asked for beside the evaluation: servers that do not
+    /// answer must not keep alerts from being told.
+    pub(crate) fn follow(bus: Bus, database: Database) -> (watch::Receiver<Lags>, AbortOnDrop) {
+        let mut ingest = Self::new();
+        let (sender, receiver) = watch::channel(ingest.lags(&[]));
+        let task = tokio::spawn(async move {
+            let mut connection = None;
+            loop {
+                // A connection that has failed is made anew; meanwhile the lag is not known, as with NATS away.
+                let lags = match ingest.look_on(&mut connection, &bus, &database).await {
+                    Ok(lags) => lags,
+                    Err(error) => {
+                        tracing::debug!(%error, "how far ingest is behind cannot be told now");
+                        connection = None;
+                        ingest.lags(&[])
+                    }
+                };
+                // Nobody listens any more: the worker has ended.
+                if sender.send(lags).is_err() {
+                    return;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
+        (receiver, AbortOnDrop(task))
+    }
+
+    async fn look_on(
+        &mut self,
+        connection: &mut Option<PgConnection>,
+        bus: &Bus,
+        database: &Database,
+    ) -> store::Result<Lags> {
+        let connection = match connection {
+            Some(connection) => connection,
+            none => none.insert(database.connect("ingest").await?),
+        };
+        self.look(bus, connection).await
     }
 
     /// The lag of every kind. Where NATS does not answer it is not known, which is no lag for a while.
     ///
     /// # Errors
     /// Where Postgres does not answer.
-    pub(crate) async fn look(&mut self, bus: &Bus, connection: &mut PgConnection) -> store::Result<Vec<(Kind, Lag)>> {
-        let mut lags = Vec::with_capacity(self.known.len());
-        for (kind, known) in &mut self.known {
+    pub(crate) async fn look(&mut self, bus: &Bus, connection: &mut PgConnection) -> store::Result<Lags> {
+        let mut accounts = Vec::with_capacity(self.known.len());
+        for (kind, _) in &self.known {
             // The account first: what is settled afterwards only makes the lag look longer for a moment.
             let account = positions::find(connection, &bus.stream_name(*kind)).await?;
-            let (settled, count) =
-                account.map_or((0, 0), |account| (account.position.settled_up_to(), account.position.settled_count()));
-            let behind = match bus.stream_state(*kind).await {
-                Ok(state) if state.last_sequence <= count => Some(TimeDelta::zero()),
-                Ok(_) => match bus.published_ns(*kind, settled + 1).await {
-                    Ok(Some(published_ns)) => {
-                        let now = Utc::now().timestamp_nanos_opt().unwrap_or_default();
-                        Some(TimeDelta::nanoseconds((now - published_ns).max(0)))
-                    }
-                    // Gone from the stream, or not yet there to be read: the next look will tell.
-                    Ok(None) => Some(TimeDelta::zero()),
-                    Err(_) => None,
-                },
-                Err(_) => None,
-            };
-            if behind.is_some() {
-                *known = Instant::now();
-            }
-            lags.push((*kind, Lag { behind, stale: stale(*kind, behind, known.elapsed()) }));
+            accounts.push((*kind, account.map(|account| account.position)));
         }
-        Ok(lags)
+        let asked = accounts.into_iter().map(async |(kind, position)| {
+            let behind = tokio::time::timeout(ANSWER_WITHIN, behind(bus, kind, position)).await;
+            behind.ok().and_then(Result::ok)
+        });
+        let behind = futures::future::join_all(asked).await;
+        Ok(self.lags(&behind))
+    }
+
+    /// What these answers mean, and where there are none, what their absence does.
+    fn lags(&mut self, behind: &[Option<TimeDelta>]) -> Lags {
+        let answers = behind.iter().copied().chain(std::iter::repeat(None));
+        let lag = |((kind, known), behind): (&mut (Kind, Option<Instant>), Option<TimeDelta>)| {
+            if behind.is_some() {
+                *known = Some(Instant::now());
+            }
+            (*kind, Lag { behind, stale: stale(*kind, behind, known.map(|known| known.elapsed())) })
+        };
+        self.known.iter_mut().zip(answers).map(lag).collect()
     }
 }
 
+/// A task that ends with whoever started it.
+#[derive(Debug)]
+pub(crate) struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The age of the oldest message of a kind that is not settled.
+async fn behind(bus: &Bus, kind: Kind, position: Option<Position>) -> Result<TimeDelta, BusError> {
+    let state = bus.stream_state(kind).await?;
+    // Of a stream that was made anew nothing is settled, until a writer has seen it.
+    let position = position.filter(|position| position.created_at == state.created_at);
+    let (settled, count) = position.map_or((0, 0), |position| (position.settled_up_to(), position.settled_count()));
+    if state.last_sequence <= count {
+        return Ok(TimeDelta::zero());
+    }
+    // The first that is not settled may be gone from the stream; what is behind it waits all the same.
+    let Some(next) = bus.next_held(kind, settled + 1).await? else { return Ok(TimeDelta::zero()) };
+    let published_ns = bus.published_ns(kind, next).await?.unwrap_or(i64::MAX);
+    let now = Utc::now().timestamp_nanos_opt().unwrap_or_default();
+    Ok(TimeDelta::nanoseconds(now.saturating_sub(published_ns).max(0)))
+}
+
 /// Why the figures of a kind cannot be trusted.
-fn stale(kind: Kind, behind: Option<TimeDelta>, unknown_for: Duration) -> Option<String> {
+fn stale(kind: Kind, behind: Option<TimeDelta>, unknown_for: Option<Duration>) -> Option<String> {
+    let Some(unknown_for) = unknown_for else {
+        return Some(format!("how far {kind} are behind is not known yet"));
+    };
     match behind {
         Some(behind) if behind > STALE_AFTER => Some(format!("{kind} are written {} s behind", behind.num_seconds())),
         None if unknown_for > UNKNOWN_FOR => Some(format!(
@@ -79,14 +156,20 @@ mod tests {
     #[test]
     fn figures_are_stale_when_records_are_missing_or_nobody_knows() {
         let long = UNKNOWN_FOR + Duration::from_secs(1);
-        assert_eq!(stale(Kind::Events, Some(STALE_AFTER), long), None);
         assert_eq!(
-            stale(Kind::Events, Some(TimeDelta::seconds(200)), Duration::ZERO).as_deref(),
+            stale(Kind::Events, None, None).as_deref(),
+            Some("how far events are behind is not known yet"),
+            "a worker that begins in an outage trusts nothing"
+        );
+        assert_eq!(stale(Kind::Events, Some(STALE_AFTER), Some(long)), None);
+        assert_eq!(
+            stale(Kind::Events, Some(TimeDelta::seconds(200)), Some(Duration::ZERO)).as_deref(),
             Some("events are written 200 s behind")
         );
-        assert_eq!(stale(Kind::Events, None, UNKNOWN_FOR), None);
+        assert_eq!(stale(Kind::Events, None, Some(UNKNOWN_FOR)), None);
         assert!(
-            stale(Kind::Events, None, long).is_some_and(|reason| reason.starts_with("NATS has not answered for 61 s"))
+            stale(Kind::Events, None, Some(long))
+                .is_some_and(|reason| reason.starts_with("NATS has not answered for 61 s"))
         );
     }
 }

@@ -68,11 +68,9 @@ pub async fn survey(
     for (kind, lag) in Ingest::new().look(bus, connection).await? {
         loaded.board.set_lag(kind, lag);
     }
-    let rows: HashMap<Uuid, AlertRow> =
-        store::alerts::all(connection).await?.into_iter().map(|row| (row.id, row)).collect();
-    for row in rows.values().filter(|row| row.condition != Condition::Inactive.to_string()) {
+    for row in store::alerts::open(connection).await? {
         let state: State = serde_json::from_value(row.state.clone()).unwrap_or_default();
-        loaded.board.restore(&row.rule, &labels_of(&row.labels), state);
+        loaded.board.restore(row.id, &row.rule, &labels_of(&row.labels), state);
     }
     // Whatever is unknown to a rule for first-seen values is the worker's to find.
     loaded.board.discover(now, |_| true);
@@ -81,7 +79,12 @@ pub async fn survey(
     let mut acknowledgements: HashMap<Uuid, Value> =
         store::alerts::acknowledgements(connection).await?.into_iter().collect();
     let mut standings = Vec::new();
-    for (place, sample, state) in loaded.board.survey(now) {
+    let surveyed = loaded.board.survey(now);
+    let id_of = |place| loaded.board.rule(place).map(|rule| alert_id(&rule.name, &loaded.board.labels(place)));
+    let ids: Vec<Uuid> = surveyed.iter().filter_map(|(place, _, _)| id_of(*place)).collect();
+    let rows: HashMap<Uuid, AlertRow> =
+        store::alerts::with_ids(connection, &ids).await?.into_iter().map(|row| (row.id, row)).collect();
+    for (place, sample, state) in surveyed {
         let Some(rule) = loaded.board.rule(place).cloned() else { continue };
         let labels = loaded.board.labels(place);
         let id = alert_id(&rule.name, &labels);

@@ -6,17 +6,16 @@ use alerting::Alerting;
 use alerting::evaluation::Condition;
 use alerting::notification::{Alert, Labels, Notification, Status, Why};
 use alerting::receiver::Channel;
-use alerting::telling::{Decision, Told, decide};
+use alerting::telling::{Decision, Reason, Told, decide};
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 use store::PgConnection;
 use store::alerts::AlertRow;
 use store::enqueue::{self, DIGEST, DIGEST_WAIT, NewNotification, OpenRow};
 use uuid::Uuid;
 
-/// Alerts in one notification at the most: some 1 MB. The rest is counted.
+/// Alerts in one notification at the most: some 1 MB. More go into another one of the same group.
 const MOST_ALERTS: usize = 1_000;
-/// A webhook is read by a program, which is spared a digest for longer than people are.
-const WEBHOOK_PATIENCE: u32 = 10;
 
 /// What keeps an alert from being told.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,10 +26,39 @@ pub(crate) struct Quiet {
     pub(crate) acknowledged: bool,
 }
 
+/// What a receiver was told of an alert, and under which group: there it hears the rest, whatever the routes say by then.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ToldUnder {
+    #[serde(flatten)]
+    told: Told,
+    #[serde(default)]
+    group_key: String,
+    #[serde(default)]
+    group_labels: Labels,
+}
+
+/// For each receiver what it was told of an alert.
+pub(crate) fn told_of(row: &AlertRow) -> BTreeMap<String, ToldUnder> {
+    serde_json::from_value(row.told.clone()).unwrap_or_default()
+}
+
+impl ToldUnder {
+    pub(crate) fn is_firing(&self) -> bool {
+        self.told.status == Status::Firing
+    }
+}
+
 /// Notifications that come out of one look, by receiver and group.
 #[derive(Debug, Default)]
 pub(crate) struct Tellings {
-    notifications: BTreeMap<(String, String), (Notification, TimeDelta)>,
+    notifications: BTreeMap<(String, String), Telling>,
+}
+
+/// The notifications of a group: one, unless there are more alerts than one may hold.
+#[derive(Debug)]
+struct Telling {
+    notifications: Vec<Notification>,
+    wait: TimeDelta,
 }
 
 impl Tellings {
@@ -38,19 +66,20 @@ impl Tellings {
     /// anybody is told anything.
     pub(crate) fn add(&mut self, alerting: &Alerting, row: &mut AlertRow, quiet: Quiet, now: DateTime<Utc>) -> bool {
         let labels = labels_of(&row.labels);
-        let mut told: BTreeMap<String, Told> = serde_json::from_value(row.told.clone()).unwrap_or_default();
+        let mut told = told_of(row);
         let route = alerting.route(&labels);
-        let mut receivers: Vec<String> = route.map(|route| route.to.clone()).unwrap_or_default();
+        let routed: Vec<&String> = route.iter().flat_map(|route| &route.to).collect();
         // Whoever was told that it fires is told that it is over, whatever the routes say by now.
-        receivers.extend(
-            told.iter()
-                .filter(|(name, told)| told.status == Status::Firing && !receivers.contains(name))
-                .map(|(name, _)| name.clone())
-                .collect::<Vec<_>>(),
-        );
+        let before: Vec<&String> = told.iter().filter(|(_, told)| told.is_firing()).map(|(name, _)| name).collect();
+        let mut receivers: Vec<String> = routed.iter().map(|name| (*name).clone()).collect();
+        receivers.extend(before.into_iter().filter(|name| !routed.contains(name)).cloned());
+        let is_routed: Vec<bool> = receivers.iter().map(|name| routed.contains(&name)).collect();
         let firing = fires(row).then_some(row.started_at).flatten();
         let mut is_told = false;
-        for name in receivers {
+        for (name, is_routed) in receivers.into_iter().zip(is_routed) {
+            if firing.is_some() && !is_routed {
+                continue;
+            }
             let receiver = alerting.receivers.iter().find(|receiver| receiver.name == name);
             let repeat = match receiver.map(|receiver| &receiver.channel) {
                 Some(Channel::Alertmanager(alertmanager)) => {
@@ -59,30 +88,90 @@ impl Tellings {
                 _ => route.map_or(TimeDelta::MAX, |route| route.repeat_interval),
             };
             let send_resolved = receiver.is_none_or(|receiver| receiver.send_resolved);
-            let decision =
-                decide(firing, told.get(&name), quiet.silenced_by, quiet.acknowledged, repeat, send_resolved, now);
-            let Decision::Tell(why) = decision else { continue };
+            let last = told.get(&name);
+            // An Alertmanager that was told keeps being told: it would take our silence for the end, and say so.
+            let is_refreshed = matches!(receiver.map(|receiver| &receiver.channel), Some(Channel::Alertmanager(_)))
+                && last.is_some_and(|last| last.is_firing() && Some(last.told.started_at) == firing);
+            let quiet = if is_refreshed { Quiet::default() } else { quiet };
+            let decision = decide(
+                firing,
+                last.map(|last| &last.told),
+                quiet.silenced_by,
+                quiet.acknowledged,
+                repeat,
+                send_resolved,
+                now,
+            );
             let status = if firing.is_some() { Status::Firing } else { Status::Resolved };
             let started_at = row.started_at.unwrap_or(now);
-            told.insert(name.clone(), Told { status, at: now, started_at });
-            let (group_key, group_labels) = match route {
-                Some(route) => alerting.group_key(route, &name, &labels),
-                None => (row.id.to_string(), Labels::new()),
+            let why = match decision {
+                Decision::Tell(why) => why,
+                // Noted as told: the next episode is another one, and may be somebody else's.
+                Decision::Keep(Reason::ResolvedNotWanted) => {
+                    if let Some(last) = told.get_mut(&name) {
+                        last.told = Told { status, at: now, started_at };
+                    }
+                    continue;
+                }
+                Decision::Keep(_) => continue,
+            };
+            let (group_key, group_labels) = match (last, route) {
+                (Some(last), _) if last.is_firing() => (last.group_key.clone(), last.group_labels.clone()),
+                (_, Some(route)) => alerting.group_key(route, &name, &labels),
+                (_, None) => (row.id.to_string(), Labels::new()),
             };
             let wait = route.map_or(TimeDelta::zero(), |route| route.group_wait);
-            let (notification, _) = self.notifications.entry((name.clone(), group_key.clone())).or_insert_with(|| {
-                let alerts = Vec::new();
-                (Notification { receiver: name, group_key, group_labels, why, alerts, truncated_alerts: 0 }, wait)
+            let note = ToldUnder {
+                told: Told { status, at: now, started_at },
+                group_key: group_key.clone(),
+                group_labels: group_labels.clone(),
+            };
+            told.insert(name.clone(), note);
+            let telling = self
+                .notifications
+                .entry((name.clone(), group_key.clone()))
+                .or_insert_with(|| Telling { notifications: Vec::new(), wait });
+            telling.push(alert_of(row, &labels, status), || Notification {
+                receiver: name,
+                group_key,
+                group_labels,
+                why,
+                alerts: Vec::new(),
+                truncated_alerts: 0,
+                still_firing: 0,
             });
             // News goes before a repetition.
-            if notification.why == Why::Repeated {
+            if let Some(notification) = telling.notifications.last_mut()
+                && notification.why == Why::Repeated
+            {
                 notification.why = why;
             }
-            put(notification, alert_of(row, &labels, status));
             is_told = true;
         }
         row.told = serde_json::to_value(&told).unwrap_or_default();
         is_told
+    }
+
+    /// Counts for each notification the other alerts of its group of which its receiver knows that they fire. `all`
+    /// are the alerts as they stand now.
+    pub(crate) fn count_others<'r>(&mut self, all: impl Iterator<Item = &'r AlertRow>) {
+        let tells_end = |notification: &Notification| notification.status() == Status::Resolved;
+        if !self.notifications.values().any(|telling| telling.notifications.iter().any(tells_end)) {
+            return; // what has firing alerts in it fires anyway
+        }
+        let mut firing: HashMap<(String, String), Vec<Uuid>> = HashMap::new();
+        for row in all.filter(|row| fires(row)) {
+            for (receiver, told) in told_of(row).into_iter().filter(|(_, told)| told.is_firing()) {
+                firing.entry((receiver, told.group_key)).or_default().push(row.id);
+            }
+        }
+        for (group, telling) in &mut self.notifications {
+            let Some(firing) = firing.get(group) else { continue };
+            for notification in &mut telling.notifications {
+                let is_told_here = |id: &Uuid| notification.alerts.iter().any(|alert| alert.id == *id);
+                notification.still_firing = firing.iter().filter(|id| !is_told_here(id)).count() as u64;
+            }
+        }
     }
 
     /// Whether there is nothing to tell.
@@ -101,7 +190,11 @@ impl Tellings {
         storm_after: u32,
     ) -> store::Result<()> {
         let mut storms: HashMap<String, Storm> = HashMap::new();
-        for ((receiver, group_key), (notification, wait)) in self.notifications {
+        let all = self.notifications.into_iter().flat_map(|(group, telling)| {
+            let wait = telling.wait;
+            telling.notifications.into_iter().map(move |notification| (group.clone(), notification, wait))
+        });
+        for ((receiver, group_key), notification, wait) in all {
             let limit = storm_limit(alerting, &receiver, storm_after);
             let storm = match storms.get_mut(&receiver) {
                 Some(storm) => storm,
@@ -110,6 +203,10 @@ impl Tellings {
                     storms.entry(receiver.clone()).or_insert(storm)
                 }
             };
+            // One that has not got through says the same; more of them would only queue before the truth.
+            if notification.why == Why::Repeated && enqueue::is_underway(transaction, &receiver, &group_key).await? {
+                continue;
+            }
             if storm.take(limit) {
                 storm.digest(&receiver, notification);
                 continue;
@@ -117,6 +214,7 @@ impl Tellings {
             if wait > TimeDelta::zero()
                 && let Some(open) = enqueue::open_row(transaction, &receiver, &group_key).await?
                 && let Ok(mut gathered) = serde_json::from_value::<Notification>(open.notification)
+                && gathered.alerts.len() + notification.alerts.len() <= MOST_ALERTS
             {
                 merge(&mut gathered, notification);
                 let notification = serde_json::to_value(&gathered).unwrap_or_default();
@@ -168,6 +266,7 @@ impl Storm {
             why: Why::Digest,
             alerts: Vec::new(),
             truncated_alerts: 0,
+            still_firing: 0,
         });
         merge(digest, notification);
     }
@@ -186,19 +285,36 @@ impl Storm {
     }
 }
 
-/// After how many notifications a minute a receiver gets a digest; `None` where a program sorts them anyway.
+impl Telling {
+    /// Adds an alert, which comes once in a look. Begins another notification where the last one is full.
+    fn push(&mut self, alert: Alert, new: impl FnOnce() -> Notification) {
+        if self.notifications.last().is_none_or(|last| last.alerts.len() >= MOST_ALERTS) {
+            self.notifications.push(new());
+        }
+        if let Some(last) = self.notifications.last_mut() {
+            last.alerts.push(alert);
+        }
+    }
+}
+
+/// After how many notifications a minute a receiver gets a digest. `None` for programs, which lose alerts when some are
+/// only counted, and for PagerDuty: an incident is closed by the key that opened it.
 fn storm_limit(alerting: &Alerting, receiver: &str, storm_after: u32) -> Option<u32> {
     let receiver = alerting.receivers.iter().find(|known| known.name == receiver)?;
     match receiver.channel {
-        Channel::Slack(_) | Channel::Pagerduty(_) | Channel::Email(_) => Some(storm_after),
-        Channel::Webhook(_) => Some(storm_after.saturating_mul(WEBHOOK_PATIENCE)),
-        Channel::Alertmanager(_) | Channel::Nats(_) | Channel::Heartbeat(_) => None,
+        Channel::Slack(_) | Channel::Email(_) => Some(storm_after),
+        Channel::Webhook(_)
+        | Channel::Pagerduty(_)
+        | Channel::Alertmanager(_)
+        | Channel::Nats(_)
+        | Channel::Heartbeat(_) => None,
     }
 }
 
 /// Adds the alerts of a notification to one that has not gone out yet.
 fn merge(gathered: &mut Notification, notification: Notification) {
     gathered.truncated_alerts += notification.truncated_alerts;
+    gathered.still_firing = notification.still_firing;
     for alert in notification.alerts {
         put(gathered, alert);
     }
@@ -276,5 +392,6 @@ pub fn test_notification(
             test: true,
         }],
         truncated_alerts: 0,
+        still_firing: 0,
     }
 }

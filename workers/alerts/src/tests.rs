@@ -231,6 +231,106 @@ async fn a_storm_is_a_few_notifications_and_a_digest_of_everything_else() {
     stage.strike().await;
 }
 
+const BY_ORGANIZATION: &str = "group_by = [\"organization\"]\nwindow";
+
+#[tokio::test]
+async fn a_group_of_which_one_alert_is_over_still_fires_where_another_one_does() {
+    let mut stage = Stage::set().await;
+    let route = "[[routes]]\nto = [\"ops\"]\ngroup_by = [\"alertname\"]\n";
+    let alerting = alerting(&[RULE.replace("window", BY_ORGANIZATION).as_str(), WEBHOOK, route].concat());
+    let mut desk = stage.desk(&alerting, noon()).await;
+    stage.happened(noon(), "first", 20, 20).await;
+    stage.happened(noon(), "second", 20, 20).await;
+    stage.look(&mut desk, noon()).await;
+    for organization in ["first", "second"] {
+        let minute = if organization == "first" { 1 } else { 10 };
+        stage.happened(noon() + minutes(minute), organization, 200, 0).await;
+        stage.look(&mut desk, noon() + minutes(minute)).await;
+        stage.look(&mut desk, noon() + minutes(minute + 6)).await;
+    }
+    let told: Vec<_> = stage
+        .notifications()
+        .await
+        .iter()
+        .map(|notification| (notification.alerts.len(), notification.still_firing, notification.status()))
+        .collect();
+    assert_eq!(told, [(2, 0, Status::Firing), (1, 1, Status::Firing), (1, 0, Status::Resolved)]);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn the_end_is_told_to_whom_and_under_which_group_the_beginning_was() {
+    let mut stage = Stage::set().await;
+    let two = format!("{WEBHOOK}{}", WEBHOOK.replace("\"ops\"", "\"others\""));
+    let before = alerting(&[RULE, &two, "[[routes]]\nto = [\"ops\"]\ngroup_by = [\"alertname\"]\n"].concat());
+    let after = alerting(&[RULE, &two, "[[routes]]\nto = [\"others\"]\ngroup_by = [\"severity\"]\n"].concat());
+    let mut desk = stage.desk(&before, noon()).await;
+    stage.happened(noon(), "acme", 20, 20).await;
+    stage.look(&mut desk, noon()).await;
+    let mut desk = stage.desk(&after, noon() + minutes(1)).await;
+    stage.look(&mut desk, noon() + minutes(1)).await;
+    stage.happened(noon() + minutes(2), "acme", 200, 0).await;
+    stage.look(&mut desk, noon() + minutes(2)).await;
+    stage.look(&mut desk, noon() + minutes(8)).await;
+    let mut told: Vec<_> = stage
+        .notifications()
+        .await
+        .into_iter()
+        .map(|notification| (notification.receiver.clone(), notification.group_key.clone(), notification.status()))
+        .collect();
+    told.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    assert_eq!(told.len(), 4, "{told:?}");
+    for pair in told.chunks(2) {
+        assert_eq!((&pair[0].0, &pair[0].1), (&pair[1].0, &pair[1].1));
+        assert_eq!((pair[0].2, pair[1].2), (Status::Firing, Status::Resolved));
+    }
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn an_alert_that_fires_is_not_over_because_there_are_many_groups() {
+    let mut stage = Stage::set().await;
+    let alerting = alerting(&[RULE.replace("window", BY_ORGANIZATION).as_str(), WEBHOOK].concat());
+    let open = async |stage: &mut Stage, now| {
+        Desk::open(&mut stage.connection, alerting.clone(), 3, STORM_AFTER, now, ()).await.unwrap()
+    };
+    let mut desk = open(&mut stage, noon()).await;
+    stage.happened(noon(), "fails", 20, 20).await;
+    stage.look(&mut desk, noon()).await;
+    // Two hours later nothing is left of it in the window, and others fill all places.
+    for organization in 0..5 {
+        stage.happened(noon() + minutes(120), &format!("org-{organization}"), 20, 0).await;
+    }
+    let mut desk = open(&mut stage, noon() + minutes(121)).await;
+    stage.look(&mut desk, noon() + minutes(121)).await;
+    assert_eq!(stage.told().await, [("rate".to_owned(), Status::Firing)]);
+    stage.strike().await;
+}
+
+#[tokio::test]
+async fn more_alerts_than_one_notification_holds_are_told_in_several() {
+    let mut stage = Stage::set().await;
+    let alerting = alerting(&[RULE.replace("window", "group_by = [\"user\"]\nwindow").as_str(), WEBHOOK].concat());
+    let mut desk = Desk::open(&mut stage.connection, alerting, 5_000, STORM_AFTER, noon(), ()).await.unwrap();
+    let labels = Kind::Executions.spec().labels.len();
+    let groups = MinuteGroups {
+        dictionary: (0..2_500).map(|user| format!("user-{user}").into()).collect(),
+        // No organization and no strategy; the user is the third label.
+        places: (1..=2_500)
+            .flat_map(|user| [0, 0, user].into_iter().chain(std::iter::repeat_n(0, labels - 2)))
+            .collect(),
+        total: vec![20; 2_500],
+        failed: vec![20; 2_500],
+        levels: Vec::new(),
+    };
+    rollups::add(&mut stage.connection, Kind::Executions, &[(noon(), groups)]).await.unwrap();
+    stage.look(&mut desk, noon()).await;
+    let notifications = stage.notifications().await;
+    let sizes: Vec<_> = notifications.iter().map(|notification| notification.alerts.len()).collect();
+    assert_eq!(sizes, [1_000, 1_000, 500]);
+    stage.strike().await;
+}
+
 #[tokio::test]
 async fn a_group_that_waits_gathers_its_alerts_in_one_notification() {
     let mut stage = Stage::set().await;
@@ -264,8 +364,13 @@ async fn a_repetition_comes_after_its_interval_and_after_a_restart_as_well() {
     for hour in 1..4 {
         assert!(!stage.look(&mut desk, noon() + TimeDelta::hours(hour)).await);
     }
+    stage.world.execute("UPDATE watchbook.outbox SET delivered_at = now()").await;
     let mut desk = stage.desk(&alerting, noon() + TimeDelta::hours(4)).await;
     assert!(stage.look(&mut desk, noon() + TimeDelta::hours(4)).await);
+    // That one does not get through: more of the same would only wait behind it.
+    for hour in [8, 12] {
+        stage.look(&mut desk, noon() + TimeDelta::hours(hour)).await;
+    }
     let notifications = stage.notifications().await;
     let why: Vec<_> = notifications.iter().map(|notification| notification.why).collect();
     assert_eq!(why, [Why::Firing, Why::Repeated]);
@@ -278,8 +383,11 @@ async fn what_is_there_when_a_rule_begins_is_not_new_and_what_comes_is_once() {
     let rule = "[[rules]]\nname = \"new\"\nsource = \"executions\"\nfirst_seen = true\ngroup_by = [\"organization\"]\n";
     let alerting = alerting(&[rule, WEBHOOK].concat());
     stage.happened(noon(), "old", 1, 0).await;
+    stage.happened(noon() - TimeDelta::days(20), "rare", 1, 0).await;
     let mut desk = stage.desk(&alerting, noon()).await;
     assert!(!stage.look(&mut desk, noon()).await);
+    stage.happened(noon(), "rare", 1, 0).await;
+    assert!(!stage.look(&mut desk, noon() + TimeDelta::seconds(2)).await);
     stage.happened(noon(), "new", 1, 0).await;
     assert!(stage.look(&mut desk, noon() + TimeDelta::seconds(5)).await);
     // A restart knows what was found before, and finds what came meanwhile.

@@ -19,20 +19,22 @@ use tokio_util::sync::CancellationToken;
 use crate::canary::Canary;
 use crate::desk::{Desk, DeskError, GROUPS_EVERY, Looked, Watcher};
 use crate::entities::Entities;
-use crate::ingest::Ingest;
+use crate::ingest::{Ingest, Lags};
 use crate::metrics;
 
 /// The signal that new roll-ups are there.
 const ROLLUPS: &str = "rollups";
-/// How often the streams are asked how far the writers are behind.
-const INGEST_EVERY: Duration = Duration::from_secs(2);
 /// How often the health of entities is worked out.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// How often the desk is tidied.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
-/// A statement takes milliseconds; one without an answer for so long has lost its connection.
+/// A look takes milliseconds; one without an end for so long has lost its connection.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// For how long alerts that are quiet are remembered with their history.
+/// Opening a desk reads as far back as rules look, a day of many groups at the most.
+const OPEN_WITHIN: Duration = Duration::from_secs(300);
+/// When the clock was set by more than that, windows that were cut by it are read again.
+const CLOCK_JUMP: TimeDelta = TimeDelta::seconds(60);
+/// For how long alerts that are quiet, changes of alerts, and silences that are over are remembered.
 const REMEMBERED: TimeDelta = TimeDelta::days(90);
 /// For how long an entity is silent before it counts as gone: containers come and go.
 const HEALTH_REMEMBERED: TimeDelta = TimeDelta::days(7);
@@ -112,10 +114,9 @@ enum End {
 }
 
 impl AlertWorker {
-    /// The name of the lease: databases and prefixes may be shared.
-    pub fn lease_name(prefix: &str) -> String {
-        format!("alerts {prefix}")
-    }
+    /// The name of the lease: one for a database, whatever prefixes write to it, because counts and alerts are not
+    /// told apart by them.
+    pub const LEASE: &str = "alerts";
 
     /// Evaluates until `stop`. Outages are waited out; nothing but `stop` ends this.
     pub async fn run(mut self, stop: CancellationToken) {
@@ -126,8 +127,7 @@ impl AlertWorker {
                 tracing::info!("another process evaluates the alerts; standing by");
                 self.health.standby();
             };
-            let name = Self::lease_name(self.bus.prefix());
-            match Lease::wait(&self.database, &name, standing_by, &stop).await {
+            match Lease::wait(&self.database, Self::LEASE, standing_by, &stop).await {
                 Ok(Some(lease)) => {
                     backoff.reset();
                     failing = false;
@@ -151,6 +151,8 @@ impl AlertWorker {
         gauge!(metrics::ACTIVE).set(1.0);
         let held = stop.child_token();
         let keeper = tokio::spawn(lease.keep(held.clone()));
+        // Outlives sessions: what is not known stays so when a session begins.
+        let (lags, _follower) = Ingest::follow(self.bus.clone(), self.database.clone());
         let mut backoff = Backoff::for_server();
         let mut failing = false;
         while !held.is_cancelled() {
@@ -158,7 +160,7 @@ impl AlertWorker {
             let ended = tokio::select! {
                 // A question that nobody answers must not hold the process.
                 () = held.cancelled() => break,
-                ended = self.session() => ended,
+                ended = self.session(lags.clone()) => ended,
             };
             match ended {
                 Ok(End::Stopped) => break,
@@ -183,24 +185,25 @@ impl AlertWorker {
     }
 
     /// From opening a desk until it fails, or the rules change.
-    async fn session(&mut self) -> Result<End, DeskError> {
+    async fn session(&mut self, mut lags: watch::Receiver<Lags>) -> Result<End, DeskError> {
         let mut connection = self.database.connect("alerts").await?;
         let rules = self.rules.borrow_and_update().clone();
         // Listening before loading: what is counted meanwhile is signalled, or already there.
         let mut signals = self.bus.signals(ROLLUPS).await;
-        self.tell_rules(&mut connection, &rules).await?;
+        within(ANSWER_WITHIN, self.tell_rules(&mut connection, &rules)).await?;
         let now = Utc::now();
         let settings = &self.settings;
         let mut entities = Entities::new(settings.health.clone(), settings.most_groups);
         let (groups, storm) = (settings.most_groups, settings.storm_after);
-        let mut desk = Desk::open(&mut connection, rules.alerting.clone(), groups, storm, now, &mut entities).await?;
-        entities.read_known(&mut connection).await?;
+        let desk = Desk::open(&mut connection, rules.alerting.clone(), groups, storm, now, &mut entities);
+        let mut desk = within(OPEN_WITHIN, desk).await?;
+        within(ANSWER_WITHIN, entities.read_known(&mut connection)).await?;
         let mut canary = Canary::new(self.publisher.clone(), settings.canary_every, settings.canary_within);
-        let mut ingest = Ingest::new();
-        let (mut ingest_due, mut health_due, mut groups_due) = (Instant::now(), Instant::now(), now);
+        let (mut health_due, mut groups_due) = (Instant::now(), now);
         let mut tidy_due = Instant::now() + TIDY_EVERY;
         let mut tick = interval(settings.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clock = (Utc::now(), Instant::now());
         let mut debounce = Debounce::new(settings.debounce, settings.debounce_at_most);
         self.health.active();
         loop {
@@ -214,7 +217,7 @@ impl AlertWorker {
                     if !Arc::ptr_eq(&newest.alerting, &rules.alerting) {
                         return Ok(End::NewRules);
                     }
-                    self.tell_rules(&mut connection, &newest).await?;
+                    within(ANSWER_WITHIN, self.tell_rules(&mut connection, &newest)).await?;
                     continue;
                 }
                 _ = tick.tick() => Scope::All,
@@ -226,26 +229,25 @@ impl AlertWorker {
             };
             debounce.done();
             let started = Instant::now();
-            let looked = tokio::time::timeout(ANSWER_WITHIN, async {
-                if started >= ingest_due {
-                    for (kind, lag) in ingest.look(&self.bus, &mut connection).await? {
-                        desk.board.set_lag(kind, lag);
-                    }
-                    ingest_due = started + INGEST_EVERY;
-                }
-                let now = Utc::now();
-                let looked = desk
-                    .look(&mut connection, now, scope, Both { canary: &mut canary, entities: &mut entities })
-                    .await?;
+            let now = Utc::now();
+            if ((now - clock.0) - TimeDelta::from_std(started - clock.1).unwrap_or_default()).abs() > CLOCK_JUMP {
+                return Err(DeskError::ClockSet);
+            }
+            clock = (now, started);
+            for (kind, lag) in lags.borrow_and_update().iter() {
+                desk.board.set_lag(*kind, lag.clone());
+            }
+            let looked = within(ANSWER_WITHIN, async {
+                let both = Both { canary: &mut canary, entities: &mut entities };
+                let looked = desk.look(&mut connection, now, scope, both).await?;
                 let pinged = canary.ping(&mut connection, &rules.alerting).await?;
                 if started >= health_due {
                     entities.work_out(&mut connection, &self.bus, &desk.board, now).await?;
                     health_due = started + HEALTH_EVERY;
                 }
-                Ok::<_, DeskError>(Looked { told: looked.told || pinged })
+                Ok(Looked { told: looked.told || pinged })
             })
-            .await;
-            let looked = looked.map_err(|_| DeskError::Store(silence()))??;
+            .await?;
             if looked.told {
                 self.bus.raise(Signals::OUTBOX);
             }
@@ -253,15 +255,20 @@ impl AlertWorker {
             histogram!(metrics::EVALUATION).record(started.elapsed().as_secs_f64());
             self.health.progressed();
             if started >= tidy_due {
-                let now = Utc::now();
                 desk.tidy(now);
                 entities.forget(now, HEALTH_REMEMBERED);
-                store::alerts::remove_quiet(&mut connection, now - REMEMBERED).await?;
-                store::health::forget(&mut connection, now - HEALTH_REMEMBERED).await?;
-                if now >= groups_due {
-                    desk.remember_groups(&mut connection, now).await?;
-                    groups_due = now + GROUPS_EVERY;
-                }
+                within(ANSWER_WITHIN, async {
+                    store::alerts::remove_quiet(&mut connection, now - REMEMBERED).await?;
+                    store::alerts::remove_history(&mut connection, now - REMEMBERED).await?;
+                    store::silences::remove_ended(&mut connection, now - REMEMBERED).await?;
+                    store::health::forget(&mut connection, now - HEALTH_REMEMBERED).await?;
+                    if now >= groups_due {
+                        desk.remember_groups(&mut connection, now).await?;
+                        groups_due = now + GROUPS_EVERY;
+                    }
+                    Ok(())
+                })
+                .await?;
                 tidy_due = started + TIDY_EVERY;
             }
         }
@@ -341,9 +348,15 @@ async fn heard(signals: &mut Signals) {
     }
 }
 
-fn silence() -> store::Error {
-    let words = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
-    store::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words))
+/// A network that swallows packets ends no connection: without a bound, the worker would wait for ever.
+async fn within<T>(bound: Duration, work: impl Future<Output = Result<T, DeskError>>) -> Result<T, DeskError> {
+    match tokio::time::timeout(bound, work).await {
+        Ok(done) => done,
+        Err(_) => {
+            let words = format!("no answer within {} s", bound.as_secs());
+            Err(DeskError::Store(store::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words))))
+        }
+    }
 }
 
 async fn pause(wait: Duration, stop: &CancellationToken) {

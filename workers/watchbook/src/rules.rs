@@ -14,8 +14,9 @@ use runtime::config::{ConfigError, Sources};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How often the file is looked at: reading some kilobytes, so that no way of replacing it goes unnoticed.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often the file is looked at: reading some kilobytes, so that no way of replacing it goes unnoticed. Twice the
+/// same, and it is used.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Everything that is wrong with the rules, receivers and routes of these settings, by key.
 pub(crate) fn problems(config: &Config) -> Vec<(String, String)> {
@@ -49,18 +50,32 @@ pub(crate) fn follow(path: Option<PathBuf>, first: Alerting, stop: CancellationT
     let (sender, receiver) = watch::channel(Arc::new(first));
     tokio::spawn(async move {
         let mut seen = Sources::of_process(path.as_deref()).ok().and_then(|sources| sources.file);
+        let mut before = seen.clone();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            let now = match Sources::of_process(path.as_deref()) {
-                Ok(sources) if sources.file == seen => continue,
-                Ok(sources) => sources,
-                // A file that is just being replaced may be away for a moment.
-                Err(_) => continue,
-            };
+            // One that cannot be read is as good as gone, whoever named it.
+            let now = Sources::of_process(path.as_deref()).unwrap_or_default();
+            // One that is just being written is only believed when it has stayed the same for a while.
+            let is_settled = now.file == before;
+            before.clone_from(&now.file);
+            if !is_settled || now.file == seen {
+                continue;
+            }
+            let was_there = seen.is_some();
             seen.clone_from(&now.file);
+            let is_gone = now.file.as_ref().is_none_or(|(_, text)| text.trim().is_empty());
+            if was_there && is_gone {
+                let problem = "the file is gone, or empty: its rules stay until there is another one";
+                tracing::error!(problem, "the rules stay as they are");
+                sender.send_modify(|rules| {
+                    let problem = Some((problem.to_owned(), Utc::now()));
+                    *rules = Arc::new(Rules { problem, ..Rules::clone(rules) });
+                });
+                continue;
+            }
             let loaded = load(&now).map_err(anyhow::Error::from).and_then(|config| of(&config));
             sender.send_modify(|rules| {
                 *rules = Arc::new(match loaded {

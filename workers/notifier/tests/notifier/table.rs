@@ -51,6 +51,7 @@ pub(crate) fn notification(alerts: Vec<Alert>) -> Notification {
         why: Why::Firing,
         alerts,
         truncated_alerts: 0,
+        still_firing: 0,
     };
     if notification.status() == Status::Resolved {
         notification.why = Why::Resolved;

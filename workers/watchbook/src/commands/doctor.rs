@@ -78,7 +78,7 @@ impl Doctor {
         }
         if let (Some(bus), Some((_, mut connection))) = (&bus, database) {
             look_at_writers(&config, bus, &mut connection, &mut findings).await?;
-            look_at_alerts(&config, bus, &mut connection, &mut findings).await?;
+            look_at_alerts(&config, &mut connection, &mut findings).await?;
         }
         if self.json {
             output::json(&findings.0)?;
@@ -268,13 +268,8 @@ async fn look_at_writers(
     Ok(())
 }
 
-async fn look_at_alerts(
-    config: &Config,
-    bus: &Bus,
-    connection: &mut PgConnection,
-    findings: &mut Findings,
-) -> anyhow::Result<()> {
-    let leases = [AlertWorker::lease_name(bus.prefix())];
+async fn look_at_alerts(config: &Config, connection: &mut PgConnection, findings: &mut Findings) -> anyhow::Result<()> {
+    let leases = [AlertWorker::LEASE.to_owned()];
     let holder = Lease::holders(connection, &leases).await?.into_iter().next().flatten();
     match holder {
         Some(worker) => findings.fine("alerts", format!("{worker} evaluates the rules")),
