@@ -382,3 +382,49 @@ async fn health_is_told_on_its_subject_when_it_changes() {
     assert!(failing["reason"].as_str().unwrap().contains("20 of 40 failed"), "{failing}");
     world.finish([worker]).await;
 }
+
+#[tokio::test]
+async fn what_needs_no_new_records_goes_on_while_nats_hangs() {
+    let (world, webhook) = (world().proxies().start().await, Webhook::start().await);
+    let repeats = failure_rate(&webhook).replace("to = [\"ops\"]", "to = [\"ops\"]\nrepeat_interval = \"1s\"");
+    write_settings(&world, &repeats);
+    let worker = world.workers(WORKERS).await;
+    world.publish_all(Kind::Executions, executions("s-1", 10, 10)).await;
+    let told = async |times: usize| {
+        eventually(&format!("it is told {times} times"), async || {
+            let told = webhook.delivered(RULE).len();
+            if told >= times { Ok(told) } else { Err(told.to_string()) }
+        })
+        .await
+    };
+    told(1).await;
+    world.nats_link().freeze();
+    let before = told(1).await;
+    told(before + 3).await;
+    world.nats_link().restore();
+    world.publish_all(Kind::Executions, executions("s-1", 60, 0)).await;
+    eventually("its end is told", async || {
+        let told = webhook.delivered(RULE);
+        if told.last().is_some_and(|(status, _)| status == "resolved") { Ok(()) } else { Err(format!("{told:?}")) }
+    })
+    .await;
+    // A reader behind a frozen link could not say good-bye.
+    world.readers_were_broken(1);
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn alerts_go_on_after_postgres_was_away() {
+    let (world, webhook) = (world().proxies().start().await, Webhook::start().await);
+    write_settings(&world, &failure_rate(&webhook));
+    let worker = world.workers(WORKERS).await;
+    world.publish_all(Kind::Executions, executions("s-1", 70, 30)).await;
+    world.settled(Kind::Executions).await;
+    world.postgres_link().cut();
+    world.publish_all(Kind::Executions, executions("s-1", 0, 10)).await;
+    worker.says_ready(503, "Postgres").await;
+    world.postgres_link().restore();
+    webhook.delivers(RULE, &[("firing", "execution-failure-rate")]).await;
+    worker.ready().await;
+    world.finish([worker]).await;
+}

@@ -218,3 +218,34 @@ async fn an_address_that_somebody_else_has() {
     refused(&world, &[("WATCHBOOK_HTTP_ADDR", &address)]).await.said(&address).said("WATCHBOOK_HTTP_ADDR");
     world.finish([]).await;
 }
+
+#[tokio::test]
+async fn rules_that_cannot_be_meant() {
+    let world = world().start().await;
+    let rule = |more: &str| {
+        format!(
+            "[[rules]]\nname = \"rate\"\nsource = \"executions\"\nfailed_when = \"success == false\"\nwindow = \"1h\"\nthreshold = \"30%\"\n{more}"
+        )
+    };
+    for (file, place, problem) in [
+        (rule("").replace("success ==", "sucess =="), ":4:", "sucess"),
+        (rule("").replace("30%", "100%"), ":6:", "100"),
+        (rule("recover_below = \"40%\"\n"), ":7:", "recover_below"),
+        (rule("group_by = [\"colour\"]\n"), ":7:", "colour"),
+        (rule("annotations = { summary = \"{{ labels.colour }}\" }\n"), ":7:", "colour"),
+        (rule("[[routes]]\nto = [\"nobody\"]\n"), ":8:", "nobody"),
+        (
+            rule("[[receivers]]\nname = \"ops\"\nslack = { url_env = \"NO_SUCH_VARIABLE\" }\n"),
+            ":9:",
+            "NO_SUCH_VARIABLE",
+        ),
+        (rule("[[receivers]]\nname = \"ops\"\nwebhook = { ulr = \"http://x/\" }\n"), ":9:", "ulr"),
+    ] {
+        std::fs::write(world.directory().join("watchbook.toml"), &file).unwrap();
+        for command in [&["run", "--workers", "alerts"][..], &["config", "check"]] {
+            let refused = world.run(command).await;
+            refused.ended_with(1).said(&format!("watchbook.toml{place}")).said(problem);
+        }
+    }
+    world.finish([]).await;
+}

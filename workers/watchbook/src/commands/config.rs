@@ -23,7 +23,7 @@ enum Action {
 
 impl ConfigCommand {
     pub(crate) fn run(self, sources: &Sources) -> anyhow::Result<ExitCode> {
-        let config = sources.load()?;
+        let config = crate::rules::load(sources)?;
         match self.action {
             Action::Check => match &sources.file {
                 Some((path, _)) => output::say(format_args!("{}: no problems", path.display())),
