@@ -68,8 +68,8 @@ pub async fn insert(
     Ok(())
 }
 
-/// Text without U+0000, which Postgres cannot hold: a dead letter must never be refused itself.
-fn storable(text: &str) -> String {
+/// Text without U+0000, which Postgres cannot hold: what went wrong must never be refused itself.
+pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 

@@ -11,6 +11,8 @@ use sqlx::PgConnection;
 use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
+use crate::dead_letters::storable;
+
 /// A notification that is ours to try until the lease is over.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Claimed {
@@ -270,9 +272,4 @@ pub async fn remove_old(
 /// Whole microseconds, which is what Postgres keeps.
 fn interval(duration: Duration) -> PgInterval {
     PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
-}
-
-/// Text without U+0000, which Postgres cannot hold: a problem must not be one itself.
-fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use store::PgConnection;
 use store::rollups::{self, StoredMinute};
 
-use crate::desk::view;
+use crate::loading::view;
 use crate::whole_minute;
 
 /// Minutes that are fetched at once.

@@ -20,7 +20,8 @@ use store::health::HealthRow;
 use store::rollups::StoredMinute;
 use store::{Connection, PgConnection};
 
-use crate::desk::{DeskError, Watcher, view};
+use crate::desk::DeskError;
+use crate::loading::{Watcher, view};
 
 /// Figures of an entity that is as it was are written anew after so long.
 const REFRESH_AFTER: TimeDelta = TimeDelta::seconds(60);

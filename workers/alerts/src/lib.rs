@@ -6,6 +6,7 @@
 //!
 //! - [`worker`]: the life of the worker, and when it looks
 //! - `desk`: what a look does
+//! - `loading`: what a desk begins with
 //! - `telling`: who is told what, in which notification
 //! - `notes`: silences and acknowledgements
 //! - `ingest`: how far the writers are behind
@@ -22,6 +23,7 @@ mod canary;
 mod desk;
 mod entities;
 mod ingest;
+mod loading;
 mod metrics;
 pub mod notes;
 pub mod overview;

@@ -16,8 +16,8 @@ use store::PgConnection;
 use store::alerts::AlertRow;
 use uuid::Uuid;
 
-use crate::desk;
 use crate::ingest::Ingest;
+use crate::loading::load;
 use crate::telling::labels_of;
 
 /// A rule's group as it is now.
@@ -64,7 +64,7 @@ pub async fn survey(
     most_groups: usize,
     now: DateTime<Utc>,
 ) -> store::Result<Vec<Standing>> {
-    let mut loaded = desk::load(connection, alerting, most_groups, now, ()).await?;
+    let mut loaded = load(connection, alerting, most_groups, now, ()).await?;
     for (kind, lag) in Ingest::new().look(bus, connection).await? {
         loaded.board.set_lag(kind, lag);
     }

@@ -17,9 +17,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::canary::Canary;
-use crate::desk::{Desk, DeskError, GROUPS_EVERY, Looked, Watcher};
+use crate::desk::{Desk, DeskError, GROUPS_EVERY, Looked};
 use crate::entities::Entities;
 use crate::ingest::{Ingest, Lags};
+use crate::loading::Watcher;
 use crate::metrics;
 
 /// The signal that new roll-ups are there.

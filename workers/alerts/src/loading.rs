@@ -1,0 +1,142 @@
+//! A board with everything that its rules look back on: an hour of minutes, the same hour a week ago, what was ever seen.
+
+use std::collections::HashSet;
+
+use alerting::Alerting;
+use alerting::board::{Board, Discovery, alert_id};
+use alerting::rule::{Check, Rule, Source};
+use alerting::series::{Minute, Series, Shape};
+use chrono::{DateTime, TimeDelta, Utc};
+use records::Kind;
+use store::PgConnection;
+use store::rollups::{self, Snapshot, StoredMinute};
+
+/// What spikes of a kind are compared with.
+#[derive(Debug)]
+pub(crate) struct Baseline {
+    pub(crate) kind: Kind,
+    pub(crate) distance: TimeDelta,
+    pub(crate) window: TimeDelta,
+    /// Up to when it was read.
+    pub(crate) known_until: DateTime<Utc>,
+}
+
+/// Whoever wants to see the same roll-ups as the board: each once, whatever the desk reads.
+pub(crate) trait Watcher {
+    /// How far back it looks.
+    fn reach(&self) -> TimeDelta;
+    /// Takes roll-ups.
+    fn watch(&mut self, minute: &StoredMinute);
+}
+
+/// Nobody else.
+impl Watcher for () {
+    fn reach(&self) -> TimeDelta {
+        TimeDelta::zero()
+    }
+
+    fn watch(&mut self, _: &StoredMinute) {}
+}
+
+impl<W: Watcher> Watcher for &mut W {
+    fn reach(&self) -> TimeDelta {
+        W::reach(self)
+    }
+
+    fn watch(&mut self, minute: &StoredMinute) {
+        W::watch(self, minute);
+    }
+}
+
+/// A board with everything that its rules look back on.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) board: Board,
+    pub(crate) seen: Snapshot,
+    pub(crate) baselines: Vec<Baseline>,
+    pub(crate) learning: HashSet<String>,
+    /// What rules that have just begun learned from the past.
+    pub(crate) learned: Vec<Discovery>,
+}
+
+/// Loads a board.
+pub(crate) async fn load(
+    connection: &mut PgConnection,
+    alerting: &Alerting,
+    most_groups: usize,
+    now: DateTime<Utc>,
+    mut others: impl Watcher,
+) -> store::Result<Loaded> {
+    let mut board = Board::new(&alerting.rules, most_groups);
+    let mut reach = board.reach();
+    for kind in Kind::ALL {
+        let known = reach.entry(*kind).or_default();
+        *known = others.reach().max(*known);
+    }
+    let since: Vec<_> = reach.into_iter().map(|(kind, reach)| (kind, now - reach)).collect();
+    let seen = rollups::load(connection, &since, |minute| {
+        others.watch(&minute);
+        board.add_past(view(&minute), now);
+    })
+    .await?;
+    let mut baselines = Vec::new();
+    for (kind, distance, window) in board.baselines() {
+        let until = same_minute(now, distance);
+        rollups::between(connection, kind, until - window, until, |minute| {
+            board.add_baseline(view(&minute), distance);
+        })
+        .await?;
+        let is_known = rollups::is_known(connection, kind, until - window, until).await?;
+        board.set_baseline_known(kind, distance, is_known);
+        baselines.push(Baseline { kind, distance, window, known_until: until });
+    }
+    let (mut learning, mut learned) = (HashSet::new(), Vec::new());
+    for rule in &alerting.rules {
+        let Check::FirstSeen { forget_after } = rule.check else { continue };
+        let mut known = store::alerts::known_groups(connection, &rule.name).await?;
+        if known.is_empty() {
+            learning.insert(rule.name.clone());
+            let past = learn(connection, rule, most_groups, now - forget_after, now).await?;
+            known.extend(past.iter().map(|discovery| (discovery.group, discovery.at)));
+            learned.extend(past);
+        }
+        board.set_known_groups(&rule.name, known);
+    }
+    Ok(Loaded { board, seen, baselines, learning, learned })
+}
+
+/// The groups that a rule for first-seen values would know, had it been there before: no news to anybody.
+async fn learn(
+    connection: &mut PgConnection,
+    rule: &Rule,
+    most_groups: usize,
+    since: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> store::Result<Vec<Discovery>> {
+    let Source::Records(kind) = rule.source else { return Ok(Vec::new()) };
+    let mut series = Series::new(Shape::of(rule), most_groups);
+    rollups::between(connection, kind, since, now, |minute| series.add(view(&minute))).await?;
+    let learned = series.slots().map(|slot| {
+        let labels = series.labels(slot);
+        let group = alert_id(&rule.name, &labels);
+        Discovery { rule: rule.name.clone(), group, labels, at: DateTime::UNIX_EPOCH }
+    });
+    Ok(learned.collect())
+}
+
+/// The end of the minute that was this one so long ago. It is compared whole, while this one is still growing: what is
+/// in doubt is no spike.
+pub(crate) fn same_minute(now: DateTime<Utc>, distance: TimeDelta) -> DateTime<Utc> {
+    crate::whole_minute(now - distance) + TimeDelta::minutes(1)
+}
+
+/// A stored minute as the board takes it.
+pub(crate) fn view(minute: &StoredMinute) -> Minute<'_> {
+    Minute {
+        kind: minute.kind,
+        minute: minute.minute,
+        label_names: &minute.label_names,
+        level_names: &minute.level_names,
+        groups: &minute.groups,
+    }
+}
