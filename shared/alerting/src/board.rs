@@ -162,10 +162,7 @@ impl Board {
         let mut reach = BTreeMap::new();
         for watch in &self.watches {
             let Source::Records(kind) = watch.rule.source else { continue };
-            let needs = match watch.rule.check {
-                Check::Silence { after } => after.max(SILENCE_REMEMBERED),
-                _ => watch.rule.window,
-            };
+            let needs = watch.remembers();
             let known = reach.entry(kind).or_insert(needs);
             *known = needs.max(*known);
         }
@@ -213,11 +210,8 @@ impl Board {
     /// For how long a series remembers a group of which nothing is heard: a group that is only remembered takes the
     /// place of another one.
     fn remembered(&self, series: usize) -> TimeDelta {
-        let of = |watch: &Watch| match watch.rule.check {
-            Check::Silence { after } => after.max(SILENCE_REMEMBERED),
-            _ => watch.rule.window,
-        };
-        self.watches.iter().filter(|watch| watch.series == series).map(of).max().unwrap_or(SILENCE_REMEMBERED)
+        let watches = self.watches.iter().filter(|watch| watch.series == series);
+        watches.map(Watch::remembers).max().unwrap_or(SILENCE_REMEMBERED)
     }
 
     /// Adds roll-ups of so long ago to what spikes are compared with.
@@ -252,23 +246,12 @@ impl Board {
         self.lag.get(&kind)
     }
 
-    /// What a rule for first-seen values knows already. Until this is said it learns, and finds nothing new.
+    /// Says what a rule for first-seen values knows, instead of what it knew: groups of which nothing was heard for long
+    /// are new again.
     pub fn set_known_groups(&mut self, rule: &str, groups: impl IntoIterator<Item = (Uuid, DateTime<Utc>)>) {
-        for watch in self.watches.iter_mut().filter(|watch| watch.rule.name == rule) {
-            if let Some(known) = &mut watch.known {
-                known.extend(groups);
-                return;
-            }
-        }
-    }
-
-    /// Replaces what a rule for first-seen values knows: groups of which nothing was heard for long are new again.
-    pub fn replace_known_groups(&mut self, rule: &str, groups: impl IntoIterator<Item = (Uuid, DateTime<Utc>)>) {
-        for watch in self.watches.iter_mut().filter(|watch| watch.rule.name == rule) {
-            if let Some(known) = &mut watch.known {
-                *known = groups.into_iter().collect();
-                return;
-            }
+        let watch = self.watches.iter_mut().find(|watch| watch.rule.name == rule);
+        if let Some(known) = watch.and_then(|watch| watch.known.as_mut()) {
+            *known = groups.into_iter().collect();
         }
     }
 
@@ -517,6 +500,14 @@ impl Board {
 }
 
 impl Watch {
+    /// How far back the rule looks for a group.
+    fn remembers(&self) -> TimeDelta {
+        match self.rule.check {
+            Check::Silence { after } => after.max(SILENCE_REMEMBERED),
+            _ => self.rule.window,
+        }
+    }
+
     fn standing_of(&mut self, slot: usize) -> &mut Standing {
         if self.standing.len() <= slot {
             self.standing.resize_with(slot + 1, Standing::default);

@@ -186,7 +186,8 @@ impl<'r> Fold<'r> {
             for (number, value) in values.iter_mut().take(labels).enumerate() {
                 *value = groups.label(group, number, labels).map(str::as_bytes);
             }
-            if self.builder.groups.len() >= MOST_FOLDED_GROUPS {
+            let is_full = self.builder.groups.len() >= MOST_FOLDED_GROUPS;
+            if is_full && !self.builder.knows(&values[..labels.min(MOST_LABELS)]) {
                 values[1..].fill(None);
             }
             let place = self.builder.group(&values[..labels.min(MOST_LABELS)], levels);
@@ -309,6 +310,18 @@ impl<'r> Builder<'r> {
             groups.levels.extend(std::iter::repeat_n(Level::NONE, levels));
             groups.total.len() - 1
         })
+    }
+
+    /// Whether there is a group with these labels.
+    fn knows(&self, labels: &[Option<&[u8]>]) -> bool {
+        let mut places = [0; MOST_LABELS];
+        for (place, value) in places.iter_mut().zip(labels) {
+            if let Some(value) = value {
+                let Some(known) = self.words.get(value) else { return false };
+                *place = *known;
+            }
+        }
+        self.by_places.contains_key(&places)
     }
 
     fn place(&mut self, label: usize, value: &'r [u8]) -> u32 {
@@ -442,6 +455,30 @@ mod tests {
             groups(Kind::Executions, &fold.finish()),
             [(labels("-", "a"), 2, 0), (labels("-", "b"), 2, 2), (labels("acme", "a"), 4, 2)]
         );
+    }
+
+    #[test]
+    fn what_is_folded_has_a_bound_beyond_which_new_groups_count_for_their_organization() {
+        let count = u32::try_from(MOST_FOLDED_GROUPS).unwrap();
+        let groups = |users: std::ops::Range<u32>| MinuteGroups {
+            dictionary: std::iter::once("acme".into())
+                .chain(users.clone().map(|user| user.to_string().into()))
+                .collect(),
+            places: (0..users.len() as u32).flat_map(|user| [1, user + 2]).collect(),
+            total: vec![1; users.len()],
+            failed: vec![0; users.len()],
+            levels: Vec::new(),
+        };
+        let (full, more) = (groups(0..count), groups(count - 1..count + 9));
+        let mut fold = Fold::new();
+        fold.add(&full, 2, 0);
+        fold.add(&more, 2, 0);
+        let folded = fold.finish();
+        // The one that was there already is counted where it was, the nine others together.
+        assert_eq!(folded.len(), MOST_FOLDED_GROUPS + 1);
+        assert_eq!(folded.total[MOST_FOLDED_GROUPS - 1..], [2, 9]);
+        assert_eq!(folded.label(MOST_FOLDED_GROUPS, 0, 2), Some("acme"));
+        assert_eq!(folded.label(MOST_FOLDED_GROUPS, 1, 2), None);
     }
 
     #[test]

@@ -380,7 +380,7 @@ impl Desk {
             store::alerts::know_groups(connection, &rule.name, &heard, now).await?;
             store::alerts::forget_groups(connection, &rule.name, now - forget_after).await?;
             let known = store::alerts::known_groups(connection, &rule.name).await?;
-            self.board.replace_known_groups(&rule.name, known);
+            self.board.set_known_groups(&rule.name, known);
         }
         Ok(())
     }

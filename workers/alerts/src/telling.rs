@@ -68,40 +68,37 @@ impl Tellings {
         let labels = labels_of(&row.labels);
         let mut told = told_of(row);
         let route = alerting.route(&labels);
-        let routed: Vec<&String> = route.iter().flat_map(|route| &route.to).collect();
+        let mut receivers: Vec<(String, bool)> =
+            route.iter().flat_map(|route| &route.to).map(|name| (name.clone(), true)).collect();
         // Whoever was told that it fires is told that it is over, whatever the routes say by now.
-        let before: Vec<&String> = told.iter().filter(|(_, told)| told.is_firing()).map(|(name, _)| name).collect();
-        let mut receivers: Vec<String> = routed.iter().map(|name| (*name).clone()).collect();
-        receivers.extend(before.into_iter().filter(|name| !routed.contains(name)).cloned());
-        let is_routed: Vec<bool> = receivers.iter().map(|name| routed.contains(&name)).collect();
+        for (name, _) in told.iter().filter(|(_, told)| told.is_firing()) {
+            if !receivers.iter().any(|(routed, _)| routed == name) {
+                receivers.push((name.clone(), false));
+            }
+        }
         let firing = fires(row).then_some(row.started_at).flatten();
         let mut is_told = false;
-        for (name, is_routed) in receivers.into_iter().zip(is_routed) {
+        for (name, is_routed) in receivers {
             if firing.is_some() && !is_routed {
                 continue;
             }
             let receiver = alerting.receivers.iter().find(|receiver| receiver.name == name);
-            let repeat = match receiver.map(|receiver| &receiver.channel) {
-                Some(Channel::Alertmanager(alertmanager)) => {
-                    TimeDelta::from_std(alertmanager.refresh).unwrap_or(TimeDelta::MAX)
-                }
-                _ => route.map_or(TimeDelta::MAX, |route| route.repeat_interval),
+            let refresh = match receiver.map(|receiver| &receiver.channel) {
+                Some(Channel::Alertmanager(alertmanager)) => TimeDelta::from_std(alertmanager.refresh).ok(),
+                _ => None,
             };
+            let repeat = refresh.or(route.map(|route| route.repeat_interval)).unwrap_or(TimeDelta::MAX);
             let send_resolved = receiver.is_none_or(|receiver| receiver.send_resolved);
             let last = told.get(&name);
-            // An Alertmanager that was told keeps being told: it would take our silence for the end, and say so.
-            let is_refreshed = matches!(receiver.map(|receiver| &receiver.channel), Some(Channel::Alertmanager(_)))
-                && last.is_some_and(|last| last.is_firing() && Some(last.told.started_at) == firing);
-            let quiet = if is_refreshed { Quiet::default() } else { quiet };
-            let decision = decide(
-                firing,
-                last.map(|last| &last.told),
-                quiet.silenced_by,
-                quiet.acknowledged,
-                repeat,
-                send_resolved,
-                now,
-            );
+            let decide = |quiet: Quiet| {
+                let (silenced_by, acknowledged) = (quiet.silenced_by, quiet.acknowledged);
+                decide(firing, last.map(|last| &last.told), silenced_by, acknowledged, repeat, send_resolved, now)
+            };
+            let decision = match (decide(quiet), decide(Quiet::default())) {
+                // An Alertmanager that was told keeps being told: it would take our silence for the end, and say so.
+                (Decision::Keep(_), again @ Decision::Tell(Why::Repeated)) if refresh.is_some() => again,
+                (decision, _) => decision,
+            };
             let status = if firing.is_some() { Status::Firing } else { Status::Resolved };
             let started_at = row.started_at.unwrap_or(now);
             let why = match decision {

@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use publisher::Publisher;
 use runtime::{Backoff, Config, Part};
 use store::rollups::StoredMinute;
-use store::{Connection, Database, Lease, PgConnection};
+use store::{Database, Lease, PgConnection};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -285,10 +285,7 @@ impl AlertWorker {
             problem: rules.problem.as_ref().map(|(problem, _)| problem.clone()),
             problem_at: rules.problem.as_ref().map(|(_, at)| *at),
         };
-        let mut transaction = connection.begin().await?;
-        store::alerts::set_settings(&mut transaction, &settings).await?;
-        transaction.commit().await?;
-        Ok(())
+        Ok(store::alerts::set_settings(connection, &settings).await?)
     }
 }
 
