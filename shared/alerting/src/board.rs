@@ -28,6 +28,8 @@ pub const KIND: &str = "kind";
 pub struct Board {
     watches: Vec<Watch>,
     series: Vec<Series>,
+    /// What spikes are compared with.
+    baselines: Vec<Series>,
     lag: BTreeMap<Kind, Lag>,
     /// Of which kinds, and how long ago, it is known what was counted then.
     known_baselines: BTreeSet<(Kind, TimeDelta)>,
@@ -123,13 +125,18 @@ pub fn alert_id(rule: &str, labels: &Labels) -> Uuid {
 impl Board {
     /// A board for these rules, of at most `most_groups` groups for each.
     pub fn new(rules: &[Arc<Rule>], most_groups: usize) -> Self {
-        let mut board =
-            Self { watches: Vec::new(), series: Vec::new(), lag: BTreeMap::new(), known_baselines: BTreeSet::new() };
+        let mut board = Self {
+            watches: Vec::new(),
+            series: Vec::new(),
+            baselines: Vec::new(),
+            lag: BTreeMap::new(),
+            known_baselines: BTreeSet::new(),
+        };
         for rule in rules {
             let series = board.series_of(Shape::of(rule), most_groups);
             let baseline = matches!(rule.check, Check::Spike { .. }).then(|| {
-                board.series.push(Series::new(Shape::of(rule), most_groups));
-                board.series.len() - 1
+                board.baselines.push(Series::new(Shape::of(rule), most_groups));
+                board.baselines.len() - 1
             });
             let known = matches!(rule.check, Check::FirstSeen { .. }).then(HashMap::new);
             board.watches.push(Watch { rule: rule.clone(), series, baseline, known, standing: Vec::new() });
@@ -147,11 +154,7 @@ impl Board {
     }
 
     fn series_of(&mut self, shape: Shape, most_groups: usize) -> usize {
-        let baselines: Vec<_> = self.watches.iter().filter_map(|watch| watch.baseline).collect();
-        let shared = |(number, series): (usize, &Series)| {
-            (*series.shape() == shape && !baselines.contains(&number)).then_some(number)
-        };
-        self.series.iter().enumerate().find_map(shared).unwrap_or_else(|| {
+        self.series.iter().position(|series| *series.shape() == shape).unwrap_or_else(|| {
             self.series.push(Series::new(shape, most_groups));
             self.series.len() - 1
         })
@@ -186,23 +189,14 @@ impl Board {
 
     /// Adds roll-ups.
     pub fn add(&mut self, minute: Minute<'_>) {
-        let baselines: Vec<_> = self.watches.iter().filter_map(|watch| watch.baseline).collect();
-        for (number, series) in self.series.iter_mut().enumerate() {
-            if !baselines.contains(&number) {
-                series.add(minute);
-            }
-        }
+        self.series.iter_mut().for_each(|series| series.add(minute));
     }
 
     /// Adds roll-ups of the past, each to what still remembers it at `now`.
     pub fn add_past(&mut self, minute: Minute<'_>, now: DateTime<Utc>) {
-        let baselines: Vec<_> = self.watches.iter().filter_map(|watch| watch.baseline).collect();
-        for number in (0..self.series.len()).filter(|number| !baselines.contains(number)) {
-            let remembered = self.remembered(number);
-            if let Some(series) = self.series.get_mut(number)
-                && minute.minute + remembered + TimeDelta::minutes(1) >= now
-            {
-                series.add(minute);
+        for number in 0..self.series.len() {
+            if minute.minute + self.remembered(number) + TimeDelta::minutes(1) >= now {
+                self.series[number].add(minute);
             }
         }
     }
@@ -219,7 +213,7 @@ impl Board {
         for watch in &self.watches {
             if let (Some(baseline), Check::Spike { against, .. }) = (watch.baseline, &watch.rule.check)
                 && *against == distance
-                && let Some(series) = self.series.get_mut(baseline)
+                && let Some(series) = self.baselines.get_mut(baseline)
             {
                 series.add(Minute { minute: minute.minute + distance, ..minute });
             }
@@ -433,8 +427,9 @@ impl Board {
             return None;
         }
         let labels = self.series.get(series)?.labels(place.slot);
-        let slot = self.series.get_mut(baseline)?.slot_with(&labels)?;
-        Some(self.series.get_mut(baseline)?.figures(slot, now).total)
+        let baseline = self.baselines.get_mut(baseline)?;
+        let slot = baseline.slot_with(&labels)?;
+        Some(baseline.figures(slot, now).total)
     }
 
     /// Groups that rules for first-seen values meet for the first time. They fire from the next evaluation on, unless
@@ -471,8 +466,12 @@ impl Board {
     /// Forgets groups of which nothing was heard for as long as their rules look back and that stand as if nothing had
     /// ever been.
     pub fn forget(&mut self, now: DateTime<Utc>) {
+        for baseline in &mut self.baselines {
+            let since = now - baseline.shape().window;
+            baseline.forget(since, |_| false);
+        }
         for number in 0..self.series.len() {
-            let busy: Vec<usize> = self
+            let busy: HashSet<usize> = self
                 .watches
                 .iter()
                 .filter(|watch| watch.series == number)
@@ -483,7 +482,6 @@ impl Board {
                     watch.standing.iter().enumerate().filter_map(stands)
                 })
                 .collect();
-            let busy: HashSet<usize> = busy.into_iter().collect();
             // Some more, so that what `heard` asks for hourly is still there.
             let since = now - self.remembered(number) - TimeDelta::hours(2);
             let Some(series) = self.series.get_mut(number) else { continue };

@@ -44,7 +44,7 @@ pub struct AlertRow {
 }
 
 /// A change of an alert's condition.
-#[derive(Debug, Clone, PartialEq, FromRow)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TransitionRow {
     /// Which alert.
     pub alert_id: Uuid,
@@ -160,21 +160,6 @@ pub async fn record(transaction: &mut PgConnection, transitions: &[TransitionRow
         .await?;
     }
     Ok(())
-}
-
-/// The changes of an alert, the newest first.
-///
-/// # Errors
-/// Where the database cannot be asked.
-pub async fn history(connection: &mut PgConnection, id: Uuid, limit: i64) -> crate::Result<Vec<TransitionRow>> {
-    sqlx::query_as(
-        "SELECT alert_id, version, from_condition, to_condition, data, reason, figures, silenced_by, at
-           FROM watchbook.alert_transitions WHERE alert_id = $1 ORDER BY version DESC LIMIT $2",
-    )
-    .bind(id)
-    .bind(limit)
-    .fetch_all(connection)
-    .await
 }
 
 /// The acknowledgements of alerts that are not over.

@@ -1,7 +1,5 @@
 //! The NATS subject, with a real server.
 
-use std::time::Duration;
-
 use alerting::notification::Status;
 use alerting::receiver::{Channel, Nats};
 use bus::{Bus, Signals};
@@ -87,11 +85,12 @@ async fn signals_are_heard_also_after_the_connection_was_made_anew() {
     let (mut all, mut outbox) = (bus.signals("*").await, bus.signals(Signals::OUTBOX).await);
     for _ in 0..2 {
         for (signals, name) in [(&mut all, "rollups"), (&mut outbox, Signals::OUTBOX)] {
-            // Raised until heard: a subscription is known to the server some time after it is made.
+            // Raised until heard: a subscription is known to the server some time after it is made. Each answer of the
+            // server says that it has taken what was sent before.
             let raise = async {
                 loop {
                     bus.raise(name);
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    bus.client().flush().await.unwrap();
                 }
             };
             tokio::select! {

@@ -1,33 +1,9 @@
 //! Reasons, word for word: people read them at three in the morning.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic in a test is its report")]
-
-use alerting::Alerting;
+use crate::samples::{MAIN, at, rule, share, stale};
 use alerting::evaluation::{Condition, State, explain};
-use alerting::rule::Rule;
 use alerting::sample::Sample;
-use chrono::{DateTime, TimeDelta, Utc};
-use runtime::Config;
-
-const MAIN: &str = "source = 'executions'\nfailed_when = 'success == false'\nwindow = '1h'\nthreshold = '30%'\nrecover_below = '25%'\n";
-
-fn rule(text: &str) -> Rule {
-    let config: Config = toml::from_str(&format!("[[rules]]\nname = 'r'\n{text}")).unwrap();
-    let alerting = Alerting::of(&config, &|_| None).unwrap_or_else(|problems| panic!("{text}: {problems:?}"));
-    Rule::clone(&alerting.rules[0])
-}
-
-fn at(time: &str) -> DateTime<Utc> {
-    format!("2026-06-15T{time}Z").parse().unwrap()
-}
-
-fn share(failed: u64, total: u64) -> Sample {
-    Sample { failed, total, ..Sample::default() }
-}
-
-fn stale(sample: Sample) -> Sample {
-    Sample { stale: Some("executions are written 200 s behind".to_owned()), ..sample }
-}
+use chrono::{DateTime, TimeDelta};
 
 fn state(condition: Condition) -> State {
     State { condition, ..State::default() }

@@ -1,34 +1,13 @@
 //! Decisions and their reasons, as tables, as timelines, and over random histories.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic in a test is its report")]
-
-use alerting::Alerting;
-use alerting::evaluation::{Condition, Data, State, Verdict, evaluate, explain};
-use alerting::rule::Rule;
-use alerting::sample::Sample;
-use chrono::{DateTime, TimeDelta, Utc};
-use proptest::prelude::*;
 use runtime::Config;
 
-const MAIN: &str = "source = 'executions'\nfailed_when = 'success == false'\nwindow = '1h'\nthreshold = '30%'\nrecover_below = '25%'\n";
-
-fn rule(text: &str) -> Rule {
-    let config: Config = toml::from_str(&format!("[[rules]]\nname = 'r'\n{text}")).unwrap();
-    let alerting = Alerting::of(&config, &|_| None).unwrap_or_else(|problems| panic!("{text}: {problems:?}"));
-    Rule::clone(&alerting.rules[0])
-}
-
-fn at(time: &str) -> DateTime<Utc> {
-    format!("2026-06-15T{time}Z").parse().unwrap()
-}
-
-fn share(failed: u64, total: u64) -> Sample {
-    Sample { failed, total, ..Sample::default() }
-}
-
-fn stale(sample: Sample) -> Sample {
-    Sample { stale: Some("executions are written 200 s behind".to_owned()), ..sample }
-}
+use crate::samples::{MAIN, at, rule, share, stale};
+use alerting::Alerting;
+use alerting::evaluation::{Condition, Data, State, Verdict, evaluate, explain};
+use alerting::sample::Sample;
+use chrono::TimeDelta;
+use proptest::prelude::*;
 
 fn standing(condition: Condition) -> State {
     let since = Some(at("11:00:00"));

@@ -1,7 +1,5 @@
 //! Recurring silences against brute force: minute by minute through both changes of the clock.
 
-#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
-
 use alerting::recurrence::Recurrence;
 use alerting::silence::Silence;
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Timelike, Utc};

@@ -1,0 +1,8 @@
+//! Decisions, their reasons, and hours that recur: from outside, as tables, timelines and random histories.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic in a test is its report")]
+
+mod evaluation;
+mod reasons;
+mod recurrence;
+mod samples;
