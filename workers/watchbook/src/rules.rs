@@ -51,6 +51,8 @@ pub(crate) fn follow(path: Option<PathBuf>, first: Alerting, stop: CancellationT
     tokio::spawn(async move {
         let mut seen = Sources::of_process(path.as_deref()).ok().and_then(|sources| sources.file);
         let mut before = seen.clone();
+        // Whether there ever was one: where there never was, the built-in rules are meant.
+        let mut was_there = seen.is_some();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -64,9 +66,9 @@ pub(crate) fn follow(path: Option<PathBuf>, first: Alerting, stop: CancellationT
             if !is_settled || now.file == seen {
                 continue;
             }
-            let was_there = seen.is_some();
             seen.clone_from(&now.file);
             let is_gone = now.file.as_ref().is_none_or(|(_, text)| text.trim().is_empty());
+            was_there |= !is_gone;
             if was_there && is_gone {
                 let problem = "the file is gone, or empty: its rules stay until there is another one";
                 tracing::error!(problem, "the rules stay as they are");
