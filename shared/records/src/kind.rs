@@ -16,6 +16,8 @@ pub struct Spec {
     pub labels: &'static [Column],
     /// What the roll-ups measure.
     pub levels: &'static [Column],
+    /// Of what no more than so many bytes are kept; `None` where only time bounds what is kept.
+    pub volume: Option<Volume>,
     /// How the table is cut by `created_at`.
     pub partitioning: Partitioning,
     /// What happens to a row whose key is there already.
@@ -28,6 +30,16 @@ pub struct Spec {
     pub(crate) schema: fn() -> schemars::Schema,
     /// Bodies that must be stored and bodies that must be refused, for the tests and the documentation.
     pub fixtures: Fixtures,
+}
+
+/// What is bounded by volume, for each organization apart. The limit itself is a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Volume {
+    /// The column that says whose volume it is. Never NULL, a label of the roll-ups, and first in an index in which
+    /// `created_at` is second, by which the oldest are found.
+    pub owner: &'static str,
+    /// The column of which the bytes count: `text`, never NULL.
+    pub text: &'static str,
 }
 
 /// What the kind knows about a record beyond its columns.

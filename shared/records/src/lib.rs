@@ -45,7 +45,7 @@ pub use errors::ErrorRecord;
 pub use events::Event;
 pub use executions::Execution;
 pub use headers::Headers;
-pub use kind::{Conflict, Fixtures, Kind, Partitioning, Spec};
+pub use kind::{Conflict, Fixtures, Kind, Partitioning, Spec, Volume};
 pub use logs::LogLine;
 pub use message::{Message, REPLAY_ID_HEADER, REPLAY_TIME_HEADER, RowFacts, encode};
 pub use metrics::MetricSample;

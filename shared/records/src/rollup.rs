@@ -1,4 +1,4 @@
-//! Roll-ups: what happened in a minute, counted by label.
+//! Roll-ups: what happened in a minute, counted by label; and the volumes of a day, where they are bounded.
 //!
 //! The labels are read out of encoded rows, so that a record that was refused, or was there already,
 //! is never counted, and counting costs nothing while decoding.
@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use foldhash::fast::RandomState;
 
 use crate::Kind;
@@ -88,7 +88,7 @@ impl Level {
     }
 }
 
-/// The groups of one minute, in the arrays in which they are stored.
+/// The groups of one minute, or of one day, in the arrays in which they are stored.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MinuteGroups<'r> {
     /// Each value of a label once.
@@ -126,25 +126,39 @@ impl MinuteGroups<'_> {
     }
 }
 
-/// Counts rows by minute and labels.
+/// Counts rows by minute and labels, and by day what is bounded by volume.
 #[derive(Debug)]
 pub struct Rollup<'r> {
     layout: Layout,
     minutes: BTreeMap<DateTime<Utc>, Builder<'r>>,
+    days: BTreeMap<NaiveDate, Builder<'r>>,
     rows: u64,
 }
+
+/// What rows came to.
+#[derive(Debug, Default)]
+pub struct Counts<'r> {
+    /// The groups of each minute, the oldest minute first.
+    pub minutes: Vec<(DateTime<Utc>, MinuteGroups<'r>)>,
+    /// The volumes of each day of `created_at` in UTC, the oldest first; none where the kind's are not bounded.
+    /// Such a group has [`VOLUME_LABELS`] labels, organization and owner, and one level, whose sum is the bytes.
+    pub volumes: Vec<(NaiveDate, MinuteGroups<'r>)>,
+}
+
+/// Labels of a volume: whose it is.
+pub const VOLUME_LABELS: usize = 2;
 
 impl<'r> Rollup<'r> {
     /// Nothing counted yet.
     pub fn new(kind: Kind) -> Self {
-        Self { layout: Layout::of(kind), minutes: BTreeMap::new(), rows: 0 }
+        Self { layout: Layout::of(kind), minutes: BTreeMap::new(), days: BTreeMap::new(), rows: 0 }
     }
 
-    /// Counts a row, as COPY takes it.
-    pub fn add(&mut self, row: &'r [u8], minute: DateTime<Utc>, failed: bool) {
+    /// Counts a row, as COPY takes it. Its minute is not always that of `created_at`, by which it is stored.
+    pub fn add(&mut self, row: &'r [u8], created_at: DateTime<Utc>, minute: DateTime<Utc>, failed: bool) {
         let mut labels = [None; MOST_LABELS];
         let mut levels = [None; MOST_LABELS];
-        self.layout.read(row, &mut labels, &mut levels);
+        let bytes = self.layout.read(row, &mut labels, &mut levels);
         let builder = self.minutes.entry(minute).or_default();
         let group = builder.group(&labels[..self.layout.labels.len()], self.layout.levels.len());
         builder.count(group, 1, u32::from(failed));
@@ -152,6 +166,12 @@ impl<'r> Rollup<'r> {
             if let Some(value) = *value {
                 builder.measure(group, number, Level { samples: 1, sum: value, peak: value });
             }
+        }
+        if let Some(owner) = self.layout.owner {
+            let day = self.days.entry(created_at.date_naive()).or_default();
+            let group = day.group(&[labels[0], labels[owner]], 1);
+            day.count(group, 1, 0);
+            day.measure(group, 0, Level { samples: 1, sum: bytes, peak: bytes });
         }
         self.rows += 1;
     }
@@ -161,9 +181,12 @@ impl<'r> Rollup<'r> {
         self.rows
     }
 
-    /// The groups of each minute, the oldest minute first.
-    pub fn finish(self) -> Vec<(DateTime<Utc>, MinuteGroups<'r>)> {
-        self.minutes.into_iter().map(|(minute, builder)| (minute, builder.groups)).collect()
+    /// What they came to.
+    pub fn finish(self) -> Counts<'r> {
+        Counts {
+            minutes: self.minutes.into_iter().map(|(minute, builder)| (minute, builder.groups)).collect(),
+            volumes: self.days.into_iter().map(|(day, builder)| (day, builder.groups)).collect(),
+        }
     }
 }
 
@@ -220,6 +243,8 @@ impl Default for Fold<'_> {
 struct Layout {
     labels: Vec<Column>,
     levels: Vec<Column>,
+    /// Which label says whose volume a row belongs to, where that is bounded.
+    owner: Option<usize>,
     /// For each column of a row what it is to us; ends behind the last one that is anything.
     uses: Vec<Use>,
 }
@@ -229,6 +254,8 @@ enum Use {
     None,
     Label(usize),
     Level(usize),
+    /// Its bytes count for the volume.
+    Volume,
 }
 
 impl Layout {
@@ -242,28 +269,32 @@ impl Layout {
             .map(|name| match (place(&labels, name), place(&levels, name)) {
                 (Some(label), _) => Use::Label(label),
                 (_, Some(level)) => Use::Level(level),
+                _ if spec.volume.is_some_and(|volume| volume.text == name) => Use::Volume,
                 _ => Use::None,
             })
             .collect();
         uses.truncate(uses.iter().rposition(|column| !matches!(column, Use::None)).map_or(0, |last| last + 1));
-        Self { labels, levels, uses }
+        let owner = spec.volume.and_then(|volume| place(&labels, volume.owner));
+        Self { labels, levels, owner, uses }
     }
 
     /// Walks over the columns of a row: two bytes with their number, then for each its length and its bytes.
+    /// Returns how many bytes count for the volume.
     fn read<'r>(
         &self,
         row: &'r [u8],
         labels: &mut [Option<&'r [u8]>; MOST_LABELS],
         levels: &mut [Option<f64>; MOST_LABELS],
-    ) {
+    ) -> f64 {
+        let mut volume = 0.0;
         let mut rest = row.get(2..).unwrap_or_default();
         for used in &self.uses {
-            let Some((length, behind)) = rest.split_first_chunk::<4>() else { return };
+            let Some((length, behind)) = rest.split_first_chunk::<4>() else { break };
             // A negative length is NULL, which has no bytes.
             let (value, behind) = match usize::try_from(i32::from_be_bytes(*length)) {
                 Ok(length) => match behind.split_at_checked(length) {
                     Some((value, behind)) => (Some(value), behind),
-                    None => return,
+                    None => break,
                 },
                 Err(_) => (None, behind),
             };
@@ -276,8 +307,10 @@ impl Layout {
                 Use::Level(number) => {
                     levels[number] = self.levels.get(number).and_then(|column| column.level(value));
                 }
+                Use::Volume => volume = value.map_or(0.0, |value| value.len() as f64),
             }
         }
+        volume
     }
 }
 
@@ -400,6 +433,11 @@ mod tests {
             for column in spec.labels.iter().chain(spec.levels) {
                 assert!(spec.columns.contains(&column.name()), "{kind} {}", column.name());
             }
+            if let Some(volume) = spec.volume {
+                let measured = spec.labels.iter().chain(spec.levels).map(|column| column.name());
+                assert!(spec.labels.contains(&Column::Text(volume.owner)), "{kind}: whose volume it is");
+                assert!(spec.columns.contains(&volume.text) && !measured.into_iter().any(|name| name == volume.text));
+            }
             // The fixtures fill every column, so each label and level is found in some row of theirs.
             let mut found = vec![false; spec.labels.len() + 1];
             let mut measured = vec![false; spec.levels.len()];
@@ -440,9 +478,11 @@ mod tests {
         bodies.push(execution("a", true, 30).replace("11:59", "12:00"));
         let rows = rows(Kind::Executions, &bodies.iter().map(String::as_str).collect::<Vec<_>>());
         let mut rollup = Rollup::new(Kind::Executions);
-        rows.iter().for_each(|(row, minute, failed)| rollup.add(row, *minute, *failed));
+        rows.iter().for_each(|(row, minute, failed)| rollup.add(row, *minute, *minute, *failed));
         assert_eq!(rollup.rows(), 4);
-        let minutes = rollup.finish();
+        let counts = rollup.finish();
+        assert_eq!(counts.volumes, []);
+        let minutes = counts.minutes;
         let labels = |org: &str, strategy: &str| [org, strategy, "u", "TERMINAL", "false"].map(str::to_owned).to_vec();
         assert_eq!(minutes.len(), 2);
         assert_eq!(groups(Kind::Executions, &minutes[0].1), [(labels("-", "b"), 1, 1), (labels("acme", "a"), 2, 1)]);
@@ -492,10 +532,41 @@ mod tests {
             ],
         );
         let mut rollup = Rollup::new(Kind::Metrics);
-        rows.iter().for_each(|(row, minute, failed)| rollup.add(row, *minute, *failed));
-        let (_, groups) = rollup.finish().remove(0);
+        rows.iter().for_each(|(row, minute, failed)| rollup.add(row, *minute, *minute, *failed));
+        let (_, groups) = rollup.finish().minutes.remove(0);
         let level = |samples, sum, peak| Level { samples, sum, peak };
         assert_eq!(groups.total, [2, 1]);
         assert_eq!(groups.levels, [level(2, 150.0, 99.5), level(2, 400.0, 300.0), level(1, 7.0, 7.0), Level::NONE]);
+    }
+
+    #[test]
+    fn volumes_are_of_the_day_of_created_at_whatever_the_minute() {
+        let line = |container: &str, message: &str| {
+            format!(r#"{{"container_id":"{container}","stream":"stdout","message":"{message}"}}"#)
+        };
+        let bodies = [line("a", "12345"), line("a", ""), line("a", "é"), line("b", "1"), line("a", "123")];
+        let rows = rows(Kind::Logs, &bodies.iter().map(String::as_str).collect::<Vec<_>>());
+        let midnight: DateTime<Utc> = "2026-06-15T00:00:00Z".parse().unwrap();
+        let before = midnight - chrono::TimeDelta::microseconds(1);
+        let mut rollup = Rollup::new(Kind::Logs);
+        for ((row, minute, failed), created_at) in rows.iter().zip([midnight, midnight, before, before, midnight]) {
+            rollup.add(row, created_at, *minute, *failed);
+        }
+        let counts = rollup.finish();
+        assert_eq!(counts.minutes.len(), 1);
+        let of = |(day, groups): &(NaiveDate, MinuteGroups<'_>)| {
+            let label = |group, label| groups.label(group, label, VOLUME_LABELS).unwrap_or("-").to_owned();
+            let group =
+                |group| (label(group, 0) + " " + &label(group, 1), groups.total[group], groups.levels[group].sum);
+            (day.to_string(), (0..groups.len()).map(group).collect::<Vec<_>>())
+        };
+        let volume = |owner: &str, rows, bytes| (owner.to_owned(), rows, bytes);
+        assert_eq!(
+            counts.volumes.iter().map(of).collect::<Vec<_>>(),
+            [
+                ("2026-06-14".to_owned(), vec![volume("acme a", 1, 2.0), volume("- b", 1, 1.0)]),
+                ("2026-06-15".to_owned(), vec![volume("acme a", 2, 8.0), volume("- a", 1, 0.0)]),
+            ]
+        );
     }
 }

@@ -219,7 +219,7 @@ impl Batch {
 
     fn count<'b>(&'b self, rollup: &mut Rollup<'b>, row: usize) {
         if let Some(entry) = self.entries.get(row) {
-            rollup.add(self.rows(row, row + 1), entry.minute, entry.failed);
+            rollup.add(self.rows(row, row + 1), entry.created_at, entry.minute, entry.failed);
         }
     }
 }
@@ -269,7 +269,7 @@ mod tests {
         let letters: Vec<_> =
             batch.refused(&contract).map(|letter| (letter.stream_seq, letter.reject.reason)).collect();
         assert_eq!(letters, [(8, Reason::InvalidJson)]);
-        let minutes = batch.rollup(contract.kind).finish();
+        let minutes = batch.rollup(contract.kind).finish().minutes;
         let outcomes: Vec<_> = store::outcomes::of(contract.kind, &minutes)
             .into_iter()
             .map(|outcome| (outcome.organization_id, outcome.total, outcome.failed))

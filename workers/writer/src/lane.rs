@@ -187,7 +187,7 @@ impl Lane {
             dead_letters: letters.len() as u64,
             deleted: batch.deleted(),
         };
-        let minutes = rollup.finish();
+        let minutes = rollup.finish().minutes;
         store::rollups::add(&mut transaction, kind, &minutes).await?;
         store::outcomes::add(&mut transaction, kind, self.number, &store::outcomes::of(kind, &minutes)).await?;
         if !positions::settle(&mut transaction, stream, &settlement).await? {

@@ -33,6 +33,7 @@ pub(crate) const SPEC: Spec = Spec {
     ],
     labels: &[Column::Text("action"), Column::Text("target_type"), Column::Text("actor_id")],
     levels: &[],
+    volume: None,
     partitioning: Partitioning::Monthly,
     conflict: Conflict::KeepFirst,
     keep_days: None,

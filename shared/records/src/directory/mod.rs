@@ -16,6 +16,7 @@ pub(crate) const SPEC: Spec = Spec {
     columns: &["entity", "entity_id", "name", "email", "parent_id", "deleted"],
     labels: &[],
     levels: &[],
+    volume: None,
     partitioning: Partitioning::None,
     conflict: Conflict::KeepNewest { key: &["organization_id", "entity", "entity_id"] },
     keep_days: None,

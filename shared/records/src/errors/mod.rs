@@ -17,6 +17,7 @@ pub(crate) const SPEC: Spec = Spec {
     columns: &["trace_id", "error_type", "message", "stack", "detail", "project_id", "run_id", "endpoint", "severity"],
     labels: &[Column::Text("error_type"), Column::Text("severity"), Column::Text("project_id")],
     levels: &[],
+    volume: None,
     partitioning: Partitioning::Daily,
     conflict: Conflict::KeepFirst,
     keep_days: Some(90),

@@ -17,6 +17,7 @@ pub(crate) const SPEC: Spec = Spec {
     columns: &["event_type", "payload", "project_id", "run_id", "user_id", "actor_type", "actor_id"],
     labels: &[Column::Text("event_type"), Column::Text("project_id")],
     levels: &[],
+    volume: None,
     partitioning: Partitioning::Daily,
     conflict: Conflict::KeepFirst,
     keep_days: Some(30),

@@ -36,6 +36,7 @@ pub(crate) const SPEC: Spec = Spec {
         Column::Boolean("timed_out"),
     ],
     levels: &[],
+    volume: None,
     partitioning: Partitioning::Daily,
     conflict: Conflict::KeepFirst,
     keep_days: Some(90),

@@ -10,13 +10,14 @@ use crate::kind::{Facts, Fixtures};
 use crate::limits::{ID_BYTES, LOG_LINE_BYTES};
 use crate::rollup::Column;
 use crate::row::RowWriter;
-use crate::{Conflict, Kind, Partitioning, Record, Reject, Spec, schema, text};
+use crate::{Conflict, Kind, Partitioning, Record, Reject, Spec, Volume, schema, text};
 
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.container_logs",
     columns: &["container_id", "stream", "message"],
     labels: &[Column::Text("container_id"), Column::Text("stream")],
     levels: &[],
+    volume: Some(Volume { owner: "container_id", text: "message" }),
     partitioning: Partitioning::Daily,
     conflict: Conflict::KeepFirst,
     keep_days: Some(30),

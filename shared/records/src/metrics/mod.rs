@@ -18,6 +18,7 @@ pub(crate) const SPEC: Spec = Spec {
     labels: &[Column::Text("container_id")],
     // Network counters are totals, and no level.
     levels: &[Column::Double("cpu_usage_percent"), Column::Bigint("memory_usage_bytes")],
+    volume: None,
     partitioning: Partitioning::Daily,
     conflict: Conflict::KeepFirst,
     keep_days: Some(30),
