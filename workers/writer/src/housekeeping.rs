@@ -20,7 +20,7 @@ const SIZE_EVERY: Duration = Duration::from_secs(5);
 const WINDOW_EVERY: Duration = Duration::from_secs(60);
 /// How often partitions are made ahead. Days ahead, so an hour is often.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(60 * 60);
-/// How often old roll-ups are folded and those that are too old removed.
+/// How often old roll-ups and volumes are folded and roll-ups that are too old removed.
 const ROLLUPS_EVERY: Duration = Duration::from_secs(60);
 /// What a turn of folding may take: the rest waits for the next one.
 const FOLDING_AT_MOST: Duration = Duration::from_secs(20);
@@ -80,6 +80,9 @@ impl Housekeeping {
                 if let Err(error) = self.fold_rollups().await {
                     tracing::debug!(kind = %self.kind, %error, "roll-ups stay as they are for now");
                 }
+                if let Err(error) = self.fold_volumes().await {
+                    tracing::debug!(kind = %self.kind, %error, "volumes stay as they are for now");
+                }
             }
             if Instant::now() >= partitions_due {
                 match self.make_partitions().await {
@@ -98,6 +101,17 @@ impl Housekeeping {
         let mut connection = self.database.connect("rollups").await?;
         while store::rollups::fold(&mut connection, self.kind).await? > 0 && Instant::now() < until {}
         store::rollups::remove_before(&mut connection, self.kind, Utc::now() - ROLLUPS_KEPT).await?;
+        Ok(())
+    }
+
+    /// Folds the volumes of each day into one row, where the kind's are bounded.
+    async fn fold_volumes(&self) -> store::Result<()> {
+        if self.kind.spec().volume.is_none() {
+            return Ok(());
+        }
+        let until = Instant::now() + FOLDING_AT_MOST;
+        let mut connection = self.database.connect("volumes").await?;
+        while store::log_volumes::fold(&mut connection, self.kind).await? > 0 && Instant::now() < until {}
         Ok(())
     }
 

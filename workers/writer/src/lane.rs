@@ -187,9 +187,11 @@ impl Lane {
             dead_letters: letters.len() as u64,
             deleted: batch.deleted(),
         };
-        let minutes = rollup.finish().minutes;
-        store::rollups::add(&mut transaction, kind, &minutes).await?;
-        store::outcomes::add(&mut transaction, kind, self.number, &store::outcomes::of(kind, &minutes)).await?;
+        let counts = rollup.finish();
+        store::rollups::add(&mut transaction, kind, &counts.minutes).await?;
+        store::log_volumes::add(&mut transaction, kind, &counts.volumes).await?;
+        let outcomes = store::outcomes::of(kind, &counts.minutes);
+        store::outcomes::add(&mut transaction, kind, self.number, &outcomes).await?;
         if !positions::settle(&mut transaction, stream, &settlement).await? {
             transaction.rollback().await?;
             return Ok(None);
