@@ -14,6 +14,7 @@ mod dead_letters;
 mod directory;
 mod duplicates;
 mod leftovers;
+mod log_volumes;
 mod mistakes;
 mod nats_outages;
 mod poison;

@@ -25,6 +25,8 @@ pub struct Account {
     pub rows: u64,
     /// Rows according to the roll-ups.
     pub counted: u64,
+    /// Rows according to the volumes, where the kind's are bounded.
+    pub volume: Option<u64>,
     /// Dead letters of the kind in their table.
     pub letters: u64,
     /// Whether the stream is not the first of its name that the database knows, or has lost its tail.
@@ -69,6 +71,9 @@ impl Account {
         if rows != self.counted {
             return Err(format!("the roll-ups do not count {} rows: {self:?}", self.rows));
         }
+        if self.volume.is_some_and(|volume| volume != self.rows) {
+            return Err(format!("the volumes do not count {} rows: {self:?}", self.rows));
+        }
         if !self.has_past && rows != self.stored {
             return Err(format!("the position does not count {rows} rows: {self:?}"));
         }
@@ -112,9 +117,10 @@ pub(crate) async fn of(
         Kind::Events => "(SELECT count(*) FROM watchbook.event_logs WHERE event_type = 'watchbook.canary')",
         _ => "0",
     };
-    let (rows, counted, letters, has_past): (i64, i64, i64, bool) = sqlx::query_as(&format!(
+    let (rows, counted, volume, letters, has_past): (i64, i64, i64, i64, bool) = sqlx::query_as(&format!(
         "SELECT (SELECT count(*) FROM {}),
                 (SELECT coalesce(sum(total), 0)::bigint FROM watchbook.outcome_minutes WHERE kind = $1) + {},
+                (SELECT coalesce(sum(lines), 0)::bigint FROM watchbook.log_volume_groups WHERE kind = $1),
                 (SELECT count(*) FROM watchbook.dead_letters WHERE kind = $1),
                 EXISTS (SELECT FROM watchbook.past_positions WHERE kind = $1)",
         kind.spec().table,
@@ -136,7 +142,8 @@ pub(crate) async fn of(
         },
     };
     let (rows, counted, letters) = (unsigned(rows), unsigned(counted), unsigned(letters));
-    let account = Account { last_sequence, messages, rows, counted, letters, has_past, ..Account::default() };
+    let volume = kind.spec().volume.map(|_| unsigned(volume));
+    let account = Account { last_sequence, messages, rows, counted, volume, letters, has_past, ..Account::default() };
     let Some(row) = position else { return Ok(account) };
     Ok(Account {
         settled: row.firsts.into_iter().map(unsigned).zip(row.lasts.into_iter().map(unsigned)).collect(),
