@@ -9,6 +9,8 @@ use sqlx::{Connection, PgConnection};
 
 /// The dead letters' table, cut by day of `failed_at`.
 const DEAD_LETTERS: &str = "watchbook.dead_letters";
+/// What is left of the containers' metrics, cut by month of `hour`.
+const METRIC_HOURS: &str = "watchbook.container_metric_hours";
 
 /// One partition: the table and its first day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,7 +27,7 @@ impl Partition {
         let day = time.date_naive();
         match kind.spec().partitioning {
             Partitioning::Daily => Some(Self { table, monthly: false, first_day: day }),
-            Partitioning::Monthly => Some(Self { table, monthly: true, first_day: day.with_day(1).unwrap_or(day) }),
+            Partitioning::Monthly => Some(Self::of_month(table, day)),
             Partitioning::None => None,
         }
     }
@@ -33,6 +35,15 @@ impl Partition {
     /// The partition that takes a dead letter that failed at `time`.
     pub fn of_dead_letters(time: DateTime<Utc>) -> Self {
         Self { table: DEAD_LETTERS, monthly: false, first_day: time.date_naive() }
+    }
+
+    /// The partition that takes the hour of a container's metrics that begins at `time`.
+    pub fn of_metric_hours(time: DateTime<Utc>) -> Self {
+        Self::of_month(METRIC_HOURS, time.date_naive())
+    }
+
+    fn of_month(table: &'static str, day: NaiveDate) -> Self {
+        Self { table, monthly: true, first_day: day.with_day(1).unwrap_or(day) }
     }
 
     /// Its name, with the schema: the table's and the day.
@@ -160,5 +171,6 @@ mod tests {
         assert_eq!(monthly.end().to_string(), "2027-01-01");
         assert_eq!(Partition::of(Kind::Directory, time), None);
         assert_eq!(Partition::of_dead_letters(time).name(), "watchbook.dead_letters_20261231");
+        assert_eq!(Partition::of_metric_hours(time).name(), "watchbook.container_metric_hours_202612");
     }
 }
