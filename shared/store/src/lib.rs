@@ -21,10 +21,12 @@ pub mod partitions;
 pub mod positions;
 pub mod rollups;
 pub mod silences;
+mod steps;
 
 pub use connect::{Database, check_server, clock};
 pub use failure::{Failure, describe};
 pub use lease::Lease;
+pub use steps::{BadSteps, MAX_POINTS, Steps};
 // The rest of the house speaks to Postgres through these, and names no driver.
 pub use sqlx::{Connection, Error, PgConnection, PgPool};
 
