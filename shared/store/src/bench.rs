@@ -81,7 +81,7 @@ pub async fn as_text(connection: &mut PgConnection, kind: Kind, pieces: &[Vec<u8
 /// Where a statement fails.
 pub async fn empty_kind(connection: &mut PgConnection, kind: Kind) -> crate::Result<()> {
     sqlx::query(&format!("TRUNCATE {}", kind.spec().table)).execute(&mut *connection).await?;
-    for counts in ["outcome_minutes", "rollups", "log_volumes"] {
+    for counts in ["outcome_minutes", "outcome_hours", "rollups", "log_volumes"] {
         sqlx::query(&format!("DELETE FROM watchbook.{counts} WHERE kind = $1"))
             .bind(kind.name())
             .execute(&mut *connection)

@@ -1,4 +1,5 @@
-//! Roll-ups: how many records of a kind happened in a minute, and how many of them failed.
+//! Roll-ups: how many records of a kind happened in a minute, and how many of them failed. What is old is kept by
+//! the hour; a count is at one of the two levels, so whoever sums over both is always right.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +8,11 @@ use records::Kind;
 use records::rollup::{CANARY_EVENT, MinuteGroups};
 use records::subject::NO_ORGANIZATION;
 use sqlx::PgConnection;
+
+use crate::Steps;
+
+/// Rows that are thinned out at once: 30 to 80 ms, for which a late record of one of their minutes waits.
+const THIN_ROWS: i64 = 10_000;
 
 /// Records of one minute and organization, as the roll-ups count them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,4 +105,98 @@ pub async fn rate(connection: &mut PgConnection, kind: Kind, now: DateTime<Utc>)
     .fetch_one(connection)
     .await?;
     Ok(total as f64 / (now - since).as_seconds_f64())
+}
+
+/// Makes hours of minutes that are before the hour of `before`: one bounded batch of one kind, in one statement.
+/// Returns how many rows of minutes went; none where nothing is left to do. Two at once do not disturb each
+/// other, and what comes late for an hour is added to it the next time.
+///
+/// # Errors
+/// Where the statement fails; nothing is changed then.
+pub async fn thin(connection: &mut PgConnection, before: DateTime<Utc>) -> crate::Result<u64> {
+    for kind in Kind::ALL {
+        let taken = thin_kind(connection, *kind, before).await?;
+        if taken > 0 {
+            return Ok(taken);
+        }
+    }
+    Ok(0)
+}
+
+/// Kind by kind, because the primary key begins with it: the oldest minutes are its first entries.
+async fn thin_kind(connection: &mut PgConnection, kind: Kind, before: DateTime<Utc>) -> crate::Result<u64> {
+    // What is added to a row meanwhile is not seen by this statement, and the row is left for the next one.
+    let taken: i64 = sqlx::query_scalar(
+        "WITH old AS (
+             SELECT ctid FROM watchbook.outcome_minutes
+              WHERE kind = $1 AND minute < date_trunc('hour', $2, 'UTC')
+              ORDER BY minute LIMIT $3 FOR UPDATE SKIP LOCKED
+         ), taken AS (
+             DELETE FROM watchbook.outcome_minutes WHERE ctid = ANY (ARRAY(SELECT ctid FROM old))
+             RETURNING date_trunc('hour', minute, 'UTC') AS hour, organization_id, total, failed
+         ), kept AS (
+             INSERT INTO watchbook.outcome_hours AS known (kind, hour, organization_id, total, failed)
+             SELECT $1, hour, organization_id, sum(total), sum(failed) FROM taken
+              GROUP BY hour, organization_id ORDER BY hour, organization_id
+                 ON CONFLICT (kind, hour, organization_id)
+                 DO UPDATE SET total = known.total + excluded.total, failed = known.failed + excluded.failed
+         )
+         SELECT count(*) FROM taken",
+    )
+    .bind(kind.name())
+    .bind(before)
+    .bind(THIN_ROWS)
+    .fetch_one(connection)
+    .await?;
+    Ok(taken.unsigned_abs())
+}
+
+/// Records of a step, as the roll-ups count them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutcomePoint {
+    /// Where it begins: of what is kept by the hour, the hour, which may begin before the first step.
+    pub at: DateTime<Utc>,
+    /// For how long it counts: a step, and at least as long as the level that it comes from.
+    pub width: TimeDelta,
+    /// New records.
+    pub total: u64,
+    /// Those of them that are failures.
+    pub failed: u64,
+}
+
+/// The counts of a kind in steps, of all organizations or of these (`_` for none), in their order. Steps in which
+/// nothing was counted are left out. An hour that was thinned out is one point where steps are shorter.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn series(
+    connection: &mut PgConnection,
+    kind: Kind,
+    organizations: Option<&[String]>,
+    steps: &Steps,
+) -> crate::Result<Vec<OutcomePoint>> {
+    let points: Vec<(DateTime<Utc>, i64, i64, i64)> = sqlx::query_as(
+        "SELECT date_bin($3, at, $4), extract(epoch FROM max(greatest(width, $3)))::bigint,
+                sum(total)::bigint, sum(failed)::bigint
+           FROM watchbook.outcomes
+          WHERE kind = $1 AND ($2::text[] IS NULL OR organization_id = ANY ($2))
+            AND at >= $5 AND at < $6 AND at + width > $7
+          GROUP BY 1 ORDER BY 1",
+    )
+    .bind(kind.name())
+    .bind(organizations)
+    .bind(steps.step())
+    .bind(Steps::origin())
+    .bind(steps.first_hour())
+    .bind(steps.to())
+    .bind(steps.from())
+    .fetch_all(connection)
+    .await?;
+    let points = points.into_iter().map(|(at, seconds, total, failed)| OutcomePoint {
+        at,
+        width: TimeDelta::seconds(seconds),
+        total: total.unsigned_abs(),
+        failed: failed.unsigned_abs(),
+    });
+    Ok(points.collect())
 }

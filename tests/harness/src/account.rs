@@ -23,7 +23,7 @@ pub struct Account {
     pub deleted: u64,
     /// Rows of the kind's table.
     pub rows: u64,
-    /// Rows according to the roll-ups.
+    /// Rows according to the roll-ups, of whichever level.
     pub counted: u64,
     /// Rows according to the volumes, where the kind's are bounded.
     pub volume: Option<u64>,
@@ -119,7 +119,8 @@ pub(crate) async fn of(
     };
     let (rows, counted, volume, letters, has_past): (i64, i64, i64, i64, bool) = sqlx::query_as(&format!(
         "SELECT (SELECT count(*) FROM {}),
-                (SELECT coalesce(sum(total), 0)::bigint FROM watchbook.outcome_minutes WHERE kind = $1) + {},
+                (SELECT coalesce(sum(total), 0)::bigint FROM watchbook.outcome_minutes WHERE kind = $1)
+                    + (SELECT coalesce(sum(total), 0)::bigint FROM watchbook.outcome_hours WHERE kind = $1) + {},
                 (SELECT coalesce(sum(lines), 0)::bigint FROM watchbook.log_volume_groups WHERE kind = $1),
                 (SELECT count(*) FROM watchbook.dead_letters WHERE kind = $1),
                 EXISTS (SELECT FROM watchbook.past_positions WHERE kind = $1)",
