@@ -14,6 +14,7 @@ pub mod health;
 pub mod holds;
 mod lease;
 pub mod log_volumes;
+pub mod metric_hours;
 pub mod migrations;
 pub mod outbox;
 pub mod outcomes;

@@ -1,0 +1,195 @@
+//! Containers' metrics at two levels: the samples while their day is kept, and what is left of them by the hour.
+
+use std::sync::LazyLock;
+
+use chrono::{DateTime, Months, Utc};
+use records::subject::NO_ORGANIZATION;
+use sqlx::postgres::PgRow;
+use sqlx::{Decode, FromRow, PgConnection, Postgres, Row, Type};
+
+use crate::Steps;
+use crate::partitions::{Partition, Partitions};
+
+/// The columns that are measured, and how each is summed up: as a numeric, which adds bigints up without an end.
+/// A double goes there as the text that reads back as itself, and a percentage of less than 10^-20 is nothing:
+/// smaller ones would make averages that no double holds.
+const MEASURED: [(&str, &str); 4] = [
+    ("cpu_usage_percent", "round(cpu_usage_percent::text::numeric, 20)"),
+    ("memory_usage_bytes", "memory_usage_bytes"),
+    ("network_rx_bytes", "network_rx_bytes"),
+    ("network_tx_bytes", "network_tx_bytes"),
+];
+
+/// What was measured of a container in a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// Where it begins: of what is kept by the hour, the hour, which may begin before the first step.
+    pub at: DateTime<Utc>,
+    /// How many samples were taken.
+    pub samples: u64,
+    /// Percent of one core.
+    pub cpu_usage_percent: Option<Spread<f64>>,
+    /// Memory in use, in bytes.
+    pub memory_usage_bytes: Option<Spread<i64>>,
+    /// Bytes received so far.
+    pub network_rx_bytes: Option<Spread<i64>>,
+    /// Bytes sent so far.
+    pub network_tx_bytes: Option<Spread<i64>>,
+}
+
+/// Between what a measured value was; there is none where no sample had it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread<T> {
+    /// The least.
+    pub min: T,
+    /// The average of all samples that had it.
+    pub avg: f64,
+    /// The greatest.
+    pub max: T,
+}
+
+/// Makes sure that the hours of every sample in `source_table` find their partition. Call it before the transaction
+/// of [`keep_hours_of`]: a partition that is made in it would hold locks for as long as that takes.
+///
+/// # Errors
+/// As [`Partitions::ensure`].
+pub async fn make_room_for_hours_of(
+    connection: &mut PgConnection,
+    partitions: &Partitions,
+    source_table: &str,
+) -> crate::Result<()> {
+    let statement = format!(
+        "SELECT date_trunc('month', min(created_at), 'UTC'), date_trunc('month', max(created_at), 'UTC') FROM {source_table}"
+    );
+    let (mut month, last): (Option<DateTime<Utc>>, Option<DateTime<Utc>>) =
+        sqlx::query_as(&statement).fetch_one(&mut *connection).await?;
+    while let Some(first) = month.filter(|first| Some(*first) <= last) {
+        partitions.ensure(connection, Partition::of_metric_hours(first)).await?;
+        month = first.checked_add_months(Months::new(1));
+    }
+    Ok(())
+}
+
+/// Keeps the hours of all samples in `source_table`: a day's partition that is about to go, in the transaction in
+/// which it goes, attached or not. Returns how many rows of hours were added to. The name is one of ours, with its
+/// schema; it stands in the statement as it is.
+///
+/// Samples that come late for an hour that is kept are added to it. So each sample is handed in once: what stays
+/// behind for a hold is in its hour already, and is not handed in again when it goes.
+///
+/// # Errors
+/// Where the statement fails: nothing is kept then.
+pub async fn keep_hours_of(connection: &mut PgConnection, source_table: &str) -> crate::Result<u64> {
+    let all = |piece: fn(&str) -> String| MEASURED.map(|(column, _)| piece(column)).join(", ");
+    let columns = all(|c| format!("{c}_samples, {c}_min, {c}_sum, {c}_max"));
+    let merged = all(|c| {
+        format!(
+            "{c}_samples = known.{c}_samples + excluded.{c}_samples, {c}_sum = known.{c}_sum + excluded.{c}_sum,
+             {c}_min = least(known.{c}_min, excluded.{c}_min), {c}_max = greatest(known.{c}_max, excluded.{c}_max)"
+        )
+    });
+    // Ordered, so that two at once wait for each other's rows and never in a circle.
+    let statement = format!(
+        "INSERT INTO watchbook.container_metric_hours AS known (container_id, hour, organization_id, samples, {columns})
+         SELECT container_id, date_trunc('hour', created_at, 'UTC'), organization_id, {}
+           FROM {source_table} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+             ON CONFLICT (container_id, hour, organization_id)
+             DO UPDATE SET samples = known.samples + excluded.samples, {merged}",
+        summed_up()
+    );
+    let kept = sqlx::query(&statement).execute(connection).await?;
+    Ok(kept.rows_affected())
+}
+
+/// What was measured of a container in steps, of all organizations or of these (`_` for none), in their order. Steps
+/// without a sample are left out. Hours that are kept count in place of what is left of their samples, and are one
+/// point each where steps are shorter.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn series(
+    connection: &mut PgConnection,
+    container_id: &str,
+    organizations: Option<&[String]>,
+    steps: &Steps,
+) -> crate::Result<Vec<Point>> {
+    static STATEMENT: LazyLock<String> = LazyLock::new(series_statement);
+    sqlx::query_as(STATEMENT.as_str())
+        .bind(container_id)
+        .bind(organizations)
+        .bind(steps.step())
+        .bind(Steps::origin())
+        .bind(steps.first_hour())
+        .bind(steps.from())
+        .bind(steps.to())
+        .fetch_all(connection)
+        .await
+}
+
+/// Both levels are read by container and time, an index scan in each partition of that time. Samples are summed up
+/// by hour and organization before it is asked whether their hour is kept, so that this is asked rarely. That is
+/// asked for each organization by itself: what one may see does not depend on what is there of another.
+fn series_statement() -> String {
+    let all = |piece: fn(&str) -> String| MEASURED.map(|(column, _)| piece(column)).join(", ");
+    let columns = all(|c| format!("{c}_samples, {c}_min, {c}_sum, {c}_max"));
+    let spreads = all(|c| {
+        format!(
+            "min({c}_min) AS {c}_min, (sum({c}_sum) / nullif(sum({c}_samples), 0))::float8 AS {c}_avg, max({c}_max) AS {c}_max"
+        )
+    });
+    format!(
+        "WITH kept AS (
+             SELECT hour, coalesce(organization_id, '{NO_ORGANIZATION}') AS organization, samples, {columns}
+               FROM watchbook.container_metric_hours
+              WHERE container_id = $1 AND hour >= $5 AND hour < $7
+                AND ($2::text[] IS NULL OR coalesce(organization_id, '{NO_ORGANIZATION}') = ANY ($2))
+         ), sampled AS (
+             SELECT date_bin($3, created_at, $4) AS at, date_trunc('hour', created_at, 'UTC') AS hour,
+                    coalesce(organization_id, '{NO_ORGANIZATION}') AS organization, {}
+               FROM watchbook.container_metrics
+              WHERE container_id = $1 AND created_at >= $6 AND created_at < $7
+                AND ($2::text[] IS NULL OR coalesce(organization_id, '{NO_ORGANIZATION}') = ANY ($2))
+              GROUP BY 1, 2, 3
+         ), levels AS (
+             SELECT date_bin($3, hour, $4) AS at, samples, {columns} FROM kept
+              UNION ALL
+             SELECT at, samples, {columns} FROM sampled
+              WHERE NOT EXISTS (SELECT FROM kept WHERE kept.hour = sampled.hour AND kept.organization = sampled.organization)
+         )
+         SELECT at, sum(samples)::bigint AS samples, {spreads} FROM levels GROUP BY at ORDER BY at",
+        summed_up()
+    )
+}
+
+/// What is kept of many samples.
+fn summed_up() -> String {
+    let columns = MEASURED.map(|(c, summand)| {
+        format!(
+            "count({c}) AS {c}_samples, min({c}) AS {c}_min, coalesce(sum({summand}), 0) AS {c}_sum, max({c}) AS {c}_max"
+        )
+    });
+    format!("count(*) AS samples, {}", columns.join(", "))
+}
+
+impl FromRow<'_, PgRow> for Point {
+    fn from_row(row: &PgRow) -> crate::Result<Self> {
+        Ok(Self {
+            at: row.try_get("at")?,
+            samples: row.try_get::<i64, _>("samples")?.unsigned_abs(),
+            cpu_usage_percent: spread(row, "cpu_usage_percent")?,
+            memory_usage_bytes: spread(row, "memory_usage_bytes")?,
+            network_rx_bytes: spread(row, "network_rx_bytes")?,
+            network_tx_bytes: spread(row, "network_tx_bytes")?,
+        })
+    }
+}
+
+fn spread<'r, T>(row: &'r PgRow, column: &str) -> crate::Result<Option<Spread<T>>>
+where
+    T: Decode<'r, Postgres> + Type<Postgres>,
+{
+    let min: Option<T> = row.try_get(format!("{column}_min").as_str())?;
+    let avg: Option<f64> = row.try_get(format!("{column}_avg").as_str())?;
+    let max: Option<T> = row.try_get(format!("{column}_max").as_str())?;
+    Ok(min.zip(avg).zip(max).map(|((min, avg), max)| Spread { min, avg, max }))
+}
