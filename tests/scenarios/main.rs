@@ -15,6 +15,7 @@ mod directory;
 mod duplicates;
 mod leftovers;
 mod log_volumes;
+mod levels;
 mod mistakes;
 mod nats_outages;
 mod poison;
