@@ -3,6 +3,7 @@
 //! In the text format, as `psql \copy` sends rows and as the limit is usually measured; and in the
 //! binary format, which is faster and what the writers send, so that nobody has to wonder.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use futures::future::try_join_all;
@@ -25,12 +26,12 @@ pub(crate) struct Limit {
     pub(crate) binary: f64,
 }
 
-/// Encodes the first `count` records of a series for COPY, which is not part of what is measured.
-pub(crate) fn encode(series: &Series, count: u64) -> anyhow::Result<Vec<Vec<u8>>> {
+/// Encodes records of a series for COPY, which is not part of what is measured.
+pub(crate) fn encode(series: &Series, records: Range<u64>) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut pieces = Vec::new();
-    let mut from = 0;
-    while from < count {
-        let to = (from + PIECE_ROWS).min(count);
+    let mut from = records.start;
+    while from < records.end {
+        let to = (from + PIECE_ROWS).min(records.end);
         let mut piece = Vec::new();
         for n in from..to {
             series.append_row(n, &mut piece)?;
@@ -65,9 +66,9 @@ pub(crate) async fn measure(
     series: impl Fn() -> Series,
     emptied: bool,
 ) -> anyhow::Result<Limit> {
-    let binary = encode(&series(), count)?;
+    let binary = encode(&series(), 0..count)?;
     let mut connection = process::connect(&stack.database).await?;
-    let text = store::bench::as_text(&mut connection, kind, &encode(&series(), count)?).await?;
+    let text = store::bench::as_text(&mut connection, kind, &encode(&series(), 0..count)?).await?;
     let mut rates = [0.0; 2];
     for (rate, (format, rows)) in rates.iter_mut().zip([(Format::Text, text), (Format::Binary, binary)]) {
         if emptied {

@@ -6,6 +6,7 @@ use anyhow::Context;
 use chrono::Utc;
 use hdrhistogram::Histogram;
 use records::{Event, Kind};
+use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::stack::BenchStack;
@@ -17,6 +18,28 @@ const EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 /// A record that takes longer than this is lost, and the bench wrong.
 const AT_MOST: Duration = Duration::from_secs(30);
+
+/// Latencies of so many records, in milliseconds.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) records: u64,
+    pub(crate) median: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+impl Latency {
+    /// Of microseconds.
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
+        let ms = |micros: u64| micros as f64 / 1_000.0;
+        Self {
+            records: histogram.len(),
+            median: ms(histogram.value_at_quantile(0.5)),
+            p99: ms(histogram.value_at_quantile(0.99)),
+            max: ms(histogram.max()),
+        }
+    }
+}
 
 /// Microseconds from the start of the publish to the moment when the row can be read.
 pub(crate) async fn measure(stack: &BenchStack, records: u32) -> anyhow::Result<Histogram<u64>> {

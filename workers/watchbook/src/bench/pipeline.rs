@@ -15,7 +15,7 @@ use store::positions;
 use tokio::time::sleep;
 
 use super::copy_limit;
-use super::latency;
+use super::latency::{self, Latency};
 use super::sample::Series;
 use super::stack::BenchStack;
 use super::worker::Worker;
@@ -79,14 +79,6 @@ struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct Latency {
-    records: u32,
-    median: f64,
-    p99: f64,
-    max: f64,
-}
-
-#[derive(Debug, Serialize)]
 struct KindReport {
     kind: &'static str,
     existing_rows: u64,
@@ -143,14 +135,7 @@ impl Pipeline {
             let worker = Worker::start(stack, "all")?;
             sleep(COME_TO_REST).await;
             report.idle_memory_bytes = Some(worker.memory()?.now);
-            let histogram = latency::measure(stack, self.quiet_records).await?;
-            let ms = |micros: u64| micros as f64 / 1_000.0;
-            report.record_to_row_ms = Some(Latency {
-                records: self.quiet_records,
-                median: ms(histogram.value_at_quantile(0.5)),
-                p99: ms(histogram.value_at_quantile(0.99)),
-                max: ms(histogram.max()),
-            });
+            report.record_to_row_ms = Some(Latency::of(&latency::measure(stack, self.quiet_records).await?));
             worker.stop().await?;
         }
         Ok(report)
@@ -279,7 +264,7 @@ async fn fill(stack: &BenchStack, kind: Kind, count: u64, progress: &ProgressBar
             output::grouped(count)
         ));
         let piece = AT_ONCE.min(count - filled);
-        let rows = copy_limit::encode(&Series::new(kind, stack.bus.prefix(), series_start(piece)), piece)?;
+        let rows = copy_limit::encode(&Series::new(kind, stack.bus.prefix(), series_start(piece)), 0..piece)?;
         copy_limit::copy(stack, kind, Format::Binary, &rows).await?;
         filled += piece;
     }

@@ -13,13 +13,14 @@ use uuid::{ContextV7, Timestamp, Uuid};
 
 const ORGANIZATION: &str = "acme";
 
-/// A series of records, a millisecond's tenth apart in time. Two series never share an id.
+/// A series of records, a millisecond's tenth apart in time unless told otherwise. Two series never share an id.
 #[derive(Debug)]
 pub(crate) struct Series {
     kind: Kind,
     prefix: String,
     stream: String,
     started_at: DateTime<Utc>,
+    apart: TimeDelta,
     salt: u64,
     ids: ContextV7,
     groups: Option<u64>,
@@ -32,6 +33,7 @@ impl Series {
             prefix: prefix.to_owned(),
             stream: subject::stream_name(prefix, kind),
             started_at,
+            apart: TimeDelta::microseconds(100),
             salt: fastrand::u64(..),
             ids: ContextV7::new(),
             groups: None,
@@ -41,6 +43,12 @@ impl Series {
     /// With exactly so many groups of labels among the records.
     pub(crate) fn with_groups(mut self, groups: Option<u64>) -> Self {
         self.groups = groups;
+        self
+    }
+
+    /// With so much time between two records.
+    pub(crate) fn with_apart(mut self, apart: TimeDelta) -> Self {
+        self.apart = apart;
         self
     }
 
@@ -160,7 +168,8 @@ impl Series {
 
     fn body<R: Record>(&self, n: u64, record: R) -> (String, String) {
         let subject = subject::for_record(&self.prefix, self.kind, Some(ORGANIZATION), record.detail());
-        let created_at = self.started_at + TimeDelta::microseconds(n as i64 * 100);
+        let created_at =
+            self.started_at + TimeDelta::microseconds(self.apart.num_microseconds().unwrap_or_default() * n as i64);
         let outgoing = Outgoing {
             id: self.id(created_at),
             created_at,

@@ -18,6 +18,30 @@ pub(crate) struct Memory {
     pub(crate) peak: u64,
 }
 
+impl Memory {
+    /// Of a process, from /proc (Linux alone).
+    pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
+        let path = format!("/proc/{pid}/status");
+        let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let field = |name: &str| -> anyhow::Result<u64> {
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .with_context(|| format!("{path} has no {name}"))?;
+            let kib: u64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{name} of {path}"))?;
+            Ok(kib * 1024)
+        };
+        Ok(Self { now: field("VmRSS:")?, peak: field("VmHWM:")? })
+    }
+
+    /// Of this process, whose peak begins anew.
+    pub(crate) fn begin_anew() -> anyhow::Result<Self> {
+        const RESET_PEAK: &str = "5";
+        std::fs::write("/proc/self/clear_refs", RESET_PEAK).context("begin the peak of our memory anew")?;
+        Self::of(std::process::id())
+    }
+}
+
 impl Worker {
     /// Starts `watchbook run --workers WORKERS` of this very binary.
     pub(crate) fn start(stack: &BenchStack, workers: &str) -> anyhow::Result<Self> {
@@ -43,20 +67,9 @@ impl Worker {
         Ok(Self { child })
     }
 
-    /// Its memory, from /proc (Linux alone).
+    /// Its memory.
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
-        let pid = self.child.id().context("the worker has ended; its log above says why")?;
-        let path = format!("/proc/{pid}/status");
-        let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let field = |name: &str| -> anyhow::Result<u64> {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix(name))
-                .with_context(|| format!("{path} has no {name}"))?;
-            let kib: u64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{name} of {path}"))?;
-            Ok(kib * 1024)
-        };
-        Ok(Memory { now: field("VmRSS:")?, peak: field("VmHWM:")? })
+        Memory::of(self.child.id().context("the worker has ended; its log above says why")?)
     }
 
     /// Processor time that it has used, in seconds (Linux alone).
