@@ -20,6 +20,7 @@ const SECTIONS: &[&str] = &[
     "[log]",
     "[retention]",
     "[retention.keep]",
+    "[retention.exact]",
     "[alerts]",
     "[health]",
     "[[rules]]",

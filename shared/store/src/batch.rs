@@ -33,6 +33,9 @@ pub async fn merge(connection: &mut PgConnection, kind: Kind, rows: &[u8]) -> cr
         sqlx::query(statement.as_str()).execute(&mut *connection).await?;
     }
     copy_into(connection, &statements.copy_incoming, rows).await?;
+    if let Some(ask) = &statements.ask_for_erasures {
+        sqlx::query(ask.as_str()).execute(&mut *connection).await?;
+    }
     sqlx::query_as(statements.merge_incoming.as_str()).fetch_all(connection).await
 }
 
@@ -67,6 +70,8 @@ struct Statements {
     copy: String,
     prepare_incoming: [String; 2],
     copy_incoming: String,
+    /// Deletions among snapshots of entities ask for erasures, also those that a newer snapshot replaces at once.
+    ask_for_erasures: Option<String>,
     merge_incoming: String,
 }
 
@@ -107,7 +112,15 @@ impl Statements {
                 )
             }
         };
+        let has_entities = matches!(kind.spec().conflict, Conflict::KeepNewest { .. });
+        let ask = || {
+            format!(
+                "SELECT watchbook.ask_for_erasure(entity, entity_id, organization_id, created_at, received_at)
+                   FROM pg_temp.{incoming} WHERE deleted AND entity IN ('user', 'strategy')"
+            )
+        };
         Self {
+            ask_for_erasures: has_entities.then(ask),
             copy: format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)"),
             prepare_incoming: [
                 format!(

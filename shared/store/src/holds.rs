@@ -1,44 +1,220 @@
-//! Holds: what must not be removed, for as long as somebody says so.
+//! Holds: what they name stays, however old it is.
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
 
-/// Records that a hold protects.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HeldRange {
-    /// Of this organization, `_` for records without one; `None` for all of them.
+use crate::Dataset;
+
+/// A hold.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
+pub struct Hold {
+    /// Its id.
+    pub id: Uuid,
+    /// Whose records; `None` for everybody's, `_` for those without an organization.
     pub organization_id: Option<String>,
-    /// From this `created_at` on; `None` from the beginning.
+    /// Of which kind, or `dead_letters`; `None` for all.
+    pub kind: Option<String>,
+    /// The first moment that it covers; `None` from the beginning.
+    pub starts_at: Option<DateTime<Utc>>,
+    /// The first moment that it does not cover any more; `None` for ever.
+    pub ends_at: Option<DateTime<Utc>>,
+    /// Why.
+    pub reason: String,
+    /// Who.
+    pub created_by: String,
+    /// Since when it is there.
+    pub created_at: DateTime<Utc>,
+    /// When it is over by itself.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was released.
+    pub released_at: Option<DateTime<Utc>>,
+    /// By whom.
+    pub released_by: Option<String>,
+}
+
+impl Hold {
+    /// Whether it keeps anything of a dataset between two times.
+    pub fn covers(&self, dataset: Dataset, from: DateTime<Utc>, until: DateTime<Utc>) -> bool {
+        self.kind.as_deref().is_none_or(|kind| kind == dataset.counts_as())
+            && self.starts_at.is_none_or(|starts_at| starts_at < until)
+            && self.ends_at.is_none_or(|ends_at| ends_at > from)
+    }
+
+    /// Which rows of a dataset it keeps.
+    pub fn range(&self) -> HeldRange {
+        HeldRange { organization_id: self.organization_id.clone(), from: self.starts_at, until: self.ends_at }
+    }
+}
+
+impl Dataset {
+    /// The name by which a hold means it: hours are metrics, as their samples were.
+    const fn counts_as(self) -> &'static str {
+        match self {
+            Self::MetricHours => "metrics",
+            other => other.name(),
+        }
+    }
+}
+
+/// Rows that must stay: of an organization (`None` for all, `_` for those without one), from a time on, up to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldRange {
+    /// Whose.
+    pub organization_id: Option<String>,
+    /// The first moment; `None` from the beginning.
     pub from: Option<DateTime<Utc>>,
-    /// Up to and without this `created_at`; `None` without an end.
+    /// The first moment that is not held; `None` for ever.
     pub until: Option<DateTime<Utc>>,
 }
 
-/// Held ranges as a statement takes them: an array for each column.
-#[derive(Debug)]
-pub(crate) struct HeldColumns<'h> {
-    pub(crate) organizations: Vec<Option<&'h str>>,
+/// Ranges as three columns, to be bound for [`is_held`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HeldColumns {
+    pub(crate) organizations: Vec<Option<String>>,
     pub(crate) from: Vec<Option<DateTime<Utc>>>,
     pub(crate) until: Vec<Option<DateTime<Utc>>>,
 }
 
-/// The columns of held ranges, for [`not_held`] to be bound to.
-pub(crate) fn columns(holds: &[HeldRange]) -> HeldColumns<'_> {
-    HeldColumns {
-        organizations: holds.iter().map(|held| held.organization_id.as_deref()).collect(),
-        from: holds.iter().map(|held| held.from).collect(),
-        until: holds.iter().map(|held| held.until).collect(),
+impl HeldColumns {
+    pub(crate) fn of(ranges: &[HeldRange]) -> Self {
+        Self {
+            organizations: ranges.iter().map(|range| range.organization_id.clone()).collect(),
+            from: ranges.iter().map(|range| range.from).collect(),
+            until: ranges.iter().map(|range| range.until).collect(),
+        }
     }
 }
 
-/// The condition that no held range covers a row of the table `alias`, with the [`columns`] as three parameters, of
-/// which `first` is the number of the first one.
-pub(crate) fn not_held(alias: &str, first: usize) -> String {
+/// The condition that a row of `dataset` is in one of the ranges that are bound from parameter `first` on. A row of
+/// which nobody can tell whose it is counts as anybody's.
+pub(crate) fn is_held(dataset: Dataset, first: usize) -> String {
+    let (organization, time) = (dataset.organization(), dataset.time_column());
+    let (second, third) = (first + 1, first + 2);
     format!(
-        "NOT EXISTS (SELECT FROM unnest(${first}::text[], ${}::timestamptz[], ${}::timestamptz[]) AS held (organization_id, since, until)
-                      WHERE (held.organization_id IS NULL OR held.organization_id = coalesce({alias}.organization_id, '_'))
-                        AND (held.since IS NULL OR {alias}.created_at >= held.since)
-                        AND (held.until IS NULL OR {alias}.created_at < held.until))",
-        first + 1,
-        first + 2
+        "EXISTS (SELECT FROM unnest(${first}::text[], ${second}::timestamptz[], ${third}::timestamptz[])
+                          AS hold (organization, since, until)
+                  WHERE (hold.organization IS NULL OR hold.organization = coalesce({organization}, hold.organization))
+                    AND (hold.since IS NULL OR {time} >= hold.since) AND (hold.until IS NULL OR {time} < hold.until))"
     )
+}
+
+const IS_OPEN: &str = "released_at IS NULL AND (expires_at IS NULL OR expires_at > now())";
+
+/// Holds that are in force, the oldest first.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn in_force(connection: &mut PgConnection) -> crate::Result<Vec<Hold>> {
+    sqlx::query_as(&format!("SELECT * FROM watchbook.holds WHERE {IS_OPEN} ORDER BY created_at, id"))
+        .fetch_all(connection)
+        .await
+}
+
+/// Holds that are in force, which stay the same until the transaction ends: whoever adds or releases one waits.
+///
+/// # Errors
+/// Where the database cannot be asked, or somebody holds the table's lock for longer than the session waits.
+pub async fn frozen(transaction: &mut PgConnection) -> crate::Result<Vec<Hold>> {
+    sqlx::query("LOCK TABLE watchbook.holds IN SHARE MODE").execute(&mut *transaction).await?;
+    in_force(transaction).await
+}
+
+/// Every hold, those that are over as well, the newest first, `limit` at the most.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn all(connection: &mut PgConnection, limit: u32) -> crate::Result<Vec<Hold>> {
+    sqlx::query_as("SELECT * FROM watchbook.holds ORDER BY created_at DESC, id LIMIT $1")
+        .bind(i64::from(limit))
+        .fetch_all(connection)
+        .await
+}
+
+/// Adds a hold.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn insert(connection: &mut PgConnection, hold: &Hold) -> crate::Result<()> {
+    sqlx::query(
+        "INSERT INTO watchbook.holds
+                (id, organization_id, kind, starts_at, ends_at, reason, created_by, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(hold.id)
+    .bind(&hold.organization_id)
+    .bind(&hold.kind)
+    .bind(hold.starts_at)
+    .bind(hold.ends_at)
+    .bind(&hold.reason)
+    .bind(&hold.created_by)
+    .bind(hold.created_at)
+    .bind(hold.expires_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Releases a hold that is in force, and returns it. Erasures that waited for a hold look again.
+///
+/// # Errors
+/// Where a statement fails.
+pub async fn release(transaction: &mut PgConnection, id: Uuid, by: &str) -> crate::Result<Option<Hold>> {
+    let released = sqlx::query_as(&format!(
+        "UPDATE watchbook.holds SET released_at = now(), released_by = $2 WHERE id = $1 AND {IS_OPEN} RETURNING *"
+    ))
+    .bind(id)
+    .bind(by)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if released.is_some() {
+        sqlx::query("UPDATE watchbook.erasures SET state = 'pending' WHERE state = 'held'")
+            .execute(transaction)
+            .await?;
+    }
+    Ok(released)
+}
+
+#[cfg(test)]
+mod tests {
+    use records::Kind;
+
+    use super::*;
+
+    fn hold(kind: Option<&str>, starts_at: Option<i64>, ends_at: Option<i64>) -> Hold {
+        let time = |day: i64| DateTime::UNIX_EPOCH + chrono::TimeDelta::days(day);
+        Hold {
+            id: Uuid::nil(),
+            organization_id: None,
+            kind: kind.map(str::to_owned),
+            starts_at: starts_at.map(time),
+            ends_at: ends_at.map(time),
+            reason: String::new(),
+            created_by: String::new(),
+            created_at: DateTime::UNIX_EPOCH,
+            expires_at: None,
+            released_at: None,
+            released_by: None,
+        }
+    }
+
+    #[test]
+    fn a_hold_covers_what_it_names_and_touches() {
+        let (events, hours) = (Dataset::Records(Kind::Events), Dataset::MetricHours);
+        let day = |day: i64| DateTime::UNIX_EPOCH + chrono::TimeDelta::days(day);
+        for (hold, dataset, covers) in [
+            (hold(None, None, None), events, true),
+            (hold(Some("events"), None, None), events, true),
+            (hold(Some("errors"), None, None), events, false),
+            (hold(Some("metrics"), None, None), hours, true),
+            (hold(Some("dead_letters"), None, None), Dataset::DeadLetters, true),
+            (hold(None, Some(10), Some(11)), events, true),
+            (hold(None, Some(11), None), events, false), // the day ends where the hold begins
+            (hold(None, None, Some(10)), events, false), // and begins where it ends
+            (hold(None, Some(9), Some(12)), events, true),
+        ] {
+            assert_eq!(hold.covers(dataset, day(10), day(11)), covers, "{hold:?}");
+        }
+    }
 }

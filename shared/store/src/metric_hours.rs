@@ -7,8 +7,9 @@ use records::subject::NO_ORGANIZATION;
 use sqlx::postgres::PgRow;
 use sqlx::{Decode, FromRow, PgConnection, Postgres, Row, Type};
 
-use crate::Steps;
+use crate::holds::{HeldColumns, HeldRange, is_held};
 use crate::partitions::{Partition, Partitions};
+use crate::{Dataset, Steps};
 
 /// The columns that are measured, and how each is summed up: as a numeric, which adds bigints up without an end.
 /// A double goes there as the text that reads back as itself, and a percentage of less than 10^-20 is nothing:
@@ -70,16 +71,60 @@ pub async fn make_room_for_hours_of(
     Ok(())
 }
 
-/// Keeps the hours of all samples in `source_table`: a day's partition that is about to go, in the transaction in
-/// which it goes, attached or not. Returns how many rows of hours were added to. The name is one of ours, with its
-/// schema; it stands in the statement as it is.
+/// Keeps the hours of samples that go: those in `source_table`, a day's partition that is about to go, but for what is
+/// held of it; in the transaction in which they go, attached or not. Returns how many rows of hours were added to. The
+/// name is one of ours, with its schema; it stands in the statement as it is.
 ///
-/// Samples that come late for an hour that is kept are added to it. So each sample is handed in once: what stays
-/// behind for a hold is in its hour already, and is not handed in again when it goes.
+/// So each sample is on one level, as itself or in its hour: what goes later, or comes late and goes, is added then.
 ///
 /// # Errors
 /// Where the statement fails: nothing is kept then.
-pub async fn keep_hours_of(connection: &mut PgConnection, source_table: &str) -> crate::Result<u64> {
+pub async fn keep_hours_of(
+    connection: &mut PgConnection,
+    source_table: &str,
+    held: &[HeldRange],
+) -> crate::Result<u64> {
+    let is_held = is_held(Dataset::Records(records::Kind::Metrics), 1);
+    let columns = HeldColumns::of(held);
+    let kept = sqlx::query(&keep_statement(&format!("{source_table} WHERE NOT {is_held}")))
+        .bind(columns.organizations)
+        .bind(columns.from)
+        .bind(columns.until)
+        .execute(connection)
+        .await?;
+    Ok(kept.rows_affected())
+}
+
+/// How many samples the hours between two times stand for.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn samples(connection: &mut PgConnection, from: DateTime<Utc>, until: DateTime<Utc>) -> crate::Result<u64> {
+    let samples: i64 = sqlx::query_scalar(
+        "SELECT coalesce(sum(samples), 0)::bigint FROM watchbook.container_metric_hours WHERE hour >= $1 AND hour < $2",
+    )
+    .bind(from)
+    .bind(until)
+    .fetch_one(connection)
+    .await?;
+    Ok(samples.unsigned_abs())
+}
+
+/// Forgets the hours between two times: their samples are back.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn forget(connection: &mut PgConnection, from: DateTime<Utc>, until: DateTime<Utc>) -> crate::Result<()> {
+    sqlx::query("DELETE FROM watchbook.container_metric_hours WHERE hour >= $1 AND hour < $2")
+        .bind(from)
+        .bind(until)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// The statement that adds the samples of `source` to their hours.
+pub(crate) fn keep_statement(source: &str) -> String {
     let all = |piece: fn(&str) -> String| MEASURED.map(|(column, _)| piece(column)).join(", ");
     let columns = all(|c| format!("{c}_samples, {c}_min, {c}_sum, {c}_max"));
     let merged = all(|c| {
@@ -89,21 +134,18 @@ pub async fn keep_hours_of(connection: &mut PgConnection, source_table: &str) ->
         )
     });
     // Ordered, so that two at once wait for each other's rows and never in a circle.
-    let statement = format!(
+    format!(
         "INSERT INTO watchbook.container_metric_hours AS known (container_id, hour, organization_id, samples, {columns})
          SELECT container_id, date_trunc('hour', created_at, 'UTC'), organization_id, {}
-           FROM {source_table} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+           FROM {source} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
              ON CONFLICT (container_id, hour, organization_id)
              DO UPDATE SET samples = known.samples + excluded.samples, {merged}",
         summed_up()
-    );
-    let kept = sqlx::query(&statement).execute(connection).await?;
-    Ok(kept.rows_affected())
+    )
 }
 
 /// What was measured of a container in steps, of all organizations or of these (`_` for none), in their order. Steps
-/// without a sample are left out. Hours that are kept count in place of what is left of their samples, and are one
-/// point each where steps are shorter.
+/// without a sample are left out. Hours that are kept are one point each where steps are shorter.
 ///
 /// # Errors
 /// Where the database cannot be asked.
@@ -126,9 +168,8 @@ pub async fn series(
         .await
 }
 
-/// Both levels are read by container and time, an index scan in each partition of that time. Samples are summed up
-/// by hour and organization before it is asked whether their hour is kept, so that this is asked rarely. That is
-/// asked for each organization by itself: what one may see does not depend on what is there of another.
+/// Both levels are read by container and time, an index scan in each partition of that time. A sample is on one of
+/// them, so what both have of an hour adds up.
 fn series_statement() -> String {
     let all = |piece: fn(&str) -> String| MEASURED.map(|(column, _)| piece(column)).join(", ");
     let columns = all(|c| format!("{c}_samples, {c}_min, {c}_sum, {c}_max"));
@@ -137,24 +178,15 @@ fn series_statement() -> String {
             "min({c}_min) AS {c}_min, (sum({c}_sum) / nullif(sum({c}_samples), 0))::float8 AS {c}_avg, max({c}_max) AS {c}_max"
         )
     });
+    let is_theirs = format!("($2::text[] IS NULL OR coalesce(organization_id, '{NO_ORGANIZATION}') = ANY ($2))");
     format!(
-        "WITH kept AS (
-             SELECT hour, coalesce(organization_id, '{NO_ORGANIZATION}') AS organization, samples, {columns}
-               FROM watchbook.container_metric_hours
-              WHERE container_id = $1 AND hour >= $5 AND hour < $7
-                AND ($2::text[] IS NULL OR coalesce(organization_id, '{NO_ORGANIZATION}') = ANY ($2))
-         ), sampled AS (
-             SELECT date_bin($3, created_at, $4) AS at, date_trunc('hour', created_at, 'UTC') AS hour,
-                    coalesce(organization_id, '{NO_ORGANIZATION}') AS organization, {}
-               FROM watchbook.container_metrics
-              WHERE container_id = $1 AND created_at >= $6 AND created_at < $7
-                AND ($2::text[] IS NULL OR coalesce(organization_id, '{NO_ORGANIZATION}') = ANY ($2))
-              GROUP BY 1, 2, 3
-         ), levels AS (
-             SELECT date_bin($3, hour, $4) AS at, samples, {columns} FROM kept
+        "WITH levels AS (
+             SELECT date_bin($3, hour, $4) AS at, samples, {columns} FROM watchbook.container_metric_hours
+              WHERE container_id = $1 AND hour >= $5 AND hour < $7 AND {is_theirs}
               UNION ALL
-             SELECT at, samples, {columns} FROM sampled
-              WHERE NOT EXISTS (SELECT FROM kept WHERE kept.hour = sampled.hour AND kept.organization = sampled.organization)
+             SELECT date_bin($3, created_at, $4) AS at, {} FROM watchbook.container_metrics
+              WHERE container_id = $1 AND created_at >= $6 AND created_at < $7 AND {is_theirs}
+              GROUP BY 1
          )
          SELECT at, sum(samples)::bigint AS samples, {spreads} FROM levels GROUP BY at ORDER BY at",
         summed_up()

@@ -11,9 +11,6 @@ use sqlx::PgConnection;
 
 use crate::Steps;
 
-/// Rows that are thinned out at once: 30 to 80 ms, for which a late record of one of their minutes waits.
-const THIN_ROWS: i64 = 10_000;
-
 /// Records of one minute and organization, as the roll-ups count them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutcomeMinute {
@@ -107,15 +104,15 @@ pub async fn rate(connection: &mut PgConnection, kind: Kind, now: DateTime<Utc>)
     Ok(total as f64 / (now - since).as_seconds_f64())
 }
 
-/// Makes hours of minutes that are before the hour of `before`: one bounded batch of one kind, in one statement.
+/// Makes hours of minutes that are before the hour of `before`: `limit` rows of one kind at the most, in one statement.
 /// Returns how many rows of minutes went; none where nothing is left to do. Two at once do not disturb each
 /// other, and what comes late for an hour is added to it the next time.
 ///
 /// # Errors
 /// Where the statement fails; nothing is changed then.
-pub async fn thin(connection: &mut PgConnection, before: DateTime<Utc>) -> crate::Result<u64> {
+pub async fn thin(connection: &mut PgConnection, before: DateTime<Utc>, limit: u32) -> crate::Result<u64> {
     for kind in Kind::ALL {
-        let taken = thin_kind(connection, *kind, before).await?;
+        let taken = thin_kind(connection, *kind, before, limit).await?;
         if taken > 0 {
             return Ok(taken);
         }
@@ -124,7 +121,7 @@ pub async fn thin(connection: &mut PgConnection, before: DateTime<Utc>) -> crate
 }
 
 /// Kind by kind, because the primary key begins with it: the oldest minutes are its first entries.
-async fn thin_kind(connection: &mut PgConnection, kind: Kind, before: DateTime<Utc>) -> crate::Result<u64> {
+async fn thin_kind(connection: &mut PgConnection, kind: Kind, before: DateTime<Utc>, limit: u32) -> crate::Result<u64> {
     // What is added to a row meanwhile is not seen by this statement, and the row is left for the next one.
     let taken: i64 = sqlx::query_scalar(
         "WITH old AS (
@@ -145,10 +142,57 @@ async fn thin_kind(connection: &mut PgConnection, kind: Kind, before: DateTime<U
     )
     .bind(kind.name())
     .bind(before)
-    .bind(THIN_ROWS)
+    .bind(i64::from(limit))
     .fetch_one(connection)
     .await?;
     Ok(taken.unsigned_abs())
+}
+
+/// How many rows of minutes [`thin`] would take.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn count_minutes(connection: &mut PgConnection, before: DateTime<Utc>) -> crate::Result<u64> {
+    count(connection, "outcome_minutes", "minute", before).await
+}
+
+/// How many hours [`remove_hours`] would remove.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn count_hours(connection: &mut PgConnection, before: DateTime<Utc>) -> crate::Result<u64> {
+    count(connection, "outcome_hours", "hour", before).await
+}
+
+/// Kind by kind, as the primary keys begin.
+async fn count(connection: &mut PgConnection, table: &str, column: &str, before: DateTime<Utc>) -> crate::Result<u64> {
+    let kinds: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    let rows: i64 = sqlx::query_scalar(&format!(
+        "SELECT count(*) FROM watchbook.{table} WHERE kind = ANY ($1) AND {column} < date_trunc('hour', $2, 'UTC')"
+    ))
+    .bind(kinds)
+    .bind(before)
+    .fetch_one(connection)
+    .await?;
+    Ok(rows.unsigned_abs())
+}
+
+/// Removes hours that are before the hour of `before`, `limit` at the most. Returns how many went.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn remove_hours(connection: &mut PgConnection, before: DateTime<Utc>, limit: u32) -> crate::Result<u64> {
+    let kinds: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    let removed = sqlx::query(
+        "DELETE FROM watchbook.outcome_hours WHERE ctid = ANY (ARRAY(
+             SELECT ctid FROM watchbook.outcome_hours WHERE kind = ANY ($1) AND hour < date_trunc('hour', $2, 'UTC') LIMIT $3))",
+    )
+    .bind(kinds)
+    .bind(before)
+    .bind(i64::from(limit))
+    .execute(connection)
+    .await?;
+    Ok(removed.rows_affected())
 }
 
 /// Records of a step, as the roll-ups count them.

@@ -3,14 +3,11 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use chrono::{DateTime, Datelike, Days, Months, NaiveDate, Utc};
+use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveTime, Utc};
 use records::{Kind, Partitioning};
 use sqlx::{Connection, PgConnection};
 
-/// The dead letters' table, cut by day of `failed_at`.
-const DEAD_LETTERS: &str = "watchbook.dead_letters";
-/// What is left of the containers' metrics, cut by month of `hour`.
-const METRIC_HOURS: &str = "watchbook.container_metric_hours";
+use crate::Dataset;
 
 /// One partition: the table and its first day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,12 +31,37 @@ impl Partition {
 
     /// The partition that takes a dead letter that failed at `time`.
     pub fn of_dead_letters(time: DateTime<Utc>) -> Self {
-        Self { table: DEAD_LETTERS, monthly: false, first_day: time.date_naive() }
+        Self::starting(Dataset::DeadLetters, time.date_naive())
+    }
+
+    /// The partition of a dataset that starts with a day.
+    pub fn starting(dataset: Dataset, first_day: NaiveDate) -> Self {
+        Self { table: dataset.table(), monthly: dataset.is_monthly(), first_day }
+    }
+
+    /// The table that it is a part of, with its schema.
+    pub fn table(&self) -> &'static str {
+        self.table
+    }
+
+    /// Its first day.
+    pub fn first_day(&self) -> NaiveDate {
+        self.first_day
+    }
+
+    /// When it begins.
+    pub fn starts_at(&self) -> DateTime<Utc> {
+        self.first_day.and_time(NaiveTime::MIN).and_utc()
+    }
+
+    /// When the next one begins.
+    pub fn ends_at(&self) -> DateTime<Utc> {
+        self.end().and_time(NaiveTime::MIN).and_utc()
     }
 
     /// The partition that takes the hour of a container's metrics that begins at `time`.
     pub fn of_metric_hours(time: DateTime<Utc>) -> Self {
-        Self::of_month(METRIC_HOURS, time.date_naive())
+        Self::of_month(Dataset::MetricHours.table(), time.date_naive())
     }
 
     fn of_month(table: &'static str, day: NaiveDate) -> Self {
@@ -120,23 +142,43 @@ impl Partitions {
 /// # Errors
 /// Where the database cannot be asked.
 pub async fn exists(connection: &mut PgConnection, partition: Partition) -> crate::Result<bool> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass($1) AND inhparent = to_regclass($2))",
-    )
-    .bind(partition.name())
-    .bind(partition.table)
-    .fetch_one(connection)
-    .await
+    Ok(state(connection, partition).await? == State::Attached)
+}
+
+/// The advisory lock of a table's partitions: whoever makes, attaches or detaches one holds it.
+const ONE_AT_A_TIME: &str = "hashtextextended('watchbook partitions of ' || $1, 0)";
+
+/// Keeps everybody else from making, attaching or detaching partitions of a table, until [`unlock`] or the end of the
+/// session. For detaching, which cannot be done in a transaction.
+///
+/// # Errors
+/// Where the database cannot be asked, or somebody else holds it for longer than the session's `lock_timeout`.
+pub(crate) async fn lock(connection: &mut PgConnection, table: &str) -> crate::Result<()> {
+    sqlx::query(&format!("SELECT pg_advisory_lock({ONE_AT_A_TIME})")).bind(table).execute(connection).await?;
+    Ok(())
+}
+
+/// Ends [`lock`].
+///
+/// # Errors
+/// Where the database cannot be asked; the lock ends with the session then.
+pub(crate) async fn unlock(connection: &mut PgConnection, table: &str) -> crate::Result<()> {
+    sqlx::query(&format!("SELECT pg_advisory_unlock({ONE_AT_A_TIME})")).bind(table).execute(connection).await?;
+    Ok(())
 }
 
 async fn create(connection: &mut PgConnection, partition: Partition) -> crate::Result<()> {
     let (table, name) = (partition.table, partition.name());
+    // Without the lock, which whoever takes a day out may hold for a while.
+    if exists(connection, partition).await? {
+        return Ok(());
+    }
     let mut transaction = connection.begin().await?;
     // Whoever holds the table for longer than this is waited for in the caller's retry, where others
     // are not queued up behind us.
     sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *transaction).await?;
     // One at a time for each table: two processes that make the same partition would fail each other.
-    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('watchbook partitions of ' || $1, 0))")
+    sqlx::query(&format!("SELECT pg_advisory_xact_lock({ONE_AT_A_TIME})"))
         .bind(table)
         .execute(&mut *transaction)
         .await?;
@@ -145,15 +187,53 @@ async fn create(connection: &mut PgConnection, partition: Partition) -> crate::R
         // Names are ours and dates are digits: nothing from outside stands in these statements.
         let create =
             format!("CREATE TABLE IF NOT EXISTS {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)");
-        let attach = format!(
-            "ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{} 00:00:00+00') TO ('{} 00:00:00+00')",
-            partition.first_day,
-            partition.end()
-        );
         sqlx::query(&create).execute(&mut *transaction).await?;
-        sqlx::query(&attach).execute(&mut *transaction).await?;
+        attach(&mut transaction, partition).await?;
     }
     transaction.commit().await
+}
+
+/// Attaches a table of the partition's name, under the lock on the table's partitions. One that was being detached
+/// when whoever did it died is detached first: the rows that arrive for it must not wait for the next clean-up.
+pub(crate) async fn attach(connection: &mut PgConnection, partition: Partition) -> crate::Result<()> {
+    let (table, name) = (partition.table, partition.name());
+    if state(connection, partition).await? == State::Detaching {
+        sqlx::query(&format!("ALTER TABLE {table} DETACH PARTITION {name} FINALIZE")).execute(&mut *connection).await?;
+    }
+    sqlx::query(&format!("COMMENT ON TABLE {name} IS NULL")).execute(&mut *connection).await?;
+    let statement = format!(
+        "ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{} 00:00:00+00') TO ('{} 00:00:00+00')",
+        partition.first_day,
+        partition.end()
+    );
+    sqlx::query(&statement).execute(connection).await?;
+    Ok(())
+}
+
+/// How a table stands to the one that it is, or was, a partition of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It is a partition.
+    Attached,
+    /// It takes no rows and shows none, and those who read it before may still do so.
+    Detaching,
+    /// It is a table by itself, or there is none.
+    Detached,
+}
+
+pub(crate) async fn state(connection: &mut PgConnection, partition: Partition) -> crate::Result<State> {
+    let pending: Option<bool> = sqlx::query_scalar(
+        "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass($1) AND inhparent = to_regclass($2)",
+    )
+    .bind(partition.name())
+    .bind(partition.table)
+    .fetch_optional(connection)
+    .await?;
+    Ok(match pending {
+        Some(false) => State::Attached,
+        Some(true) => State::Detaching,
+        None => State::Detached,
+    })
 }
 
 #[cfg(test)]

@@ -54,18 +54,19 @@ impl Account {
                 self.last_sequence
             ));
         }
-        // What an earlier stream of that name gave is in the tables and no longer in the position.
-        if !self.has_past && self.dead_letters != self.letters {
-            return Err(format!("the table of dead letters does not hold {}: {self:?}", self.dead_letters));
-        }
         Ok(())
     }
 
-    /// Whether the tables hold what was counted: each row in the roll-ups, and in the position.
+    /// Whether the tables hold what was counted: each row in the roll-ups and in the position, each dead letter in its
+    /// table.
     ///
     /// # Errors
     /// What does not match, in words.
     pub fn matches_rows(&self, kind: Kind) -> Result<(), String> {
+        // What an earlier stream of that name gave is in the tables and no longer in the position.
+        if !self.has_past && self.dead_letters != self.letters {
+            return Err(format!("the table of dead letters does not hold {}: {self:?}", self.dead_letters));
+        }
         // A snapshot replaces another one in place: each counts, and there is one row.
         let rows = if matches!(kind.spec().conflict, Conflict::KeepFirst) { self.rows } else { self.counted };
         if rows != self.counted {

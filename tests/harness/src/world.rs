@@ -521,7 +521,7 @@ impl World {
         if self.rows_dropped.load(Ordering::Relaxed) { Ok(()) } else { account.matches_rows(kind) }
     }
 
-    /// Rows were removed behind our back: from now on their number says nothing.
+    /// Rows were removed or added behind our back: from now on their number says nothing.
     pub fn rows_were_dropped(&self) {
         self.rows_dropped.store(true, Ordering::Relaxed);
     }

@@ -49,6 +49,10 @@ enum Command {
     Dead(commands::dead::Dead),
     /// Show rules and alerts, test, silence and acknowledge them.
     Alerts(commands::alerts::Alerts),
+    /// Show, remove and keep what is too old.
+    Retention(commands::retention::Retention),
+    /// Erase what is stored of a user or a strategy.
+    Erase(commands::erase::Erase),
     /// Check or show settings.
     Config(commands::config::ConfigCommand),
     /// Find what is wrong, with how to mend it.
@@ -61,8 +65,8 @@ impl Command {
     /// What is logged unless the settings say: a worker's life is of interest, a command's is not.
     fn log_filter(&self) -> &'static str {
         match self {
-            // The NATS client tells again what we tell ourselves.
-            Self::Up(_) | Self::Run(_) => "info,async_nats=warn",
+            // The NATS client tells again what we tell ourselves, and the scheduler how it is made.
+            Self::Up(_) | Self::Run(_) => "info,async_nats=warn,tokio_cron_scheduler=warn",
             _ => "warn",
         }
     }
@@ -88,6 +92,8 @@ impl Arguments {
             Command::Status(command) => command.run(config).await,
             Command::Dead(command) => command.run(config).await,
             Command::Alerts(command) => command.run(config).await,
+            Command::Retention(command) => command.run(config).await,
+            Command::Erase(command) => command.run(config).await,
             Command::Doctor(command) => command.run(config).await,
             Command::Bench(command) => command.run(config).await,
             Command::Config(command) => command.run(&sources),

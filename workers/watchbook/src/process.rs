@@ -3,6 +3,7 @@
 use anyhow::Context;
 use bus::Bus;
 use runtime::Config;
+use store::migrations::{self, State};
 use store::{Connection, Database};
 
 /// `host:pid`, by which an operator finds this process.
@@ -41,4 +42,40 @@ pub(crate) async fn connect(database: &Database) -> anyhow::Result<store::PgConn
             database.address()
         )
     })
+}
+
+/// Makes sure that the database is as this build knows it.
+pub(crate) async fn check_migrations(database: &Database) -> anyhow::Result<()> {
+    let mut connection = connect(database).await?;
+    let migrations = migrations::status(&mut connection).await?;
+    let count = |state| migrations.iter().filter(|migration| migration.state == state).count();
+    let (pending, changed) = (count(State::Pending), count(State::Changed));
+    anyhow::ensure!(pending == 0, "{pending} migrations are pending on {}: run `watchbook setup`", database.address());
+    anyhow::ensure!(
+        changed == 0,
+        "{changed} migrations of {} were changed after they were run: see `watchbook migrate status`",
+        database.address()
+    );
+    Ok(())
+}
+
+/// Who acts, where not said: the user of this terminal, by number where nobody says the name.
+pub(crate) fn somebody() -> String {
+    use std::os::unix::fs::MetadataExt;
+    let named = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    let named = named.into_iter().find(|user| !user.is_empty());
+    let numbered = || std::fs::metadata("/proc/self").ok().map(|own| format!("uid {}", own.uid()));
+    named.or_else(numbered).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// A name under which somebody may act, as an audit record takes it; not the one under which nobody does.
+pub(crate) fn actor(name: &str) -> Result<String, String> {
+    const SYSTEM: &str = "system";
+    if name.is_empty() || name.len() > records::limits::ID_BYTES {
+        return Err("a name is 1 to 256 bytes".to_owned());
+    }
+    if name == SYSTEM {
+        return Err("`system` is what acts when nobody does".to_owned());
+    }
+    Ok(name.to_owned())
 }

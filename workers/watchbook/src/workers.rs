@@ -10,10 +10,10 @@ use alerts::{AlertWorker, Rules};
 use bus::Bus;
 use notifier::Notifier;
 use records::Kind;
+use retention::RetentionWorker;
 use runtime::config::HttpAddress;
 use runtime::{Config, Health, Metrics, Probes, STOP_BUDGET};
 use store::Database;
-use store::migrations::{self, State};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,12 +38,14 @@ pub(crate) enum Worker {
     Alerts,
     /// Delivers notifications.
     Notifier,
+    /// Removes what is too old.
+    Retention,
 }
 
 impl Worker {
     /// Every worker.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Kind::ALL.iter().copied().map(Self::Writer).chain([Self::Alerts, Self::Notifier])
+        Kind::ALL.iter().copied().map(Self::Writer).chain([Self::Alerts, Self::Notifier, Self::Retention])
     }
 
     pub(crate) const fn name(self) -> &'static str {
@@ -51,6 +53,7 @@ impl Worker {
             Self::Writer(kind) => kind.name(),
             Self::Alerts => "alerts",
             Self::Notifier => "notifier",
+            Self::Retention => "retention",
         }
     }
 }
@@ -70,13 +73,14 @@ impl Workers {
             .filter_map(|worker| if let Worker::Writer(kind) = worker { Some(*kind) } else { None })
             .collect();
         let rules = crate::rules::of(config)?;
-        check_migrations(database).await?;
+        process::check_migrations(database).await?;
         check_streams(config, bus, &kinds).await?;
         let (health, stop, tasks) = (Health::default(), CancellationToken::new(), TaskTracker::new());
         let metrics = Metrics::install()?;
         writer::describe_metrics();
         alerts::describe_metrics();
         notifier::describe_metrics();
+        retention::describe_metrics();
         let address = match config.http.address {
             HttpAddress::Off => None,
             HttpAddress::At(address) => {
@@ -125,6 +129,16 @@ impl Workers {
             };
             tasks.spawn(notifier.run(stop.clone()));
         }
+        if workers.contains(&Worker::Retention) {
+            let retention = RetentionWorker {
+                name: process::name(),
+                database: database.clone(),
+                publisher: process::publisher(config, bus)?,
+                settings: retention::Settings::of(config),
+                health: health.part(Worker::Retention.name()),
+            };
+            tasks.spawn(retention.run(stop.clone()));
+        }
         tasks.close();
         Ok(Self { address, stop, tasks })
     }
@@ -162,20 +176,6 @@ fn receivers(mut rules: watch::Receiver<Arc<Rules>>, stop: CancellationToken) ->
         }
     });
     receivers
-}
-
-async fn check_migrations(database: &Database) -> anyhow::Result<()> {
-    let mut connection = process::connect(database).await?;
-    let migrations = migrations::status(&mut connection).await?;
-    let count = |state| migrations.iter().filter(|migration| migration.state == state).count();
-    let (pending, changed) = (count(State::Pending), count(State::Changed));
-    anyhow::ensure!(pending == 0, "{pending} migrations are pending on {}: run `watchbook setup`", database.address());
-    anyhow::ensure!(
-        changed == 0,
-        "{changed} migrations of {} were changed after they were run: see `watchbook migrate status`",
-        database.address()
-    );
-    Ok(())
 }
 
 async fn check_streams(config: &Config, bus: &Bus, kinds: &[Kind]) -> anyhow::Result<()> {

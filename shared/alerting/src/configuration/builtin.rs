@@ -18,12 +18,21 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// - `ingest-lag`: records of a kind wait for more than 30 s to be written, so all figures of it are late.
 /// - `metrics-silent`: an organization whose containers sent metrics has had none for 10 minutes. Not by container:
 ///   they come and go, and a rule that cries at each is soon not heard.
+/// - `retention-failing`: what is too old could not be removed, or not be archived. Watchbook publishes an error of a
+///   type of its own then, and again at each new try, which are two hours apart at the most.
+/// - `partitions-missing`: there are no partitions for tomorrow, which is looked at each hour.
 pub fn builtin_rules() -> Vec<Rule> {
     let rule = |name: &str, source: &str, severity: &str| Rule {
         name: name.to_owned(),
         source: source.to_owned(),
         severity: Some(severity.to_owned()),
         ..Rule::default()
+    };
+    let own_error = |name: &str, error_type: &str, window: Duration| Rule {
+        filter: [("error_type".to_owned(), error_type.to_owned())].into(),
+        window: Some(window),
+        threshold: Some("0".to_owned()),
+        ..rule(name, "errors", "critical")
     };
     let text = |text: &str| Some(text.to_owned());
     let labels = |labels: &[&str]| labels.iter().map(|label| (*label).to_owned()).collect();
@@ -70,5 +79,7 @@ pub fn builtin_rules() -> Vec<Rule> {
             group_by: labels(&["organization_id"]),
             ..rule("metrics-silent", "metrics", "warning")
         },
+        own_error("retention-failing", "watchbook.retention", 3 * HOUR),
+        own_error("partitions-missing", "watchbook.partitions", 2 * HOUR),
     ]
 }

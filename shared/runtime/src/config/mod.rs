@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use alerting::{Alerts, HealthThresholds, Route, Rule};
 pub use load::{ConfigError, Sources};
 pub use receivers::{Receiver, SecretUrl};
-pub use retention::{Keep, KeepPerKind, Retention};
+pub use retention::{ExactPerKind, Keep, KeepPerKind, Retention};
 pub use share::{NoShare, Share};
 pub use values::{HttpAddress, Secret, redact_url};
 

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+use chrono_tz::Tz;
+use croner::Cron;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -17,11 +20,27 @@ pub struct Retention {
     pub timezone: String,
     /// How long each kind is kept.
     pub keep: KeepPerKind,
+    /// Kinds of which the expired part of the oldest day goes as well, and not whole days alone.
+    pub exact: ExactPerKind,
+    /// How long the hours are kept that minutes and samples become.
+    pub keep_hours: Keep,
+    /// Bytes of messages that a container may keep; the oldest go first.
+    pub log_bytes_per_container: ByteSize,
+    /// Where a day is written before it is dropped: a folder, or `s3://bucket/prefix`.
+    pub archive: Option<String>,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { schedule: "15 3 * * *".to_owned(), timezone: "UTC".to_owned(), keep: KeepPerKind::default() }
+        Self {
+            schedule: "15 3 * * *".to_owned(),
+            timezone: "UTC".to_owned(),
+            keep: KeepPerKind::default(),
+            exact: ExactPerKind::default(),
+            keep_hours: Keep::For(DAY * 396),
+            log_bytes_per_container: ByteSize::mib(256),
+            archive: None,
+        }
     }
 }
 
@@ -72,6 +91,46 @@ impl KeepPerKind {
     }
 
     fn entries(&self) -> [(&'static str, Keep); 7] {
+        [
+            ("events", self.events),
+            ("errors", self.errors),
+            ("metrics", self.metrics),
+            ("logs", self.logs),
+            ("executions", self.executions),
+            ("dead_letters", self.dead_letters),
+            ("audit", self.audit),
+        ]
+    }
+}
+
+/// Whether a kind is cut to the second: partitions are dropped as whole days, so without it a record stays for up to
+/// a day longer (a month for audit records).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExactPerKind {
+    /// Events.
+    pub events: bool,
+    /// Errors.
+    pub errors: bool,
+    /// Container metrics.
+    pub metrics: bool,
+    /// Container logs.
+    pub logs: bool,
+    /// Sandbox executions.
+    pub executions: bool,
+    /// Dead letters of every kind.
+    pub dead_letters: bool,
+    /// Audit records.
+    pub audit: bool,
+}
+
+impl ExactPerKind {
+    /// Whether the kind of this name is cut to the second.
+    pub fn of(&self, kind: &str) -> bool {
+        self.entries().into_iter().any(|(name, exact)| name == kind && exact)
+    }
+
+    fn entries(&self) -> [(&'static str, bool); 7] {
         [
             ("events", self.events),
             ("errors", self.errors),
@@ -139,13 +198,88 @@ impl<'de> Deserialize<'de> for Keep {
     }
 }
 
+/// Below this the newest lines of a container would hardly outlive a look at them.
+const LEAST_LOG_BYTES: ByteSize = ByteSize::kib(64);
+
 impl Retention {
-    pub(super) fn problems(&self, problems: &mut Vec<(&'static str, String)>) {
+    /// The schedule, as the scheduler reads it.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn cron(&self) -> Result<Cron, String> {
+        let five = "expected a cron expression of five fields such as `15 3 * * *`: minute, hour, day of month, month, day of week";
         if self.schedule.split_whitespace().count() != 5 {
-            problems.push((
-                "retention.schedule",
-                "expected a cron expression of five fields such as `15 3 * * *`: minute, hour, day of month, month, day of week".to_owned(),
-            ));
+            return Err(five.to_owned());
         }
+        self.schedule.parse().map_err(|error| format!("{five}; {error}"))
+    }
+
+    /// The time zone of the schedule.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub fn zone(&self) -> Result<Tz, String> {
+        let unknown =
+            |_| format!("no time zone `{}`: expected a name such as \"Europe/Berlin\", or \"UTC\"", self.timezone);
+        self.timezone.parse().map_err(unknown)
+    }
+
+    pub(super) fn problems(&self, problems: &mut Vec<(&'static str, String)>) {
+        problems.extend(self.cron().err().map(|problem| ("retention.schedule", problem)));
+        problems.extend(self.zone().err().map(|problem| ("retention.timezone", problem)));
+        if self.log_bytes_per_container < LEAST_LOG_BYTES {
+            problems.push(("retention.log_bytes_per_container", "at least 64 KiB".to_owned()));
+        }
+        if self.archive.as_ref().is_some_and(|archive| archive.trim().is_empty()) {
+            problems.push(("retention.archive", "expected a folder, or \"s3://bucket/prefix\"".to_owned()));
+        }
+        let is_exact = self.exact.entries().into_iter().find(|(_, exact)| *exact);
+        if let (Some(_), Some((kind, _))) = (&self.archive, is_exact) {
+            let problem = format!(
+                "`{kind}` would be removed row by row before their day is written to the archive: take one of the two"
+            );
+            problems.push(("retention.exact", problem));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(change: impl FnOnce(&mut Retention)) -> Vec<&'static str> {
+        let mut retention = Retention::default();
+        change(&mut retention);
+        let mut problems = Vec::new();
+        retention.problems(&mut problems);
+        problems.into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn a_schedule_is_five_fields_in_a_zone_that_there_is() {
+        assert_eq!(problems(|_| {}), Vec::<&str>::new());
+        assert_eq!(problems(|retention| retention.schedule = "*/5 2-4 * * mon-fri".to_owned()), Vec::<&str>::new());
+        for schedule in ["", "daily", "15 3 * *", "0 15 3 * * *", "61 3 * * *", "15 3 * * someday"] {
+            assert_eq!(
+                problems(|retention| retention.schedule = schedule.to_owned()),
+                ["retention.schedule"],
+                "{schedule}"
+            );
+        }
+        assert_eq!(problems(|retention| retention.timezone = "Mars/Olympus".to_owned()), ["retention.timezone"]);
+    }
+
+    #[test]
+    fn what_would_lose_the_archive_is_refused() {
+        let both = |retention: &mut Retention| {
+            retention.archive = Some("archive".to_owned());
+            retention.exact.events = true;
+        };
+        assert_eq!(problems(both), ["retention.exact"]);
+        assert_eq!(problems(|retention| retention.archive = Some(" ".to_owned())), ["retention.archive"]);
+        assert_eq!(
+            problems(|retention| retention.log_bytes_per_container = ByteSize::b(1)),
+            ["retention.log_bytes_per_container"]
+        );
     }
 }

@@ -78,6 +78,35 @@ pub async fn add(
     Ok(())
 }
 
+/// What went of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gone<'r> {
+    /// Whose it was.
+    pub(crate) organization_id: Option<&'r str>,
+    /// The container.
+    pub(crate) container_id: &'r str,
+    /// Lines.
+    pub(crate) lines: i64,
+    /// Bytes of their messages.
+    pub(crate) bytes: i64,
+}
+
+/// Takes away what went of a day, in the transaction in which it goes.
+///
+/// # Errors
+/// Where a statement fails.
+pub(crate) async fn subtract<'r>(
+    connection: &mut PgConnection,
+    kind: Kind,
+    day: NaiveDate,
+    gone: impl IntoIterator<Item = Gone<'r>>,
+) -> crate::Result<()> {
+    let amounts = gone
+        .into_iter()
+        .map(|gone| ((gone.organization_id, gone.container_id), Amount { lines: -gone.lines, bytes: -gone.bytes }));
+    insert_amounts(connection, kind, day, amounts.collect::<Vec<_>>()).await
+}
+
 /// Folds rows of a day into one; groups that come to nothing vanish. Returns how many rows went, none where there
 /// was nothing to fold or somebody else is at it.
 ///

@@ -1,10 +1,12 @@
 //! Removing the oldest lines of a container, in bounded batches.
 
+use chrono::{DateTime, Utc};
 use records::{Kind, Volume as Bound};
 use sqlx::{Connection, PgConnection};
 
 use super::{Amount, Excess, bounds, insert_amounts};
-use crate::holds::{self, HeldRange};
+use crate::Dataset;
+use crate::holds::{HeldColumns, HeldRange, is_held};
 
 /// What was removed, or would be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,7 +19,8 @@ pub struct Trimmed {
 
 /// Removes the oldest lines of a container's day: as many as it takes to remove `bytes_to_remove`, but at most `batch`,
 /// and none that is held. `partition` is the full name of the day's. One transaction, in which the volume shrinks too.
-/// The caller goes on with what is left to remove, until nothing is or nothing was removed.
+/// The caller goes on with what is left to remove, and from the time of the last line that went, which is returned as
+/// well, so that what is gone is not read again; until nothing is left or nothing was removed.
 ///
 /// # Errors
 /// Where a statement fails; nothing is removed then.
@@ -26,10 +29,11 @@ pub async fn trim_container(
     kind: Kind,
     partition: &str,
     excess: &Excess,
+    from: Option<DateTime<Utc>>,
     held: &[HeldRange],
     batch: u32,
-) -> crate::Result<Trimmed> {
-    let Some(bound) = kind.spec().volume else { return Ok(Trimmed::default()) };
+) -> crate::Result<(Trimmed, Option<DateTime<Utc>>)> {
+    let Some(bound) = kind.spec().volume else { return Ok((Trimmed::default(), None)) };
     let mut transaction = connection.begin().await?;
     // An index has them in their order. Where the planner takes the container for a small one it would sort its whole
     // day, for each batch anew.
@@ -39,18 +43,18 @@ pub async fn trim_container(
         "WITH removed AS (
              DELETE FROM {partition}
               WHERE ctid = ANY (ARRAY(SELECT ctid FROM ({}) AS oldest WHERE bytes_before < $8))
-             RETURNING octet_length({}) AS bytes
+             RETURNING octet_length({}) AS bytes, created_at
          )
-         SELECT count(*), coalesce(sum(bytes), 0) FROM removed",
-        oldest(bound, partition, " ORDER BY created_at, id LIMIT $9"),
+         SELECT count(*), coalesce(sum(bytes), 0), max(created_at) FROM removed",
+        oldest(kind, bound, partition, " ORDER BY created_at, id LIMIT $9"),
         bound.text
     );
-    let removed = ask(&mut transaction, &statement, excess, held, Some(batch)).await?;
+    let (removed, last) = ask(&mut transaction, &statement, excess, from, held, Some(batch)).await?;
     let owner = (excess.organization_id.as_deref(), excess.container_id.as_str());
     let amount = Amount { lines: -signed(removed.lines), bytes: -signed(removed.bytes) };
     insert_amounts(&mut transaction, kind, excess.day, [(owner, amount)]).await?;
     transaction.commit().await?;
-    Ok(removed)
+    Ok((removed, last))
 }
 
 /// What trimming a container's day would remove, over all of its batches. Reads the container's lines of that day.
@@ -66,20 +70,20 @@ pub async fn plan_trim(
 ) -> crate::Result<Trimmed> {
     let Some(bound) = kind.spec().volume else { return Ok(Trimmed::default()) };
     let statement = format!(
-        "SELECT count(*), coalesce(sum(bytes), 0)::bigint FROM ({}) AS oldest WHERE bytes_before < $8",
-        oldest(bound, partition, "")
+        "SELECT count(*), coalesce(sum(bytes), 0)::bigint, NULL::timestamptz FROM ({}) AS oldest WHERE bytes_before < $8",
+        oldest(kind, bound, partition, "")
     );
-    ask(connection, &statement, excess, held, None).await
+    Ok(ask(connection, &statement, excess, None, held, None).await?.0)
 }
 
 /// The lines of a container's day that may go, each with its bytes and those of all before it.
-fn oldest(Bound { owner, text }: Bound, partition: &str, limit: &str) -> String {
+fn oldest(kind: Kind, Bound { owner, text }: Bound, partition: &str, limit: &str) -> String {
     format!(
         "SELECT ctid, bytes, sum(bytes) OVER (ORDER BY created_at, id ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before
            FROM (SELECT ctid, created_at, id, octet_length({text}) AS bytes FROM {partition} AS line
                   WHERE {owner} = $1 AND organization_id IS NOT DISTINCT FROM $2 AND created_at >= $3 AND created_at < $4
-                    AND {}{limit}) AS lines",
-        holds::not_held("line", 5)
+                    AND NOT {}{limit}) AS lines",
+        is_held(Dataset::Records(kind), 5)
     )
 }
 
@@ -87,15 +91,16 @@ async fn ask(
     connection: &mut PgConnection,
     statement: &str,
     excess: &Excess,
+    from: Option<DateTime<Utc>>,
     held: &[HeldRange],
     batch: Option<u32>,
-) -> crate::Result<Trimmed> {
+) -> crate::Result<(Trimmed, Option<DateTime<Utc>>)> {
     let (start, end) = bounds(excess.day);
-    let held = holds::columns(held);
+    let held = HeldColumns::of(held);
     let mut query = sqlx::query_as(statement)
         .bind(&excess.container_id)
         .bind(&excess.organization_id)
-        .bind(start)
+        .bind(from.unwrap_or(start))
         .bind(end)
         .bind(held.organizations)
         .bind(held.from)
@@ -104,8 +109,8 @@ async fn ask(
     if let Some(batch) = batch {
         query = query.bind(i64::from(batch));
     }
-    let (lines, bytes): (i64, i64) = query.fetch_one(connection).await?;
-    Ok(Trimmed { lines: unsigned(lines), bytes: unsigned(bytes) })
+    let (lines, bytes, last): (i64, i64, Option<DateTime<Utc>>) = query.fetch_one(connection).await?;
+    Ok((Trimmed { lines: unsigned(lines), bytes: unsigned(bytes) }, last))
 }
 
 fn signed(number: u64) -> i64 {

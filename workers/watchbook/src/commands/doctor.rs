@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
+use ::retention::RetentionWorker;
 use alerts::AlertWorker;
+use archive::Archive;
 use bus::Bus;
 use chrono::{TimeDelta, Utc};
 use clap::Args;
@@ -10,8 +12,9 @@ use records::Kind;
 use runtime::Config;
 use serde::Serialize;
 use store::migrations::{self, State};
+use store::own_records::OwnRecord;
 use store::partitions::Partition;
-use store::{Database, Lease, PgConnection, positions};
+use store::{Database, Lease, PgConnection, positions, retention};
 use writer::Writer;
 
 use crate::{output, process};
@@ -24,7 +27,7 @@ const LAG: TimeDelta = TimeDelta::seconds(30);
 /// Find what is wrong, with how to mend it.
 ///
 /// Looks at what can be reached, versions, permissions, streams, clocks, migrations, partitions, lag,
-/// alerts and their delivery. Changes nothing. Exit code 1 where something is wrong.
+/// alerts and their delivery, retention. Changes nothing but a probe in the archive. Exit code 1 where something is wrong.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// As a JSON array.
@@ -79,6 +82,7 @@ impl Doctor {
         if let (Some(bus), Some((_, mut connection))) = (&bus, database) {
             look_at_writers(&config, bus, &mut connection, &mut findings).await?;
             look_at_alerts(&config, &mut connection, &mut findings).await?;
+            look_at_retention(&config, &mut connection, &mut findings).await?;
         }
         if self.json {
             output::json(&findings.0)?;
@@ -305,6 +309,61 @@ async fn look_at_alerts(config: &Config, connection: &mut PgConnection, findings
                 format!("{} notifications were given up: {problem}", receiver.failed),
                 "they are kept in watchbook.outbox; `watchbook alerts list` says what still fires",
             );
+        }
+    }
+    Ok(())
+}
+
+/// What Watchbook has to say of itself is out within a second where NATS takes it.
+const OWN_RECORDS_WITHIN: TimeDelta = TimeDelta::minutes(1);
+
+async fn look_at_retention(
+    config: &Config,
+    connection: &mut PgConnection,
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let leases = [RetentionWorker::LEASE.to_owned()];
+    match Lease::holders(connection, &leases).await?.into_iter().next().flatten() {
+        Some(worker) => findings.fine("retention", format!("{worker} removes what is too old")),
+        None => findings.found(
+            Verdict::Warning,
+            "retention",
+            "nobody removes what is too old, and nobody does the erasures that the directory asks for",
+            "run `watchbook run --workers retention`",
+        ),
+    }
+    match retention::newest(connection, false, 1).await?.first() {
+        None => findings.fine("retention runs", "none yet"),
+        Some(run) => match &run.problem {
+            None => findings.fine("retention runs", format!("the last one is {}: {} rows went", run.outcome, run.rows)),
+            Some(problem) => findings.found(
+                Verdict::Wrong,
+                "retention runs",
+                format!("the last one {}: {problem}", run.outcome),
+                "mend what it names; it is tried again by itself, and by `watchbook retention run` now",
+            ),
+        },
+    }
+    let waiting = store::own_records::oldest(connection, None, 1).await?;
+    let waits = |own: &OwnRecord| Utc::now() - own.created_at > OWN_RECORDS_WITHIN;
+    if waiting.first().is_some_and(waits) {
+        findings.found(
+            Verdict::Wrong,
+            "audit records of retention",
+            "they wait to be published",
+            "a retention worker publishes them: does one run, and may its NATS user publish on <prefix>.audit.*.retention.*?",
+        );
+    }
+    if let Some(location) = &config.retention.archive {
+        let checked = async { Archive::open(location)?.check().await };
+        match checked.await {
+            Ok(()) => findings.fine("archive", location.as_str()),
+            Err(error) => findings.found(
+                Verdict::Wrong,
+                "archive",
+                error.to_string(),
+                "until it is mended no day is dropped; `archive` in [retention] says where it is",
+            ),
         }
     }
     Ok(())

@@ -20,6 +20,8 @@ fn the_built_in_rules_apply_where_there_are_none() {
         "error-spike",
         "ingest-lag",
         "metrics-silent",
+        "retention-failing",
+        "partitions-missing",
     ];
     assert_eq!(names, expected);
     assert!(alerting.receivers.is_empty() && alerting.routes.is_empty());
@@ -44,6 +46,8 @@ fn the_built_in_rules_apply_where_there_are_none() {
             "at least 20 errors within 1 h, and more than 300 % of those 7 d before",
             "the oldest record that is not written is older than 30 s",
             "no metrics for more than 10 min after there were some",
+            "more than 0 matching errors within 3 h",
+            "more than 0 matching errors within 2 h",
         ]
     );
 }

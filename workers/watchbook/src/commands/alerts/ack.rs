@@ -8,7 +8,6 @@ use clap::Args;
 use runtime::Config;
 use uuid::Uuid;
 
-use super::somebody;
 use crate::{output, process};
 
 /// Take note of alerts that fire: no repetition until they are over. That they are over is still told.
@@ -21,7 +20,7 @@ pub(crate) struct Ack {
     #[arg(long)]
     reason: String,
     /// Who, where not the user of this terminal.
-    #[arg(long, value_name = "NAME", default_value_t = somebody())]
+    #[arg(long, value_name = "NAME", default_value_t = process::somebody())]
     by: String,
     /// For so long at the most.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]

@@ -42,11 +42,6 @@ impl Alerts {
     }
 }
 
-/// Who acts, where not said: the user of this terminal.
-fn somebody() -> String {
-    std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "unknown".to_owned())
-}
-
 /// Labels as people write them.
 fn words(labels: &alerting::notification::Labels) -> String {
     let pairs: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -13,7 +13,6 @@ use serde_json::json;
 use store::silences::SilenceRow;
 use uuid::Uuid;
 
-use super::somebody;
 use crate::{output, process};
 
 /// Keep alerts quiet for a while: they are evaluated and shown, and nobody is told that they fire.
@@ -46,7 +45,7 @@ enum Action {
         /// The silence's id.
         id: Uuid,
         /// Who, where not the user of this terminal.
-        #[arg(long, value_name = "NAME", default_value_t = somebody())]
+        #[arg(long, value_name = "NAME", default_value_t = process::somebody())]
         by: String,
     },
 }
@@ -75,7 +74,7 @@ struct Add {
     #[arg(long)]
     reason: String,
     /// Who, where not the user of this terminal.
-    #[arg(long, value_name = "NAME", default_value_t = somebody())]
+    #[arg(long, value_name = "NAME", default_value_t = process::somebody())]
     by: String,
 }
 

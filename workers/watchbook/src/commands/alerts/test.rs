@@ -13,7 +13,7 @@ use store::enqueue::{self, Fate, NewNotification};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::somebody;
+use crate::process::somebody;
 use crate::{output, process, rules};
 
 /// How long a test is watched. A notifier looks at least every second, and a receiver has ten.

@@ -1,0 +1,203 @@
+//! What is personal in a user's events and errors, and in the directory: blanked, and the rest keeps its place.
+
+use chrono::{DateTime, Utc};
+use records::Kind;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Erasable, Erasure, add};
+use crate::Dataset;
+use crate::batch::RecordKey;
+use crate::days::Day;
+use crate::holds::{HeldColumns, HeldRange, is_held};
+
+/// The members of JSON columns that say something about a person, in both spellings.
+const PERSONAL: &[&str] = &[
+    "user_id",
+    "userId",
+    "user_name",
+    "userName",
+    "username",
+    "name",
+    "email",
+    "user_email",
+    "userEmail",
+    "phone",
+    "ip",
+    "ip_address",
+    "ipAddress",
+    "user_agent",
+    "userAgent",
+];
+
+/// Where a row of a kind may name a user, and what is done to one that does, with the users' ids as parameter 1 and
+/// [`PERSONAL`] as 2.
+pub(super) const fn personal(kind: Kind) -> Option<(&'static [&'static str], &'static str)> {
+    match kind {
+        Kind::Events => Some((
+            &[
+                "user_id",
+                "CASE WHEN actor_type = 'user' THEN actor_id END",
+                "attributes->>'user_id'",
+                "attributes->>'userId'",
+                "payload->>'user_id'",
+                "payload->>'userId'",
+            ],
+            "user_id = CASE WHEN user_id = ANY ($1) THEN NULL ELSE user_id END,
+             actor_id = CASE WHEN actor_type = 'user' AND actor_id = ANY ($1) THEN NULL ELSE actor_id END,
+             payload = payload - $2::text[], attributes = (attributes - $2::text[]) || '{\"erased\": true}'",
+        )),
+        Kind::Errors => Some((
+            &["attributes->>'user_id'", "attributes->>'userId'", "detail->>'user_id'", "detail->>'userId'"],
+            "detail = detail - $2::text[], attributes = (attributes - $2::text[]) || '{\"erased\": true}'",
+        )),
+        _ => None,
+    }
+}
+
+/// Users of one organization, or of all, who are erased together: to find what is theirs a day is read once for all.
+#[derive(Debug, Clone)]
+struct Users<'e> {
+    erasures: Vec<Uuid>,
+    ids: Vec<&'e str>,
+    up_to: Vec<DateTime<Utc>>,
+    organization_id: Option<&'e str>,
+}
+
+impl<'e> Users<'e> {
+    fn of(erasures: &'e [Erasure]) -> Self {
+        Self {
+            erasures: erasures.iter().map(|erasure| erasure.id).collect(),
+            ids: erasures.iter().map(|erasure| erasure.entity_id.as_str()).collect(),
+            up_to: erasures.iter().map(|erasure| erasure.up_to).collect(),
+            organization_id: erasures.first().and_then(|erasure| erasure.organization_id.as_deref()),
+        }
+    }
+}
+
+/// The condition that a row is theirs, and the erasure that says so as a lateral row: ids are parameter 1, until when
+/// each of them 3, their erasures 4, the organization 5.
+fn theirs(places: &[&str]) -> (String, String) {
+    // The first half is a look into a hash; the second one, which is exact, is asked of what is left.
+    let any: Vec<_> = places.iter().map(|place| format!("{place} = ANY ($1)")).collect();
+    let condition = format!("({}) AND ($5::text IS NULL OR organization_id = $5)", any.join(" OR "));
+    let lateral = format!(
+        "LATERAL (SELECT erasure FROM unnest($1::text[], $3::timestamptz[], $4::uuid[]) AS asked (whom, up_to, erasure)
+                   WHERE asked.whom IN ({}) AND created_at <= asked.up_to LIMIT 1) AS erased",
+        places.join(", ")
+    );
+    (condition, lateral)
+}
+
+/// The kinds of which a user's records keep their place and lose their personal fields.
+pub fn blanked_kinds() -> impl Iterator<Item = Kind> {
+    Kind::ALL.iter().copied().filter(|kind| personal(*kind).is_some())
+}
+
+/// Blanks the personal fields of users' records of a day, `limit` at the most and in the order of their keys from
+/// `after` on. The erasures are of one organization. Returns how many, and the key from which to go on; `None` once the
+/// day is through.
+///
+/// # Errors
+/// Where a statement fails.
+pub async fn blank(
+    transaction: &mut PgConnection,
+    erasures: &[Erasure],
+    day: &Day,
+    holds: &[HeldRange],
+    after: Option<RecordKey>,
+    limit: u32,
+) -> crate::Result<(u64, Option<RecordKey>)> {
+    let Dataset::Records(kind) = day.dataset else { return Ok((0, None)) };
+    let Some((places, blanks)) = personal(kind) else { return Ok((0, None)) };
+    let (name, held, (condition, erased)) = (day.partition.name(), is_held(day.dataset, 9), theirs(places));
+    let columns = HeldColumns::of(holds);
+    let users = Users::of(erasures);
+    let (after_time, after_id) = after.unwrap_or((DateTime::UNIX_EPOCH, Uuid::nil()));
+    let mut blanked: Vec<(DateTime<Utc>, Uuid, Uuid)> = sqlx::query_as(&format!(
+        "WITH theirs AS (
+             SELECT created_at, id, erasure FROM {name}, {erased}
+              WHERE created_at >= $6 AND (created_at, id) > ($6, $7) AND {condition} AND NOT {held}
+              ORDER BY created_at, id LIMIT $8
+         )
+         UPDATE {name} AS record SET {blanks} FROM theirs
+          WHERE record.created_at = theirs.created_at AND record.id = theirs.id
+         RETURNING record.created_at, record.id, theirs.erasure"
+    ))
+    .bind(&users.ids)
+    .bind(PERSONAL)
+    .bind(&users.up_to)
+    .bind(&users.erasures)
+    .bind(users.organization_id)
+    .bind(after_time)
+    .bind(after_id)
+    .bind(i64::from(limit))
+    .bind(columns.organizations)
+    .bind(columns.from)
+    .bind(columns.until)
+    .fetch_all(&mut *transaction)
+    .await?;
+    blanked.sort_unstable();
+    for erasure in erasures {
+        let theirs = blanked.iter().filter(|(_, _, id)| *id == erasure.id).count() as u64;
+        if theirs > 0 {
+            add(transaction, erasure.id, 0, theirs).await?;
+        }
+    }
+    let is_full = blanked.len() as u64 == u64::from(limit);
+    Ok((blanked.len() as u64, blanked.last().map(|(time, id, _)| (*time, *id)).filter(|_| is_full)))
+}
+
+/// Which of the erasures have records of a day that keep their personal fields because they are held.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn held_of(
+    connection: &mut PgConnection,
+    erasures: &[Erasure],
+    day: &Day,
+    holds: &[HeldRange],
+) -> crate::Result<Vec<Uuid>> {
+    let Dataset::Records(kind) = day.dataset else { return Ok(Vec::new()) };
+    let Some((places, _)) = personal(kind).filter(|_| !holds.is_empty()) else { return Ok(Vec::new()) };
+    let (name, held, (condition, erased)) = (day.partition.name(), is_held(day.dataset, 6), theirs(places));
+    let columns = HeldColumns::of(holds);
+    let users = Users::of(erasures);
+    // The parameter of the personal fields has no use here, and keeps the others in their places.
+    sqlx::query_scalar(&format!(
+        "SELECT DISTINCT erasure FROM {name}, {erased} WHERE {condition} AND {held} AND $2::text[] IS NOT NULL"
+    ))
+    .bind(&users.ids)
+    .bind(PERSONAL)
+    .bind(&users.up_to)
+    .bind(&users.erasures)
+    .bind(users.organization_id)
+    .bind(columns.organizations)
+    .bind(columns.from)
+    .bind(columns.until)
+    .fetch_all(connection)
+    .await
+}
+
+/// Forgets what the directory says of a user beside the id, unless it says so since the deletion: then it is of somebody
+/// new.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn blank_entity(transaction: &mut PgConnection, erasure: &Erasure) -> crate::Result<()> {
+    if erasure.entity != Erasable::User {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE watchbook.entities SET name = NULL, email = NULL, attributes = '{\"erased\": true}'
+          WHERE entity = $1 AND entity_id = $2 AND ($4::text IS NULL OR organization_id = $4)
+            AND created_at <= (SELECT coalesce(deleted_at, up_to) FROM watchbook.erasures WHERE id = $3)",
+    )
+    .bind(erasure.entity.name())
+    .bind(&erasure.entity_id)
+    .bind(erasure.id)
+    .bind(&erasure.organization_id)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}

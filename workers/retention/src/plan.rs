@@ -1,0 +1,409 @@
+//! The plan: what would go and what stays, as data. The preview shows it, a run executes it.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use records::Kind;
+use serde::{Deserialize, Serialize};
+use store::days::{self, Day};
+use store::holds::{self, HeldRange, Hold};
+use store::log_volumes::{self, Excess};
+use store::partitions::State;
+use store::{Dataset, PgConnection, outcomes};
+use uuid::Uuid;
+
+use crate::Settings;
+
+/// What happens to an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The whole day goes.
+    Drop,
+    /// The day goes, but for what is held of it.
+    Rewrite,
+    /// All of it is held: nothing happens.
+    Keep,
+    /// The expired part of a day goes, row by row.
+    Delete,
+    /// The oldest lines of a container go, because it has more than it may.
+    Trim,
+    /// Minutes become hours.
+    Thin,
+}
+
+impl Action {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Rewrite => "rewrite",
+            Self::Keep => "keep",
+            Self::Delete => "delete",
+            Self::Trim => "trim",
+            Self::Thin => "thin",
+        }
+    }
+}
+
+/// What a hold keeps of an item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The hold.
+    pub hold: Uuid,
+    /// Why it is there.
+    pub reason: String,
+    /// Rows that it keeps; two holds may keep the same ones.
+    pub rows: u64,
+}
+
+/// Which container's logs are trimmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Whose it is; `None` for nobody's.
+    pub organization_id: Option<String>,
+    /// Which.
+    pub container_id: String,
+}
+
+/// One thing that a run does, or leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// Of what: a kind, `dead_letters`, `metric_hours`, `outcomes` or `outcome_hours`.
+    pub kind: String,
+    /// Of which day; of a month where the kind is cut by month, its first day.
+    pub day: Option<NaiveDate>,
+    /// Rows that go.
+    pub rows: u64,
+    /// Bytes that they take, with their part of the indexes; of a day that is rewritten or cut an estimate. Of lines
+    /// that are trimmed the bytes of their messages.
+    pub bytes: u64,
+    /// What happens.
+    pub action: Action,
+    /// Rows that stay because they are held.
+    pub kept_rows: u64,
+    /// By which holds.
+    pub held: Vec<Held>,
+    /// Which container, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
+    /// What is older goes, where only a part of the day does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<DateTime<Utc>>,
+    /// Why, in words.
+    pub why: String,
+}
+
+impl Item {
+    /// The dataset that it is about; `None` for what is not cut by time.
+    pub(crate) fn dataset(&self) -> Option<Dataset> {
+        Dataset::named(&self.kind)
+    }
+}
+
+/// What a run does, in its order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Plan {
+    /// Its items.
+    pub items: Vec<Item>,
+}
+
+impl Plan {
+    /// Items that change something.
+    pub fn changes(&self) -> impl Iterator<Item = &Item> {
+        self.items.iter().filter(|item| item.action != Action::Keep)
+    }
+}
+
+/// What time it is for whoever removes something: the earlier of this machine's clock and Postgres'. A clock that is
+/// ahead must not be the reason that something goes.
+///
+/// # Errors
+/// Where Postgres does not answer.
+pub async fn now(connection: &mut PgConnection) -> store::Result<DateTime<Utc>> {
+    Ok(store::clock(connection).await?.min(Utc::now()))
+}
+
+/// Makes the plan for `now`, and changes nothing. `tell` hears what is being counted.
+///
+/// # Errors
+/// Where Postgres does not answer.
+pub async fn make(
+    connection: &mut PgConnection,
+    settings: &Settings,
+    now: DateTime<Utc>,
+    tell: &mut (dyn FnMut(&str) + Send),
+) -> store::Result<Plan> {
+    let holds = holds::in_force(connection).await?;
+    let mut items = Vec::new();
+    for dataset in Dataset::all() {
+        let Some(cutoff) = settings.cutoff(dataset, now) else { continue };
+        for day in days::list(connection, dataset).await? {
+            if day.partition.ends_at() <= cutoff {
+                tell(&format!("{dataset} {}", day.partition.first_day()));
+                items.push(expired(connection, &day, &holds, cutoff).await?);
+            } else if settings.is_exact(dataset) && day.partition.starts_at() < cutoff && day.state == State::Attached {
+                tell(&format!("{dataset} {}", day.partition.first_day()));
+                items.extend(boundary(connection, &day, &holds, cutoff).await?);
+            }
+        }
+    }
+    tell("containers");
+    let trims = trims(connection, settings, &items).await?;
+    items.extend(trims);
+    tell("outcomes");
+    items.extend(thinning(connection, settings, now).await?);
+    Ok(Plan { items })
+}
+
+/// What `items` of minutes that become hours are called.
+pub(crate) const OUTCOMES: &str = "outcomes";
+/// And of hours that are too old.
+pub(crate) const OUTCOME_HOURS: &str = "outcome_hours";
+/// Containers and days that a plan trims at the most; the next one, a few minutes later, sees the rest.
+const MOST_TRIMS: usize = 1_000;
+/// And that it looks at: what is held of them is found only by reading their lines.
+const MOST_LOOKS: usize = 10_000;
+
+/// What containers have above what they may, by day.
+pub(crate) async fn excess(
+    connection: &mut PgConnection,
+    settings: &Settings,
+    kind: Kind,
+) -> store::Result<Vec<Excess>> {
+    let volumes = log_volumes::load(connection, kind).await?;
+    Ok(log_volumes::excess(&volumes, settings.retention.log_bytes_per_container.as_u64()))
+}
+
+/// Containers that hold more than they may, their oldest day first. Days that go anyway are left to that.
+pub(crate) async fn trims(
+    connection: &mut PgConnection,
+    settings: &Settings,
+    items: &[Item],
+) -> store::Result<Vec<Item>> {
+    let holds = holds::in_force(connection).await?;
+    let mut trims = Vec::new();
+    for kind in bounded_kinds() {
+        let dataset = Dataset::Records(kind);
+        let goes = |day: NaiveDate| {
+            let is_gone =
+                |item: &Item| item.action == Action::Drop && item.dataset() == Some(dataset) && item.day == Some(day);
+            items.iter().any(is_gone)
+        };
+        let mut excess = excess(connection, settings, kind).await?;
+        excess.retain(|excess| !goes(excess.day));
+        if excess.is_empty() {
+            continue;
+        }
+        let days = days::list(connection, dataset).await?;
+        for excess in excess.into_iter().take(MOST_LOOKS) {
+            if trims.len() == MOST_TRIMS {
+                break;
+            }
+            let is_its = |day: &&Day| day.partition.first_day() == excess.day && day.state == State::Attached;
+            let Some(day) = days.iter().find(is_its) else { continue };
+            let name = day.partition.name();
+            let would = log_volumes::plan_trim(connection, kind, &name, &excess, &ranges(&holds, day)).await?;
+            // Held, all of it.
+            if would.lines == 0 {
+                continue;
+            }
+            trims.push(Item {
+                kind: dataset.name().to_owned(),
+                day: Some(excess.day),
+                rows: would.lines,
+                bytes: would.bytes,
+                action: Action::Trim,
+                kept_rows: 0,
+                held: Vec::new(),
+                why: format!(
+                    "container {} has more than {}",
+                    excess.container_id, settings.retention.log_bytes_per_container
+                ),
+                container: Some(Container {
+                    organization_id: excess.organization_id,
+                    container_id: excess.container_id,
+                }),
+                before: None,
+            });
+        }
+    }
+    Ok(trims)
+}
+
+/// The kinds that are bounded by volume.
+fn bounded_kinds() -> impl Iterator<Item = Kind> {
+    Kind::ALL.iter().copied().filter(|kind| kind.spec().volume.is_some())
+}
+
+/// Minutes that become hours, and hours that are too old.
+async fn thinning(connection: &mut PgConnection, settings: &Settings, now: DateTime<Utc>) -> store::Result<Vec<Item>> {
+    let minutes = settings.minutes_cutoff(now);
+    let mut items = Vec::new();
+    let rows = outcomes::count_minutes(connection, minutes).await?;
+    items.extend((rows > 0).then(|| thin(OUTCOMES, rows, minutes, "minutes become hours when they are older than")));
+    if let Some(hours) = settings.hours_cutoff(now) {
+        let rows = outcomes::count_hours(connection, hours).await?;
+        items.extend((rows > 0).then(|| thin(OUTCOME_HOURS, rows, hours, "hours that are older than")));
+    }
+    Ok(items)
+}
+
+fn thin(kind: &str, rows: u64, before: DateTime<Utc>, why: &str) -> Item {
+    Item {
+        kind: kind.to_owned(),
+        day: None,
+        rows,
+        bytes: 0,
+        action: Action::Thin,
+        kept_rows: 0,
+        held: Vec::new(),
+        container: None,
+        before: Some(before),
+        why: format!("{why} {}", short(before)),
+    }
+}
+
+/// The holds that keep something of a day.
+pub(crate) fn relevant<'h>(holds: &'h [Hold], day: &Day) -> impl Iterator<Item = &'h Hold> + use<'h> {
+    let (dataset, from, until) = (day.dataset, day.partition.starts_at(), day.partition.ends_at());
+    holds.iter().filter(move |hold| hold.covers(dataset, from, until))
+}
+
+/// Ranges of the holds that keep something of a day.
+pub(crate) fn ranges(holds: &[Hold], day: &Day) -> Vec<HeldRange> {
+    relevant(holds, day).map(Hold::range).collect()
+}
+
+/// A day of which all is expired.
+async fn expired(
+    connection: &mut PgConnection,
+    day: &Day,
+    holds: &[Hold],
+    cutoff: DateTime<Utc>,
+) -> store::Result<Item> {
+    let (all, kept_rows) = count(connection, day, holds, None).await?;
+    let action = decide(all, kept_rows);
+    let gone = all - kept_rows;
+    let why = match action {
+        Action::Keep => "all of it is held".to_owned(),
+        _ if day.state != State::Attached => {
+            format!("older than {}, and taken out by a run that did not end", short(cutoff))
+        }
+        _ => format!("older than {}", short(cutoff)),
+    };
+    Ok(Item {
+        kind: day.dataset.name().to_owned(),
+        day: Some(day.partition.first_day()),
+        rows: if action == Action::Keep { 0 } else { gone },
+        bytes: match action {
+            Action::Keep => 0,
+            // An empty day takes its part of the disk as well.
+            Action::Drop => day.bytes,
+            _ => share(day.bytes, gone, all),
+        },
+        action,
+        kept_rows,
+        held: held(connection, day, holds, None).await?,
+        container: None,
+        before: None,
+        why,
+    })
+}
+
+/// The day in which the limit lies: what is expired of it.
+async fn boundary(
+    connection: &mut PgConnection,
+    day: &Day,
+    holds: &[Hold],
+    cutoff: DateTime<Utc>,
+) -> store::Result<Option<Item>> {
+    let (old, kept_rows) = count(connection, day, holds, Some(cutoff)).await?;
+    if old == 0 {
+        return Ok(None);
+    }
+    let (all, _) = days::count(connection, day, &[], None).await?;
+    Ok(Some(Item {
+        kind: day.dataset.name().to_owned(),
+        day: Some(day.partition.first_day()),
+        rows: old - kept_rows,
+        bytes: share(day.bytes, old - kept_rows, all),
+        action: if old == kept_rows { Action::Keep } else { Action::Delete },
+        kept_rows,
+        held: held(connection, day, holds, Some(cutoff)).await?,
+        container: None,
+        before: Some(cutoff),
+        why: format!("the part that is older than {}", short(cutoff)),
+    }))
+}
+
+/// Rows of a day, and how many of them stay. A day of figures is not told apart by whom it is about: it stays whole.
+pub(crate) async fn count(
+    connection: &mut PgConnection,
+    day: &Day,
+    holds: &[Hold],
+    before: Option<DateTime<Utc>>,
+) -> store::Result<(u64, u64)> {
+    let ranges = ranges(holds, day);
+    if day.dataset.has_records() {
+        return days::count(connection, day, &ranges, before).await;
+    }
+    let (rows, _) = days::count(connection, day, &[], before).await?;
+    Ok((rows, if ranges.is_empty() { 0 } else { rows }))
+}
+
+async fn held(
+    connection: &mut PgConnection,
+    day: &Day,
+    holds: &[Hold],
+    before: Option<DateTime<Utc>>,
+) -> store::Result<Vec<Held>> {
+    let mut found = Vec::new();
+    let relevant: Vec<_> = relevant(holds, day).collect();
+    for hold in relevant {
+        let (_, rows) = count(connection, day, std::slice::from_ref(hold), before).await?;
+        if rows > 0 {
+            found.push(Held { hold: hold.id, reason: hold.reason.clone(), rows });
+        }
+    }
+    Ok(found)
+}
+
+/// What happens to a day of so many rows of which so many are held.
+pub(crate) fn decide(all: u64, held: u64) -> Action {
+    match held {
+        0 => Action::Drop,
+        _ if held == all => Action::Keep,
+        _ => Action::Rewrite,
+    }
+}
+
+/// The part of `bytes` that `part` of `all` rows take.
+pub(crate) fn share(bytes: u64, part: u64, all: u64) -> u64 {
+    let whole = u128::from(all.max(1));
+    u64::try_from(u128::from(bytes) * u128::from(part) / whole).unwrap_or(u64::MAX)
+}
+
+fn short(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_goes_but_for_what_is_held() {
+        assert_eq!(decide(0, 0), Action::Drop);
+        assert_eq!(decide(100, 0), Action::Drop);
+        assert_eq!(decide(100, 1), Action::Rewrite);
+        assert_eq!(decide(100, 99), Action::Rewrite);
+        assert_eq!(decide(100, 100), Action::Keep);
+    }
+
+    #[test]
+    fn bytes_are_shared_by_rows() {
+        assert_eq!(share(1_000, 25, 100), 250);
+        assert_eq!(share(8_192, 0, 0), 0);
+        assert_eq!(share(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
+    }
+}

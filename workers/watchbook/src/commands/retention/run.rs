@@ -1,0 +1,142 @@
+//! `watchbook retention run`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use retention::plan::{self, Item};
+use retention::run::{Report, Request, Step};
+use retention::{Acting, Settings};
+use runtime::Config;
+use store::retention::Cause;
+use store::{Lease, days};
+
+use super::bytes;
+use super::plan::day;
+use crate::{bench, output, process};
+
+/// How long a run of another process is waited for: one that finds nothing takes less.
+const ACT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Remove what is too old, now.
+///
+/// Makes the plan that `retention plan` shows and executes it, item by item. What changed since the plan was made, or
+/// cannot be archived, stays whole, is named, and makes the exit code 1. Interrupted at any step, the next run goes on.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Execute this plan, of `retention plan --json`, and nothing else; `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Who, where not the user of this terminal.
+    #[arg(long, value_name = "NAME", default_value_t = process::somebody(), value_parser = process::actor)]
+    by: String,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Run {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        let given = self.plan.as_ref().map(read).transpose()?;
+        let database = process::database(&config).await?;
+        process::check_migrations(&database).await?;
+        let mut connection = days::session(&database).await?;
+        let Some(acting) = Acting::take(&database, ACT_WITHIN).await? else {
+            let holder = Lease::holders(&mut connection, &[Acting::LEASE.to_owned()]).await?;
+            let holder = holder.into_iter().flatten().next().unwrap_or_else(|| "another process".to_owned());
+            anyhow::bail!("{holder} is at work: one run at a time; `watchbook retention history` shows it");
+        };
+        let settings = Settings::of(&config);
+        let now = plan::now(&mut connection).await?;
+        let progress = bench::progress();
+        let mut told = |what: &str| progress.set_message(format!("counting {what}"));
+        let plan = match given {
+            Some(plan) => plan,
+            None => plan::make(&mut connection, &settings, now, &mut told).await?,
+        };
+        progress.finish_and_clear();
+        let request =
+            Request { cause: Cause::Command, scheduled_for: None, actor_id: self.by, process: process::name() };
+        let bar = bar(plan.items.len());
+        let observer = |step: Step, item: &Item| {
+            match step {
+                Step::Begun => bar.inc(1),
+                Step::Batch { .. } | Step::Archived | Step::Copied | Step::TakenOut | Step::Counted | Step::Gone => {}
+            }
+            bar.set_message(format!("{} {} {}: {}", item.action.name(), item.kind, day(item), words(step)));
+            retention::run::nobody(step, item)
+        };
+        let work = retention::run::execute(&database, &settings, &plan, &request, now, &observer);
+        let report = acting.during(work).await;
+        bar.finish_and_clear();
+        acting.release().await;
+        let report =
+            report.context("the right to act was lost, and with it the run: see `watchbook retention history`")?;
+        let report = report?.context("the run was answered by another process")?;
+        super::tell(&config, &mut connection).await;
+        if self.json {
+            output::json(&report)?;
+        } else {
+            print(&report);
+        }
+        Ok(if report.done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn read(path: &PathBuf) -> anyhow::Result<plan::Plan> {
+    let text = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin()).context("read the plan from standard input")?
+    } else {
+        std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?
+    };
+    serde_json::from_str(&text).with_context(|| {
+        format!("{} is no plan: expected what `watchbook retention plan --json` printed", path.display())
+    })
+}
+
+fn bar(items: usize) -> ProgressBar {
+    if !output::is_watched() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {elapsed} {pos}/{len} {msg}");
+    let bar = ProgressBar::new(items as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+const fn words(step: Step) -> &'static str {
+    match step {
+        Step::Begun => "begun",
+        Step::Archived => "archived",
+        Step::Copied => "what is held is copied",
+        Step::TakenOut => "taken out",
+        Step::Counted => "counted",
+        Step::Batch { .. } => "going",
+        Step::Gone => "gone",
+    }
+}
+
+fn print(report: &Report) {
+    if report.items.is_empty() {
+        output::say("Nothing is too old.");
+        return;
+    }
+    let mut table = output::table(["KIND", "DAY", "ACTION", "ROWS", "BYTES", "KEPT", "ENDED"], &[3, 4, 5]);
+    for one in &report.items {
+        let item = &one.item;
+        table.add_row([
+            item.kind.clone(),
+            day(item),
+            item.action.name().to_owned(),
+            output::grouped(item.rows),
+            bytes(item.bytes),
+            output::grouped(item.kept_rows),
+            one.problem.as_ref().map_or_else(|| "done".to_owned(), |problem| format!("FAILED: {problem}")),
+        ]);
+    }
+    output::say(table);
+    output::say(format_args!("run {}", report.run));
+}
