@@ -1,8 +1,12 @@
 //! Statements that only benchmarks need.
 
+use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use records::{Kind, row};
 use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::partitions::Partition;
 
 /// How rows stand in the data of a COPY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,4 +102,101 @@ pub async fn empty_kind(connection: &mut PgConnection, kind: Kind) -> crate::Res
 pub async fn checkpoint(connection: &mut PgConnection) -> crate::Result<()> {
     sqlx::query("CHECKPOINT").execute(connection).await?;
     Ok(())
+}
+
+/// Which of these records are in their table, of those that were made between two times. One question for all of them,
+/// so that looking costs the same however many are on their way.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn stored_of(
+    connection: &mut PgConnection,
+    kind: Kind,
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
+    ids: &[Uuid],
+) -> crate::Result<Vec<Uuid>> {
+    let table = kind.spec().table;
+    sqlx::query_scalar(&format!("SELECT id FROM {table} WHERE created_at BETWEEN $1 AND $2 AND id = ANY ($3)"))
+        .bind(from)
+        .bind(until)
+        .bind(ids)
+        .fetch_all(connection)
+        .await
+}
+
+/// What autovacuum has done to a day long before it expires: dead rows are gone, pages are known to be visible to all,
+/// and the planner knows what is in it.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn vacuum_and_analyze(connection: &mut PgConnection, partition: Partition) -> crate::Result<()> {
+    sqlx::query(&format!("VACUUM (ANALYZE) {}", partition.name())).execute(connection).await?;
+    Ok(())
+}
+
+/// What has to follow a large DELETE.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn vacuum(connection: &mut PgConnection, partition: Partition) -> crate::Result<()> {
+    sqlx::query(&format!("VACUUM {}", partition.name())).execute(&mut *connection).await?;
+    publish_statistics(connection).await
+}
+
+/// Removes records as a nightly job does that knows nothing of partitions: in one statement, by age.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn delete_older(connection: &mut PgConnection, kind: Kind, before: DateTime<Utc>) -> crate::Result<u64> {
+    let deleted = sqlx::query(&format!("DELETE FROM {} WHERE created_at < $1", kind.spec().table))
+        .bind(before)
+        .execute(&mut *connection)
+        .await?;
+    publish_statistics(connection).await?;
+    Ok(deleted.rows_affected())
+}
+
+/// Lets others see the counts of this session's rows now, and not within some seconds.
+async fn publish_statistics(connection: &mut PgConnection) -> crate::Result<()> {
+    sqlx::query("SELECT pg_stat_force_next_flush()").execute(connection).await?;
+    Ok(())
+}
+
+/// What a partition takes on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// Of the rows.
+    pub table_bytes: u64,
+    /// Of the indexes.
+    pub index_bytes: u64,
+    /// Rows that are gone, and still take their place.
+    pub dead_rows: u64,
+}
+
+/// What a partition takes on disk: nothing where there is none.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn footprint(connection: &mut PgConnection, partition: Partition) -> crate::Result<Footprint> {
+    let (table, indexes, dead): (i64, i64, i64) = sqlx::query_as(
+        "SELECT coalesce(pg_table_size(class), 0), coalesce(pg_indexes_size(class), 0),
+                coalesce(pg_stat_get_dead_tuples(class), 0)
+           FROM (SELECT to_regclass($1)) AS named (class)",
+    )
+    .bind(partition.name())
+    .fetch_one(connection)
+    .await?;
+    let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
+    Ok(Footprint { table_bytes: unsigned(table), index_bytes: unsigned(indexes), dead_rows: unsigned(dead) })
+}
+
+/// How many bytes of log the server has written in its life.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn log_position(connection: &mut PgConnection) -> crate::Result<u64> {
+    let bytes: i64 =
+        sqlx::query_scalar("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").fetch_one(connection).await?;
+    Ok(u64::try_from(bytes).unwrap_or_default())
 }

@@ -7,6 +7,8 @@ mod alerts;
 mod copy_limit;
 mod latency;
 mod pipeline;
+mod probe;
+mod retention;
 mod sample;
 mod stack;
 mod worker;
@@ -17,6 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 pub(crate) use alerts::Alerts;
 pub(crate) use pipeline::Pipeline;
+pub(crate) use retention::Retention;
 
 use crate::output;
 

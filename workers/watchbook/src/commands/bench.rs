@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use runtime::Config;
 
-use crate::bench::{Alerts, Pipeline};
+use crate::bench::{Alerts, Pipeline, Retention};
 
 /// Measure, beside the limit of this machine, on a stack that is started for it and removed.
 #[derive(Debug, Args)]
@@ -18,6 +18,7 @@ pub(crate) struct Bench {
 enum What {
     Pipeline(Pipeline),
     Alerts(Alerts),
+    Retention(Retention),
 }
 
 impl Bench {
@@ -25,6 +26,7 @@ impl Bench {
         match self.what {
             What::Pipeline(pipeline) => pipeline.run(config).await,
             What::Alerts(alerts) => alerts.run(config).await,
+            What::Retention(retention) => retention.run(config).await,
         }
     }
 }

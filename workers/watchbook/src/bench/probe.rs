@@ -1,0 +1,194 @@
+//! From a record to its row, at a steady rate, while something else happens.
+//!
+//! The clock of a record starts when it is due, not when it is sent: one that waits because others are slow is slow
+//! itself. All that are on their way are looked for with one question a millisecond, so that what the looking costs is
+//! the same in every phase.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use hdrhistogram::Histogram;
+use publisher::Publisher;
+use records::{Event, Kind};
+use store::PgConnection;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::latency::Latency;
+use super::stack::BenchStack;
+use crate::process;
+
+/// How often the rows are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Records on their way at once: those of some seconds, so that a long wait is seen by many.
+const IN_FLIGHT: usize = 1_000;
+/// A record that takes longer than this is lost, and the bench wrong.
+const AT_MOST: Duration = Duration::from_secs(60);
+
+/// Records that are published and looked for, until it is stopped.
+pub(crate) struct Probe {
+    stop: CancellationToken,
+    publishing: JoinHandle<anyhow::Result<()>>,
+    looking: JoinHandle<anyhow::Result<Vec<Sample>>>,
+}
+
+/// The way of one record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    due: Instant,
+    seen: Instant,
+}
+
+/// A part of the time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) from: Instant,
+    pub(crate) until: Instant,
+}
+
+struct Pending {
+    id: Uuid,
+    created_at: DateTime<Utc>,
+    due: Instant,
+    /// Its place among those on their way.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Probe {
+    /// Begins, with so many records a second.
+    pub(crate) async fn start(stack: &BenchStack, rate: u32) -> anyhow::Result<Self> {
+        let publisher = process::publisher(&stack.config, &stack.bus)?;
+        let connection = process::connect(&stack.database).await?;
+        let stop = CancellationToken::new();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let every = Duration::from_secs(1) / rate.max(1);
+        Ok(Self {
+            publishing: tokio::spawn(publish(publisher, every, sender, stop.clone())),
+            looking: tokio::spawn(look(connection, receiver)),
+            stop,
+        })
+    }
+
+    /// Ends it when the last record has its row.
+    pub(crate) async fn stop(self) -> anyhow::Result<Vec<Sample>> {
+        self.stop.cancel();
+        self.publishing.await??;
+        self.looking.await?
+    }
+}
+
+impl Window {
+    /// From then until now.
+    pub(crate) fn since(from: Instant) -> Self {
+        Self { from, until: Instant::now() }
+    }
+
+    pub(crate) fn length(&self) -> Duration {
+        self.until.saturating_duration_since(self.from)
+    }
+
+    /// Whether a record was on its way in it.
+    fn sees(&self, sample: &Sample) -> bool {
+        sample.due <= self.until && sample.seen >= self.from
+    }
+}
+
+/// Latencies of the records that were on their way in one of the windows.
+pub(crate) fn latency(samples: &[Sample], windows: &[Window]) -> anyhow::Result<Latency> {
+    let mut histogram = Histogram::new(3).context("make a histogram")?;
+    for sample in samples.iter().filter(|sample| windows.iter().any(|window| window.sees(sample))) {
+        let micros = sample.seen.saturating_duration_since(sample.due).as_micros();
+        histogram.record(u64::try_from(micros).unwrap_or(u64::MAX)).context("record a latency")?;
+    }
+    Ok(Latency::of(&histogram))
+}
+
+async fn publish(
+    publisher: Publisher,
+    every: Duration,
+    pending: UnboundedSender<Pending>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let places = Arc::new(Semaphore::new(IN_FLIGHT));
+    let mut publishes = JoinSet::new();
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    loop {
+        let due = tokio::select! {
+            () = stop.cancelled() => break,
+            due = ticks.tick() => due.into_std(),
+        };
+        let permit = places.clone().acquire_owned().await?;
+        let mut outgoing = publisher.outgoing(Event { event_type: "bench.probe".into(), ..Event::default() });
+        outgoing.created_at = Utc::now();
+        let sent = pending.send(Pending { id: outgoing.id, created_at: outgoing.created_at, due, _permit: permit });
+        if sent.is_err() {
+            // Nobody looks any more, and says why.
+            break;
+        }
+        let publisher = publisher.clone();
+        publishes.spawn(async move { publisher.publish_outgoing(&outgoing).await });
+        while let Some(published) = publishes.try_join_next() {
+            published??;
+        }
+    }
+    while let Some(published) = publishes.join_next().await {
+        published??;
+    }
+    Ok(())
+}
+
+async fn look(mut connection: PgConnection, mut arriving: UnboundedReceiver<Pending>) -> anyhow::Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    let mut pending: Vec<Pending> = Vec::new();
+    loop {
+        if pending.is_empty() {
+            let Some(next) = arriving.recv().await else { return Ok(samples) };
+            pending.push(next);
+        }
+        while let Ok(next) = arriving.try_recv() {
+            pending.push(next);
+        }
+        let ids: Vec<Uuid> = pending.iter().map(|record| record.id).collect();
+        let times = || pending.iter().map(|record| record.created_at);
+        let (Some(from), Some(until)) = (times().min(), times().max()) else { continue };
+        let stored = store::bench::stored_of(&mut connection, Kind::Events, from, until, &ids).await?;
+        let seen = Instant::now();
+        pending.retain(|record| {
+            let is_stored = stored.contains(&record.id);
+            samples.extend(is_stored.then_some(Sample { due: record.due, seen }));
+            !is_stored
+        });
+        let oldest = pending.iter().map(|record| record.due).min();
+        anyhow::ensure!(
+            oldest.is_none_or(|due| due.elapsed() < AT_MOST),
+            "a record is not in its table after {} s",
+            AT_MOST.as_secs()
+        );
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_counts_where_it_was_on_its_way() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let window = Window { from: at(100), until: at(200) };
+        let sees = |due, seen| window.sees(&Sample { due: at(due), seen: at(seen) });
+        assert!(!sees(0, 99));
+        assert!(sees(0, 100), "it arrived when it began");
+        assert!(sees(0, 5_000), "longer than the window on both sides");
+        assert!(sees(200, 210));
+        assert!(!sees(201, 210));
+    }
+}
