@@ -7,6 +7,7 @@ use harness::{World, eventually};
 use records::Kind;
 use sqlx::{Connection, PgConnection};
 use store::Steps;
+use store::holds::HeldRange;
 use store::metric_hours::{self, Point, Spread};
 use store::outcomes::{self, OutcomeMinute, OutcomePoint, thin};
 use store::partitions::{Partition, Partitions};
@@ -32,7 +33,7 @@ async fn filled_by_hand() -> World {
 async fn thin_all(connection: &mut PgConnection, before: DateTime<Utc>) -> u64 {
     let mut all = 0;
     loop {
-        match thin(connection, before).await.unwrap() {
+        match thin(connection, before, 10_000).await.unwrap() {
             0 => return all,
             taken => all += taken,
         }
@@ -91,7 +92,7 @@ async fn who_thins_may_be_killed_at_any_moment() {
     let all = sums(&world).await;
     let mut connection = connect(&world).await;
     let mut undone = connection.begin().await.unwrap();
-    assert!(thin(&mut undone, Utc::now()).await.unwrap() > 0);
+    assert!(thin(&mut undone, Utc::now(), 10_000).await.unwrap() > 0);
     undone.rollback().await.unwrap();
     assert_eq!(world.count("SELECT count(*) FROM watchbook.outcome_hours").await, 0);
     for is_killed in [true, false] {
@@ -103,7 +104,7 @@ async fn who_thins_may_be_killed_at_any_moment() {
             .await
             .unwrap();
         let mut thinning = connect(&world).await;
-        let under_way = tokio::spawn(async move { thin(&mut thinning, Utc::now()).await });
+        let under_way = tokio::spawn(async move { thin(&mut thinning, Utc::now(), 10_000).await });
         let waiting = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'WITH old%'";
         let process = eventually("it waits for the hour", async || {
             world.try_ask::<(i32,)>(&format!("SELECT pid {waiting}")).await
@@ -321,7 +322,7 @@ async fn drop_day(connection: &mut PgConnection, partition: Partition) {
         .execute(&mut *transaction)
         .await
         .unwrap();
-    assert!(metric_hours::keep_hours_of(&mut transaction, &name).await.unwrap() > 0);
+    assert!(metric_hours::keep_hours_of(&mut transaction, &name, &[]).await.unwrap() > 0);
     sqlx::query(&format!("DROP TABLE {name}")).execute(&mut *transaction).await.unwrap();
     transaction.commit().await.unwrap();
 }
@@ -335,10 +336,10 @@ async fn hours_are_exactly_what_the_samples_were_and_more_can_be_added() {
     let partitions = Partitions::default();
     metric_hours::make_room_for_hours_of(&mut connection, &partitions, &name).await.unwrap();
     let mut undone = connection.begin().await.unwrap();
-    let hours = metric_hours::keep_hours_of(&mut undone, &name).await.unwrap();
+    let hours = metric_hours::keep_hours_of(&mut undone, &name, &[]).await.unwrap();
     undone.rollback().await.unwrap();
     assert_eq!(words(&world, KEPT).await, "");
-    assert_eq!(metric_hours::keep_hours_of(&mut connection, &name).await.unwrap(), hours);
+    assert_eq!(metric_hours::keep_hours_of(&mut connection, &name, &[]).await.unwrap(), hours);
     assert_eq!(hours, 24 * 3 * 3);
     let expected = words(&world, &sampled(&[&name])).await;
     assert!(expected.contains("none") && expected.contains("|0|-|0|-"), "{expected}");
@@ -347,14 +348,14 @@ async fn hours_are_exactly_what_the_samples_were_and_more_can_be_added() {
     world.execute("CREATE TABLE late (LIKE watchbook.container_metrics)").await;
     sample_into(&world, "late", day, 11).await;
     world.execute("UPDATE late SET network_tx_bytes = 5 WHERE container_id = 'c-1'").await;
-    metric_hours::keep_hours_of(&mut connection, "late").await.unwrap();
+    metric_hours::keep_hours_of(&mut connection, "late", &[]).await.unwrap();
     let rows = world.count("SELECT count(*) FROM watchbook.container_metric_hours").await;
     assert_eq!(u64::try_from(rows).unwrap(), hours);
     assert_eq!(words(&world, KEPT).await, words(&world, &sampled(&[&name, "late"])).await);
     // Nothing of nothing.
     world.execute("TRUNCATE late").await;
     metric_hours::make_room_for_hours_of(&mut connection, &partitions, "late").await.unwrap();
-    assert_eq!(metric_hours::keep_hours_of(&mut connection, "late").await.unwrap(), 0);
+    assert_eq!(metric_hours::keep_hours_of(&mut connection, "late", &[]).await.unwrap(), 0);
     connection.close().await.unwrap();
     world.finish([]).await;
 }
@@ -397,20 +398,25 @@ async fn a_chart_over_both_levels_is_the_chart_of_all_samples() {
     assert_eq!(coarse[..24], before[0][..24]);
     let fine_part = fine.iter().position(|point| point.at == second).unwrap();
     assert_eq!(coarse[24..], fine[fine_part..]);
-    // What a hold left beside the hours is in them already; a record of somebody else is not.
-    Partitions::default().ensure(&mut connection, old).await.unwrap();
-    sample_into(&world, "watchbook.container_metrics", first, 0).await;
+    // Of a day that goes but for what is held the rest is in its hours, and what is held is there as it was.
+    let held =
+        HeldRange { organization_id: Some("acme".to_owned()), from: None, until: Some(second + TimeDelta::hours(20)) };
+    let name = Partition::of(Kind::Metrics, second).unwrap().name();
+    metric_hours::make_room_for_hours_of(&mut connection, &Partitions::default(), &name).await.unwrap();
+    metric_hours::keep_hours_of(&mut connection, &name, std::slice::from_ref(&held)).await.unwrap();
+    let gone = format!(
+        "DELETE FROM {name} WHERE organization_id IS DISTINCT FROM 'acme' OR created_at >= '{}'",
+        second + TimeDelta::hours(20)
+    );
+    world.execute(&gone).await;
+    assert!(world.count(&format!("SELECT count(*) FROM {name}")).await > 100);
     assert_eq!(read(&mut connection, &hours, None).await, before[0]);
-    assert_eq!(read(&mut connection, &minutes, None).await, coarse);
-    world
-        .execute(&format!(
-            "UPDATE watchbook.container_metrics SET organization_id = 'initech' WHERE container_id = 'c-1' AND created_at < '{second}'"
-        ))
-        .await;
     assert_eq!(read(&mut connection, &hours, Some(&acme)).await, before[1]);
-    let initech = read(&mut connection, &hours, Some(&["initech".to_owned()])).await;
-    let samples = |points: &[Point]| points.iter().map(|point| point.samples).sum::<u64>();
-    assert_eq!(samples(&initech), samples(&before[0][..24]));
+    assert_eq!(read(&mut connection, &hours, Some(&none)).await, before[2]);
+    // And once the hold is released, the rest follows.
+    metric_hours::keep_hours_of(&mut connection, &name, &[]).await.unwrap();
+    world.execute(&format!("DELETE FROM {name}")).await;
+    assert_eq!(read(&mut connection, &hours, None).await, before[0]);
     connection.close().await.unwrap();
     world.finish([]).await;
 }

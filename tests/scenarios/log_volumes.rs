@@ -208,10 +208,13 @@ async fn hundreds(world: &World) -> PgConnection {
 
 /// Trims batch by batch, as a caller does. Returns what went and in how many batches.
 async fn trim(connection: &mut PgConnection, mut excess: Excess, held: &[HeldRange], batch: u32) -> (Trimmed, usize) {
-    let (mut whole, mut batches) = (Trimmed::default(), 0);
+    let (mut whole, mut batches, mut from) = (Trimmed::default(), 0, None);
     while excess.bytes_to_remove > 0 {
-        let trimmed =
-            log_volumes::trim_container(connection, Kind::Logs, &partition(), &excess, held, batch).await.unwrap();
+        let (trimmed, last) =
+            log_volumes::trim_container(connection, Kind::Logs, &partition(), &excess, from, held, batch)
+                .await
+                .unwrap();
+        from = last;
         if trimmed.lines == 0 {
             break;
         }
