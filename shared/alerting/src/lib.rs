@@ -1,5 +1,6 @@
 //! Rules and their evaluation, silences, routing and wording. Pure: times are arguments.
 
+pub mod acknowledgement;
 pub mod annotation;
 pub mod board;
 mod configuration;

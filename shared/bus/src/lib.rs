@@ -6,6 +6,7 @@
 mod announce;
 mod connect;
 mod reader;
+mod services;
 mod signals;
 mod stream;
 mod topology;

@@ -95,5 +95,5 @@ pub(crate) use connect::Limits;
 pub use connect::{Builder, ConnectError};
 pub use error::PublishError;
 pub use layer::{ErrorCounts, ErrorLayer, ErrorLayerOptions};
-pub use prepare::{Encoded, JsonBody, Prepared};
+pub use prepare::{Encoded, JsonBody, Prepared, Terms};
 pub use publisher::{Publisher, Receipt};

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use async_nats::Subject;
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use records::fields::Fields;
 use records::{Headers, Kind, Message, Outgoing, Record, Reject, subject};
 use uuid::Uuid;
@@ -104,6 +104,16 @@ impl From<serde_json::Map<String, serde_json::Value>> for JsonBody<'_> {
     }
 }
 
+/// On which terms JSON that somebody else wrote is taken, see
+/// [`Publisher::prepare_json_with`](crate::Publisher::prepare_json_with).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms {
+    /// What a record gets that has no `id` or no time of its own. `None`: a new id and the current time.
+    pub identity: Option<(Uuid, DateTime<Utc>)>,
+    /// How long the kind is kept: what is older is refused, as the writers will. `None`: for ever.
+    pub keep: Option<TimeDelta>,
+}
+
 /// A new id and the current time: the only source of ids in this crate.
 pub(crate) fn new_identity() -> (Uuid, DateTime<Utc>) {
     (Uuid::now_v7(), now())
@@ -131,29 +141,41 @@ impl Place<'_> {
         let body = serde_json::to_vec(outgoing).map_err(|error| PublishError::NotJson(error.to_string()))?;
         let subject = subject::for_record(self.prefix, R::KIND, self.organization, outgoing.record.detail());
         let message = Encoded::new(subject, body);
-        let id = check(self.prefix, R::KIND, &message, scratch)?;
+        let id = check(self.prefix, R::KIND, &message, None, scratch)?;
         Ok(Prepared { id, kind: R::KIND, message })
     }
 
     /// Somebody's JSON as a message: with an id and a time where it has none, and otherwise as it was sent.
-    pub(crate) fn json(self, kind: Kind, body: JsonBody<'_>, scratch: &mut Vec<u8>) -> Result<Prepared, PublishError> {
+    pub(crate) fn json(
+        self,
+        kind: Kind,
+        body: JsonBody<'_>,
+        terms: Terms,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Prepared, PublishError> {
         let text = String::from_utf8_lossy(&body.0);
         let mut fields = Fields::parse(&text)?;
         let detail = detail(kind, &mut fields);
-        let identity = missing_identity(&mut fields);
+        let identity = missing_identity(&mut fields, terms.identity);
         let subject = subject::for_record(self.prefix, kind, self.organization, &detail);
         let body = match identity.as_str() {
             "" => body.0.into_owned(),
             members => with_members(&body.0, members),
         };
         let message = Encoded::new(subject, body);
-        let id = check(self.prefix, kind, &message, scratch)?;
+        let id = check(self.prefix, kind, &message, terms.keep, scratch)?;
         Ok(Prepared { id, kind, message })
     }
 }
 
 /// Reads a message as a writer will, and says which id its row gets. `scratch` is overwritten.
-pub(crate) fn check(prefix: &str, kind: Kind, message: &Encoded, scratch: &mut Vec<u8>) -> Result<Uuid, Reject> {
+pub(crate) fn check(
+    prefix: &str,
+    kind: Kind,
+    message: &Encoded,
+    keep: Option<TimeDelta>,
+    scratch: &mut Vec<u8>,
+) -> Result<Uuid, Reject> {
     scratch.clear();
     let message = Message {
         kind,
@@ -166,7 +188,7 @@ pub(crate) fn check(prefix: &str, kind: Kind, message: &Encoded, scratch: &mut V
         headers: &message.headers,
         body: &message.body,
     };
-    records::encode(&message, None, scratch).map(|facts| facts.id)
+    records::encode(&message, keep, scratch).map(|facts| facts.id)
 }
 
 /// What stands behind the organization in the subject, as the contract's first table says.
@@ -187,11 +209,11 @@ fn detail<'t>(kind: Kind, fields: &mut Fields<'t>) -> Cow<'t, str> {
 ///
 /// A time is not added beside a UUIDv7: it carries one, and whoever sends the line again later
 /// must get the same record.
-fn missing_identity(fields: &mut Fields<'_>) -> String {
+fn missing_identity(fields: &mut Fields<'_>, identity: Option<(Uuid, DateTime<Utc>)>) -> String {
     let is_there = |text: Result<Option<Cow<'_, str>>, Reject>| !matches!(text, Ok(None));
     let id = fields.unbounded_text("id");
     let is_dated = is_there(fields.unbounded_text("created_at")) || is_there(fields.unbounded_text("timestamp"));
-    let (new_id, now) = new_identity();
+    let (new_id, now) = identity.unwrap_or_else(new_identity);
     let carries_time = |id: &str| Uuid::parse_str(id).is_ok_and(|id| id.get_version_num() == 7);
     let mut members = String::new();
     match id {
@@ -231,7 +253,7 @@ mod tests {
     const PLACE: Place<'static> = Place { prefix: "watchbook", organization: Some("acme") };
 
     fn json(kind: Kind, body: &str) -> Result<Prepared, PublishError> {
-        PLACE.json(kind, body.into(), &mut Vec::new())
+        PLACE.json(kind, body.into(), Terms::default(), &mut Vec::new())
     }
 
     fn text(prepared: &Prepared) -> &str {
@@ -278,9 +300,22 @@ mod tests {
             let added = text.strip_prefix(head).unwrap();
             assert_eq!(added.contains(r#""id":"#), id, "{text}");
             assert_eq!(added.contains(r#""created_at":"#), time, "{text}");
-            let again = check("watchbook", Kind::Events, &prepared.message, &mut Vec::new()).unwrap();
+            let again = check("watchbook", Kind::Events, &prepared.message, None, &mut Vec::new()).unwrap();
             assert_eq!(again, prepared.id, "reading it twice gives the same id");
         }
+    }
+
+    #[test]
+    fn json_is_taken_on_terms() {
+        let identity = Some(new_identity());
+        let terms = Terms { identity, keep: Some(TimeDelta::days(30)) };
+        let take = |body: &str| PLACE.json(Kind::Events, body.into(), terms, &mut Vec::new());
+        let (one, again) = (take(r#"{"event_type":"x"}"#).unwrap(), take(r#"{"event_type":"x"}"#).unwrap());
+        assert_eq!((Some(one.id), text(&one)), (identity.map(|(id, _)| id), text(&again)));
+        let old = take(r#"{"event_type":"x","created_at":"2001-01-01T00:00:00Z"}"#);
+        assert!(
+            matches!(old, Err(PublishError::Rejected(reject)) if reject.reason == records::Reason::CreatedAtOutOfRange)
+        );
     }
 
     #[test]
@@ -325,7 +360,7 @@ mod tests {
                     true => continue,
                     false => place,
                 };
-                if let Err(error) = place.json(kind, line.into(), &mut Vec::new()) {
+                if let Err(error) = place.json(kind, line.into(), Terms::default(), &mut Vec::new()) {
                     panic!("{kind}: {line}: {error}");
                 }
             }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::PublishError;
 use crate::backoff::Backoff;
 use crate::connect::{Builder, ConnectError, check_organization};
-use crate::prepare::{Encoded, JsonBody, Place, Prepared, check, new_identity};
+use crate::prepare::{Encoded, JsonBody, Place, Prepared, Terms, check, new_identity};
 use crate::wire::Wire;
 
 /// Room for a usual record's row, so that checking one costs one allocation.
@@ -78,6 +78,11 @@ impl Publisher {
     /// The connection.
     pub fn client(&self) -> &Client {
         &self.wire.client
+    }
+
+    /// Whether there is a connection now. Without one, publishing waits for it as long as for an acknowledgement.
+    pub fn is_connected(&self) -> bool {
+        self.wire.is_connected()
     }
 
     /// The prefix of all subjects.
@@ -152,9 +157,23 @@ impl Publisher {
         organization: Option<&str>,
         body: impl Into<JsonBody<'b>>,
     ) -> Result<Prepared, PublishError> {
+        self.prepare_json_with(kind, organization, body, Terms::default())
+    }
+
+    /// As [`Publisher::prepare_json`], with what a record gets that lacks an identity, and how old it may be.
+    ///
+    /// # Errors
+    /// As [`Publisher::prepare_json`].
+    pub fn prepare_json_with<'b>(
+        &self,
+        kind: Kind,
+        organization: Option<&str>,
+        body: impl Into<JsonBody<'b>>,
+        terms: Terms,
+    ) -> Result<Prepared, PublishError> {
         organization.map_or(Ok(()), check_organization)?;
         let place = self.place(organization.or(self.organization.as_deref()));
-        place.json(kind, body.into(), &mut Vec::with_capacity(SCRATCH_BYTES))
+        place.json(kind, body.into(), terms, &mut Vec::with_capacity(SCRATCH_BYTES))
     }
 
     /// Whether a writer would store this message, and under which id; against the current time, and
@@ -163,7 +182,7 @@ impl Publisher {
     /// # Errors
     /// With which reason it would become a dead letter.
     pub fn check(&self, kind: Kind, message: &Encoded) -> Result<Uuid, Reject> {
-        check(&self.wire.prefix, kind, message, &mut Vec::with_capacity(SCRATCH_BYTES))
+        check(&self.wire.prefix, kind, message, None, &mut Vec::with_capacity(SCRATCH_BYTES))
     }
 
     /// Publishes what [`Publisher::prepare`] or [`Publisher::prepare_json`] made, as often as is needed.

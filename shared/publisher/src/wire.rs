@@ -251,7 +251,7 @@ impl Wire {
         self.lost.fetch_max(mark.connects, Ordering::Relaxed);
     }
 
-    fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 

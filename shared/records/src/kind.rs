@@ -10,8 +10,10 @@ use crate::{Reject, schema};
 pub struct Spec {
     /// The table, with its schema.
     pub table: &'static str,
-    /// The kind's own columns, in the order in which [`Spec::encode`] writes them.
+    /// The columns of the kind's own fields, in the order in which [`Spec::encode`] writes them.
     pub columns: &'static [&'static str],
+    /// Behind these, the columns that are worked out of the fields. A member of such a name means nothing.
+    pub derived: &'static [&'static str],
     /// What the roll-ups group by, beside the organization.
     pub labels: &'static [Column],
     /// What the roll-ups measure.
@@ -142,7 +144,13 @@ impl Kind {
 
     /// Every column that a writer fills, in the order of COPY: the kind's own, then the common ones.
     pub fn columns(self) -> impl Iterator<Item = &'static str> {
-        self.spec().columns.iter().copied().chain(crate::envelope::COLUMNS.iter().copied())
+        let Spec { columns, derived, .. } = self.spec();
+        columns.iter().chain(*derived).chain(crate::envelope::COLUMNS).copied()
+    }
+
+    /// The columns that are fields of a record, or made of one of its own: all but the derived ones.
+    pub fn fields(self) -> impl Iterator<Item = &'static str> {
+        self.spec().columns.iter().chain(crate::envelope::COLUMNS).copied()
     }
 
     /// The JSON Schema of a record of this kind, as it is published.

@@ -15,6 +15,7 @@ const SECTIONS: &[&str] = &[
     "[nats]",
     "[postgres]",
     "[http]",
+    "[gateway]",
     "[streams]",
     "[writer]",
     "[log]",

@@ -1,6 +1,7 @@
 //! Alerts: how each stands, how it came there, and who took note of it.
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
@@ -44,7 +45,8 @@ pub struct AlertRow {
 }
 
 /// A change of an alert's condition.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, FromRow, Serialize, utoipa::ToSchema)]
+#[schema(as = AlertTransition)]
 pub struct TransitionRow {
     /// Which alert.
     pub alert_id: Uuid,

@@ -102,7 +102,8 @@ pub fn headers_from_json(json: Option<&serde_json::Value>) -> Headers {
 }
 
 /// A dead letter as it is stored.
-#[derive(Debug, Clone, sqlx::FromRow, serde::Serialize)]
+#[derive(Debug, Clone, sqlx::FromRow, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = DeadLetter)]
 pub struct StoredDeadLetter {
     /// Its id.
     pub id: Uuid,
@@ -122,6 +123,7 @@ pub struct StoredDeadLetter {
     pub detail: String,
     /// The body, whole.
     #[serde(serialize_with = "as_text")]
+    #[schema(value_type = String)]
     pub payload: Vec<u8>,
     /// The headers: an object of lists.
     pub headers: Option<serde_json::Value>,
@@ -163,6 +165,18 @@ impl StoredDeadLetter {
     /// What tells it from all others.
     pub fn key(&self) -> Key {
         (self.failed_at, self.id)
+    }
+
+    /// Whose it is, by its subject; `None` for nobody's, and where the subject is none of its stream's. As
+    /// `watchbook.organization_of` has it.
+    pub fn organization(&self) -> Option<&str> {
+        let (start, rest) = self.subject.split_at_checked(self.stream.len())?;
+        let is_of_stream = start
+            .bytes()
+            .map(|byte| if byte.is_ascii_alphanumeric() { byte.to_ascii_uppercase() } else { b'_' })
+            .eq(self.stream.bytes());
+        let organization = rest.strip_prefix('.').filter(|_| is_of_stream)?.split('.').next()?;
+        (!organization.is_empty() && organization != records::subject::NO_ORGANIZATION).then_some(organization)
     }
 }
 

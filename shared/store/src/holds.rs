@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::Dataset;
 
 /// A hold.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, utoipa::ToSchema)]
 pub struct Hold {
     /// Its id.
     pub id: Uuid,

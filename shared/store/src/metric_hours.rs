@@ -4,8 +4,10 @@ use std::sync::LazyLock;
 
 use chrono::{DateTime, Months, Utc};
 use records::subject::NO_ORGANIZATION;
+use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{Decode, FromRow, PgConnection, Postgres, Row, Type};
+use utoipa::ToSchema;
 
 use crate::holds::{HeldColumns, HeldRange, is_held};
 use crate::partitions::{Partition, Partitions};
@@ -22,7 +24,7 @@ const MEASURED: [(&str, &str); 4] = [
 ];
 
 /// What was measured of a container in a step.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Point {
     /// Where it begins: of what is kept by the hour, the hour, which may begin before the first step.
     pub at: DateTime<Utc>,
@@ -39,7 +41,7 @@ pub struct Point {
 }
 
 /// Between what a measured value was; there is none where no sample had it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Spread<T> {
     /// The least.
     pub min: T,

@@ -55,7 +55,8 @@ pub struct NewRun {
 }
 
 /// A run as it is kept.
-#[derive(Debug, Clone, FromRow, Serialize)]
+#[derive(Debug, Clone, FromRow, Serialize, utoipa::ToSchema)]
+#[schema(as = RetentionRun)]
 pub struct Run {
     /// Its id.
     pub id: Uuid,

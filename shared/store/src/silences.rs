@@ -7,7 +7,8 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 /// A silence: while one matches an alert, its firing is not told.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize)]
+#[derive(Debug, Clone, PartialEq, FromRow, Serialize, utoipa::ToSchema)]
+#[schema(as = Silence)]
 pub struct SilenceRow {
     /// Its id.
     pub id: Uuid,

@@ -1,23 +1,10 @@
 //! What people add to alerts: silences and acknowledgements, from and to their rows.
 
+pub use alerting::acknowledgement::Acknowledgement;
 use alerting::silence::Silence;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::silences::SilenceRow;
-
-/// Somebody has taken note of an alert: no repetition until it is over, or until a time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Acknowledgement {
-    /// Who.
-    pub by: String,
-    /// Why, or what is being done.
-    pub reason: String,
-    /// When.
-    pub at: DateTime<Utc>,
-    /// Until when it holds; `None` until the alert is over.
-    pub until: Option<DateTime<Utc>>,
-}
 
 /// A silence as it is evaluated. `None` where a newer version wrote what this one cannot read: then the alert is
 /// told, which is the safe side.

@@ -14,12 +14,12 @@ use store::days::{self, Day};
 use store::erasures::{self, Erasable, Erasure};
 use store::holds::{self, Hold};
 use store::{Connection, Dataset, PgConnection};
+use telling::Deed;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::batches::Batches;
 use crate::plan;
-use crate::telling::{self, Deed};
 
 /// What somebody asks for happened up to now, and clocks are not all the same.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
@@ -196,6 +196,7 @@ async fn finish(connection: &mut PgConnection, erasure: &Erasure, is_held: bool)
             metadata: json!({
                 "erasure": erasure.id, "executions": ended.executions, "blanked": ended.blanked, "held": held,
             }),
+            ..Deed::default()
         };
         telling::audit(&mut transaction, &deed).await?;
     }

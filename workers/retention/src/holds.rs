@@ -4,9 +4,8 @@ use chrono::{DateTime, Utc};
 use serde_json::json;
 use store::holds::{self, Hold};
 use store::{Connection, Dataset, PgConnection};
+use telling::Deed;
 use uuid::Uuid;
-
-use crate::telling::{self, Deed};
 
 /// What somebody wants to be held.
 #[derive(Debug, Clone)]
@@ -111,6 +110,7 @@ async fn tell(transaction: &mut PgConnection, hold: &Hold, action: &'static str,
             "organization_id": hold.organization_id, "kind": hold.kind, "starts_at": hold.starts_at,
             "ends_at": hold.ends_at, "expires_at": hold.expires_at,
         }),
+        ..Deed::default()
     };
     telling::audit(transaction, &deed).await
 }

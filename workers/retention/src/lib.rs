@@ -12,7 +12,6 @@
 //! - [`holds`]: what must stay
 //! - [`erase`]: what is stored of a user or a strategy goes
 //! - [`restore`]: a day comes back from the archive
-//! - `telling`: what a run, a hold or an erasure says of itself, as audit records
 //! - `schedule`: when it is time, and which time was missed
 //! - [`worker`]: the life of the worker
 //!
@@ -34,11 +33,9 @@ pub mod restore;
 pub mod run;
 mod schedule;
 mod settings;
-mod telling;
 pub mod worker;
 
 pub use acting::Acting;
 pub use metrics::describe as describe_metrics;
 pub use settings::Settings;
-pub use telling::publish_own_records;
 pub use worker::RetentionWorker;

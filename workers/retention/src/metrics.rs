@@ -8,7 +8,6 @@ pub(crate) const RUN_SECONDS: &str = "watchbook_retention_run_seconds";
 pub(crate) const ROWS: &str = "watchbook_retention_removed_rows_total";
 pub(crate) const LAST_DONE: &str = "watchbook_retention_last_done_timestamp_seconds";
 pub(crate) const ERASURES: &str = "watchbook_erasures_total";
-pub(crate) const OWN_RECORDS: &str = "watchbook_own_records_total";
 pub(crate) const PARTITIONS_MISSING: &str = "watchbook_partitions_missing";
 
 /// Tells the recorder of this process what the metrics mean. Once, before the worker starts.
@@ -19,6 +18,6 @@ pub fn describe() {
     describe_counter!(ROWS, "Rows that runs of this process removed, by kind and action");
     describe_gauge!(LAST_DONE, Unit::Seconds, "When a run of this process last did all that was planned, since 1970");
     describe_counter!(ERASURES, "Erasures of users and strategies that this process did");
-    describe_counter!(OWN_RECORDS, "Records by which Watchbook told of itself");
+    describe_counter!(telling::OWN_RECORDS, "Records by which Watchbook told of itself");
     describe_gauge!(PARTITIONS_MISSING, "Tables that have no partition for tomorrow");
 }

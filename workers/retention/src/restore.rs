@@ -8,10 +8,10 @@ use store::days::{self, Day};
 use store::holds::Hold;
 use store::partitions::{Partition, Partitions, State};
 use store::{Connection, Dataset, PgConnection, log_volumes, metric_hours};
+use telling::Deed;
 
 use crate::holds::{self, NewHold};
 use crate::plan;
-use crate::telling::{self, Deed};
 
 /// Records that are written at once, and their bytes.
 const BATCH_ROWS: usize = 1_000;
@@ -147,6 +147,7 @@ pub async fn restore(
         reason: Some(&wish.reason),
         problem: None,
         metadata: json!({ "archived": archived, "added": added, "hold": hold.id, "until": wish.until }),
+        ..Deed::default()
     };
     telling::audit(&mut transaction, &deed).await?;
     transaction.commit().await?;

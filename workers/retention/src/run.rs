@@ -9,6 +9,7 @@ use store::days::{self, Day};
 use store::partitions::State;
 use store::retention::{self, Cause, NewRun, Outcome, Run};
 use store::{Connection, Database, Dataset, Failure, PgConnection};
+use telling::Deed;
 use uuid::Uuid;
 
 use crate::Settings;
@@ -16,7 +17,9 @@ use crate::item::Work;
 pub use crate::item::{ItemError, Observer, Step, nobody};
 use crate::pieces::Pieces;
 use crate::plan::{Action, Item, Plan};
-use crate::telling::{self, Deed};
+
+/// The errors by which the alert worker hears of a run that failed.
+const FAILED: &str = "watchbook.retention";
 
 /// How an item ended.
 #[derive(Debug, Clone, Serialize)]
@@ -69,6 +72,27 @@ impl Request {
     pub(crate) fn of_system(cause: Cause, scheduled_for: Option<DateTime<Utc>>, process: &str) -> Self {
         Self { cause, scheduled_for, actor_id: telling::SYSTEM.to_owned(), process: process.to_owned() }
     }
+}
+
+/// Writes that a time of the schedule is answered, with nothing that was to be done.
+///
+/// # Errors
+/// Where Postgres does not answer.
+pub(crate) async fn note(connection: &mut PgConnection, request: &Request) -> store::Result<()> {
+    let run = Uuid::now_v7();
+    let new = NewRun {
+        id: run,
+        cause: request.cause,
+        scheduled_for: request.scheduled_for,
+        actor_id: request.actor_id.clone(),
+        process: request.process.clone(),
+        planned: json!([]),
+    };
+    let mut transaction = connection.begin().await?;
+    if retention::begin(&mut transaction, &new).await? {
+        retention::end(&mut transaction, run, Outcome::Done, None).await?;
+    }
+    transaction.commit().await
 }
 
 /// Executes a plan. `None` where its time of the schedule was answered by somebody else meanwhile. The caller has the
@@ -261,11 +285,12 @@ async fn end(
         reason: Some(&ended.cause),
         problem,
         metadata: json!({ "outcome": outcome.name(), "rows": ended.rows, "bytes": ended.bytes, "items": ended.items }),
+        ..Deed::default()
     };
     telling::audit(&mut transaction, &deed).await?;
     // An interruption is resumed at once; what fails is somebody's business.
     if let (Outcome::Failed, Some(problem)) = (outcome, problem) {
-        telling::error(&mut transaction, telling::FAILED, run, problem).await?;
+        telling::error(&mut transaction, FAILED, run, problem).await?;
     }
     transaction.commit().await
 }

@@ -53,7 +53,11 @@ pub(crate) async fn start(looks: mpsc::Sender<Task>) -> Result<JobScheduler, Job
 /// The newest time of the schedule that has come; `None` where it never has, as with "30 February".
 pub(crate) fn last_due(retention: &Retention, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let (cron, zone) = (retention.cron().ok()?, retention.zone().ok()?);
-    let due = cron.find_previous_occurrence(&now.with_timezone(&zone), true).ok()?;
+    let mut due = cron.find_previous_occurrence(&now.with_timezone(&zone), true).ok()?;
+    // A time that a change of clocks skips is found forwards alone, at the hour that takes its place.
+    while let Some(next) = cron.find_next_occurrence(&due, false).ok().filter(|next| *next <= now && *next > due) {
+        due = next;
+    }
     Some(due.to_utc())
 }
 

@@ -18,14 +18,14 @@ use uuid::Uuid;
 use crate::plan::{self, Action, Item, Plan};
 use crate::run::{self, Request, Step};
 use crate::schedule::{self, Task};
-use crate::{Acting, Settings, erase, metrics, telling};
+use crate::{Acting, Settings, erase, metrics};
 
 /// How often erasures are looked for: the directory asks for them at any time.
 const ERASURES_EVERY: Duration = Duration::from_secs(2);
 /// Erasures that are done together, between two looks at everything else.
 const ERASURES_AT_ONCE: u32 = 100;
-/// How often it is looked whether Watchbook has to say anything of itself.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// The errors by which the alert worker hears that days are missing for which records will come.
+const NO_PARTITIONS: &str = "watchbook.partitions";
 /// How long the right to act is waited for: whoever has it is at work, and the next look is not far.
 const ACT_WITHIN: Duration = Duration::from_secs(1);
 /// Runs that are looked at to know whether to try again.
@@ -83,7 +83,8 @@ impl RetentionWorker {
         gauge!(metrics::ACTIVE).set(1.0);
         let held = stop.child_token();
         let keeper = tokio::spawn(lease.keep(held.clone()));
-        let teller = tokio::spawn(tell(self.database.clone(), self.publisher.clone(), held.clone()));
+        let (database, publisher) = (self.database.clone(), self.publisher.clone());
+        let teller = tokio::spawn(telling::keep_publishing(database, publisher, held.clone()));
         let mut backoff = Backoff::for_server();
         let mut failing = false;
         while !held.is_cancelled() {
@@ -162,6 +163,11 @@ impl RetentionWorker {
         };
         let work = async {
             let plan = plan::make(connection, &self.settings, now, &mut |_| {}).await?;
+            if answered.is_none() && plan.changes().next().is_none() {
+                // A database in which nobody has removed anything, and nothing has to be: the schedule begins here,
+                // and there is no deed to tell of.
+                return Ok(run::note(connection, &request).await?);
+            }
             self.execute(&plan, &request, now).await
         };
         let done = acting.during(work).await;
@@ -262,51 +268,13 @@ impl RetentionWorker {
         let problem = missing.join("; ");
         tracing::error!(problem, "partitions for tomorrow cannot be made");
         let mut transaction = connection.begin().await?;
-        telling::error(&mut transaction, telling::NO_PARTITIONS, Uuid::now_v7(), &problem).await?;
+        telling::error(&mut transaction, NO_PARTITIONS, Uuid::now_v7(), &problem).await?;
         Ok(transaction.commit().await?)
     }
 }
 
 /// Looks that wait while the worker is busy: one of each kind is enough, and two do no harm.
 const TASKS_WAITING: usize = 8;
-
-/// Publishes what Watchbook has to say of itself, until `stop`: beside the work, which may take an hour.
-async fn tell(database: Database, publisher: Publisher, stop: CancellationToken) {
-    let mut connection = None;
-    let mut backoff = Backoff::for_server();
-    let work = async {
-        loop {
-            match tell_on(&mut connection, &database, &publisher).await {
-                Ok(published) => {
-                    counter!(metrics::OWN_RECORDS).increment(published);
-                    backoff.reset();
-                    sleep(TELL_EVERY).await;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "what Watchbook has to say of itself waits for Postgres");
-                    connection = None;
-                    sleep(backoff.next_wait()).await;
-                }
-            }
-        }
-    };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = work => {}
-    }
-}
-
-async fn tell_on(
-    connection: &mut Option<PgConnection>,
-    database: &Database,
-    publisher: &Publisher,
-) -> store::Result<u64> {
-    let connection = match connection {
-        Some(connection) => connection,
-        none => none.insert(database.connect("telling").await?),
-    };
-    telling::publish_own_records(connection, publisher).await
-}
 
 async fn pause(wait: Duration, stop: &CancellationToken) {
     tokio::select! {

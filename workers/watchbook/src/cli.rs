@@ -53,6 +53,8 @@ enum Command {
     Retention(commands::retention::Retention),
     /// Erase what is stored of a user or a strategy.
     Erase(commands::erase::Erase),
+    /// Make tokens for the gateway.
+    Token(commands::token::Token),
     /// Check or show settings.
     Config(commands::config::ConfigCommand),
     /// Find what is wrong, with how to mend it.
@@ -94,6 +96,7 @@ impl Arguments {
             Command::Alerts(command) => command.run(config).await,
             Command::Retention(command) => command.run(config).await,
             Command::Erase(command) => command.run(config).await,
+            Command::Token(command) => command.run(&config),
             Command::Doctor(command) => command.run(config).await,
             Command::Bench(command) => command.run(config).await,
             Command::Config(command) => command.run(&sources),

@@ -1,5 +1,7 @@
 //! How this process connects, and under which name.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use bus::Bus;
 use runtime::Config;
@@ -23,6 +25,16 @@ pub(crate) async fn bus(config: &Config) -> anyhow::Result<Bus> {
 /// A publisher on the same connection.
 pub(crate) fn publisher(config: &Config, bus: &Bus) -> anyhow::Result<publisher::Publisher> {
     Ok(publisher::Publisher::builder().prefix(config.nats.prefix.clone()).from_client(bus.client())?)
+}
+
+/// What somebody who waits for an answer waits for a stream's, and how often it is asked.
+const IMPATIENCE: (Duration, u32) = (Duration::from_secs(3), 2);
+
+/// A publisher for records that somebody waits with: it says sooner that the stream does not answer.
+pub(crate) fn impatient_publisher(config: &Config, bus: &Bus) -> anyhow::Result<publisher::Publisher> {
+    let (ack_timeout, attempts) = IMPATIENCE;
+    let builder = publisher::Publisher::builder().prefix(config.nats.prefix.clone());
+    Ok(builder.ack_timeout(ack_timeout).attempts(attempts).from_client(bus.client())?)
 }
 
 /// The database, after making sure that it answers and is new enough.

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use alerting::receiver::Receiver;
 use alerts::{AlertWorker, Rules};
+use anyhow::Context;
 use bus::Bus;
+use gateway::Gateway;
 use notifier::Notifier;
 use records::Kind;
 use retention::RetentionWorker;
@@ -40,12 +42,24 @@ pub(crate) enum Worker {
     Notifier,
     /// Removes what is too old.
     Retention,
+    /// Answers HTTP.
+    Gateway,
 }
 
 impl Worker {
     /// Every worker.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Kind::ALL.iter().copied().map(Self::Writer).chain([Self::Alerts, Self::Notifier, Self::Retention])
+        let others = [Self::Alerts, Self::Notifier, Self::Retention, Self::Gateway];
+        Kind::ALL.iter().copied().map(Self::Writer).chain(others)
+    }
+
+    /// Every worker that these settings allow: without an address, or without a way to check tokens, there is no gateway.
+    pub(crate) fn all_of(config: &Config) -> Vec<Self> {
+        let missing = gateway_lacks(config);
+        if let Some(missing) = missing {
+            tracing::info!("running without the gateway: {missing}");
+        }
+        Self::all().filter(|worker| *worker != Self::Gateway || missing.is_none()).collect()
     }
 
     pub(crate) const fn name(self) -> &'static str {
@@ -54,6 +68,7 @@ impl Worker {
             Self::Alerts => "alerts",
             Self::Notifier => "notifier",
             Self::Retention => "retention",
+            Self::Gateway => "gateway",
         }
     }
 }
@@ -81,10 +96,18 @@ impl Workers {
         alerts::describe_metrics();
         notifier::describe_metrics();
         retention::describe_metrics();
+        gateway::describe_metrics();
+        let probes = Probes { health: health.clone(), metrics };
         let address = match config.http.address {
+            _ if workers.contains(&Worker::Gateway) => {
+                let gateway = gateway(config, bus, database, probes, &health).await?;
+                let listening = gateway.0.listen(gateway.1, stop.clone()).await?;
+                let address = listening.address;
+                tasks.spawn(listening.serve());
+                Some(address)
+            }
             HttpAddress::Off => None,
             HttpAddress::At(address) => {
-                let probes = Probes { health: health.clone(), metrics };
                 let (address, served) = runtime::serve_probes(address, probes, stop.clone()).await?;
                 tasks.spawn(async move {
                     if let Ok(Err(error)) = served.await {
@@ -139,6 +162,7 @@ impl Workers {
             };
             tasks.spawn(retention.run(stop.clone()));
         }
+        tasks.spawn(offer(process::bus(config).await?, workers, health, stop.clone()));
         tasks.close();
         Ok(Self { address, stop, tasks })
     }
@@ -156,6 +180,51 @@ impl Workers {
         }
         clean
     }
+}
+
+/// Offers this process as a NATS service, with a status for each worker, until it stops.
+fn offer(bus: Bus, workers: &[Worker], health: Health, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+    let names: Vec<_> = workers.iter().map(|worker| worker.name()).collect();
+    let status = move |worker: &str| {
+        let part = health.report().parts.remove(worker);
+        serde_json::to_vec(&part).unwrap_or_default().into()
+    };
+    async move {
+        stop.run_until_cancelled(bus.offer(env!("CARGO_PKG_VERSION"), &names, status)).await;
+    }
+}
+
+/// What a gateway needs that these settings do not say.
+fn gateway_lacks(config: &Config) -> Option<&'static str> {
+    if config.http.address == HttpAddress::Off {
+        return Some("`address` in [http] (WATCHBOOK_HTTP_ADDR) is `off`");
+    }
+    let has_keys = config.http.jwt_secret.is_some() || config.gateway.jwks_url.is_some();
+    (!has_keys).then_some(
+        "it checks tokens by `jwt_secret` in [http] (WATCHBOOK_JWT_SECRET, at least 32 bytes: `openssl rand -hex 32`) or by `jwks_url` in [gateway], and neither is set",
+    )
+}
+
+/// The gateway, and where it is to listen. What serves the probes elsewhere, it serves.
+async fn gateway(
+    config: &Config,
+    bus: &Bus,
+    database: &Database,
+    probes: Probes,
+    health: &Health,
+) -> anyhow::Result<(Gateway, SocketAddr)> {
+    let lacks = || format!("no gateway: {}", gateway_lacks(config).unwrap_or("a setting is missing"));
+    let HttpAddress::At(address) = config.http.address else { anyhow::bail!(lacks()) };
+    let gateway = Gateway {
+        publisher: process::impatient_publisher(config, bus)?,
+        // Of its own: those who watch take nothing from those who publish.
+        bus: process::bus(config).await?,
+        database: database.clone(),
+        settings: gateway::Settings::of(config).with_context(lacks)?,
+        probes,
+        health: health.part(Worker::Gateway.name()),
+    };
+    Ok((gateway, address))
 }
 
 /// The receivers of the rules in force.

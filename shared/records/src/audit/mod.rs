@@ -31,6 +31,7 @@ pub(crate) const SPEC: Spec = Spec {
         "ip_address",
         "user_agent",
     ],
+    derived: &[],
     labels: &[Column::Text("action"), Column::Text("target_type"), Column::Text("actor_id")],
     levels: &[],
     volume: None,
@@ -81,7 +82,8 @@ pub struct Address {
 }
 
 impl Address {
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads `192.0.2.1`, `10.0.0.0/8` or their like in IPv6; `None` where it is neither.
+    pub fn parse(text: &str) -> Option<Self> {
         let (ip, bits) = match text.split_once('/') {
             Some((ip, bits)) => (ip, Some(bits)),
             None => (text, None),

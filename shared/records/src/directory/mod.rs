@@ -14,6 +14,7 @@ use crate::{Conflict, Kind, Partitioning, Record, Reject, Spec, schema};
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.entities",
     columns: &["entity", "entity_id", "name", "email", "parent_id", "deleted"],
+    derived: &[],
     labels: &[],
     levels: &[],
     volume: None,

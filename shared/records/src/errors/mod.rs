@@ -1,5 +1,7 @@
 //! Errors, with their trace and stack.
 
+mod fingerprint;
+
 use std::borrow::Cow;
 
 use schemars::JsonSchema;
@@ -15,6 +17,7 @@ use crate::{Conflict, Json, Kind, Partitioning, Record, Reject, Spec, schema};
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.error_logs",
     columns: &["trace_id", "error_type", "message", "stack", "detail", "project_id", "run_id", "endpoint", "severity"],
+    derived: &["fingerprint"],
     labels: &[Column::Text("error_type"), Column::Text("severity"), Column::Text("project_id")],
     levels: &[],
     volume: None,
@@ -129,5 +132,6 @@ impl<'a> ErrorRecord<'a> {
         row.optional_text(self.run_id.as_deref());
         row.optional_text(self.endpoint.as_deref());
         row.text(self.severity.name());
+        row.uuid(fingerprint::of(&self.error_type, &self.message, self.stack.as_deref()));
     }
 }

@@ -15,6 +15,7 @@ use crate::{ActorType, Conflict, Json, Kind, Partitioning, Record, Reject, Spec,
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.event_logs",
     columns: &["event_type", "payload", "project_id", "run_id", "user_id", "actor_type", "actor_id"],
+    derived: &[],
     labels: &[Column::Text("event_type"), Column::Text("project_id")],
     levels: &[],
     volume: None,

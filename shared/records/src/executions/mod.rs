@@ -29,6 +29,7 @@ pub(crate) const SPEC: Spec = Spec {
         "classes_found",
         "metadata",
     ],
+    derived: &[],
     labels: &[
         Column::Text("strategy_id"),
         Column::Text("user_id"),

@@ -15,6 +15,7 @@ use crate::{Conflict, Kind, Partitioning, Record, Reject, Spec, Volume, schema, 
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.container_logs",
     columns: &["container_id", "stream", "message"],
+    derived: &[],
     labels: &[Column::Text("container_id"), Column::Text("stream")],
     levels: &[],
     volume: Some(Volume { owner: "container_id", text: "message" }),

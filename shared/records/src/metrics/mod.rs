@@ -15,6 +15,7 @@ use crate::{Conflict, Kind, Partitioning, Record, Reject, Spec, schema};
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.container_metrics",
     columns: &["container_id", "cpu_usage_percent", "memory_usage_bytes", "network_rx_bytes", "network_tx_bytes"],
+    derived: &[],
     labels: &[Column::Text("container_id")],
     // Network counters are totals, and no level.
     levels: &[Column::Double("cpu_usage_percent"), Column::Bigint("memory_usage_bytes")],

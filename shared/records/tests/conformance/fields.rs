@@ -19,7 +19,7 @@ fn camel_case_means_the_same_as_snake_case() {
         let camel: Map<_, _> = record
             .iter()
             .map(|(name, value)| {
-                let known = kind.columns().any(|column| column == name);
+                let known = kind.fields().any(|column| column == name);
                 (if known { camel_case(name) } else { name.clone() }, value.clone())
             })
             .collect();
@@ -32,7 +32,7 @@ fn camel_case_means_the_same_as_snake_case() {
 fn null_means_absent() {
     for (kind, record) in accepted() {
         let mut nulls = record.clone();
-        for name in kind.columns().filter(|name| *name != "received_at") {
+        for name in kind.fields().filter(|name| *name != "received_at") {
             let camel = camel_case(name);
             if !record.contains_key(name) && !record.contains_key(&camel) {
                 nulls.insert(camel, Value::Null);

@@ -89,7 +89,7 @@ fn what_the_decoder_refuses_for_its_shape_the_schema_refuses() {
 fn the_schema_describes_every_field_of_the_kind() {
     for &kind in Kind::ALL {
         let schema = kind.schema();
-        for column in kind.columns().filter(|column| *column != "received_at") {
+        for column in kind.fields().filter(|column| *column != "received_at") {
             let described = schema["properties"][column]["description"].as_str();
             assert!(described.is_some_and(|words| !words.is_empty()), "{kind} {column}");
         }

@@ -3,6 +3,7 @@
 //! Every key has a default and a doc comment here; the commented file in `deploy/` shows them all.
 
 mod alerting;
+mod gateway;
 mod load;
 pub mod receivers;
 mod retention;
@@ -16,6 +17,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 pub use alerting::{Alerts, HealthThresholds, Route, Rule};
+pub use gateway::Gateway;
 pub use load::{ConfigError, Sources};
 pub use receivers::{Receiver, SecretUrl};
 pub use retention::{ExactPerKind, Keep, KeepPerKind, Retention};
@@ -34,6 +36,8 @@ pub struct Config {
     pub postgres: Postgres,
     /// What this process serves.
     pub http: Http,
+    /// The gateway: who may ask it, and within which bounds.
+    pub gateway: Gateway,
     /// Streams, as `setup` makes them and the writers expect them.
     pub streams: Streams,
     /// The writers.
@@ -255,6 +259,7 @@ impl Config {
             "at least 32 bytes, as RFC 7518 asks for HS256: `openssl rand -hex 32` makes one",
         );
         self.retention.problems(&mut problems);
+        self.gateway.problems(self.http.jwt_secret.is_some(), &mut problems);
         self.alerting_problems(&mut problems);
         problems
     }

@@ -13,4 +13,5 @@ pub(crate) mod run;
 pub(crate) mod setup;
 pub(crate) mod status;
 pub(crate) mod tail;
+pub(crate) mod token;
 pub(crate) mod up;

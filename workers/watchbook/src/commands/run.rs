@@ -27,7 +27,7 @@ impl Run {
     pub(crate) async fn run(self, config: Config, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         let bus = process::bus(&config).await?;
         let database = process::database(&config).await?;
-        let workers = Workers::start(&config, file, &bus, &database, &self.asked()).await?;
+        let workers = Workers::start(&config, file, &bus, &database, &self.asked(&config)).await?;
         if let Some(address) = workers.address {
             tracing::info!("http://{address}: /healthz /readyz /metrics");
         }
@@ -37,8 +37,15 @@ impl Run {
         Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    fn asked(&self) -> Vec<Worker> {
-        let is_asked = |worker: &Worker| self.workers.iter().any(|name| name == ALL || name == worker.name());
-        Worker::all().filter(is_asked).collect()
+    /// `all` is what the settings allow; what is asked for by name has to be there.
+    fn asked(&self, config: &Config) -> Vec<Worker> {
+        let named = Worker::all().filter(|worker| self.workers.iter().any(|name| name == worker.name()));
+        if !self.workers.iter().any(|name| name == ALL) {
+            return named.collect();
+        }
+        let mut workers = Worker::all_of(config);
+        workers
+            .extend(named.filter(|worker| *worker == Worker::Gateway && !workers.contains(worker)).collect::<Vec<_>>());
+        workers
     }
 }

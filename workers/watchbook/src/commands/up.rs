@@ -71,9 +71,17 @@ impl Up {
         let database = process::database(config).await?;
         let agrees = commands::setup::ensure(config, &bus, &database, false, &|line| tracing::info!("{line}")).await?;
         anyhow::ensure!(agrees, "streams differ from the settings, see above: `watchbook setup --update` changes them");
-        let config = &with_free_address(config.clone());
-        let workers = Workers::start(config, file, &bus, &database, &Worker::all().collect::<Vec<_>>()).await?;
-        let token = token::admin(&jwt_secret(config, directory)?)?;
+        let mut config = with_free_address(config.clone());
+        let secret = token::secret(&config, directory)?;
+        // An issuer signs in one way; without a token of our own nobody could sign in here.
+        anyhow::ensure!(
+            config.gateway.jwks_url.is_none(),
+            "`up` signs tokens itself: take `jwks_url` out of [gateway]"
+        );
+        config.http.jwt_secret = Some(secret.clone());
+        let config = &config;
+        let workers = Workers::start(config, file, &bus, &database, &Worker::all_of(config)).await?;
+        let token = token::admin(&secret, config)?;
         let url = workers.address.map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
         write_environment(environment, config, &url, &token)?;
         greet(config, &url, environment, directory);
@@ -178,23 +186,6 @@ fn with_free_address(mut config: Config) -> Config {
     config
 }
 
-/// The secret that signs tokens: the configured one, or one made for this directory and kept there.
-fn jwt_secret(config: &Config, directory: &Path) -> anyhow::Result<Secret> {
-    if let Some(secret) = &config.http.jwt_secret {
-        return Ok(secret.clone());
-    }
-    let path = directory.join("jwt_secret");
-    match std::fs::read_to_string(&path) {
-        Ok(secret) => Ok(Secret::new(secret.trim())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-            write_private(&path, &secret)?;
-            Ok(Secret::new(secret))
-        }
-        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
-    }
-}
-
 fn write_environment(path: &Path, config: &Config, url: &str, token: &str) -> anyhow::Result<()> {
     let lines = format!(
         "NATS_URL={}\nDATABASE_URL={}\nWATCHBOOK_URL={url}\nWATCHBOOK_TOKEN={token}\n",
@@ -207,7 +198,7 @@ fn write_environment(path: &Path, config: &Config, url: &str, token: &str) -> an
 fn greet(config: &Config, url: &str, environment: &Path, directory: &Path) {
     let nats = config.nats.url.as_deref().map(runtime::config::redact_url).unwrap_or_default();
     output::say("Watchbook is up.");
-    output::say(format_args!("  page     {url}  (/readyz, /metrics)"));
+    output::say(format_args!("  page     {url}  (/api/openapi.json, /readyz, /metrics)"));
     output::say(format_args!("  sign in  with WATCHBOOK_TOKEN of {}", environment.display()));
     output::say(format_args!("  publish  to watchbook.<kind>.<organization>.<detail> on {nats}"));
     output::say(format_args!("  data     {}", directory.display()));
@@ -223,7 +214,7 @@ fn create(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// Writes a file that only its owner can read, whole or not at all.
-fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let new = path.with_extension("new");
     remove(&new)?;

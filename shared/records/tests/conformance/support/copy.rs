@@ -28,7 +28,7 @@ impl Row {
     pub(crate) fn get(&self, column: &str) -> Value {
         let Some(bytes) = self.bytes(column) else { return Value::Null };
         match column {
-            "id" => json!(Uuid::from_slice(bytes).unwrap()),
+            "id" | "fingerprint" => json!(Uuid::from_slice(bytes).unwrap()),
             "created_at" | "received_at" => timestamptz(bytes),
             "attributes" | "payload" | "detail" | "metadata" => serde_json::from_str(jsonb(bytes)).unwrap(),
             "memory_usage_bytes" | "network_rx_bytes" | "network_tx_bytes" | "execution_time_ms" | "memory_used_mb"

@@ -56,7 +56,7 @@ pub(crate) async fn tell(config: &Config, connection: &mut PgConnection) {
     let told = async {
         let bus = process::bus(config).await?;
         let publisher = process::publisher(config, &bus)?;
-        let published = retention::publish_own_records(connection, &publisher).await?;
+        let published = telling::publish_own_records(connection, &publisher).await?;
         bus.close().await;
         anyhow::Ok(published)
     };

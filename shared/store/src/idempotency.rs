@@ -1,0 +1,55 @@
+//! Requests that were sent with an `Idempotency-Key`, and since when they are known.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool};
+
+/// How long a key is known. After that the same one begins anew.
+const HOURS: i32 = 24;
+/// Keys that are forgotten in one statement: some milliseconds.
+const FORGOTTEN_AT_ONCE: i64 = 10_000;
+
+/// What is known of a key.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Known {
+    /// The digest of the body with which it came first.
+    pub body: Vec<u8>,
+    /// When that was.
+    pub first_at: DateTime<Utc>,
+}
+
+/// Remembers a key, or says what it came with first: the same for everybody who asks within 24 hours.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn remember(pool: &PgPool, key: &[u8], body: &[u8]) -> crate::Result<Known> {
+    sqlx::query_as(
+        "INSERT INTO watchbook.idempotency_keys AS known (key, body, first_at) VALUES ($1, $2, clock_timestamp())
+         ON CONFLICT (key) DO UPDATE SET
+            body = CASE WHEN known.first_at < now() - make_interval(hours => $3) THEN excluded.body ELSE known.body END,
+            first_at = CASE WHEN known.first_at < now() - make_interval(hours => $3)
+                            THEN excluded.first_at ELSE known.first_at END
+         RETURNING body, first_at",
+    )
+    .bind(key)
+    .bind(body)
+    .bind(HOURS)
+    .fetch_one(pool)
+    .await
+}
+
+/// Forgets keys that are older than 24 hours, some at a time. Whether more may be left.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn forget(connection: &mut PgConnection) -> crate::Result<bool> {
+    let forgotten = sqlx::query(
+        "DELETE FROM watchbook.idempotency_keys WHERE key IN (
+            SELECT key FROM watchbook.idempotency_keys WHERE first_at < now() - make_interval(hours => $1)
+             ORDER BY first_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    )
+    .bind(HOURS)
+    .bind(FORGOTTEN_AT_ONCE)
+    .execute(connection)
+    .await?;
+    Ok(forgotten.rows_affected() >= FORGOTTEN_AT_ONCE.unsigned_abs())
+}

@@ -1,0 +1,92 @@
+//! What happened in projects and runs.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::FromRow;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::question::Question;
+use super::{Page, SEARCHED_AT_MOST, listed_by};
+use crate::reading::{Reading, Scope};
+
+/// Which events; all where nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Only of this organization.
+    pub organization_id: Option<String>,
+    /// Only of this project.
+    pub project_id: Option<String>,
+    /// Only of this run.
+    pub run_id: Option<String>,
+    /// Only of this user.
+    pub user_id: Option<String>,
+    /// Only of this type.
+    pub event_type: Option<String>,
+}
+
+impl EventFilter {
+    /// How long a time somebody may ask for; `None` where an index leads to the records, or all are meant.
+    pub fn longest(&self, scope: &Scope) -> Option<TimeDelta> {
+        let is_led = [&self.project_id, &self.run_id, &self.user_id, &self.event_type].into_iter().any(Option::is_some);
+        let is_narrowed = self.organization_id.is_some() || *scope != Scope::All;
+        (is_narrowed && !is_led).then_some(SEARCHED_AT_MOST)
+    }
+}
+
+/// An event.
+#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+pub struct EventRow {
+    /// Its id.
+    pub id: Uuid,
+    /// Whose it is.
+    pub organization_id: Option<String>,
+    /// When it happened.
+    pub created_at: DateTime<Utc>,
+    /// When the stream took it.
+    pub received_at: DateTime<Utc>,
+    /// Who published it.
+    pub source: Option<String>,
+    /// Its type.
+    pub event_type: String,
+    /// Whatever belongs to it.
+    #[schema(value_type = Object)]
+    pub payload: Value,
+    /// The project.
+    pub project_id: Option<String>,
+    /// The run.
+    pub run_id: Option<String>,
+    /// The user.
+    pub user_id: Option<String>,
+    /// `user`, `system` or `api_key`.
+    pub actor_type: String,
+    /// Who acted.
+    pub actor_id: Option<String>,
+    /// Whatever the contract has no field for.
+    #[schema(value_type = Object)]
+    pub attributes: Value,
+}
+listed_by!(created_at: EventRow);
+
+/// `GET /api/events`
+///
+/// # Errors
+/// Where the database cannot be asked, or takes too long.
+pub async fn list(reading: &mut Reading, filter: &EventFilter, page: &Page) -> crate::Result<Vec<EventRow>> {
+    let mut question = Question::of(
+        "SELECT id, organization_id, created_at, received_at, source, event_type, payload, project_id, run_id, user_id,
+                actor_type, actor_id, attributes
+           FROM watchbook.event_logs",
+    );
+    question
+        .organization("organization_id", reading, filter.organization_id.as_deref())
+        .where_("project_id = ", filter.project_id.as_deref())
+        .where_("run_id = ", filter.run_id.as_deref())
+        .where_("user_id = ", filter.user_id.as_deref())
+        .where_("event_type = ", filter.event_type.as_deref())
+        .on("created_at", page)
+        .newest("created_at", page.limit)
+        .all(reading)
+        .await
+}

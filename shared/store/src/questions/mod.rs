@@ -1,0 +1,65 @@
+//! The questions that the gateway asks, a file a kind. Each function says which route it serves.
+//!
+//! A question is an index scan that reads only the days of its time, and lists are read page by page from the newest
+//! on. Where no index leads to what is asked for, the time is bounded: see `longest` of the filters.
+
+pub mod alerts;
+pub mod audit;
+pub mod dead_letters;
+pub mod errors;
+pub mod events;
+pub mod executions;
+pub mod logs;
+pub mod metrics;
+mod question;
+pub mod retention;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+/// How long a time may be asked for where no index leads to the records: a day of 10 million is read in some seconds,
+/// and most of a week's readers find a page of theirs before.
+pub const SEARCHED_AT_MOST: TimeDelta = TimeDelta::days(7);
+
+/// What tells an item of a list from all others, and where it stands among them.
+pub type Key = (DateTime<Utc>, Uuid);
+
+/// A page of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// The first moment that is asked for.
+    pub from: DateTime<Utc>,
+    /// The last one.
+    pub to: DateTime<Utc>,
+    /// The last item of the page before; `None` for the first page.
+    pub after: Option<Key>,
+    /// Items at the most.
+    pub limit: u32,
+}
+
+/// A stretch of time, both ends in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The first moment.
+    pub from: DateTime<Utc>,
+    /// The last one.
+    pub to: DateTime<Utc>,
+}
+
+/// An item of a list.
+pub trait Listed {
+    /// Its key, from which the next page goes on.
+    fn key(&self) -> Key;
+}
+
+/// Rows that are listed by a time and their id.
+macro_rules! listed_by {
+    ($time:ident: $($row:ty),+) => {
+        $(impl crate::questions::Listed for $row {
+            fn key(&self) -> crate::questions::Key {
+                (self.$time, self.id)
+            }
+        })+
+    };
+}
+pub(crate) use listed_by;

@@ -1,0 +1,34 @@
+//! With what somebody asks: from where, and with which program. For audit records.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+
+use axum::extract::FromRequestParts;
+use axum::http::header;
+use axum::http::request::Parts;
+
+/// The other end of a request's connection. Headers in which a proxy says for whom it asks are not believed: anybody
+/// can write them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// With what somebody asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker {
+    /// From where, where the request came by a connection.
+    pub(crate) ip_address: Option<IpAddr>,
+    /// What the program calls itself.
+    pub(crate) user_agent: Option<String>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Asker {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // One that listens on IPv6 sees the addresses of IPv4 in there.
+        let ip_address = parts.extensions.get::<Peer>().map(|Peer(address)| address.to_canonical());
+        let user_agent = parts.headers.get(header::USER_AGENT);
+        let user_agent = user_agent.map(|program| String::from_utf8_lossy(program.as_bytes()).into_owned());
+        Ok(Self { ip_address, user_agent })
+    }
+}

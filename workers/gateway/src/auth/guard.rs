@@ -1,0 +1,89 @@
+//! The one place that lets a request through, for every route.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::Role;
+use super::credentials::{self, Unreadable};
+use super::session;
+use super::verifier::{Expiry, Verified};
+use crate::app::App;
+use crate::problem::Problem;
+use crate::rates::Budget;
+
+/// Who may call a route. Each route is mounted with one of these, and there is no other way to mount it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody, without a token.
+    Public,
+    /// Who has at least this role.
+    AtLeast(Role),
+}
+
+/// What the guard of one route knows.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard {
+    pub(crate) app: App,
+    pub(crate) access: Access,
+    /// Out of which budget the route's requests are paid.
+    pub(crate) budget: Budget,
+}
+
+/// Lets a request through to its route, or says why not.
+pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    if let Access::AtLeast(role) = guard.access {
+        match guard.admit(request.method(), request.headers(), role).await {
+            Ok(verified) => {
+                request.extensions_mut().insert(Expiry(verified.expires_at));
+                request.extensions_mut().insert(verified.caller);
+            }
+            Err(problem) => return problem.into_response(),
+        }
+    }
+    next.run(request).await
+}
+
+impl Guard {
+    async fn admit(&self, method: &Method, headers: &HeaderMap, role: Role) -> Result<Verified, Problem> {
+        let credentials = match credentials::find(headers) {
+            Ok(Some(credentials)) => credentials,
+            Ok(None) => return Err(unauthorized(None)),
+            Err(Unreadable) => return Err(unauthorized(Some("expected one header `Authorization: Bearer <token>`"))),
+        };
+        if credentials.by_cookie && !method.is_safe() {
+            session::refuse_foreign_pages(headers, session::Asks::Header)?;
+        }
+        let verified = self.app.verifier.verify(credentials.token).await.map_err(super::verifier::Refusal::problem)?;
+        let caller = &verified.caller;
+        self.app.rates.pay(caller, self.budget)?;
+        if caller.role < role { Err(forbidden(caller.role, role)) } else { Ok(verified) }
+    }
+}
+
+/// 401, as RFC 6750 says it: without a reason where no token came at all.
+pub(super) fn unauthorized(reason: Option<&str>) -> Problem {
+    let detail = reason.unwrap_or("a token is needed: `Authorization: Bearer <token>`, or a session").to_owned();
+    let challenge = match reason {
+        None => r#"Bearer realm="watchbook""#.to_owned(),
+        // Of what may stand between the quotes nothing has to be escaped: the reasons are our own words.
+        Some(reason) => {
+            format!(
+                r#"Bearer realm="watchbook", error="invalid_token", error_description="{}""#,
+                reason.replace(['"', '\\'], "'")
+            )
+        }
+    };
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "No valid token", detail)
+        .with_header(header::WWW_AUTHENTICATE, challenge)
+}
+
+fn forbidden(has: Role, needs: Role) -> Problem {
+    let (has, needs) = (has.name(), needs.name());
+    let detail = format!("this needs the role `{needs}`, and the token has `{has}`");
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail).with_header(
+        header::WWW_AUTHENTICATE,
+        format!(r#"Bearer realm="watchbook", error="insufficient_scope", scope="{needs}""#),
+    )
+}

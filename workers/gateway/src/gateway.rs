@@ -1,0 +1,153 @@
+//! The life of a gateway.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use bus::Bus;
+use publisher::Publisher;
+use runtime::{Part, Probes};
+use store::reading::Reader;
+use store::{Connection, Database, gateway_keys, idempotency};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::app::{App, Parts};
+use crate::auth::Verifier;
+use crate::cursor::Cursors;
+use crate::live::Live;
+use crate::rates::Rates;
+use crate::routes::{self, Route};
+use crate::settings::Settings;
+use crate::{body, server};
+
+/// Connections to Postgres for questions and keys: more would only make it do more at once than it has cores for.
+const DATABASE_CONNECTIONS: u32 = 16;
+/// How often is looked whether NATS and Postgres are there, and whether anything is to be forgotten.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// What a look at Postgres may take before it counts as away.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+/// Looks between two cleanings of budgets and keys: a minute.
+const CLEAN_EVERY: u64 = 12;
+/// Under which name the key of cursors is kept.
+const CURSORS: &str = "cursors";
+
+/// Answers HTTP.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Puts records into their streams.
+    pub publisher: Publisher,
+    /// Reads the streams for whoever watches them live.
+    pub bus: Bus,
+    /// Where questions are answered from.
+    pub database: Database,
+    /// How it behaves.
+    pub settings: Settings,
+    /// What is answered at `/healthz`, `/readyz` and `/metrics`.
+    pub probes: Probes,
+    /// How it tells how it is.
+    pub health: Part,
+}
+
+/// A gateway that listens.
+#[derive(Debug)]
+pub struct Listening {
+    /// Where.
+    pub address: SocketAddr,
+    /// Every route.
+    pub routes: Vec<Route>,
+    listener: TcpListener,
+    router: axum::Router,
+    app: App,
+    database: Database,
+    health: Part,
+}
+
+impl Gateway {
+    /// Listens. Everything that only a person can mend is found here.
+    ///
+    /// # Errors
+    /// Where the address cannot be listened on, or the database does not give the key of cursors.
+    pub async fn listen(self, address: SocketAddr, stop: CancellationToken) -> anyhow::Result<Listening> {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listen on {address}: set WATCHBOOK_HTTP_ADDR to another address"))?;
+        let address = listener.local_addr().context("read the address that was bound")?;
+        let cursors = Cursors::new(&cursor_key(&self.database).await?)?;
+        let memory = self.settings.gateway.memory.as_u64() / body::UNIT;
+        let bodies = Semaphore::new(usize::try_from(memory)?.min(Semaphore::MAX_PERMITS));
+        let pool = self.database.pool("gateway", DATABASE_CONNECTIONS);
+        let app = App::new(Parts {
+            verifier: Verifier::new(&self.settings)?,
+            rates: Rates::of(&self.settings.gateway),
+            publisher: self.publisher,
+            reader: Reader::new(pool.clone()),
+            pool,
+            cursors,
+            bodies,
+            live: Live::new(self.bus, &self.settings.gateway, &stop),
+            stop,
+            settings: self.settings,
+        });
+        let all = routes::all(&app);
+        let (routes, router) = (all.table(), all.into_router(self.probes.router()));
+        Ok(Listening { address, routes, listener, router, app, database: self.database, health: self.health })
+    }
+}
+
+impl Listening {
+    /// Answers until the gateway is stopped, and then lets requests under way end.
+    pub async fn serve(self) {
+        let stop = self.app.stop.clone();
+        let connections = usize::try_from(self.app.settings.gateway.max_connections.get()).unwrap_or(usize::MAX);
+        let connections = connections.min(Semaphore::MAX_PERMITS);
+        tokio::join!(
+            server::serve(self.listener, self.router, connections, stop.clone()),
+            stop.run_until_cancelled(keep_house(&self.app, &self.health)),
+            telling::keep_publishing(self.database, self.app.publisher.clone(), stop.clone()),
+        );
+        self.app.pool.close().await;
+    }
+}
+
+async fn cursor_key(database: &Database) -> anyhow::Result<Vec<u8>> {
+    let mut connection = database.connect("gateway").await.context("connect for the key of cursors")?;
+    let candidate = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
+    let key =
+        gateway_keys::shared_key(&mut connection, CURSORS, &candidate).await.context("read the key of cursors")?;
+    connection.close().await.ok();
+    Ok(key)
+}
+
+/// Looks whether what answers need is there, and forgets what is not needed any more.
+async fn keep_house(app: &App, health: &Part) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    for look in 0_u64.. {
+        looks.tick().await;
+        let answers = tokio::time::timeout(ANSWERS_WITHIN, gateway_keys::answers(&app.pool)).await;
+        match answers {
+            _ if !app.publisher.is_connected() => health.failing("NATS is away: nothing can be posted"),
+            Ok(Ok(())) => health.active(),
+            Ok(Err(error)) => health.failing(format!("Postgres does not answer: {}", store::describe(&error))),
+            Err(_) => health.failing("Postgres does not answer in time"),
+        }
+        if look % CLEAN_EVERY == CLEAN_EVERY - 1 {
+            app.rates.keep_house();
+            forget_keys(app).await;
+        }
+    }
+}
+
+async fn forget_keys(app: &App) {
+    let forget = async {
+        let mut connection = app.pool.acquire().await?;
+        while idempotency::forget(&mut connection).await? {}
+        Ok::<_, store::Error>(())
+    };
+    // Keys that stay a minute longer do no harm; an outage is told of by the look before.
+    if let Err(error) = forget.await {
+        tracing::debug!(error = store::describe(&error), "old idempotency keys are still there");
+    }
+}

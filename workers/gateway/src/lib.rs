@@ -1,0 +1,55 @@
+//! HTTP: publishing, questions, live streams.
+//!
+//! A request goes this way: `server` accepts its connection, `frame` gives it an id and a time-out and catches what
+//! goes wrong, [`auth`] lets it through to its route, and one file answers it.
+//!
+//! - [`routes`]: the table of all routes, the only way to mount one
+//! - [`auth`]: tokens, sessions, roles, and whose records a caller may see
+//! - [`problem`]: every error, as RFC 9457 says it
+//! - [`query`], [`page`], [`cursor`]: parameters, parts of lists, and where they go on
+//! - `publish`: `POST /api/{kind}`
+//! - `questions`: one file a question
+//! - `live`: `GET /api/live/{kind}`
+//! - `asker`, `deeds`: with what somebody asks, and what they did, as audit records
+//! - `rates`, `body`: how much callers may ask for, and how much memory that takes
+//! - `gateway`: the life of a gateway, with what it needs of NATS and Postgres
+//!
+//! # Adding a question
+//!
+//! 1. A file in `questions`: a handler with `#[utoipa::path]`, and what it answers with `ToSchema`. What it is asked
+//!    with is a struct with `IntoParams` and [`query::FromQuery`], taken as [`query::Query`]; lists read
+//!    [`page::Page`] into it. [`query::names_of`] compares what is read with what is described.
+//! 2. Its line in `routes::all`, with the least role that it needs. That guards it, describes it, and puts it into
+//!    the table that the tests walk.
+//! 3. In the handler: [`auth::Caller`] is an argument. `questions::listing` does what all questions share: `list` answers
+//!    a page, `ask` anything else, on behalf of the caller and in a reading that sees nothing of others; `Reach` says
+//!    how far back. Text in a path is read with [`query::path_text`], and [`page::Page::about`] binds cursors to it.
+//!    [`problem::Problem::of_database`] is what outages become, and questions that take too long.
+//! 4. Its case in the tests `what_is_described_is_what_is_read` and `answers_are_as_they_are_described`.
+
+mod app;
+mod asker;
+pub mod auth;
+mod body;
+pub mod cursor;
+mod deeds;
+mod frame;
+mod gateway;
+mod live;
+mod metrics;
+mod openapi;
+pub mod page;
+pub mod problem;
+mod publish;
+pub mod query;
+mod questions;
+mod rates;
+pub mod routes;
+mod server;
+mod sessions;
+mod settings;
+
+pub use frame::RequestId;
+pub use gateway::{Gateway, Listening};
+pub use metrics::describe as describe_metrics;
+pub use settings::{KeyTimes, Keys, Settings};

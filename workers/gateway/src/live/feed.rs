@@ -1,0 +1,198 @@
+//! One kind, read once for all who watch it here.
+//!
+//! It reads while somebody watches, and a while longer. Who joins says from where on; who comes from before the place
+//! where the feed is has to catch up first.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bus::{Bus, BusError, Delivery, StreamState};
+use chrono::{DateTime, Utc};
+use records::Kind;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::event::Event;
+use super::queue::Queue;
+use super::source::{Source, Step};
+use super::wanted::Wanted;
+use crate::metrics;
+
+/// How long it reads on with nobody watching, so that a page that is loaded again finds it there.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// One kind, read once.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) kind: Kind,
+    bus: Bus,
+    queue_bytes: usize,
+    stop: CancellationToken,
+    state: Mutex<State>,
+    /// Held while it is begun, so that it is begun once.
+    beginning: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whether somebody reads.
+    runs: bool,
+    /// The next sequence to be handed out.
+    next: u64,
+    created_at: Option<DateTime<Utc>>,
+    members: HashMap<u64, Member>,
+    /// Of the next member.
+    number: u64,
+}
+
+/// One who watches.
+#[derive(Debug)]
+struct Member {
+    wanted: Arc<Wanted>,
+    /// What is before this they have already.
+    from: u64,
+    queue: Arc<Queue>,
+}
+
+/// A place in the feed, as long as it is held.
+#[derive(Debug)]
+pub(super) struct Membership {
+    feed: Arc<Feed>,
+    number: u64,
+    pub(super) queue: Arc<Queue>,
+}
+
+/// What becomes of who wants to join.
+#[derive(Debug)]
+pub(super) enum Joined {
+    /// They stand in the feed.
+    Here(Membership),
+    /// The feed is further already.
+    Behind,
+}
+
+impl Feed {
+    pub(super) fn new(kind: Kind, bus: Bus, queue_bytes: usize, stop: CancellationToken) -> Self {
+        let (state, beginning) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { kind, bus, queue_bytes, stop, state, beginning }
+    }
+
+    /// Joins from a sequence on, or from where the feed is now. Begins to read where nobody did.
+    ///
+    /// # Errors
+    /// Where the stream does not answer.
+    pub(super) async fn join(self: &Arc<Self>, wanted: &Arc<Wanted>, from: Option<u64>) -> Result<Joined, BusError> {
+        if let Some(joined) = self.try_join(wanted, from) {
+            return Ok(joined);
+        }
+        let _one = self.beginning.lock().await;
+        if let Some(joined) = self.try_join(wanted, from) {
+            return Ok(joined);
+        }
+        let stream = self.bus.stream_state(self.kind).await?;
+        self.begin(&stream);
+        // It lingers, so it cannot have ended again.
+        Ok(self.try_join(wanted, from).unwrap_or(Joined::Behind))
+    }
+
+    /// The next sequence that the feed will hand out.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.lock().next
+    }
+
+    fn try_join(self: &Arc<Self>, wanted: &Arc<Wanted>, from: Option<u64>) -> Option<Joined> {
+        let mut state = self.lock();
+        if !state.runs {
+            return None;
+        }
+        let from = from.unwrap_or(state.next);
+        if from < state.next {
+            return Some(Joined::Behind);
+        }
+        let (number, queue) = (state.number, Arc::new(Queue::new(self.queue_bytes)));
+        state.number += 1;
+        state.members.insert(number, Member { wanted: wanted.clone(), from, queue: queue.clone() });
+        drop(state);
+        Some(Joined::Here(Membership { feed: self.clone(), number, queue }))
+    }
+
+    fn begin(self: &Arc<Self>, stream: &StreamState) {
+        let mut state = self.lock();
+        state.runs = true;
+        state.next = stream.last_sequence + 1;
+        state.created_at = Some(stream.created_at);
+        let source = Source::new(self.bus.clone(), self.kind, state.next, state.created_at);
+        drop(state);
+        tokio::spawn(self.clone().run(source));
+    }
+
+    async fn run(self: Arc<Self>, mut source: Source) {
+        let mut watched_at = Instant::now();
+        // Whoever watches sees the stop as well.
+        while let Some(step) = self.stop.run_until_cancelled(source.read()).await {
+            match step {
+                Step::Message(delivery) => self.hand_out(&delivery),
+                Step::Gone { first, last } => self.skip(first, last),
+                Step::Idle => {}
+                Step::Anew => {
+                    self.end();
+                    break;
+                }
+            }
+            let mut state = self.lock();
+            if !state.members.is_empty() {
+                watched_at = Instant::now();
+            } else if watched_at.elapsed() > LINGER {
+                state.runs = false;
+                break;
+            }
+        }
+        source.close().await;
+    }
+
+    fn hand_out(&self, delivery: &Delivery) {
+        let event = Event::of(delivery, self.bus.prefix(), self.kind);
+        let mut state = self.lock();
+        if let Some(event) = event {
+            let mut lost = 0;
+            for member in state.members.values() {
+                if event.sequence >= member.from && member.wanted.has(&event) {
+                    lost += u64::from(!member.queue.push(event.sequence, &event.written));
+                }
+            }
+            if lost > 0 {
+                ::metrics::counter!(metrics::LIVE_LOST, "kind" => self.kind.name()).increment(lost);
+            }
+        }
+        state.next = delivery.sequence + 1;
+    }
+
+    fn skip(&self, first: u64, last: u64) {
+        let mut state = self.lock();
+        for member in state.members.values().filter(|member| member.from <= last) {
+            member.queue.push_gap(first.max(member.from), last);
+        }
+        state.next = last + 1;
+    }
+
+    /// The stream is another one: all who watch come back and find it.
+    fn end(&self) {
+        let mut state = self.lock();
+        state.runs = false;
+        for (_, member) in state.members.drain() {
+            member.queue.end();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while holding this lock came before the sequence went on: an event may come twice, and none is lost.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.feed.lock().members.remove(&self.number);
+    }
+}

@@ -1,0 +1,130 @@
+//! `GET /api/live/{kind}`: records as their stream takes them, as server-sent events.
+//!
+//! What is seen is what the stream delivers, and not what its subjects carry: only the stream gives each record the
+//! sequence by which a reader goes on where it was, and what it refused will never be stored. Every gateway reads a
+//! kind once, however many look at it (`feed`); each record is decoded once, written out once (`event`), and handed to
+//! those who may see it and asked for it (`wanted`), into a queue of theirs that is bounded (`queue`).
+//!
+//! A reader that comes back with `Last-Event-ID` reads the stream by itself, part by part and at its own pace, until
+//! it has come to where the feed is (`catch_up`), and only then stands in the feed: nothing is lost and nothing comes
+//! twice, whatever it takes. `source` reads through outages; `watching` is one answer; `places` bounds how many.
+//!
+//! Whoever watches the audit log stands in it (`told`).
+
+mod catch_up;
+mod describe;
+mod event;
+mod feed;
+mod places;
+mod queue;
+mod source;
+mod told;
+mod wanted;
+mod watching;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::response::Response;
+use axum::routing::{MethodRouter, get};
+use bus::Bus;
+use records::Kind;
+use runtime::config::Gateway;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use self::feed::Feed;
+use self::places::Places;
+use self::wanted::Wanted;
+use self::watching::Watching;
+use crate::app::App;
+use crate::auth::{Caller, Expiry};
+use crate::problem::{Fault, Problem};
+use crate::query::Parameters;
+
+pub(crate) use describe::describe;
+
+/// Where a reader was: the `id` of the last event that it has seen.
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Readers that catch up at the same time: each has a reader of its own at the server, and holds one part in memory.
+const CATCHING_UP: usize = 32;
+/// When to ask again where the stream does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What all live answers share.
+#[derive(Debug)]
+pub(crate) struct Live {
+    bus: Bus,
+    feeds: BTreeMap<Kind, Arc<Feed>>,
+    places: Arc<Places>,
+    catching_up: Semaphore,
+    heartbeat: Duration,
+    stop: CancellationToken,
+}
+
+impl Live {
+    /// Reads through `bus`, which is its own: what breaks the connection of readers leaves publishing alone.
+    pub(crate) fn new(bus: Bus, settings: &Gateway, stop: &CancellationToken) -> Self {
+        let queue_bytes = usize::try_from(settings.live_queue.as_u64()).unwrap_or(usize::MAX);
+        let feed = |kind| Arc::new(Feed::new(kind, bus.clone(), queue_bytes, stop.clone()));
+        Self {
+            feeds: Kind::ALL.iter().map(|&kind| (kind, feed(kind))).collect(),
+            places: Places::new(settings.live_streams, settings.live_streams_per_caller),
+            catching_up: Semaphore::new(CATCHING_UP),
+            heartbeat: settings.live_heartbeat,
+            stop: stop.clone(),
+            bus,
+        }
+    }
+
+    fn feed(&self, kind: Kind) -> Result<Arc<Feed>, Problem> {
+        self.feeds.get(&kind).cloned().ok_or_else(Problem::internal)
+    }
+}
+
+/// The handler of a kind.
+pub(crate) fn route(kind: Kind) -> MethodRouter<App> {
+    get(watch).route_layer(Extension(kind))
+}
+
+async fn watch(
+    State(app): State<App>,
+    Extension(kind): Extension<Kind>,
+    Extension(expiry): Extension<Expiry>,
+    uri: Uri,
+    caller: Caller,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let parameters = Parameters::of(uri.query().unwrap_or_default());
+    let wanted = Arc::new(Wanted::read(parameters, kind, &caller)?);
+    let last_seen = last_event_id(&headers)?;
+    let place = app.live.places.take(&caller.subject)?;
+    if kind == Kind::Audit {
+        told::tell(&app, &caller, &wanted, last_seen, &headers).await?;
+    }
+    let feed = app.live.feed(kind)?;
+    let watching = Watching::begin(app, feed, wanted, last_seen, expiry, place).await.map_err(|error| {
+        tracing::warn!(%kind, %error, "a live answer cannot begin");
+        Problem::unavailable("the stream does not answer", ASK_AGAIN)
+    })?;
+    let mut response = Response::new(Body::from_stream(watching.into_stream()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // A proxy that collects an answer before it passes it on would hold back what was to be seen at once.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(value) = headers.get(&LAST_EVENT_ID) else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    // One below the last number that there is, because reading goes on behind it.
+    let number = number.filter(|number| *number < u64::MAX);
+    let fault = || Fault::of("Last-Event-ID", "expected the id of an event of this stream");
+    number.map(Some).ok_or_else(|| Problem::parameters(vec![fault()]))
+}

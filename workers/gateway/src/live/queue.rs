@@ -1,0 +1,149 @@
+//! What waits for one reader: bounded, whatever comes and however slowly it reads.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::event;
+
+/// Events that wait at the most.
+const MESSAGES: usize = 512;
+
+/// What waits for one reader.
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Notify,
+    /// Bytes that wait at the most; a single event may be larger.
+    most_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    entries: VecDeque<Entry>,
+    events: usize,
+    bytes: usize,
+    has_ended: bool,
+}
+
+/// Events, and between them what is to be told of others. Each of the latter stands beside an event or joins its
+/// neighbour, so that they are bounded as events are.
+#[derive(Debug)]
+enum Entry {
+    Event(Bytes),
+    Lost { count: u64, first: u64, last: u64 },
+    Gap { first: u64, last: u64 },
+}
+
+impl Queue {
+    pub(super) fn new(most_bytes: usize) -> Self {
+        Self { waiting: Mutex::default(), changed: Notify::new(), most_bytes }
+    }
+
+    /// Puts an event behind the others, or counts it as lost. Says whether it fits.
+    pub(super) fn push(&self, sequence: u64, written: &Bytes) -> bool {
+        let mut waiting = self.lock();
+        let fits = waiting.events == 0
+            || (waiting.events < MESSAGES && waiting.bytes.saturating_add(written.len()) <= self.most_bytes);
+        if fits {
+            waiting.events += 1;
+            waiting.bytes += written.len();
+            waiting.entries.push_back(Entry::Event(written.clone()));
+        } else if let Some(Entry::Lost { count, last, .. }) = waiting.entries.back_mut() {
+            (*count, *last) = (*count + 1, sequence);
+        } else {
+            waiting.entries.push_back(Entry::Lost { count: 1, first: sequence, last: sequence });
+        }
+        drop(waiting);
+        self.changed.notify_one();
+        fits
+    }
+
+    /// The stream does not hold these.
+    pub(super) fn push_gap(&self, gap_first: u64, gap_last: u64) {
+        let mut waiting = self.lock();
+        match waiting.entries.back_mut() {
+            // What is lost can be asked for again, and then the gap is told.
+            Some(Entry::Lost { .. }) => {}
+            Some(Entry::Gap { last, .. }) => *last = gap_last,
+            _ => waiting.entries.push_back(Entry::Gap { first: gap_first, last: gap_last }),
+        }
+        drop(waiting);
+        self.changed.notify_one();
+    }
+
+    /// Nothing will come any more.
+    pub(super) fn end(&self) {
+        self.lock().has_ended = true;
+        self.changed.notify_one();
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().entries.is_empty()
+    }
+
+    /// What comes next, `None` at the end. For one reader; it may be dropped and called again.
+    pub(super) async fn next(&self) -> Option<Bytes> {
+        loop {
+            if let Some(next) = self.take() {
+                return next;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// What is there: an event, the end, or nothing yet.
+    fn take(&self) -> Option<Option<Bytes>> {
+        let mut waiting = self.lock();
+        Some(match waiting.entries.pop_front() {
+            Some(Entry::Event(written)) => {
+                waiting.events -= 1;
+                waiting.bytes -= written.len();
+                Some(written)
+            }
+            Some(Entry::Lost { count, first, last }) => Some(event::lost(count, first, last)),
+            Some(Entry::Gap { first, last }) => Some(event::gap(first, Some(last))),
+            None if waiting.has_ended => None,
+            None => return None,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // A panic while holding this lock left a whole queue behind.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_slow_is_told_what_was_lost_and_goes_on() {
+        let (queue, event) = (Queue::new(100), Bytes::from_static(&[b'x'; 40]));
+        let fits: Vec<_> = (1..=5).map(|sequence| queue.push(sequence, &event)).collect();
+        assert_eq!(fits, [true, true, false, false, false]);
+        assert_eq!(queue.next().await.unwrap(), event);
+        assert!(queue.push(6, &event), "there is room again, behind what is told");
+        assert_eq!(queue.next().await.unwrap(), event);
+        let told = queue.next().await.unwrap();
+        assert_eq!(told, "event: lost\ndata: {\"count\":3,\"first\":3,\"last\":5}\n\n");
+        assert_eq!(queue.next().await.unwrap(), event);
+        queue.end();
+        assert!(queue.is_empty() && queue.next().await.is_none());
+    }
+
+    #[test]
+    fn memory_is_bounded_in_both_ways() {
+        let (queue, small) = (Queue::new(usize::MAX), Bytes::from_static(b"x"));
+        let fitted = (0..10_000).filter(|&sequence| queue.push(sequence, &small)).count();
+        assert_eq!(fitted, MESSAGES);
+        assert_eq!(queue.lock().entries.len(), MESSAGES + 1);
+        let (queue, large) = (Queue::new(10), Bytes::from(vec![b'x'; 1_000]));
+        let fitted = (0..100).filter(|&sequence| queue.push(sequence, &large)).count();
+        assert_eq!(fitted, 1, "the largest event passes, alone");
+    }
+}

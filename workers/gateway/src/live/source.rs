@@ -1,0 +1,140 @@
+//! Reading a kind's stream on and on, through outages: no reader ends because a server went away.
+
+use bus::{Bus, BusError, Delivery, Read, Reader, StreamState, Window};
+use chrono::{DateTime, Utc};
+use records::Kind;
+use runtime::Backoff;
+
+/// What is under way between the server and this process: enough for a burst, and for the largest message.
+const WINDOW: Window = Window { messages: 1024, bytes: 4 << 20 };
+/// Failures at the same place after which its message is asked for by itself: a client ends its connection on some
+/// bytes that a server takes.
+const STUCK_AFTER: u32 = 2;
+/// Failures in a row after which the connection is made anew, because the client may have ended: a minute.
+const RENEW_AFTER: u32 = 15;
+
+/// What comes next.
+#[derive(Debug)]
+pub(super) enum Step {
+    Message(Box<Delivery>),
+    /// The stream does not hold these.
+    Gone {
+        first: u64,
+        last: u64,
+    },
+    /// Nothing for a while, or no answer.
+    Idle,
+    /// The stream is another one than before: its sequences mean nothing of what was read.
+    Anew,
+}
+
+/// Reads a kind's stream from a sequence on.
+#[derive(Debug)]
+pub(super) struct Source {
+    bus: Bus,
+    kind: Kind,
+    next: u64,
+    reader: Option<Reader>,
+    /// When the stream was made, which tells it from another one of its name.
+    created_at: Option<DateTime<Utc>>,
+    failures: u32,
+    /// Where the last failure was.
+    failed_at: u64,
+    backoff: Backoff,
+}
+
+impl Source {
+    pub(super) fn new(bus: Bus, kind: Kind, next: u64, created_at: Option<DateTime<Utc>>) -> Self {
+        let backoff = Backoff::for_server();
+        Self { bus, kind, next, reader: None, created_at, failures: 0, failed_at: 0, backoff }
+    }
+
+    /// The next sequence to be read.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.next
+    }
+
+    /// What comes next. May be dropped and called again.
+    pub(super) async fn read(&mut self) -> Step {
+        let Some(reader) = &mut self.reader else { return self.open().await };
+        let read = match reader.read_arrived() {
+            Ok(Some(read)) => Ok(read),
+            Ok(None) => reader.read().await,
+            Err(lost) => Err(lost),
+        };
+        let step = match read {
+            Ok(Read::Message(delivery)) => Step::Message(Box::new(delivery)),
+            Ok(Read::Deleted { first, last }) => Step::Gone { first, last },
+            Ok(Read::Idle) => Step::Idle,
+            Err(lost) => {
+                tracing::debug!(kind = %self.kind, %lost, "reading again");
+                self.reader = None;
+                self.failed();
+                return Step::Idle;
+            }
+        };
+        self.next = reader.next_sequence();
+        step
+    }
+
+    /// Lets the server forget its reader.
+    pub(super) async fn close(self) {
+        if let Some(reader) = self.reader {
+            reader.close().await;
+        }
+    }
+
+    async fn open(&mut self) -> Step {
+        match self.try_open().await {
+            Ok(step) => step,
+            Err(error) => {
+                self.failed();
+                if self.failures == 1 {
+                    tracing::warn!(kind = %self.kind, %error, "the stream cannot be watched; trying again until it can");
+                }
+                if self.failures.is_multiple_of(RENEW_AFTER) && self.bus.renew().await.is_ok() {
+                    tracing::info!(kind = %self.kind, "the connection to NATS was made anew");
+                }
+                tokio::time::sleep(self.backoff.next_wait()).await;
+                Step::Idle
+            }
+        }
+    }
+
+    async fn try_open(&mut self) -> Result<Step, BusError> {
+        let state = self.bus.stream_state(self.kind).await?;
+        if state.last_sequence.saturating_add(1) < self.next
+            || self.created_at.is_some_and(|created_at| created_at != state.created_at)
+        {
+            return Ok(Step::Anew);
+        }
+        self.created_at = Some(state.created_at);
+        if let Some(delivery) = self.stuck(&state).await? {
+            return Ok(Step::Message(Box::new(delivery)));
+        }
+        self.reader = Some(self.bus.read_from(self.kind, self.next, &state, WINDOW).await?);
+        Ok(Step::Idle)
+    }
+
+    /// The next message by itself, where reading it in order has failed again and again.
+    async fn stuck(&mut self, state: &StreamState) -> Result<Option<Delivery>, BusError> {
+        if self.failures < STUCK_AFTER || self.failed_at != self.next || state.last_sequence < self.next {
+            return Ok(None);
+        }
+        let delivery = self.bus.message(self.kind, self.next).await?;
+        if delivery.is_some() {
+            self.next += 1;
+        }
+        Ok(delivery)
+    }
+
+    /// Counts failures without progress between them.
+    fn failed(&mut self) {
+        if self.failed_at != self.next {
+            self.failures = 0;
+            self.backoff.reset();
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.failed_at = self.next;
+    }
+}

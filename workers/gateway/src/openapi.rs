@@ -1,0 +1,136 @@
+//! The OpenAPI document: what is common to all operations, and the parts that no handler describes.
+
+use std::collections::BTreeSet;
+
+use records::Kind;
+use serde_json::{Map, Value, json};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::auth::Access;
+use crate::problem::{Fault, Written};
+
+/// Adds who may call an operation, and the answers that each may have.
+pub(crate) fn with_common_answers(mut operation: Value, access: Access) -> Value {
+    let mut add = |status: &str, description: &str| {
+        let answers = &mut operation["responses"];
+        if answers.get(status).is_none() {
+            answers[status] = problem(description);
+        }
+    };
+    add("400", "Parameters, headers or the body are not valid; `errors` names them.");
+    add("500", "A fault of the server; `request_id` finds it in its log.");
+    add("503", "Not now; see Retry-After.");
+    add("default", "Any other problem, in the same form.");
+    if let Access::AtLeast(role) = access {
+        add("401", "No token, or none that is valid.");
+        add("403", "The token's role is not enough, or the request comes from a foreign page.");
+        add("429", "Too many requests of this caller; see Retry-After.");
+        operation["security"] = json!([{ "bearer": [] }, { "session": [] }]);
+        operation["x-role"] = json!(role.name());
+    } else {
+        operation["security"] = json!([]);
+    }
+    operation
+}
+
+/// An answer that is a problem.
+pub(crate) fn problem(description: &str) -> Value {
+    json!({
+        "description": description,
+        "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } },
+    })
+}
+
+/// The whole document.
+pub(crate) fn document(paths: Map<String, Value>, mut schemas: Map<String, Value>) -> Value {
+    require_members_of_answers(&paths, &mut schemas);
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Watchbook",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+            "description": "Publishing records, and asking what is stored.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
+                "session": { "type": "apiKey", "in": "cookie", "name": "watchbook_session" },
+            },
+        },
+    })
+}
+
+/// Says of every answer that all of its members are there, those that are null as well: nothing that is answered leaves
+/// one out. What derives the schemas would say so only of members that are never null.
+fn require_members_of_answers(paths: &Map<String, Value>, schemas: &mut Map<String, Value>) {
+    let operations = paths.values().filter_map(Value::as_object).flat_map(Map::values);
+    let answers = operations.filter_map(|operation| operation["responses"].as_object()).flatten();
+    let mut names = Vec::new();
+    for (_, answer) in answers.filter(|(status, _)| status.starts_with('2')) {
+        add_references(answer, &mut names);
+    }
+    let mut seen = BTreeSet::new();
+    while let Some(name) = names.pop() {
+        // Records are described as they may be published.
+        let is_record = Kind::ALL.iter().any(|kind| kind.name() == name);
+        let Some(schema) = schemas.get_mut(&name).filter(|_| !is_record && seen.insert(name)) else { continue };
+        require_members(schema);
+        add_references(schema, &mut names);
+    }
+}
+
+/// Of a schema, and of those that stand in it.
+fn require_members(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            if let Some(properties) = members.get("properties").and_then(Value::as_object) {
+                let names = properties.keys().cloned().collect();
+                members.insert("required".to_owned(), names);
+            }
+            members.values_mut().for_each(require_members);
+        }
+        Value::Array(items) => items.iter_mut().for_each(require_members),
+        _ => {}
+    }
+}
+
+/// The names of the schemas to which something refers.
+fn add_references(value: &Value, names: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            let reference = members.get("$ref").and_then(Value::as_str);
+            names.extend(reference.and_then(|to| to.strip_prefix("#/components/schemas/")).map(str::to_owned));
+            members.values().for_each(|value| add_references(value, names));
+        }
+        Value::Array(items) => items.iter().for_each(|value| add_references(value, names)),
+        _ => {}
+    }
+}
+
+/// The operation by which the document itself is had.
+pub(crate) fn of_document() -> Value {
+    json!({
+        "operationId": "openapi",
+        "summary": "This document.",
+        "responses": { "200": { "description": "The document.", "content": { "application/json": { "schema": { "type": "object" } } } } },
+    })
+}
+
+/// Schemas that every operation refers to.
+pub(crate) fn own_schemas() -> Map<String, Value> {
+    let own = [(Written::name(), Written::schema()), (Fault::name(), Fault::schema())];
+    own.into_iter().filter_map(|(name, schema)| Some((name.into_owned(), serde_json::to_value(schema).ok()?))).collect()
+}
+
+/// A kind's record, as the contract describes it.
+pub(crate) fn schema_of(kind: Kind) -> Value {
+    let mut schema = kind.schema();
+    if let Some(schema) = schema.as_object_mut() {
+        schema.remove("$schema");
+        schema.remove("$id");
+    }
+    schema
+}

@@ -1,0 +1,213 @@
+//! Lists: which part of one is wanted, and how it is answered.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use store::reading::Scope;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::auth::Caller;
+use crate::cursor::Binding;
+use crate::problem::{Fault, Problem};
+use crate::query::{CURSOR_BYTES, FromQuery, Parameters};
+
+/// Items of a page at the most, as the contract says.
+pub const MOST_ITEMS: u32 = 1000;
+/// Items of a page unless asked for.
+const USUAL_ITEMS: u32 = 100;
+/// A range at the most: as long as the records that are kept longest unless configured, audit apart.
+pub const LONGEST_RANGE: TimeDelta = TimeDelta::days(400);
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Page {
+    /// Items at the most.
+    #[param(minimum = 1, maximum = 1000, default = 100, value_type = Option<u32>)]
+    pub limit: u32,
+    /// Where to go on: `next_cursor` of the page before, with the same filters.
+    #[param(max_length = 1024)]
+    pub cursor: Option<String>,
+    /// From then on.
+    pub from: Option<DateTime<Utc>>,
+    /// Up to then; now unless said.
+    pub to: Option<DateTime<Utc>>,
+    /// Of this organization alone. One that the caller may not see has nothing.
+    #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    pub organization_id: Option<String>,
+    /// What tells this question from others.
+    #[param(ignore)]
+    pub filters: String,
+    /// A range at the most.
+    #[param(ignore)]
+    pub longest: TimeDelta,
+}
+
+/// Of what time and of whom something is asked that has no pages.
+#[derive(Debug, Clone, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Range {
+    /// From then on.
+    pub from: Option<DateTime<Utc>>,
+    /// Up to then; now unless said.
+    pub to: Option<DateTime<Utc>>,
+    /// Of this organization alone. One that the caller may not see has nothing.
+    #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    pub organization_id: Option<String>,
+    /// A range at the most.
+    #[param(ignore)]
+    pub longest: TimeDelta,
+}
+
+impl FromQuery for Range {
+    fn from_query(parameters: &mut Parameters) -> Self {
+        Self::within(LONGEST_RANGE, parameters)
+    }
+}
+
+impl Range {
+    /// Reads it, for a question that may be about so long a time.
+    pub fn within(longest: TimeDelta, parameters: &mut Parameters) -> Self {
+        let range = Self {
+            from: parameters.time("from"),
+            to: parameters.time("to"),
+            organization_id: parameters.text("organization_id"),
+            longest,
+        };
+        if let (Some(from), Some(to)) = (range.from, range.to) {
+            if from >= to {
+                parameters.refuse("from", "has to be before `to`");
+            } else if to - from > longest {
+                parameters.refuse("from", format!("more than {} days before `to`", longest.num_days()));
+            }
+        }
+        range
+    }
+
+    /// The time that is asked for: up to `now` unless said, and from `usual` before its end.
+    ///
+    /// # Errors
+    /// 400 where it begins after its end, or is too long.
+    pub fn range(&self, now: DateTime<Utc>, usual: TimeDelta) -> Result<(DateTime<Utc>, DateTime<Utc>), Problem> {
+        let refuse = |reason: &str| Err(Problem::parameters(vec![Fault::of("from", reason)]));
+        let to = self.to.unwrap_or(now);
+        let Some(from) = self.from.or_else(|| to.checked_sub_signed(usual)) else {
+            return Err(Problem::parameters(vec![Fault::of("to", "is before all time")]));
+        };
+        match to - from {
+            length if length <= TimeDelta::zero() => refuse("has to be before `to`, or before now"),
+            length if length > self.longest => refuse("is too long before `to`, or before now"),
+            _ => Ok((from, to)),
+        }
+    }
+
+    /// Whose records are asked for.
+    ///
+    /// # Errors
+    /// 400 for what can be nobody's organization.
+    pub fn scope(&self, caller: &Caller) -> Result<Scope, Problem> {
+        caller.scope(self.organization_id.as_deref())
+    }
+}
+
+impl FromQuery for Page {
+    fn from_query(parameters: &mut Parameters) -> Self {
+        Self::within(LONGEST_RANGE, parameters)
+    }
+}
+
+impl Page {
+    /// Reads it, for a list that may be asked for so long a time.
+    pub fn within(longest: TimeDelta, parameters: &mut Parameters) -> Self {
+        let Range { from, to, organization_id, longest } = Range::within(longest, parameters);
+        Self {
+            limit: parameters.number("limit", 1..=MOST_ITEMS).unwrap_or(USUAL_ITEMS),
+            cursor: parameters.bounded_text("cursor", CURSOR_BYTES),
+            from,
+            to,
+            organization_id,
+            filters: parameters.filters(),
+            longest,
+        }
+    }
+
+    /// Of what time and of whom it is asked.
+    pub fn of(&self) -> Range {
+        Range { from: self.from, to: self.to, organization_id: self.organization_id.clone(), longest: self.longest }
+    }
+
+    /// As [`Range::range`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn range(&self, now: DateTime<Utc>, usual: TimeDelta) -> Result<(DateTime<Utc>, DateTime<Utc>), Problem> {
+        self.of().range(now, usual)
+    }
+
+    /// Whose records are asked for.
+    ///
+    /// # Errors
+    /// 400 for what can be nobody's organization.
+    pub fn scope(&self, caller: &Caller) -> Result<Scope, Problem> {
+        caller.scope(self.organization_id.as_deref())
+    }
+
+    /// Makes the text of a path a part of what tells this question from others.
+    #[must_use]
+    pub fn about(mut self, name: &str, text: &str) -> Self {
+        self.filters.push_str(&format!("{}:{name}={}:{text};", name.len(), text.len()));
+        self
+    }
+
+    /// What a cursor of this page is good for.
+    pub fn binding(&self, route: &'static str, caller: &Caller) -> Binding {
+        Binding::new(route, &self.filters, caller)
+    }
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct List<T> {
+    /// The items, newest first.
+    pub items: Vec<T>,
+    /// Where the next part begins; null at the end.
+    pub next_cursor: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::names_of;
+
+    #[test]
+    fn pages_are_bounded() {
+        let read = |query: &str| Parameters::of(query).read::<Page>();
+        assert_eq!(read("").unwrap().limit, USUAL_ITEMS);
+        assert_eq!(read("limit=1000").unwrap().limit, MOST_ITEMS);
+        for wrong in [
+            "limit=0",
+            "limit=1001",
+            "from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z",
+            "from=2026-02-01T00:00:00Z&to=2026-02-01T00:00:00Z",
+            "from=2020-02-01T00:00:00Z&to=2026-02-01T00:00:00Z",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        let now: DateTime<Utc> = "2026-06-15T12:00:00Z".parse().unwrap();
+        let day = TimeDelta::days(1);
+        assert_eq!(read("").unwrap().range(now, day).unwrap(), (now - day, now));
+        assert!(read("from=2026-06-15T12:00:00Z").unwrap().range(now, day).is_err());
+        assert!(read("from=2000-06-15T12:00:00Z").unwrap().range(now, day).is_err());
+        assert!(read("to=-262143-01-01T00:00:00Z").is_err());
+    }
+
+    #[test]
+    fn what_is_described_is_what_is_read() {
+        fn is_described<T: IntoParams + FromQuery>() {
+            let described = T::into_params(|| None);
+            let described: std::collections::BTreeSet<_> = described.iter().map(|param| param.name.as_str()).collect();
+            assert_eq!(described, names_of::<T>());
+        }
+        is_described::<Page>();
+        is_described::<Range>();
+    }
+}

@@ -1,0 +1,135 @@
+//! `POST /api/{kind}`: records into their stream, acknowledged or not at all.
+//!
+//! The order of things: whose records they are, the body, what is in it (`input`), each
+//! record through the writers' own decoder, and only when all are good the stream. With an `Idempotency-Key` the
+//! records' identity is fixed before that (`identity`).
+
+mod describe;
+mod identity;
+mod input;
+mod refusals;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, post};
+use axum::{Extension, Json};
+use publisher::{Encoded, PublishError, Terms};
+use records::{Kind, subject};
+use serde::Serialize;
+use uuid::Uuid;
+
+use self::identity::Identity;
+use crate::app::App;
+use crate::auth::{Caller, Organizations};
+use crate::problem::{Fault, Problem};
+use crate::query::{Nothing, Query};
+use crate::{body, metrics};
+
+pub(crate) use describe::describe;
+
+/// Whose records a request posts.
+pub(crate) const ORGANIZATION: HeaderName = HeaderName::from_static("x-organization");
+/// By which a request that is sent again is the same request.
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Types of bodies that are taken.
+const TYPES: [&str; 2] = ["application/json", NDJSON];
+const NDJSON: &str = "application/x-ndjson";
+/// Records that are checked in one go before other requests get their turn: about a millisecond.
+const CHECKED_AT_ONCE: usize = 128;
+
+/// What was posted.
+#[derive(Debug, Serialize)]
+struct Accepted {
+    accepted: usize,
+    ids: Vec<Uuid>,
+}
+
+/// The handler of a kind.
+pub(crate) fn route(kind: Kind) -> MethodRouter<App> {
+    post(publish).route_layer(Extension(kind))
+}
+
+async fn publish(
+    State(app): State<App>,
+    Extension(kind): Extension<Kind>,
+    Query(Nothing): Query<Nothing>,
+    caller: Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    let organization = organization(&caller, request.headers())?;
+    let content_type = body::expect(request.headers(), &TYPES)?;
+    let key = identity::key(request.headers())?;
+    let body = body::read(&app, request, app.settings.gateway.max_body_bytes.as_u64()).await?;
+    let records = input::records_of(&body.bytes, content_type == NDJSON)?;
+    let identity = match key {
+        Some(key) => Some(Identity::remember(&app, &caller, &organization, kind, &key, &body.bytes).await?),
+        None => None,
+    };
+    let (ids, messages) = prepare(&app, kind, &organization, &records, identity.as_ref()).await?;
+    send(&app, kind, messages).await?;
+    ::metrics::counter!(metrics::PUBLISHED, "kind" => kind.name()).increment(ids.len() as u64);
+    Ok((StatusCode::ACCEPTED, Json(Accepted { accepted: ids.len(), ids })).into_response())
+}
+
+/// Whose records these are: the header says, or the token's only organization. `_` is nobody's.
+fn organization(caller: &Caller, headers: &HeaderMap) -> Result<String, Problem> {
+    let forbidden = |detail: &'static str| Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail);
+    let wrong = |reason: &str| Problem::parameters(vec![Fault::of("X-Organization", reason)]);
+    let mut values = headers.get_all(&ORGANIZATION).iter();
+    let named = values.next().map(|value| value.to_str().unwrap_or_default());
+    if values.next().is_some() {
+        return Err(wrong("stands twice"));
+    }
+    match (named, &caller.organizations) {
+        (Some(named), _) if !subject::is_organization(named) => Err(wrong("expected 1 to 64 of A-Z a-z 0-9 _ -")),
+        (Some(named), Organizations::All) => Ok(named.to_owned()),
+        (Some(named), Organizations::Set(own)) if own.contains(named) => Ok(named.to_owned()),
+        (Some(_), Organizations::Set(_)) => {
+            Err(forbidden("the token is not good for the organization in X-Organization"))
+        }
+        (None, Organizations::All) => Ok(subject::NO_ORGANIZATION.to_owned()),
+        (None, Organizations::Set(own)) => match (own.first(), own.len()) {
+            (Some(only), 1) => Ok(only.clone()),
+            (None, _) => Err(forbidden("the token names no organization")),
+            _ => Err(wrong("is missing: the token is good for several organizations")),
+        },
+    }
+}
+
+/// Every record as a message, or every record that is bad.
+async fn prepare(
+    app: &App,
+    kind: Kind,
+    organization: &str,
+    records: &[&[u8]],
+    identity: Option<&Identity>,
+) -> Result<(Vec<Uuid>, Vec<Encoded>), Problem> {
+    let (mut ids, mut messages) = (Vec::with_capacity(records.len()), Vec::with_capacity(records.len()));
+    let mut faults = Vec::new();
+    let keep = app.settings.keep.get(&kind).copied();
+    for (index, &record) in records.iter().enumerate() {
+        let terms = Terms { identity: identity.map(|identity| identity.of(index)), keep };
+        match app.publisher.prepare_json_with(kind, Some(organization), record, terms) {
+            Ok(prepared) => {
+                ids.push(prepared.id);
+                messages.push(prepared.message);
+            }
+            Err(PublishError::Rejected(reject)) => faults.push(refusals::fault(index, reject)),
+            Err(error) => return Err(refusals::problem(&error, 0, 1)),
+        }
+        if index % CHECKED_AT_ONCE == CHECKED_AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    if faults.is_empty() { Ok((ids, messages)) } else { Err(refusals::bad_records(faults)) }
+}
+
+/// Sends all, and waits until the stream has them.
+async fn send(app: &App, kind: Kind, messages: Vec<Encoded>) -> Result<(), Problem> {
+    let all = messages.len();
+    match app.publisher.publish_encoded(kind, messages).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(refusals::problem(error.error(), error.acknowledged(), all)),
+    }
+}

@@ -1,0 +1,231 @@
+//! `GET /api/alerts`, `GET /api/alerts/rules`, `GET /api/alerts/{id}` and `POST /api/alerts/{id}/acknowledge`.
+
+use alerting::acknowledgement::Acknowledgement;
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::Connection;
+use store::alerts::TransitionRow;
+use store::questions::alerts::{self, AlertFilter, AlertItem};
+use utoipa::{IntoParams, ToSchema};
+
+use super::acting;
+use super::listing::{self, Reach};
+use crate::app::App;
+use crate::asker::Asker;
+use crate::auth::{Caller, Organizations};
+use crate::deeds::Done;
+use crate::page::{LONGEST_RANGE, List, MOST_ITEMS, Page};
+use crate::problem::{Fault, Problem};
+use crate::query::{FromQuery, Nothing, Parameters, Query};
+
+/// Alerts that are over are forgotten, so all there are can be read.
+const REACH: Reach = Reach { usual: LONGEST_RANGE, longest: None };
+/// Changes of an alert that are told unless asked for more.
+const USUAL_CHANGES: u32 = 100;
+
+/// Which alerts are asked for.
+#[derive(Debug, Clone, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Filters {
+    /// Only of this rule.
+    #[param(max_length = 256)]
+    rule: Option<String>,
+    /// Only as bad as this: `info`, `warning` or `critical`.
+    #[param(pattern = "^(info|warning|critical)$")]
+    severity: Option<&'static str>,
+    /// Only those that stand so: `inactive`, `pending`, `firing` or `recovering`.
+    #[param(pattern = "^(inactive|pending|firing|recovering)$")]
+    condition: Option<&'static str>,
+}
+
+/// What a list of alerts is asked with.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    page: Page,
+    filters: Filters,
+}
+
+impl FromQuery for Asked {
+    fn from_query(parameters: &mut Parameters) -> Self {
+        let filters = Filters {
+            rule: parameters.text("rule"),
+            severity: parameters.one_of("severity", &["info", "warning", "critical"]),
+            condition: parameters.one_of("condition", &["inactive", "pending", "firing", "recovering"]),
+        };
+        Self { page: Page::from_query(parameters), filters }
+    }
+}
+
+/// Alerts, by the time when they changed last.
+#[utoipa::path(get, path = "/api/alerts", operation_id = "alerts", params(Page, Filters), responses(
+    (status = 200, description = "Alerts.", body = List<AlertItem>),
+))]
+pub(crate) async fn all(
+    State(app): State<App>,
+    Query(Asked { page, filters }): Query<Asked>,
+    caller: Caller,
+) -> Result<Json<List<AlertItem>>, Problem> {
+    let filter = AlertFilter {
+        organization_id: None,
+        rule: filters.rule,
+        severity: filters.severity.map(str::to_owned),
+        condition: filters.condition.map(str::to_owned),
+    };
+    listing::list(&app, &caller, "/api/alerts", &page, REACH, async |reading, page| {
+        alerts::list(reading, &filter, page).await
+    })
+    .await
+}
+
+/// The rules in force.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Rules {
+    /// The rules, as they are configured.
+    #[schema(value_type = Vec<Object>)]
+    rules: Value,
+    /// Since when; null where no alert worker ran yet.
+    loaded_at: Option<DateTime<Utc>>,
+    /// What is wrong with those that were to replace them. Told to those who may see every organization.
+    problem: Option<String>,
+}
+
+/// The rules in force: one configuration for all organizations.
+#[utoipa::path(get, path = "/api/alerts/rules", operation_id = "alert_rules", responses(
+    (status = 200, description = "The rules.", body = Rules),
+))]
+pub(crate) async fn rules(
+    State(app): State<App>,
+    Query(Nothing): Query<Nothing>,
+    caller: Caller,
+) -> Result<Json<Rules>, Problem> {
+    let unavailable = |error| Problem::of_database(&error);
+    let mut connection = app.pool.acquire().await.map_err(unavailable)?;
+    let Some(settings) = store::alerts::settings(&mut connection).await.map_err(unavailable)? else {
+        return Ok(Json(Rules { rules: json!([]), loaded_at: None, problem: None }));
+    };
+    let problem = settings.problem.filter(|_| caller.organizations == Organizations::All);
+    Ok(Json(Rules { rules: settings.rules, loaded_at: Some(settings.loaded_at), problem }))
+}
+
+/// Which part of an alert's history is asked for.
+#[derive(Debug, Clone, Copy, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Changes {
+    /// Changes at the most.
+    #[param(minimum = 1, maximum = 1000, default = 100, value_type = Option<u32>)]
+    limit: u32,
+    /// Only those before this version.
+    #[param(minimum = 1)]
+    before_version: Option<u32>,
+}
+
+impl FromQuery for Changes {
+    fn from_query(parameters: &mut Parameters) -> Self {
+        Self {
+            limit: parameters.number("limit", 1..=MOST_ITEMS).unwrap_or(USUAL_CHANGES),
+            before_version: parameters.number("before_version", 1..=u32::MAX),
+        }
+    }
+}
+
+/// An alert, and how it came to stand so.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Alert {
+    /// The alert.
+    alert: AlertItem,
+    /// Its changes, the newest first. More are had with `before_version`.
+    history: Vec<TransitionRow>,
+}
+
+/// An alert, and how it came to stand so.
+#[utoipa::path(get, path = "/api/alerts/{id}", operation_id = "alert", params(("id" = Uuid, Path), Changes), responses(
+    (status = 200, description = "The alert.", body = Alert),
+    (status = 404, description = "There is none that the caller may see.", body = crate::problem::Written, content_type = "application/problem+json"),
+))]
+pub(crate) async fn one(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(changes): Query<Changes>,
+    caller: Caller,
+) -> Result<Json<Alert>, Problem> {
+    let id = acting::id(&id)?;
+    let scope = caller.scope(None)?;
+    let ask = async {
+        let mut reading = app.reader.begin(&scope).await?;
+        let Some(alert) = alerts::find(&mut reading, id).await? else { return Ok(None) };
+        let before = changes.before_version.map(i64::from);
+        let history = alerts::history(&mut reading, id, before, changes.limit).await?;
+        reading.end().await?;
+        Ok(Some(Alert { alert, history }))
+    };
+    let found = ask.await.map_err(|error: store::Error| Problem::of_database(&error))?;
+    found.map(Json).ok_or_else(Problem::not_found)
+}
+
+/// That somebody takes note of an alert.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Note {
+    /// Why, or what is being done.
+    #[schema(min_length = 1, max_length = 4096)]
+    reason: String,
+    /// Until when at the most; until the alert is over where nothing is said.
+    until: Option<DateTime<Utc>>,
+}
+
+/// Takes note of an alert that is not over: no repetition until it is. That it is over is still told.
+#[utoipa::path(post, path = "/api/alerts/{id}/acknowledge", operation_id = "acknowledge", params(("id" = Uuid, Path)),
+    request_body = Note, responses(
+    (status = 204, description = "It is noted."),
+    (status = 404, description = "There is none that the caller may see.", body = crate::problem::Written, content_type = "application/problem+json"),
+    (status = 409, description = "It is over.", body = crate::problem::Written, content_type = "application/problem+json"),
+))]
+pub(crate) async fn acknowledge(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(Nothing): Query<Nothing>,
+    caller: Caller,
+    asker: Asker,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    let id = acting::id(&id)?;
+    let note: Note = acting::body(&app, request).await?;
+    let reason = acting::reason(note.reason)?;
+    let at = Utc::now();
+    if note.until.is_some_and(|until| until <= at) {
+        return Err(Problem::parameters(vec![Fault::of("until", "is over")]));
+    }
+    let scope = caller.scope(None)?;
+    let unavailable = |error| Problem::of_database(&error);
+    let mut reading = app.reader.begin(&scope).await.map_err(unavailable)?;
+    let alert = alerts::find(&mut reading, id).await.map_err(unavailable)?.ok_or_else(Problem::not_found)?;
+    reading.end().await.map_err(unavailable)?;
+    let note = Acknowledgement { by: caller.subject.to_string(), reason: reason.clone(), at, until: note.until };
+    let note = serde_json::to_value(note).unwrap_or_default();
+    let done = Done {
+        organization_id: Some(alert.organization_id),
+        action: "alert.acknowledge",
+        target_type: "alert",
+        target_id: id.to_string(),
+        reason: Some(reason),
+        metadata: json!({ "rule": alert.rule, "labels": alert.labels, "until": note["until"] }),
+    };
+    let act = async {
+        let mut connection = app.pool.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        if !store::alerts::acknowledge(&mut transaction, id, &note).await? {
+            return Ok(false);
+        }
+        done.write(&mut transaction, &caller, &asker).await?;
+        transaction.commit().await?;
+        Ok(true)
+    };
+    match act.await.map_err(unavailable)? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(acting::conflict("the alert is over")),
+    }
+}

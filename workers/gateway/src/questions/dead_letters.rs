@@ -1,0 +1,196 @@
+//! `GET /api/dead-letters`, `GET /api/dead-letters/{id}` and `POST /api/dead-letters/{id}/replay` or `discard`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use chrono::TimeDelta;
+use records::{Kind, Reason};
+use serde_json::json;
+use store::dead_letters::{self as letters, Settled, StoredDeadLetter};
+use store::questions::dead_letters::{self, DeadLetterFilter, DeadLetterRow};
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::acting;
+use super::listing::{self, Reach};
+use crate::app::App;
+use crate::asker::Asker;
+use crate::auth::Caller;
+use crate::deeds::Done;
+use crate::page::{List, Page};
+use crate::problem::Problem;
+use crate::query::{FromQuery, Nothing, Parameters, Query};
+
+/// A month: what is older, hardly anybody still replays.
+const REACH: Reach = Reach { usual: TimeDelta::days(30), longest: None };
+
+/// Which dead letters are asked for.
+#[derive(Debug, Clone, Copy, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Filters {
+    /// Only of this kind, such as `events`.
+    kind: Option<&'static str>,
+    /// Only of this reason, such as `invalid_json`.
+    reason: Option<&'static str>,
+    /// Those that were replayed or discarded as well.
+    #[param(default = false, value_type = Option<bool>)]
+    all: bool,
+}
+
+/// What a list of dead letters is asked with.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    page: Page,
+    filters: Filters,
+}
+
+impl FromQuery for Asked {
+    fn from_query(parameters: &mut Parameters) -> Self {
+        let kinds: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        let filters = Filters {
+            kind: parameters.one_of("kind", &kinds),
+            reason: parameters.one_of("reason", &reasons),
+            all: parameters.flag("all").unwrap_or_default(),
+        };
+        Self { page: Page::from_query(parameters), filters }
+    }
+}
+
+/// Messages that could not become a row, by the time when they failed, without their bodies.
+#[utoipa::path(get, path = "/api/dead-letters", operation_id = "dead_letters", params(Page, Filters), responses(
+    (status = 200, description = "Dead letters.", body = List<DeadLetterRow>),
+))]
+pub(crate) async fn all(
+    State(app): State<App>,
+    Query(Asked { page, filters }): Query<Asked>,
+    caller: Caller,
+) -> Result<Json<List<DeadLetterRow>>, Problem> {
+    let filter = DeadLetterFilter {
+        organization_id: None,
+        kind: filters.kind.map(str::to_owned),
+        reason: filters.reason.map(str::to_owned),
+        settled_too: filters.all,
+    };
+    listing::list(&app, &caller, "/api/dead-letters", &page, REACH, async |reading, page| {
+        dead_letters::list(reading, &filter, page).await
+    })
+    .await
+}
+
+/// The dead letter of an id, as far as the caller may see it.
+async fn find(app: &App, caller: &Caller, id: Uuid) -> Result<StoredDeadLetter, Problem> {
+    let scope = caller.scope(None)?;
+    let ask = async {
+        let mut reading = app.reader.begin(&scope).await?;
+        let letter = dead_letters::find(&mut reading, id).await?;
+        reading.end().await?;
+        Ok(letter)
+    };
+    let found = ask.await.map_err(|error: store::Error| Problem::of_database(&error))?;
+    found.ok_or_else(Problem::not_found)
+}
+
+/// A dead letter, whole.
+#[utoipa::path(get, path = "/api/dead-letters/{id}", operation_id = "dead_letter", params(("id" = Uuid, Path)), responses(
+    (status = 200, description = "The letter.", body = StoredDeadLetter),
+    (status = 404, description = "There is none that the caller may see.", body = crate::problem::Written, content_type = "application/problem+json"),
+))]
+pub(crate) async fn one(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(Nothing): Query<Nothing>,
+    caller: Caller,
+) -> Result<Json<StoredDeadLetter>, Problem> {
+    find(&app, &caller, acting::id(&id)?).await.map(Json)
+}
+
+/// Marks a dead letter as not needed. It stays until retention takes it.
+#[utoipa::path(post, path = "/api/dead-letters/{id}/discard", operation_id = "discard", params(("id" = Uuid, Path)), responses(
+    (status = 204, description = "It is marked."),
+    (status = 404, description = "There is none that the caller may see.", body = crate::problem::Written, content_type = "application/problem+json"),
+    (status = 409, description = "It was replayed or discarded, or somebody is at it.", body = crate::problem::Written, content_type = "application/problem+json"),
+))]
+pub(crate) async fn discard(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(Nothing): Query<Nothing>,
+    caller: Caller,
+    asker: Asker,
+) -> Result<StatusCode, Problem> {
+    let letter = find(&app, &caller, acting::id(&id)?).await?;
+    let act = async {
+        let mut transaction = app.pool.begin().await?;
+        let mine = letters::lock(&mut transaction, std::slice::from_ref(&letter)).await?;
+        if letters::mark(&mut transaction, mine, Settled::Discarded).await? == 0 {
+            return Ok(false);
+        }
+        done("dead_letter.discard", &letter).write(&mut transaction, &caller, &asker).await?;
+        transaction.commit().await?;
+        Ok(true)
+    };
+    match act.await.map_err(|error: store::Error| Problem::of_database(&error))? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(acting::conflict(SETTLED)),
+    }
+}
+
+/// Publishes a dead letter again, on behalf of whom it was. Stored once, however often this is done; where it still cannot
+/// become a row, it comes back with the same id.
+#[utoipa::path(post, path = "/api/dead-letters/{id}/replay", operation_id = "replay", params(("id" = Uuid, Path)), responses(
+    (status = 204, description = "Its stream has it."),
+    (status = 404, description = "There is none that the caller may see.", body = crate::problem::Written, content_type = "application/problem+json"),
+    (status = 409, description = "It was replayed or discarded, somebody is at it, or it can never be published.", body = crate::problem::Written, content_type = "application/problem+json"),
+))]
+pub(crate) async fn replay(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(Nothing): Query<Nothing>,
+    caller: Caller,
+    asker: Asker,
+) -> Result<StatusCode, Problem> {
+    let letter = find(&app, &caller, acting::id(&id)?).await?;
+    // Goes on where the caller hangs up: a letter that is published has to be marked, and told of.
+    let act = async move {
+        let mut transaction = app.pool.begin().await?;
+        let outcome = ::replay::publish(&mut transaction, &app.publisher, std::slice::from_ref(&letter)).await?;
+        if outcome.replayed.iter().any(|replayed| replayed.accepted) {
+            done("dead_letter.replay", &letter).write(&mut transaction, &caller, &asker).await?;
+        }
+        transaction.commit().await?;
+        Ok::<_, store::Error>(outcome)
+    };
+    let acted = tokio::spawn(act).await.map_err(|error| {
+        tracing::error!(%error, "a replay broke off, which is a bug");
+        Problem::internal()
+    })?;
+    let outcome = acted.map_err(|error| Problem::of_database(&error))?;
+    if let Err(error) = outcome.ended {
+        tracing::warn!(%error, "a dead letter was not replayed");
+        return Err(Problem::unavailable("the stream does not take it now", Duration::from_secs(1)));
+    }
+    match outcome.replayed.into_iter().next() {
+        Some(replayed) if replayed.accepted => Ok(StatusCode::NO_CONTENT),
+        Some(replayed) => {
+            let reason = replayed.reason.unwrap_or_default();
+            Err(acting::conflict(format!("the letter cannot be published: {reason}")))
+        }
+        None => Err(acting::conflict(SETTLED)),
+    }
+}
+
+const SETTLED: &str = "the letter was replayed or discarded, or somebody is at it";
+
+fn done(action: &'static str, letter: &StoredDeadLetter) -> Done {
+    Done {
+        organization_id: letter.organization().map(str::to_owned),
+        action,
+        target_type: "dead_letter",
+        target_id: letter.id.to_string(),
+        reason: None,
+        metadata: json!({ "kind": letter.kind, "reason": letter.reason, "subject": letter.subject,
+                          "failed_at": letter.failed_at }),
+    }
+}

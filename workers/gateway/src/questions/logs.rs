@@ -1,0 +1,63 @@
+//! `GET /api/logs`: what a container printed.
+
+use axum::Json;
+use axum::extract::State;
+use records::Kind;
+use store::questions::logs::{self, LogFilter, LogRow};
+
+use super::listing::{Reach, list};
+use crate::app::App;
+use crate::auth::Caller;
+use crate::page::{List, Page};
+use crate::problem::Problem;
+use crate::query::{FromQuery, Parameters, Query};
+
+/// Text that is searched for at the most, in bytes: each line is compared with it.
+const SEARCHED_BYTES: usize = 1024;
+
+/// Which lines.
+#[derive(Debug, Clone, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Asked {
+    /// Of this container.
+    #[param(min_length = 1, max_length = 256)]
+    container_id: String,
+    /// Only of this stream.
+    #[param(pattern = "^(stdout|stderr)$")]
+    stream: Option<String>,
+    /// Only with this text in the line, to the letter.
+    #[param(min_length = 1, max_length = 1024)]
+    contains: Option<String>,
+    #[param(ignore)]
+    page: Page,
+}
+
+impl FromQuery for Asked {
+    fn from_query(parameters: &mut Parameters) -> Self {
+        Self {
+            container_id: parameters.required_text("container_id"),
+            stream: parameters.one_of("stream", &["stdout", "stderr"]).map(str::to_owned),
+            contains: parameters.bounded_text("contains", SEARCHED_BYTES),
+            page: Page::from_query(parameters),
+        }
+    }
+}
+
+/// A container's lines, the newest first.
+///
+/// Of the last 30 days unless asked for; of 7 days at the most where a text is searched for.
+#[utoipa::path(get, path = "/api/logs", params(Asked, Page), responses(
+    (status = 200, description = "Lines.", body = List<LogRow>),
+))]
+pub(crate) async fn list_logs(
+    State(app): State<App>,
+    caller: Caller,
+    Query(asked): Query<Asked>,
+) -> Result<Json<List<LogRow>>, Problem> {
+    let Asked { container_id, stream, contains, page } = asked;
+    let organization_id = page.organization_id.clone();
+    let filter = LogFilter { organization_id, container_id: Some(container_id), stream, contains };
+    let reach = Reach::of(Kind::Logs, filter.longest(&page.scope(&caller)?));
+    let question = async |reading: &mut _, page: &_| logs::list(reading, &filter, page).await;
+    list(&app, &caller, "/api/logs", &page, reach, question).await
+}

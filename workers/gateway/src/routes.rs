@@ -1,0 +1,215 @@
+//! Every route, with who may call it and how it is described.
+//!
+//! [`Routes`] is the only way to a router: a route that names no [`Access`] cannot be mounted, and one that is mounted
+//! is guarded, described and in the table that the tests walk.
+
+use axum::Router;
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, get};
+use bytes::Bytes;
+use records::Kind;
+use serde_json::{Map, Value, json};
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{Predicate, SizeAbove};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::auth::{Access, Guard, Role, guard};
+use crate::frame::{REQUEST_ID, frame};
+use crate::rates::Budget;
+use crate::{live, openapi, publish, questions, sessions};
+
+/// Where the document is.
+const DOCUMENT: &str = "/api/openapi.json";
+/// Answers below this are not compressed: the header costs as much as it saves.
+const COMPRESSED_ABOVE: u16 = 1024;
+
+/// One route of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// The template of its path, such as `/api/errors/{trace_id}`.
+    pub path: String,
+    /// Who may call it.
+    pub access: Access,
+}
+
+/// Every route of the gateway. **A question adds its line here.**
+pub(crate) fn all(app: &App) -> Routes {
+    let (public, viewer) = (Access::Public, Access::AtLeast(Role::Viewer));
+    let operator = Access::AtLeast(Role::Operator);
+    let mut routes = Routes::new(app.clone())
+        .add(public, routes!(sessions::begin, sessions::end))
+        .add(viewer, routes!(questions::me::me))
+        .add(viewer, routes!(questions::events::list_events))
+        .add(viewer, routes!(questions::errors::list_errors))
+        .add(viewer, routes!(questions::errors::list_error_groups))
+        .add(viewer, routes!(questions::errors::list_errors_of_trace))
+        .add(viewer, routes!(questions::metrics::list_metrics))
+        .add(viewer, routes!(questions::logs::list_logs))
+        .add(viewer, routes!(questions::executions::list_executions))
+        .add(viewer, routes!(questions::executions::execution_stats))
+        .add(viewer, routes!(questions::executions::execution_trends))
+        .add(viewer, routes!(questions::executions::execution_stats_of_user))
+        .add(viewer, routes!(questions::executions::health_of_strategy))
+        .add(viewer, routes!(questions::audit::all))
+        .add(viewer, routes!(questions::audit::of_one))
+        .add(viewer, routes!(questions::export::export))
+        .add(viewer, routes!(questions::alerts::all))
+        .add(viewer, routes!(questions::alerts::rules))
+        .add(viewer, routes!(questions::alerts::one))
+        .add(operator, routes!(questions::alerts::acknowledge))
+        .add(viewer, routes!(questions::silences::all))
+        .add(operator, routes!(questions::silences::add, questions::silences::end))
+        .add(viewer, routes!(questions::retention::retention))
+        .add(viewer, routes!(questions::dead_letters::all))
+        .add(viewer, routes!(questions::dead_letters::one))
+        .add(operator, routes!(questions::dead_letters::discard))
+        .add(operator, routes!(questions::dead_letters::replay));
+    for &kind in Kind::ALL {
+        let (path, operation) = publish::describe(kind);
+        let access = Access::AtLeast(Role::Producer);
+        routes = routes.schema(kind.name(), openapi::schema_of(kind)).mount(
+            access,
+            Budget::Publishing,
+            Described { path, method: "post", operation },
+            publish::route(kind),
+        );
+        let (path, operation) = live::describe(kind);
+        let described = Described { path, method: "get", operation };
+        routes = routes.mount(viewer, Budget::Requests, described, live::route(kind));
+    }
+    routes
+}
+
+/// Routes that are mounted.
+#[derive(Debug)]
+pub struct Routes {
+    app: App,
+    router: Router<App>,
+    table: Vec<Route>,
+    paths: Map<String, Value>,
+    schemas: Map<String, Value>,
+}
+
+/// A method of a path with its description, an OpenAPI operation.
+#[derive(Debug)]
+pub(crate) struct Described {
+    path: String,
+    method: &'static str,
+    operation: Value,
+}
+
+impl Routes {
+    fn new(app: App) -> Self {
+        Self { app, router: Router::new(), table: Vec::new(), paths: Map::new(), schemas: openapi::own_schemas() }
+    }
+
+    /// Mounts what `utoipa_axum::routes!` made of handlers with `#[utoipa::path]`.
+    #[must_use]
+    pub fn add(mut self, access: Access, (schemas, paths, handlers): UtoipaMethodRouter<App>) -> Self {
+        self.schemas
+            .extend(schemas.into_iter().filter_map(|(name, schema)| Some((name, serde_json::to_value(schema).ok()?))));
+        for (path, item) in paths.paths {
+            let Ok(Value::Object(item)) = serde_json::to_value(item) else { continue };
+            for (method, operation) in item {
+                self.describe(access, &path, &method, operation);
+            }
+            let guarded = self.guarded(access, Budget::Requests, handlers.clone());
+            self.router = self.router.route(&path, guarded);
+        }
+        self
+    }
+
+    /// Mounts a handler that is described by hand.
+    fn mount(mut self, access: Access, budget: Budget, described: Described, handler: MethodRouter<App>) -> Self {
+        self.describe(access, &described.path, described.method, described.operation);
+        let guarded = self.guarded(access, budget, handler);
+        self.router = self.router.route(&described.path, guarded);
+        self
+    }
+
+    fn schema(mut self, name: &str, schema: Value) -> Self {
+        self.schemas.insert(name.to_owned(), schema);
+        self
+    }
+
+    fn guarded(&self, access: Access, budget: Budget, handlers: MethodRouter<App>) -> MethodRouter<App> {
+        let state = Guard { app: self.app.clone(), access, budget };
+        handlers.route_layer(from_fn_with_state(state, guard))
+    }
+
+    fn describe(&mut self, access: Access, path: &str, method: &str, operation: Value) {
+        // What stands beside the methods of a path, such as its parameters, is no method.
+        let Ok(parsed) = Method::from_bytes(method.to_ascii_uppercase().as_bytes()) else { return };
+        self.table.push(Route { method: parsed, path: path.to_owned(), access });
+        let item = self.paths.entry(path).or_insert_with(|| json!({}));
+        item[method] = openapi::with_common_answers(operation, access);
+    }
+
+    /// The table.
+    pub fn table(&self) -> Vec<Route> {
+        let document = Route { method: Method::GET, path: DOCUMENT.to_owned(), access: Access::Public };
+        self.table.iter().cloned().chain([document]).collect()
+    }
+
+    /// All of it as a router, with `probes` beside it.
+    pub(crate) fn into_router(mut self, probes: Router) -> Router {
+        self.describe(Access::Public, DOCUMENT, "get", openapi::of_document());
+        let document = Bytes::from(openapi::document(self.paths, self.schemas).to_string());
+        let serve =
+            async move || ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")], document);
+        let compressed = CompressionLayer::new().compress_when(SizeAbove::new(COMPRESSED_ABOVE).and(is_json));
+        let within = self.app.settings.gateway.request_timeout;
+        let cors = cors(&self.app.settings.gateway.cors_origins);
+        let router = self.router.route(DOCUMENT, get(serve)).with_state(self.app).merge(probes);
+        let router = router.fallback(async || crate::problem::Problem::not_found());
+        let router = router.layer(from_fn_with_state(within, frame)).layer(compressed);
+        match cors {
+            Some(cors) => router.layer(cors),
+            None => router,
+        }
+    }
+}
+
+/// What is worth compressing. Streams are not: a compressor would hold back what was to be seen at once.
+fn is_json(
+    _: axum::http::StatusCode,
+    _: axum::http::Version,
+    headers: &axum::http::HeaderMap,
+    _: &axum::http::Extensions,
+) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json")
+}
+
+/// For pages of other origins, which bring a token of their own. Cookies are not theirs to use, and neither is the
+/// header by which a page shows that it is ours.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+    };
+    let sent = [
+        header::AUTHORIZATION,
+        header::CONTENT_TYPE,
+        publish::ORGANIZATION,
+        publish::IDEMPOTENCY_KEY,
+        live::LAST_EVENT_ID,
+        REQUEST_ID,
+    ];
+    Some(
+        CorsLayer::new()
+            .allow_origin(allowed)
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
+            .allow_headers(sent)
+            .expose_headers([REQUEST_ID, header::RETRY_AFTER]),
+    )
+}
