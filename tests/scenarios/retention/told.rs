@@ -2,11 +2,12 @@
 
 use harness::eventually;
 
-use super::aged::{audited, hold, world_with};
+use super::aged::{audited, day, fill, hold, world_with};
 
 #[tokio::test]
 async fn a_record_that_is_refused_holds_up_none_behind_it() {
     let world = world_with(&[]).await;
+    fill(&world, "events", day(40), 10).await;
     world
         .execute(
             "INSERT INTO watchbook.own_records (id, kind, organization_id, record, created_at) VALUES

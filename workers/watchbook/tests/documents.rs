@@ -112,7 +112,7 @@ fn the_settings_keep_each_kind_as_long_as_its_folder_says() {
 #[test]
 fn the_readme_names_every_metric() {
     let readme = read("README.md");
-    for worker in ["writer", "alerts", "notifier", "retention"] {
+    for worker in ["writer", "alerts", "notifier", "retention", "gateway"] {
         let source = read(&format!("workers/{worker}/src/metrics.rs"));
         assert!(source.contains("watchbook_"), "{worker} has metrics");
         for name in source.split('"').filter(|text| text.starts_with("watchbook_")) {

@@ -1,0 +1,310 @@
+//! The audit log: who sees what of it, all of it in one piece, and that whoever looks stands in it.
+
+use chrono::{Days, Utc};
+use gateway::auth::Role;
+use records::Kind;
+use serde_json::{Value, json};
+use store::partitions::{Partition, Partitions};
+use store::{Connection, Database};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::stand::Stand;
+use crate::tokens::{claims, of, sign};
+
+/// A stand with days for audit records and dead letters, which nobody writes.
+pub(crate) async fn stand() -> Stand {
+    let stand = Stand::start().await;
+    stand.world.rows_were_dropped();
+    let mut connection = Database::new(stand.world.database_url(), "tests").unwrap().connect("tests").await.unwrap();
+    let partitions = Partitions::default();
+    for ago in 0..60 {
+        let day = Utc::now() - Days::new(ago);
+        partitions.ensure(&mut connection, Partition::of(Kind::Audit, day).unwrap()).await.unwrap();
+    }
+    partitions.ensure(&mut connection, Partition::of_dead_letters(Utc::now())).await.unwrap();
+    connection.close().await.unwrap();
+    stand
+}
+
+/// Deeds of an organization, a second apart, the newest a minute ago: of the actors `u-0` to `u-4` in turn.
+async fn deeds(stand: &Stand, organization: &str, count: u32) {
+    stand
+        .world
+        .execute(&format!(
+            "INSERT INTO control_plane.audit_logs (actor_id, actor_type, action, target_type, target_id, status, reason,
+                    metadata, ip_address, id, organization_id, created_at, received_at, attributes)
+             SELECT 'u-' || n % 5, 'user', 'project.delete', 'project', '=HYPERLINK(' || n || ')', 'SUCCESS',
+                    CASE n % 3 WHEN 0 THEN 'said \"so\", \n and more' WHEN 1 THEN '-' || n END,
+                    jsonb_build_object('n', n), '192.0.2.7', gen_random_uuid(), '{organization}',
+                    now() - interval '1 minute' - n * interval '1 second', now(), '{{}}'
+               FROM generate_series(1, {count}) AS n"
+        ))
+        .await;
+}
+
+async fn items(stand: &Stand, path: &str, token: &str) -> Vec<Value> {
+    let answer = stand.get(path, token).await;
+    assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    answer.json()["items"].as_array().unwrap().clone()
+}
+
+/// What Watchbook has written of itself, the oldest first.
+pub(crate) async fn own_records(stand: &Stand) -> Vec<(Option<String>, Value)> {
+    stand
+        .world
+        .ask_all(
+            "SELECT organization_id, record FROM watchbook.own_records WHERE kind = 'audit' ORDER BY created_at, id",
+        )
+        .await
+}
+
+#[tokio::test]
+async fn deeds_are_listed_with_names_and_stay_apart() {
+    let stand = stand().await;
+    deeds(&stand, "acme", 10).await;
+    deeds(&stand, "globex", 20).await;
+    stand
+        .world
+        .execute(
+            "INSERT INTO watchbook.entities (entity, entity_id, name, email, deleted, id, organization_id, created_at, received_at, attributes)
+             VALUES ('user', 'u-1', 'Ann', 'ann@example.org', false, gen_random_uuid(), 'acme', now(), now(), '{}')",
+        )
+        .await;
+    let (acme, all) = (of(Role::Viewer), sign(&claims("viewer", &["*"])));
+    for (path, token, count) in [
+        ("/api/audit", &acme, 10),
+        ("/api/audit", &all, 30),
+        ("/api/audit?organization_id=globex", &all, 20),
+        ("/api/audit?organization_id=globex", &acme, 0),
+        ("/api/organizations/acme/audit", &acme, 10),
+        ("/api/organizations/globex/audit", &acme, 0),
+        ("/api/organizations/nobody/audit", &acme, 0),
+        ("/api/organizations/globex/audit", &all, 20),
+        ("/api/audit?actor_id=u-1", &acme, 2),
+        ("/api/audit?actor_id=u-1&action=project.create", &acme, 0),
+        ("/api/audit?target_type=project&target_id=%3DHYPERLINK(3)", &acme, 1),
+        ("/api/audit?status=FAILURE", &acme, 0),
+        ("/api/audit?ip_address=192.0.2.0/24&actor_type=user", &acme, 10),
+        ("/api/audit?ip_address=192.0.3.7", &acme, 0),
+        ("/api/audit?from=2019-01-01T00:00:00Z", &acme, 10),
+    ] {
+        assert_eq!(items(&stand, path, token).await.len(), count, "{path}");
+    }
+    let of_ann = &items(&stand, "/api/audit?actor_id=u-1", &acme).await[0];
+    assert_eq!((&of_ann["actor_name"], &of_ann["actor_email"]), (&json!("Ann"), &json!("ann@example.org")));
+    let of_globex = &items(&stand, "/api/organizations/globex/audit?actor_id=u-1", &all).await[0];
+    assert_eq!(of_globex["actor_name"], Value::Null, "what one organization calls a user is no news to another");
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn a_cursor_goes_on_where_the_page_before_ended() {
+    let stand = stand().await;
+    deeds(&stand, "acme", 25).await;
+    let token = of(Role::Viewer);
+    let whole = items(&stand, "/api/organizations/acme/audit", &token).await;
+    let (mut read, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let answer = stand.get(&format!("/api/organizations/acme/audit?limit=10{cursor}"), &token).await.json();
+        read.extend_from_slice(answer["items"].as_array().unwrap());
+        let Some(next) = answer["next_cursor"].as_str() else { break };
+        let elsewhere = stand.get(&format!("/api/organizations/umbra/audit?limit=10&cursor={next}"), &token).await;
+        assert_eq!(elsewhere.problem(400)["errors"][0]["field"], "cursor");
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(read, whole);
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_is_named_and_leaves_no_record() {
+    let stand = stand().await;
+    let (token, all) = (of(Role::Viewer), sign(&claims("viewer", &["*"])));
+    for (path, token, field) in [
+        ("/api/audit?ip_address=nowhere", &token, "ip_address"),
+        ("/api/audit?status=success", &token, "status"),
+        ("/api/audit?actor_type=robot", &token, "actor_type"),
+        ("/api/audit?actor=u-1", &token, "actor"),
+        ("/api/audit?cursor=AAAA", &token, "cursor"),
+        ("/api/audit?limit=0", &token, "limit"),
+        ("/api/audit?from=2001-01-01T00:00:00Z", &token, "from"),
+        ("/api/audit?status=FAILURE&from=2020-01-01T00:00:00Z", &all, "from"),
+        ("/api/organizations/a.b/audit", &token, "organization_id"),
+        ("/api/organizations/acme/audit?organization_id=umbra", &token, "organization_id"),
+        ("/api/audit/export?format=xls", &token, "format"),
+        ("/api/audit/export?limit=5", &token, "limit"),
+        ("/api/audit/export?from=2001-01-01T00:00:00Z", &token, "from"),
+    ] {
+        assert_eq!(stand.get(path, token).await.problem(400)["errors"][0]["field"], field, "{path}");
+    }
+    assert_eq!(own_records(&stand).await, []);
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn an_export_is_the_list_in_one_piece() {
+    const DEEDS: u32 = 2_600;
+    let stand = stand().await;
+    deeds(&stand, "acme", DEEDS).await;
+    deeds(&stand, "globex", 100).await;
+    let token = of(Role::Viewer);
+    let (mut listed, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let answer = stand.get(&format!("/api/audit?limit=1000{cursor}"), &token).await.json();
+        listed.extend_from_slice(answer["items"].as_array().unwrap());
+        let Some(next) = answer["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(listed.len(), DEEDS as usize);
+    let lines = stand.get("/api/audit/export?format=ndjson", &token).await;
+    assert_eq!(lines.header("content-type"), "application/x-ndjson");
+    assert_eq!(lines.header("content-disposition"), r#"attachment; filename="audit.ndjson""#);
+    let exported: Vec<Value> = lines.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(exported == listed, "an export differs from the list");
+
+    let table = stand.get("/api/audit/export?format=csv", &token).await;
+    assert!(table.header("content-type").starts_with("text/csv"));
+    assert_eq!(table.header("content-disposition"), r#"attachment; filename="audit.csv""#);
+    let mut reader = csv::Reader::from_reader(table.text.as_bytes());
+    let columns = reader.headers().unwrap().clone();
+    let members: std::collections::BTreeSet<_> = listed[0].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(columns.iter().collect::<std::collections::BTreeSet<_>>(), members);
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), listed.len());
+    for (row, item) in rows.iter().zip(&listed) {
+        for (column, cell) in columns.iter().zip(row) {
+            assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']), "{column}: {cell}");
+            let said = match &item[column] {
+                Value::Null => String::new(),
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let is_time = column.ends_with("_at");
+            let is_formula = said.starts_with(['=', '-']);
+            assert!(is_time || cell == if is_formula { format!("'{said}") } else { said.clone() }, "{column}: {cell}");
+        }
+    }
+    let of_one = stand.get("/api/audit/export?actor_id=u-1", &token).await;
+    assert_eq!(csv::Reader::from_reader(of_one.text.as_bytes()).records().count(), DEEDS as usize / 5);
+    let foreign = stand.get("/api/audit/export?format=ndjson&organization_id=globex", &token).await;
+    assert_eq!(foreign.text, "");
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn each_reading_leaves_one_record() {
+    let stand = stand().await;
+    deeds(&stand, "acme", 1_000).await;
+    let (acme, all) = (of(Role::Viewer), sign(&claims("viewer", &["*"])));
+    let two = sign(&claims("viewer", &["acme", "umbra"]));
+    for (path, token, organization, action, target) in [
+        ("/api/audit?actor_id=u-1", &acme, Some("acme"), "audit.read", "acme"),
+        ("/api/organizations/acme/audit", &all, Some("acme"), "audit.read", "acme"),
+        ("/api/organizations/globex/audit", &acme, None, "audit.read", "globex"),
+        ("/api/audit", &all, None, "audit.read", "*"),
+        ("/api/audit", &two, None, "audit.read", "*"),
+        ("/api/audit/export?action=x", &acme, Some("acme"), "audit.export", "acme"),
+    ] {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str()), ("user-agent", "a browser")];
+        assert_eq!(stand.ask("GET", path, &headers, "").await.status, 200);
+        let mut records = own_records(&stand).await;
+        assert_eq!(records.len(), 1, "{path}");
+        let (of, record) = records.remove(0);
+        assert_eq!(of.as_deref(), organization, "{path}");
+        let who = (&record["actor_id"], &record["actor_type"], &record["user_agent"], &record["ip_address"]);
+        assert_eq!(who, (&json!("a viewer"), &json!("user"), &json!("a browser"), &json!("127.0.0.1/32")));
+        let what = (&record["action"], &record["target_type"], &record["target_id"], &record["status"]);
+        assert_eq!(what, (&json!(action), &json!("audit_log"), &json!(target), &json!("SUCCESS")), "{path}");
+        assert!(record["metadata"]["route"].as_str().is_some_and(|route| route.starts_with("/api/")));
+        stand.world.execute("DELETE FROM watchbook.own_records").await;
+    }
+    let mut system = claims("viewer", &["acme"]);
+    system["sub"] = json!("system");
+    stand.get("/api/audit?actor_id=u-1", &sign(&system)).await;
+    let (_, record) = own_records(&stand).await.remove(0);
+    assert_eq!(
+        (&record["actor_type"], &record["metadata"]["filters"]),
+        (&json!("user"), &json!({ "actor_id": "u-1" }))
+    );
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn who_hangs_up_stands_in_the_log_all_the_same() {
+    let stand = stand().await;
+    deeds(&stand, "acme", 5_000).await;
+    let token = of(Role::Viewer);
+    for (number, path) in ["/api/audit", "/api/audit/export", "/api/audit/export?format=ndjson"].into_iter().enumerate()
+    {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+        let mut connection = TcpStream::connect(stand.address).await.unwrap();
+        connection.write_all(request.as_bytes()).await.unwrap();
+        if number == 1 {
+            // In the middle of the answer.
+            connection.read_exact(&mut [0; 100]).await.unwrap();
+        }
+        drop(connection);
+        harness::eventually("it is written", async || match own_records(&stand).await.len() {
+            found if found == number + 1 => Ok(()),
+            found => Err(format!("{found} records")),
+        })
+        .await;
+    }
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn an_export_that_is_broken_off_does_not_look_complete() {
+    let stand = stand().await;
+    // More than fits into the buffers between the two ends.
+    deeds(&stand, "acme", 60_000).await;
+    let mut connection = TcpStream::connect(stand.address).await.unwrap();
+    let token = of(Role::Viewer);
+    let request = format!("GET /api/audit/export HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    connection.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    stand.stop.cancel();
+    let mut rest = Vec::new();
+    // Reset or ended: what counts is that the last chunk is missing.
+    let _ = connection.read_to_end(&mut rest).await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "{} bytes look complete", rest.len());
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn nothing_is_told_where_it_cannot_be_written() {
+    let stand = stand().await;
+    deeds(&stand, "acme", 10).await;
+    stand.world.execute("ALTER TABLE watchbook.own_records RENAME TO somewhere_else").await;
+    for path in ["/api/audit", "/api/organizations/acme/audit", "/api/audit/export"] {
+        let answer = stand.get(path, &of(Role::Viewer)).await;
+        answer.problem(503);
+        assert!(!answer.text.contains("u-1"), "{answer:?}");
+    }
+    stand.world.execute("ALTER TABLE watchbook.somewhere_else RENAME TO own_records").await;
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn what_was_looked_at_comes_into_the_stream() {
+    let stand = stand().await;
+    stand.stream(Kind::Audit, bytesize::ByteSize::mib(1)).await;
+    stand.get("/api/audit", &of(Role::Viewer)).await;
+    harness::eventually("the stream has it", async || match stand.messages(Kind::Audit).await {
+        1.. => Ok(()),
+        _ => Err("not yet".to_owned()),
+    })
+    .await;
+    let message = stand.bus.message(Kind::Audit, 1).await.unwrap().unwrap();
+    assert!(message.subject.ends_with(".acme.audit.read") || message.subject.contains(".acme."), "{}", message.subject);
+    harness::eventually("it is not kept twice", async || match own_records(&stand).await.len() {
+        0 => Ok(()),
+        left => Err(format!("{left} are left")),
+    })
+    .await;
+    stand.finish().await;
+}

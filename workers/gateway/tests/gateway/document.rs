@@ -1,0 +1,30 @@
+//! The OpenAPI document.
+
+use gateway::auth::Access;
+
+use crate::stand::Stand;
+
+#[tokio::test]
+async fn every_route_is_described_and_nothing_else() {
+    let stand = Stand::start().await;
+    let document = stand.ask("GET", "/api/openapi.json", &[], "").await;
+    assert_eq!(document.status, 200);
+    let document = document.json();
+    let described: usize =
+        document["paths"].as_object().unwrap().values().map(|item| item.as_object().unwrap().len()).sum();
+    assert_eq!(described, stand.routes.len());
+    for route in &stand.routes {
+        let operation = &document["paths"][&route.path][route.method.as_str().to_lowercase()];
+        assert!(operation["operationId"].is_string(), "{route:?}");
+        let is_open = operation["security"].as_array().unwrap().is_empty();
+        assert_eq!(is_open, route.access == Access::Public, "{route:?}");
+        assert!(operation["responses"]["default"].is_object());
+    }
+    // Nothing is referred to that is not there.
+    let text = document.to_string();
+    for reference in text.split(r##""$ref":"#"##).skip(1) {
+        let pointer = reference.split('"').next().unwrap();
+        assert!(document.pointer(pointer).is_some(), "{pointer}");
+    }
+    stand.finish().await;
+}

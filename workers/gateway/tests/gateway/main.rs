@@ -1,0 +1,21 @@
+//! The gateway against a real nats-server and Postgres: who gets through, what is published, and how errors look.
+
+// A test's helpers are its words: a panic in one of them is the test's report.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod access;
+mod actions;
+mod answers;
+mod audit;
+mod document;
+mod filled;
+mod issuer;
+mod keys;
+mod live;
+mod problems;
+mod publishing;
+mod questions;
+mod server;
+mod sessions;
+mod stand;
+mod tokens;

@@ -1,0 +1,94 @@
+//! Tokens, good ones and bad ones.
+
+use chrono::Utc;
+use gateway::auth::Role;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+
+use crate::stand::SECRET;
+
+/// Longer than clocks may differ, so that nothing here depends on when it runs.
+const FAR: i64 = 3_600;
+
+pub(crate) fn claims(role: &str, organizations: &[&str]) -> Value {
+    json!({ "sub": format!("a {role}"), "iss": "watchbook", "aud": "watchbook", "exp": Utc::now().timestamp() + FAR,
+            "role": role, "orgs": organizations })
+}
+
+pub(crate) fn sign(claims: &Value) -> String {
+    sign_with(claims, SECRET.as_bytes())
+}
+
+pub(crate) fn sign_with(claims: &Value, secret: &[u8]) -> String {
+    jsonwebtoken::encode(&Header::default(), claims, &EncodingKey::from_secret(secret)).unwrap()
+}
+
+/// A token of a role for the organization `acme`.
+pub(crate) fn of(role: Role) -> String {
+    sign(&claims(role.name(), &["acme"]))
+}
+
+fn with(member: &str, value: Value) -> Value {
+    let mut claims = claims("admin", &["*"]);
+    claims[member] = value;
+    claims
+}
+
+fn without(member: &str) -> Value {
+    let mut claims = claims("admin", &["*"]);
+    claims.as_object_mut().unwrap().remove(member);
+    claims
+}
+
+/// A token of these parts, signed by nobody.
+fn unsigned(header: &Value, claims: &Value, signature: &str) -> String {
+    use base64::Engine;
+    let part = |value: &Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.{signature}", part(header), part(claims))
+}
+
+/// Every way in which a token can be bad, with a name.
+pub(crate) fn broken() -> Vec<(String, String)> {
+    let good = sign(&claims("admin", &["*"]));
+    let (head, _) = good.rsplit_once('.').unwrap();
+    let now = Utc::now().timestamp();
+    let admin = claims("admin", &["*"]);
+    let mut broken = vec![
+        ("garbage".to_owned(), "garbage".to_owned()),
+        ("three dots".to_owned(), "a.b.c.d".to_owned()),
+        ("no signature".to_owned(), format!("{head}.")),
+        ("signed by somebody else".to_owned(), sign_with(&admin, b"another secret that has 32 bytes and more")),
+        ("alg none".to_owned(), unsigned(&json!({ "alg": "none", "typ": "JWT" }), &admin, "")),
+        ("alg None".to_owned(), unsigned(&json!({ "alg": "None" }), &admin, "")),
+        ("no alg".to_owned(), unsigned(&json!({ "typ": "JWT" }), &admin, "")),
+        ("oversize".to_owned(), sign(&with("padding", json!("x".repeat(9_000))))),
+        ("claims that are none".to_owned(), sign(&json!([1]))),
+    ];
+    let hs512 =
+        jsonwebtoken::encode(&Header::new(Algorithm::HS512), &admin, &EncodingKey::from_secret(SECRET.as_bytes()));
+    broken.push(("HS512".to_owned(), hs512.unwrap()));
+    for claim in ["sub", "exp", "iss", "aud", "role"] {
+        broken.push((format!("no {claim}"), sign(&without(claim))));
+    }
+    for (claim, value) in [
+        ("iss", json!("somebody")),
+        ("iss", json!("")),
+        ("aud", json!("somebody")),
+        ("aud", json!(["somebody", "else"])),
+        ("exp", json!(now - FAR)),
+        ("exp", json!("soon")),
+        ("nbf", json!(now + FAR)),
+        ("role", json!("god")),
+        ("role", json!("Admin")),
+        ("role", json!(["admin"])),
+        ("sub", json!("")),
+        ("sub", json!(7)),
+        ("sub", json!("x".repeat(300))),
+        ("orgs", json!("*")),
+        ("orgs", json!(["a b"])),
+        ("orgs", json!([1])),
+    ] {
+        broken.push((format!("{claim} = {value}").chars().take(40).collect(), sign(&with(claim, value))));
+    }
+    broken
+}
