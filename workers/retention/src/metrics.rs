@@ -13,7 +13,7 @@ pub(crate) const PARTITIONS_MISSING: &str = "watchbook_partitions_missing";
 /// Tells the recorder of this process what the metrics mean. Once, before the worker starts.
 pub fn describe() {
     describe_gauge!(ACTIVE, "1 where this process removes what is too old");
-    describe_counter!(RUNS, "Runs by cause and outcome: done, failed, or lost to another process");
+    describe_counter!(RUNS, "Runs by cause and outcome: done or failed");
     describe_histogram!(RUN_SECONDS, Unit::Seconds, "How long a run took");
     describe_counter!(ROWS, "Rows that runs of this process removed, by kind and action");
     describe_gauge!(LAST_DONE, Unit::Seconds, "When a run of this process last did all that was planned, since 1970");

@@ -72,6 +72,19 @@ impl Request {
     pub(crate) fn of_system(cause: Cause, scheduled_for: Option<DateTime<Utc>>, process: &str) -> Self {
         Self { cause, scheduled_for, actor_id: telling::SYSTEM.to_owned(), process: process.to_owned() }
     }
+
+    /// The run that answers it, under an id of its own.
+    fn begins(&self, plan: &Plan) -> NewRun {
+        NewRun {
+            id: Uuid::now_v7(),
+            cause: self.cause,
+            scheduled_for: self.scheduled_for,
+            actor_id: self.actor_id.clone(),
+            process: self.process.clone(),
+            // A plan is plain data: it always is JSON.
+            planned: serde_json::to_value(plan).unwrap_or_default(),
+        }
+    }
 }
 
 /// Writes that a time of the schedule is answered, with nothing that was to be done.
@@ -79,18 +92,10 @@ impl Request {
 /// # Errors
 /// Where Postgres does not answer.
 pub(crate) async fn note(connection: &mut PgConnection, request: &Request) -> store::Result<()> {
-    let run = Uuid::now_v7();
-    let new = NewRun {
-        id: run,
-        cause: request.cause,
-        scheduled_for: request.scheduled_for,
-        actor_id: request.actor_id.clone(),
-        process: request.process.clone(),
-        planned: json!([]),
-    };
+    let new = request.begins(&Plan { items: Vec::new() });
     let mut transaction = connection.begin().await?;
     if retention::begin(&mut transaction, &new).await? {
-        retention::end(&mut transaction, run, Outcome::Done, None).await?;
+        retention::end(&mut transaction, new.id, Outcome::Done, None).await?;
     }
     transaction.commit().await
 }
@@ -110,15 +115,8 @@ pub async fn execute(
 ) -> store::Result<Option<Report>> {
     let mut connection = days::session(database).await?;
     interrupt_unfinished(&mut connection).await?;
-    let run = Uuid::now_v7();
-    let new = NewRun {
-        id: run,
-        cause: request.cause,
-        scheduled_for: request.scheduled_for,
-        actor_id: request.actor_id.clone(),
-        process: request.process.clone(),
-        planned: serde_json::to_value(plan).unwrap_or_default(),
-    };
+    let new = request.begins(plan);
+    let run = new.id;
     if !retention::begin(&mut connection, &new).await? {
         return Ok(None);
     }

@@ -43,17 +43,13 @@ pub struct Day {
 /// For how long a lock on a table is waited for. Locks on shape queue: whoever comes behind one that waits, waits too.
 const LOCK_WITHIN: Duration = Duration::from_secs(2);
 
-/// A session for removing days: it waits for no lock for long, counts on one processor, because the others have
-/// something to write, and tells times in UTC.
+/// A session for removing days: it waits for no lock for long, and tells times in UTC.
 ///
 /// # Errors
 /// Where the server is away.
 pub async fn session(database: &Database) -> crate::Result<PgConnection> {
     let mut connection = database.connect("retention").await?;
-    let settings = format!(
-        "SET lock_timeout = {}; SET max_parallel_workers_per_gather = 0; SET TimeZone = 'UTC'",
-        LOCK_WITHIN.as_millis()
-    );
+    let settings = format!("SET lock_timeout = {}; SET TimeZone = 'UTC'", LOCK_WITHIN.as_millis());
     connection.execute(settings.as_str()).await?;
     Ok(connection)
 }
