@@ -1,12 +1,13 @@
 //! Statements that only benchmarks need.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use futures::TryStreamExt;
 use records::{Kind, row};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::partitions::Partition;
+use crate::questions::Span;
 
 /// How rows stand in the data of a COPY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,4 +200,49 @@ pub async fn log_position(connection: &mut PgConnection) -> crate::Result<u64> {
     let bytes: i64 =
         sqlx::query_scalar("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").fetch_one(connection).await?;
     Ok(u64::try_from(bytes).unwrap_or_default())
+}
+
+/// The newest audit records of an organization, by nothing but the statement: no role, no policies, no names from the
+/// directory, no record of the reading. Returns how many there are, `limit` at the most.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn newest_audit_records(
+    connection: &mut PgConnection,
+    organization: &str,
+    span: &Span,
+    limit: u32,
+) -> crate::Result<usize> {
+    let rows = sqlx::query(
+        "SELECT * FROM control_plane.audit_logs
+          WHERE organization_id = $1 AND created_at >= $2 AND created_at <= $3
+          ORDER BY created_at DESC, id DESC LIMIT $4",
+    )
+    .bind(organization)
+    .bind(span.from)
+    .bind(span.to)
+    .bind(i64::from(limit))
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.len())
+}
+
+/// Copies audit records out as CSV, newest first, and returns how many bytes that were: what Postgres can give when
+/// nothing else is asked of it.
+///
+/// # Errors
+/// Where the COPY fails.
+pub async fn copy_audit_records_out(connection: &mut PgConnection, span: &Span) -> crate::Result<u64> {
+    // COPY takes no parameters; these are times, and written by us.
+    let [from, to] = [span.from, span.to].map(|time| time.to_rfc3339_opts(SecondsFormat::Micros, true));
+    let statement = format!(
+        "COPY (SELECT * FROM control_plane.audit_logs WHERE created_at >= '{from}' AND created_at <= '{to}'
+                ORDER BY created_at DESC, id DESC) TO STDOUT (FORMAT csv)"
+    );
+    let mut rows = connection.copy_out_raw(&statement).await?;
+    let mut bytes = 0;
+    while let Some(row) = rows.try_next().await? {
+        bytes += row.len() as u64;
+    }
+    Ok(bytes)
 }

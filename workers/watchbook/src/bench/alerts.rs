@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::latency::record;
 use super::stack::BenchStack;
 use super::worker::Worker;
 use crate::{output, process, rules};
@@ -301,11 +302,6 @@ async fn note(State(calls): State<Calls>, body: Bytes) -> StatusCode {
         calls.entry(strategy).or_insert(now);
     }
     StatusCode::OK
-}
-
-fn record(histogram: &mut Histogram<u64>, took: Duration) -> anyhow::Result<()> {
-    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    histogram.record(micros).context("record a time")
 }
 
 fn print(report: &Report) {

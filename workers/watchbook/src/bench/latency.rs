@@ -41,6 +41,12 @@ impl Latency {
     }
 }
 
+/// Adds a time, in microseconds.
+pub(crate) fn record(histogram: &mut Histogram<u64>, took: Duration) -> anyhow::Result<()> {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    histogram.record(micros).context("record a time")
+}
+
 /// Microseconds from the start of the publish to the moment when the row can be read.
 pub(crate) async fn measure(stack: &BenchStack, records: u32) -> anyhow::Result<Histogram<u64>> {
     let publisher = process::publisher(&stack.config, &stack.bus)?;
@@ -62,8 +68,7 @@ pub(crate) async fn measure(stack: &BenchStack, records: u32) -> anyhow::Result<
             );
             sleep(LOOK_EVERY).await;
         }
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        histogram.record(micros).context("record a latency")?;
+        record(&mut histogram, started.elapsed())?;
     }
     Ok(histogram)
 }

@@ -5,6 +5,7 @@
 
 mod alerts;
 mod copy_limit;
+mod gateway;
 mod latency;
 mod pipeline;
 mod probe;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub(crate) use alerts::Alerts;
+pub(crate) use gateway::Gateway;
 pub(crate) use pipeline::Pipeline;
 pub(crate) use retention::Retention;
 

@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::latency::Latency;
+use super::latency::{Latency, record};
 use super::stack::BenchStack;
 use crate::process;
 
@@ -103,8 +103,7 @@ impl Window {
 pub(crate) fn latency(samples: &[Sample], windows: &[Window]) -> anyhow::Result<Latency> {
     let mut histogram = Histogram::new(3).context("make a histogram")?;
     for sample in samples.iter().filter(|sample| windows.iter().any(|window| window.sees(sample))) {
-        let micros = sample.seen.saturating_duration_since(sample.due).as_micros();
-        histogram.record(u64::try_from(micros).unwrap_or(u64::MAX)).context("record a latency")?;
+        record(&mut histogram, sample.seen.saturating_duration_since(sample.due))?;
     }
     Ok(Latency::of(&histogram))
 }

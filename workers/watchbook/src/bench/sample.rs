@@ -1,5 +1,7 @@
 //! Records to measure with: the n-th one of a kind is always the same but for its identity.
 
+use std::num::NonZeroU64;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use publisher::Encoded;
 use records::audit::{AuditRecord, Status};
@@ -11,6 +13,7 @@ use records::{Event, Headers, Json, Kind, Message, MetricSample, Outgoing, Recor
 use serde_json::{Map, json};
 use uuid::{ContextV7, Timestamp, Uuid};
 
+/// Whose records these are, unless they are of many.
 const ORGANIZATION: &str = "acme";
 
 /// A series of records, a millisecond's tenth apart in time unless told otherwise. Two series never share an id.
@@ -24,6 +27,12 @@ pub(crate) struct Series {
     salt: u64,
     ids: ContextV7,
     groups: Option<u64>,
+    organizations: Option<NonZeroU64>,
+}
+
+/// One of many organizations, by its number.
+pub(crate) fn organization(number: u64) -> String {
+    format!("org-{number:03}")
 }
 
 impl Series {
@@ -37,7 +46,14 @@ impl Series {
             salt: fastrand::u64(..),
             ids: ContextV7::new(),
             groups: None,
+            organizations: None,
         }
+    }
+
+    /// With records of so many organizations, in turn.
+    pub(crate) fn with_organizations(mut self, organizations: NonZeroU64) -> Self {
+        self.organizations = Some(organizations);
+        self
     }
 
     /// With exactly so many groups of labels among the records.
@@ -58,6 +74,11 @@ impl Series {
         Encoded::new(subject, body)
     }
 
+    /// The n-th record alone, as it is posted.
+    pub(crate) fn posted(&self, n: u64) -> String {
+        self.subject_and_body(n).1
+    }
+
     /// The n-th record as COPY takes it, appended to `rows`.
     pub(crate) fn append_row(&self, n: u64, rows: &mut Vec<u8>) -> anyhow::Result<()> {
         let (subject, body) = self.subject_and_body(n);
@@ -67,7 +88,7 @@ impl Series {
             subject: &subject,
             stream: &self.stream,
             sequence: n + 1,
-            published_at: self.started_at,
+            published_at: self.created_at(n),
             headers: &Headers::default(),
             body: body.as_bytes(),
         };
@@ -167,9 +188,10 @@ impl Series {
     }
 
     fn body<R: Record>(&self, n: u64, record: R) -> (String, String) {
-        let subject = subject::for_record(&self.prefix, self.kind, Some(ORGANIZATION), record.detail());
-        let created_at =
-            self.started_at + TimeDelta::microseconds(self.apart.num_microseconds().unwrap_or_default() * n as i64);
+        let organization = self.organizations.map(|count| organization(n % count));
+        let organization = organization.as_deref().unwrap_or(ORGANIZATION);
+        let subject = subject::for_record(&self.prefix, self.kind, Some(organization), record.detail());
+        let created_at = self.created_at(n);
         let outgoing = Outgoing {
             id: self.id(created_at),
             created_at,
@@ -179,6 +201,10 @@ impl Series {
         };
         // Our own types always are JSON; an empty body would show as a dead letter.
         (subject, serde_json::to_string(&outgoing).unwrap_or_default())
+    }
+
+    fn created_at(&self, n: u64) -> DateTime<Utc> {
+        self.started_at + TimeDelta::microseconds(self.apart.num_microseconds().unwrap_or_default() * n as i64)
     }
 
     fn id(&self, created_at: DateTime<Utc>) -> Uuid {

@@ -34,11 +34,17 @@ impl Memory {
         Ok(Self { now: field("VmRSS:")?, peak: field("VmHWM:")? })
     }
 
+    /// Of a process, whose peak begins anew.
+    fn begin_anew_of(pid: u32) -> anyhow::Result<Self> {
+        const RESET_PEAK: &str = "5";
+        let path = format!("/proc/{pid}/clear_refs");
+        std::fs::write(&path, RESET_PEAK).with_context(|| format!("write {path}, by which a peak begins anew"))?;
+        Self::of(pid)
+    }
+
     /// Of this process, whose peak begins anew.
     pub(crate) fn begin_anew() -> anyhow::Result<Self> {
-        const RESET_PEAK: &str = "5";
-        std::fs::write("/proc/self/clear_refs", RESET_PEAK).context("begin the peak of our memory anew")?;
-        Self::of(std::process::id())
+        Self::begin_anew_of(std::process::id())
     }
 }
 
@@ -69,15 +75,23 @@ impl Worker {
 
     /// Its memory.
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
-        Memory::of(self.child.id().context("the worker has ended; its log above says why")?)
+        Memory::of(self.pid()?)
+    }
+
+    /// Its memory, whose peak begins anew.
+    pub(crate) fn begin_peak_anew(&self) -> anyhow::Result<Memory> {
+        Memory::begin_anew_of(self.pid()?)
+    }
+
+    fn pid(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the worker has ended; its log above says why")
     }
 
     /// Processor time that it has used, in seconds (Linux alone).
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         /// The kernel counts in hundredths of a second, whatever its own tick is (USER_HZ).
         const TICKS: f64 = 100.0;
-        let pid = self.child.id().context("the worker has ended; its log above says why")?;
-        let path = format!("/proc/{pid}/stat");
+        let path = format!("/proc/{}/stat", self.pid()?);
         let stat = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         // Behind the name, which may hold anything: state, then utime and stime as 12th and 13th field.
         let fields =

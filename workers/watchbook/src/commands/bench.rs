@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use runtime::Config;
 
-use crate::bench::{Alerts, Pipeline, Retention};
+use crate::bench::{Alerts, Gateway, Pipeline, Retention};
 
 /// Measure, beside the limit of this machine, on a stack that is started for it and removed.
 #[derive(Debug, Args)]
@@ -19,6 +19,7 @@ enum What {
     Pipeline(Pipeline),
     Alerts(Alerts),
     Retention(Retention),
+    Gateway(Gateway),
 }
 
 impl Bench {
@@ -27,6 +28,7 @@ impl Bench {
             What::Pipeline(pipeline) => pipeline.run(config).await,
             What::Alerts(alerts) => alerts.run(config).await,
             What::Retention(retention) => retention.run(config).await,
+            What::Gateway(gateway) => gateway.run(config).await,
         }
     }
 }
