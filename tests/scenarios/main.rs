@@ -17,6 +17,7 @@ mod gateway;
 mod leftovers;
 mod levels;
 mod log_volumes;
+mod metrics;
 mod micro;
 mod mistakes;
 mod nats_outages;

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use records::Kind;
 use serde_json::{Map, Value, json};
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{Object, ObjectBuilder};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::auth::Access;
@@ -108,6 +110,11 @@ fn add_references(value: &Value, names: &mut Vec<String>) {
         Value::Array(items) => items.iter().for_each(|value| add_references(value, names)),
         _ => {}
     }
+}
+
+/// One of these texts.
+pub(crate) fn one_of(names: impl Iterator<Item = &'static str>) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).build()
 }
 
 /// The operation by which the document itself is had.

@@ -20,7 +20,7 @@ pub(crate) fn describe(kind: Kind) -> (String, Value) {
                 json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$" })),
         ],
         "requestBody": { "required": true, "content": {
-            "application/json": { "schema": { "anyOf": [record, { "type": "array", "items": record, "minItems": 1, "maxItems": 10_000 }] } },
+            "application/json": { "schema": { "anyOf": [record, { "type": "array", "items": record, "minItems": 1 }] } },
             "application/x-ndjson": { "schema": { "type": "string" } },
         } },
         "responses": {
@@ -31,7 +31,7 @@ pub(crate) fn describe(kind: Kind) -> (String, Value) {
                 },
             } } } },
             "400": problem("Records are not valid: each is named in `errors`. Nothing was published."),
-            "413": problem("The body, a record, or their number is too large."),
+            "413": problem("The body or a record is too large, or there are more than 10,000 of them."),
             "415": problem("The body is of a type that is not taken."),
             "422": problem("The Idempotency-Key came with another body before."),
         },

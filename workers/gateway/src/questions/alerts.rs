@@ -111,6 +111,9 @@ pub(crate) async fn rules(
     Ok(Json(Rules { rules: settings.rules, loaded_at: Some(settings.loaded_at), problem }))
 }
 
+/// What `int32`, by which the document names the number, can hold.
+const LAST_VERSION: u32 = i32::MAX.unsigned_abs();
+
 /// Which part of an alert's history is asked for.
 #[derive(Debug, Clone, Copy, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -119,7 +122,7 @@ pub(crate) struct Changes {
     #[param(minimum = 1, maximum = 1000, default = 100, value_type = Option<u32>)]
     limit: u32,
     /// Only those before this version.
-    #[param(minimum = 1)]
+    #[param(minimum = 1, maximum = 2_147_483_647)]
     before_version: Option<u32>,
 }
 
@@ -127,7 +130,7 @@ impl FromQuery for Changes {
     fn from_query(parameters: &mut Parameters) -> Self {
         Self {
             limit: parameters.number("limit", 1..=MOST_ITEMS).unwrap_or(USUAL_CHANGES),
-            before_version: parameters.number("before_version", 1..=u32::MAX),
+            before_version: parameters.number("before_version", 1..=LAST_VERSION),
         }
     }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use store::dead_letters::{self as letters, Settled, StoredDeadLetter};
 use store::questions::dead_letters::{self, DeadLetterFilter, DeadLetterRow};
 use utoipa::IntoParams;
+use utoipa::openapi::Object;
 use uuid::Uuid;
 
 use super::acting;
@@ -19,6 +20,7 @@ use crate::app::App;
 use crate::asker::Asker;
 use crate::auth::Caller;
 use crate::deeds::Done;
+use crate::openapi;
 use crate::page::{List, Page};
 use crate::problem::Problem;
 use crate::query::{FromQuery, Nothing, Parameters, Query};
@@ -31,12 +33,22 @@ const REACH: Reach = Reach { usual: TimeDelta::days(30), longest: None };
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filters {
     /// Only of this kind, such as `events`.
+    #[param(schema_with = kinds)]
     kind: Option<&'static str>,
     /// Only of this reason, such as `invalid_json`.
+    #[param(schema_with = reasons)]
     reason: Option<&'static str>,
     /// Those that were replayed or discarded as well.
     #[param(default = false, value_type = Option<bool>)]
     all: bool,
+}
+
+fn kinds() -> Object {
+    openapi::one_of(Kind::ALL.iter().map(|kind| kind.name()))
+}
+
+fn reasons() -> Object {
+    openapi::one_of(Reason::ALL.iter().map(|reason| reason.name()))
 }
 
 /// What a list of dead letters is asked with.
