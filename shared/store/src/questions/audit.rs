@@ -3,13 +3,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use records::audit::Address;
 use serde::Serialize;
-use serde_json::Value;
 use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::question::{Question, known_as};
-use super::{Page, SEARCHED_AT_MOST, listed_by};
+use super::{Page, SEARCHED_AT_MOST, StoredJson, listed_by};
 use crate::reading::{Reading, Scope};
 
 /// Which deeds; all where nothing is said.
@@ -46,7 +45,7 @@ impl AuditFilter {
 }
 
 /// A deed.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
 pub struct AuditRow {
     /// Its id.
     pub id: Uuid,
@@ -80,14 +79,14 @@ pub struct AuditRow {
     pub error_details: Option<String>,
     /// Whatever belongs to it.
     #[schema(value_type = Object)]
-    pub metadata: Value,
+    pub metadata: StoredJson,
     /// From where.
     pub ip_address: Option<String>,
     /// With which program.
     pub user_agent: Option<String>,
     /// Whatever the contract has no field for.
     #[schema(value_type = Object)]
-    pub attributes: Value,
+    pub attributes: StoredJson,
 }
 listed_by!(created_at: AuditRow);
 

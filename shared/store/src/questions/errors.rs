@@ -2,13 +2,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use serde_json::Value;
 use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::question::Question;
-use super::{Key, Listed, Page, SEARCHED_AT_MOST, Span, listed_by};
+use super::{Key, Listed, Page, SEARCHED_AT_MOST, Span, StoredJson, listed_by};
 use crate::reading::{Reading, Scope};
 
 /// How long a time errors may be grouped for: each error of it is looked at, 600,000 in a second and a half.
@@ -58,7 +57,7 @@ impl ErrorFilter {
 }
 
 /// An error.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
 pub struct ErrorRow {
     /// Its id.
     pub id: Uuid,
@@ -80,7 +79,7 @@ pub struct ErrorRow {
     pub stack: Option<String>,
     /// Whatever belongs to it.
     #[schema(value_type = Option<Object>)]
-    pub detail: Option<Value>,
+    pub detail: Option<StoredJson>,
     /// The project.
     pub project_id: Option<String>,
     /// The run.
@@ -93,7 +92,7 @@ pub struct ErrorRow {
     pub fingerprint: Option<Uuid>,
     /// Whatever the contract has no field for.
     #[schema(value_type = Object)]
-    pub attributes: Value,
+    pub attributes: StoredJson,
 }
 listed_by!(created_at: ErrorRow);
 

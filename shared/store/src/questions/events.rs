@@ -2,13 +2,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use serde_json::Value;
 use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::question::Question;
-use super::{Page, SEARCHED_AT_MOST, listed_by};
+use super::{Page, SEARCHED_AT_MOST, StoredJson, listed_by};
 use crate::reading::{Reading, Scope};
 
 /// Which events; all where nothing is said.
@@ -36,7 +35,7 @@ impl EventFilter {
 }
 
 /// An event.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
 pub struct EventRow {
     /// Its id.
     pub id: Uuid,
@@ -52,7 +51,7 @@ pub struct EventRow {
     pub event_type: String,
     /// Whatever belongs to it.
     #[schema(value_type = Object)]
-    pub payload: Value,
+    pub payload: StoredJson,
     /// The project.
     pub project_id: Option<String>,
     /// The run.
@@ -65,7 +64,7 @@ pub struct EventRow {
     pub actor_id: Option<String>,
     /// Whatever the contract has no field for.
     #[schema(value_type = Object)]
-    pub attributes: Value,
+    pub attributes: StoredJson,
 }
 listed_by!(created_at: EventRow);
 

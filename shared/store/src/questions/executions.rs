@@ -2,13 +2,12 @@
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::Serialize;
-use serde_json::Value;
 use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::question::{Question, known_as, midnight};
-use super::{Page, SEARCHED_AT_MOST, Span, listed_by};
+use super::{Page, SEARCHED_AT_MOST, Span, StoredJson, listed_by};
 use crate::reading::{Reading, Scope};
 
 /// Days that trends may be asked for: as long as executions are kept by default.
@@ -56,7 +55,7 @@ impl ExecutionFilter {
 }
 
 /// An execution.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
 pub struct ExecutionRow {
     /// Its id.
     pub id: Uuid,
@@ -98,10 +97,10 @@ pub struct ExecutionRow {
     pub classes_found: Option<Vec<String>>,
     /// Whatever belongs to it.
     #[schema(value_type = Option<Object>)]
-    pub metadata: Option<Value>,
+    pub metadata: Option<StoredJson>,
     /// Whatever the contract has no field for.
     #[schema(value_type = Object)]
-    pub attributes: Value,
+    pub attributes: StoredJson,
 }
 listed_by!(created_at: ExecutionRow);
 

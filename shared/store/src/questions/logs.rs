@@ -2,13 +2,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use serde_json::Value;
 use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::question::Question;
-use super::{Page, SEARCHED_AT_MOST, listed_by};
+use super::{Page, SEARCHED_AT_MOST, StoredJson, listed_by};
 use crate::reading::{Reading, Scope};
 
 /// Which lines; all where nothing is said.
@@ -35,7 +34,7 @@ impl LogFilter {
 }
 
 /// A line.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
 pub struct LogRow {
     /// Its id.
     pub id: Uuid,
@@ -55,7 +54,7 @@ pub struct LogRow {
     pub message: String,
     /// Whatever the contract has no field for.
     #[schema(value_type = Object)]
-    pub attributes: Value,
+    pub attributes: StoredJson,
 }
 listed_by!(created_at: LogRow);
 

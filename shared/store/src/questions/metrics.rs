@@ -2,13 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::Value;
 use sqlx::FromRow;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::question::Question;
-use super::{Page, listed_by};
+use super::{Page, StoredJson, listed_by};
 use crate::Steps;
 use crate::metric_hours::{self, Point};
 use crate::reading::Reading;
@@ -23,7 +22,7 @@ pub struct MetricFilter {
 }
 
 /// A sample.
-#[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
+#[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
 pub struct MetricRow {
     /// Its id.
     pub id: Uuid,
@@ -47,7 +46,7 @@ pub struct MetricRow {
     pub network_tx_bytes: Option<i64>,
     /// Whatever the contract has no field for.
     #[schema(value_type = Object)]
-    pub attributes: Value,
+    pub attributes: StoredJson,
 }
 listed_by!(created_at: MetricRow);
 

@@ -15,6 +15,8 @@ mod question;
 pub mod retention;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::value::RawValue;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 /// How long a time may be asked for where no index leads to the records: a day of 10 million is read in some seconds,
@@ -23,6 +25,9 @@ pub const SEARCHED_AT_MOST: TimeDelta = TimeDelta::days(7);
 
 /// What tells an item of a list from all others, and where it stands among them.
 pub type Key = (DateTime<Utc>, Uuid);
+
+/// JSON as it is stored: passed on and never read. A `jsonb` holds numbers that no program's own types do.
+pub type StoredJson = Json<Box<RawValue>>;
 
 /// A page of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -249,10 +249,10 @@ fn write_cells(lines: &mut Writer<Vec<u8>>, row: &AuditRow) -> io::Result<()> {
         row.status.as_str().into(),
         maybe(&row.reason),
         maybe(&row.error_details),
-        row.metadata.to_string().into(),
+        row.metadata.get().into(),
         maybe(&row.ip_address),
         maybe(&row.user_agent),
-        row.attributes.to_string().into(),
+        row.attributes.get().into(),
     ];
     for cell in cells {
         lines.write_field(defused(&cell).as_bytes())?;

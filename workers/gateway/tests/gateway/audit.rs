@@ -178,7 +178,11 @@ async fn an_export_is_the_list_in_one_piece() {
             let said = match &item[column] {
                 Value::Null => String::new(),
                 Value::String(text) => text.clone(),
-                other => other.to_string(),
+                // As the database writes it.
+                json => {
+                    assert_eq!(*json, serde_json::from_str::<Value>(cell).unwrap(), "{column}");
+                    cell.to_owned()
+                }
             };
             let is_time = column.ends_with("_at");
             let is_formula = said.starts_with(['=', '-']);

@@ -269,3 +269,28 @@ async fn a_question_that_takes_too_long_is_told_to_ask_for_less() {
     assert!(problem["detail"].as_str().unwrap().contains("ask for a shorter time"), "{problem}");
     stand.finish().await;
 }
+
+#[tokio::test]
+async fn numbers_come_back_as_they_were_stored() {
+    let stand = filled().await;
+    // More than any f64 is, and more digits than one keeps.
+    let numbers = r#"{"large": 1e400, "exact": 0.1234567890123456789}"#;
+    for (table, columns) in [
+        ("event_logs", &["payload", "attributes"][..]),
+        ("error_logs", &["detail", "attributes"]),
+        ("container_metrics", &["attributes"]),
+        ("container_logs", &["attributes"]),
+        ("sandbox_execution_logs", &["metadata", "attributes"]),
+    ] {
+        for column in columns {
+            stand.world.execute(&format!("UPDATE watchbook.{table} SET {column} = '{numbers}'")).await;
+        }
+    }
+    let large = format!("1{}", "0".repeat(400));
+    for list in LISTS.iter().filter(|list| !list.contains("/groups")) {
+        let answer = stand.get(list, &viewer(&["acme"])).await;
+        assert_eq!(answer.status, 200, "{list}: {answer:?}");
+        assert!(answer.text.contains(&large) && answer.text.contains("0.1234567890123456789"), "{list}");
+    }
+    stand.finish().await;
+}
