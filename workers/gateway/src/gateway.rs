@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::app::{App, Parts};
 use crate::auth::Verifier;
 use crate::cursor::Cursors;
-use crate::live::Live;
+use crate::live::{Ids, Live};
 use crate::rates::Rates;
 use crate::routes::{self, Route};
 use crate::settings::Settings;
@@ -31,8 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 /// Looks between two cleanings of budgets and keys: a minute.
 const CLEAN_EVERY: u64 = 12;
-/// Under which name the key of cursors is kept.
-const CURSORS: &str = "cursors";
+/// Under which names the keys of cursors and of the ids of live events are kept.
+const KEYS: [&str; 2] = ["cursors", "live"];
 
 /// Answers HTTP.
 #[derive(Debug)]
@@ -69,13 +69,13 @@ impl Gateway {
     /// Listens. Everything that only a person can mend is found here.
     ///
     /// # Errors
-    /// Where the address cannot be listened on, or the database does not give the key of cursors.
+    /// Where the address cannot be listened on, or the database does not give the keys that gateways share.
     pub async fn listen(self, address: SocketAddr, stop: CancellationToken) -> anyhow::Result<Listening> {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("listen on {address}: set WATCHBOOK_HTTP_ADDR to another address"))?;
         let address = listener.local_addr().context("read the address that was bound")?;
-        let cursors = Cursors::new(&cursor_key(&self.database).await?)?;
+        let [cursors, ids] = shared_keys(&self.database).await?;
         let memory = self.settings.gateway.memory.as_u64() / body::UNIT;
         let bodies = Semaphore::new(usize::try_from(memory)?.min(Semaphore::MAX_PERMITS));
         let pool = self.database.pool("gateway", DATABASE_CONNECTIONS);
@@ -85,9 +85,9 @@ impl Gateway {
             publisher: self.publisher,
             reader: Reader::new(pool.clone()),
             pool,
-            cursors,
+            cursors: Cursors::new(&cursors)?,
             bodies,
-            live: Live::new(self.bus, &self.settings.gateway, &stop),
+            live: Live::new(self.bus, Ids::new(&ids)?, &self.settings.gateway, &stop),
             stop,
             settings: self.settings,
         });
@@ -112,13 +112,18 @@ impl Listening {
     }
 }
 
-async fn cursor_key(database: &Database) -> anyhow::Result<Vec<u8>> {
-    let mut connection = database.connect("gateway").await.context("connect for the key of cursors")?;
-    let candidate = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
-    let key =
-        gateway_keys::shared_key(&mut connection, CURSORS, &candidate).await.context("read the key of cursors")?;
+/// The keys of [`KEYS`]. However tokens are checked, they are the database's: so all of its gateways understand each
+/// other, and know nothing that an issuer of tokens does.
+async fn shared_keys(database: &Database) -> anyhow::Result<[Vec<u8>; 2]> {
+    let mut connection = database.connect("gateway").await.context("connect for the keys that gateways share")?;
+    let mut keys = KEYS.map(|_| Vec::new());
+    for (key, name) in keys.iter_mut().zip(KEYS) {
+        let candidate = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
+        let found = gateway_keys::shared_key(&mut connection, name, &candidate).await;
+        *key = found.with_context(|| format!("read the key of {name}"))?;
+    }
     connection.close().await.ok();
-    Ok(key)
+    Ok(keys)
 }
 
 /// Looks whether what answers need is there, and forgets what is not needed any more.

@@ -9,8 +9,9 @@ use bytes::BytesMut;
 use tokio::time::{Instant, timeout_at};
 
 use super::Live;
-use super::event::{self, Event};
+use super::event::{self, Event, Gap};
 use super::feed::Feed;
+use super::id::Position;
 use super::source::{Source, Step};
 use super::wanted::Wanted;
 
@@ -25,32 +26,36 @@ pub(super) struct Part {
     /// Events, written out.
     pub(super) written: BytesMut,
     /// Where it goes on; `None` where the stream began anew.
-    pub(super) next: Option<u64>,
+    pub(super) next: Option<Position>,
 }
 
 /// Reads a part of what is wanted, from `next` on, as far as the feed is.
-pub(super) async fn catch_up(live: &Live, feed: &Feed, wanted: &Wanted, next: u64) -> Part {
+pub(super) async fn catch_up(live: &Live, feed: &Feed, wanted: &Wanted, next: Position) -> Part {
     let mut part = Part { written: BytesMut::new(), next: Some(next) };
     // Nobody closes the semaphore.
     let _place = live.catching_up.acquire().await.ok();
     let within = Instant::now() + PART_WITHIN;
-    let mut source = Source::new(live.bus.clone(), feed.kind, next, None);
-    while part.written.len() < PART_BYTES && source.next_sequence() < feed.next_sequence() {
+    let mut source = Source::new(live.bus.clone(), feed.kind, next);
+    while part.written.len() < PART_BYTES && source.next().sequence < feed.next().sequence {
         let Ok(step) = timeout_at(within, source.read()).await else { break };
         match step {
             Step::Message(delivery) => {
-                let event = Event::of(&delivery, live.bus.prefix(), feed.kind).filter(|event| wanted.has(event));
+                let id = live.ids.write(feed.kind, source.at(delivery.sequence));
+                let event = Event::of(&delivery, live.bus.prefix(), feed.kind, &id).filter(|event| wanted.has(event));
                 part.written.extend(event.into_iter().flat_map(|event| event.written));
             }
-            Step::Gone { first, last } => part.written.extend_from_slice(&event::gap(first, Some(last))),
+            Step::Gone { first, last } => {
+                let id = live.ids.write(feed.kind, source.at(last)).into();
+                part.written.extend_from_slice(&Gap { first, last, id }.written(wanted.sees_all()));
+            }
             Step::Idle => {}
             Step::Anew => {
-                part.written.extend_from_slice(&event::gap(next, None));
+                part.written.extend_from_slice(&event::anew());
                 part.next = None;
                 return part;
             }
         }
-        part.next = Some(source.next_sequence());
+        part.next = Some(source.next());
     }
     source.close().await;
     part

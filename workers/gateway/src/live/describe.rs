@@ -10,8 +10,9 @@ use crate::openapi::problem;
 pub(crate) fn describe(kind: Kind) -> (String, Value) {
     let mut parameters = vec![
         json!({
-            "name": "Last-Event-ID", "in": "header", "required": false, "schema": { "type": "string", "pattern": "^[0-9]+$" },
-            "description": "Go on behind the event of this id, as browsers do by themselves.",
+            "name": "Last-Event-ID", "in": "header", "required": false, "schema": { "type": "string", "pattern": "^[A-Za-z0-9_-]{43}$" },
+            "description": "Go on behind the event of this id, as browsers do by themselves. An id is what came as one \
+                in a live answer of this kind, whoever it was for, and of whichever gateway; anything else is refused.",
         }),
         json!({
             "name": "organization_id", "in": "query", "required": false,
@@ -25,11 +26,13 @@ pub(crate) fn describe(kind: Kind) -> (String, Value) {
             "description": format!("Only records whose `{name}` is written so."),
         })
     }));
-    let description = "Each event has the stream's sequence as its `id`, and as data one line of JSON: `subject`, \
-        `organization_id`, `sequence`, `received_at` and the `record` as it was published. An event `gap` (`first`, \
-        `last`) tells what the stream does not hold any more, an event `lost` (`count`, `first`, `last`) how many \
-        events were left out because the reader was slow. A comment is sent when nothing else is. The answer ends \
-        when the token expires, and when the server stops.";
+    let description = "Each event has an `id`, which means nothing but where to go on, and as data one line of JSON: \
+        `subject`, `organization_id`, `received_at` and the `record` as it was published. An event `gap` tells that \
+        the stream does not hold records any more that may have been for this reader; `first` and `last` are their \
+        sequences for who sees all organizations, and null for others. A `gap` without an `id` tells that the stream \
+        began anew. An event `lost` tells how many events for this reader were left out because it was slow \
+        (`count`); with the id of the event before it they are had again. A comment is sent when nothing else is. \
+        The answer ends when the token expires, and when the server stops.";
     let operation = json!({
         "operationId": format!("live_{kind}"),
         "summary": format!("Watch {kind} as they come."),

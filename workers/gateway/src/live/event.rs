@@ -1,12 +1,14 @@
 //! A record on its way to whoever watches: decoded once, written out once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bus::Delivery;
 use bytes::Bytes;
 use chrono::SecondsFormat;
 use records::{Kind, subject};
 use serde::Serialize;
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::wanted;
@@ -14,6 +16,7 @@ use super::wanted;
 /// A record as it is sent.
 #[derive(Debug)]
 pub(super) struct Event {
+    /// Where it stands in its stream, which is told to nobody.
     pub(super) sequence: u64,
     /// Whose it is, by its subject.
     pub(super) organization: Option<String>,
@@ -27,15 +30,14 @@ pub(super) struct Event {
 struct Data<'d> {
     subject: &'d str,
     organization_id: Option<&'d str>,
-    sequence: u64,
     received_at: String,
     record: &'d RawValue,
 }
 
 impl Event {
-    /// What a delivery becomes; `None` where its subject names no organization, or its body is no JSON object: no
-    /// record will be made of it.
-    pub(super) fn of(delivery: &Delivery, prefix: &str, kind: Kind) -> Option<Self> {
+    /// What a delivery of this id becomes; `None` where its subject names no organization, or its body is no JSON
+    /// object: no record will be made of it.
+    pub(super) fn of(delivery: &Delivery, prefix: &str, kind: Kind, id: &str) -> Option<Self> {
         let organization = subject::organization(&delivery.subject, prefix, kind).ok()?;
         let body = std::str::from_utf8(&delivery.body).ok()?;
         let members: BTreeMap<String, &RawValue> = serde_json::from_str(body).ok()?;
@@ -43,11 +45,10 @@ impl Event {
         let data = Data {
             subject: &delivery.subject,
             organization_id: organization,
-            sequence: delivery.sequence,
             received_at: delivery.published_at.to_rfc3339_opts(SecondsFormat::Micros, true),
             record: serde_json::from_str(body).ok()?,
         };
-        let written = written(Some(delivery.sequence), None, &data)?;
+        let written = written(Some(id), None, &data)?;
         Some(Self { sequence: delivery.sequence, organization: organization.map(str::to_owned), fields, written })
     }
 
@@ -80,37 +81,53 @@ fn camel(name: &str) -> String {
 }
 
 /// Writes an event out. Its data is one line: what breaks lines in JSON stands between its parts and means nothing.
-pub(super) fn written(id: Option<u64>, name: Option<&str>, data: &impl Serialize) -> Option<Bytes> {
+fn written(id: Option<&str>, name: Option<&str>, data: &impl Serialize) -> Option<Bytes> {
     let data = serde_json::to_string(data).ok()?.replace(['\n', '\r'], " ");
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     let name = name.map(|name| format!("event: {name}\n")).unwrap_or_default();
     Some(Bytes::from(format!("{id}{name}data: {data}\n\n")))
 }
 
-/// Tells that the stream does not hold these sequences any more; what of them was whose cannot be told. Without an end
-/// where the stream began anew.
-pub(super) fn gap(first: u64, last: Option<u64>) -> Bytes {
-    let data = serde_json::json!({ "first": first, "last": last });
-    // Who comes back goes on behind it.
-    written(last, Some("gap"), &data).unwrap_or_default()
+/// Sequences that the stream does not hold any more. What of them was whose cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// The id of the last one: who comes back goes on behind it.
+    pub(super) id: Arc<str>,
 }
 
-/// Tells how many events did not fit into the queue. Without an id: who asks again with one before `first` gets them.
-pub(super) fn lost(count: u64, first: u64, last: u64) -> Bytes {
-    let data = serde_json::json!({ "count": count, "first": first, "last": last });
-    written(None, Some("lost"), &data).unwrap_or_default()
+impl Gap {
+    /// As it is told. Which sequences, and so how many, only those are told who see everything: others would learn by
+    /// it how much there was of others.
+    pub(super) fn written(&self, sees_all: bool) -> Bytes {
+        let figure = |sequence: u64| sees_all.then_some(sequence);
+        let data = json!({ "first": figure(self.first), "last": figure(self.last) });
+        written(Some(&self.id), Some("gap"), &data).unwrap_or_default()
+    }
+}
+
+/// Tells that the stream began anew: nobody knows what is missing. Without an id, because there is no last one.
+pub(super) fn anew() -> Bytes {
+    written(None, Some("gap"), &json!({ "first": null, "last": null })).unwrap_or_default()
+}
+
+/// Tells how many events for this reader did not fit into the queue. Without an id: who asks again with that of the
+/// event before gets them.
+pub(super) fn lost(count: u64) -> Bytes {
+    written(None, Some("lost"), &json!({ "count": count })).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
 
     fn event(subject: &str, body: &str) -> Option<Event> {
         let delivery = Delivery::new(7, DateTime::UNIX_EPOCH, subject, body.to_owned());
-        Event::of(&delivery, "watchbook", Kind::Executions)
+        Event::of(&delivery, "watchbook", Kind::Executions, "an-id")
     }
 
     #[test]
@@ -119,7 +136,7 @@ mod tests {
         let event = event("watchbook.executions.acme.x", body).unwrap();
         let text = std::str::from_utf8(&event.written).unwrap();
         let (id, data) = text.split_once('\n').unwrap();
-        assert_eq!(id, "id: 7");
+        assert_eq!(id, "id: an-id");
         let data = data.strip_prefix("data: ").unwrap().strip_suffix("\n\n").unwrap();
         assert!(!data.contains(['\n', '\r']), "{data:?}");
         assert!(data.contains("1e400"), "the record is sent as it came");
@@ -129,13 +146,23 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_beside_the_record_is_the_streams() {
+    fn what_stands_beside_the_record_is_the_streams_and_counts_nothing() {
         let event = event("watchbook.executions._.x", "{}").unwrap();
         let data = std::str::from_utf8(&event.written).unwrap().split_once("data: ").unwrap().1;
         let data: Value = serde_json::from_str(data).unwrap();
-        let expected = json!({ "subject": "watchbook.executions._.x", "organization_id": null, "sequence": 7,
+        let expected = json!({ "subject": "watchbook.executions._.x", "organization_id": null,
                                "received_at": "1970-01-01T00:00:00.000000Z", "record": {} });
         assert_eq!(data, expected);
+    }
+
+    #[test]
+    fn who_does_not_see_everything_is_told_no_figures() {
+        let gap = Gap { first: 2, last: 9, id: "an-id".into() };
+        let told = |data: &str| format!("id: an-id\nevent: gap\ndata: {data}\n\n");
+        assert_eq!(gap.written(true), told(r#"{"first":2,"last":9}"#));
+        assert_eq!(gap.written(false), told(r#"{"first":null,"last":null}"#));
+        assert_eq!(anew(), "event: gap\ndata: {\"first\":null,\"last\":null}\n\n");
+        assert_eq!(lost(3), "event: lost\ndata: {\"count\":3}\n\n");
     }
 
     #[test]

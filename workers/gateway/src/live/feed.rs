@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bus::{Bus, BusError, Delivery, StreamState};
-use chrono::{DateTime, Utc};
 use records::Kind;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::event::Event;
+use super::event::{Event, Gap};
+use super::id::{Ids, Position};
 use super::queue::Queue;
 use super::source::{Source, Step};
 use super::wanted::Wanted;
@@ -27,6 +27,7 @@ const LINGER: Duration = Duration::from_secs(10);
 pub(super) struct Feed {
     pub(super) kind: Kind,
     bus: Bus,
+    ids: Ids,
     queue_bytes: usize,
     stop: CancellationToken,
     state: Mutex<State>,
@@ -38,9 +39,8 @@ pub(super) struct Feed {
 struct State {
     /// Whether somebody reads.
     runs: bool,
-    /// The next sequence to be handed out.
-    next: u64,
-    created_at: Option<DateTime<Utc>>,
+    /// What is handed out next.
+    next: Position,
     members: HashMap<u64, Member>,
     /// Of the next member.
     number: u64,
@@ -50,7 +50,7 @@ struct State {
 #[derive(Debug)]
 struct Member {
     wanted: Arc<Wanted>,
-    /// What is before this they have already.
+    /// What is before this sequence they have already.
     from: u64,
     queue: Arc<Queue>,
 }
@@ -68,51 +68,69 @@ pub(super) struct Membership {
 pub(super) enum Joined {
     /// They stand in the feed.
     Here(Membership),
-    /// The feed is further already.
+    /// The feed is further already, or has not noticed yet that the stream began anew.
     Behind,
+    /// The stream began anew since they were in it.
+    Anew,
 }
 
 impl Feed {
-    pub(super) fn new(kind: Kind, bus: Bus, queue_bytes: usize, stop: CancellationToken) -> Self {
+    pub(super) fn new(kind: Kind, bus: Bus, ids: Ids, queue_bytes: usize, stop: CancellationToken) -> Self {
         let (state, beginning) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { kind, bus, queue_bytes, stop, state, beginning }
+        Self { kind, bus, ids, queue_bytes, stop, state, beginning }
     }
 
-    /// Joins from a sequence on, or from where the feed is now. Begins to read where nobody did.
+    /// Joins from a position on, or from where the feed is now. Begins to read where nobody did.
     ///
     /// # Errors
     /// Where the stream does not answer.
-    pub(super) async fn join(self: &Arc<Self>, wanted: &Arc<Wanted>, from: Option<u64>) -> Result<Joined, BusError> {
+    pub(super) async fn join(
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
+        from: Option<Position>,
+    ) -> Result<Joined, BusError> {
         if let Some(joined) = self.try_join(wanted, from) {
-            return Ok(joined);
+            return self.unless_anew(joined, from).await;
         }
         let _one = self.beginning.lock().await;
         if let Some(joined) = self.try_join(wanted, from) {
-            return Ok(joined);
+            return self.unless_anew(joined, from).await;
         }
         let stream = self.bus.stream_state(self.kind).await?;
         self.begin(&stream);
         // It lingers, so it cannot have ended again.
-        Ok(self.try_join(wanted, from).unwrap_or(Joined::Behind))
+        let joined = self.try_join(wanted, from).unwrap_or(Joined::Behind);
+        self.unless_anew(joined, from).await
     }
 
-    /// The next sequence that the feed will hand out.
-    pub(super) fn next_sequence(&self) -> u64 {
+    /// Says which of the two is mistaken, where somebody comes from another stream than the feed reads.
+    async fn unless_anew(&self, joined: Joined, from: Option<Position>) -> Result<Joined, BusError> {
+        match from {
+            Some(from) if from.made_at != self.next().made_at => {
+                let stream = self.bus.stream_state(self.kind).await?;
+                Ok(if stream.created_at == from.made_at { Joined::Behind } else { Joined::Anew })
+            }
+            _ => Ok(joined),
+        }
+    }
+
+    /// What the feed will hand out next.
+    pub(super) fn next(&self) -> Position {
         self.lock().next
     }
 
-    fn try_join(self: &Arc<Self>, wanted: &Arc<Wanted>, from: Option<u64>) -> Option<Joined> {
+    fn try_join(self: &Arc<Self>, wanted: &Arc<Wanted>, from: Option<Position>) -> Option<Joined> {
         let mut state = self.lock();
         if !state.runs {
             return None;
         }
         let from = from.unwrap_or(state.next);
-        if from < state.next {
+        if from.made_at != state.next.made_at || from.sequence < state.next.sequence {
             return Some(Joined::Behind);
         }
-        let (number, queue) = (state.number, Arc::new(Queue::new(self.queue_bytes)));
+        let (number, queue) = (state.number, Arc::new(Queue::new(self.queue_bytes, wanted.sees_all())));
         state.number += 1;
-        state.members.insert(number, Member { wanted: wanted.clone(), from, queue: queue.clone() });
+        state.members.insert(number, Member { wanted: wanted.clone(), from: from.sequence, queue: queue.clone() });
         drop(state);
         Some(Joined::Here(Membership { feed: self.clone(), number, queue }))
     }
@@ -120,9 +138,8 @@ impl Feed {
     fn begin(self: &Arc<Self>, stream: &StreamState) {
         let mut state = self.lock();
         state.runs = true;
-        state.next = stream.last_sequence + 1;
-        state.created_at = Some(stream.created_at);
-        let source = Source::new(self.bus.clone(), self.kind, state.next, state.created_at);
+        state.next = Position { made_at: stream.created_at, sequence: stream.last_sequence }.behind();
+        let source = Source::new(self.bus.clone(), self.kind, state.next);
         drop(state);
         tokio::spawn(self.clone().run(source));
     }
@@ -132,8 +149,8 @@ impl Feed {
         // Whoever watches sees the stop as well.
         while let Some(step) = self.stop.run_until_cancelled(source.read()).await {
             match step {
-                Step::Message(delivery) => self.hand_out(&delivery),
-                Step::Gone { first, last } => self.skip(first, last),
+                Step::Message(delivery) => self.hand_out(&delivery, source.at(delivery.sequence)),
+                Step::Gone { first, last } => self.skip(first, source.at(last)),
                 Step::Idle => {}
                 Step::Anew => {
                     self.end();
@@ -151,29 +168,31 @@ impl Feed {
         source.close().await;
     }
 
-    fn hand_out(&self, delivery: &Delivery) {
-        let event = Event::of(delivery, self.bus.prefix(), self.kind);
+    fn hand_out(&self, delivery: &Delivery, at: Position) {
+        // Once for all who get it.
+        let event = Event::of(delivery, self.bus.prefix(), self.kind, &self.ids.write(self.kind, at));
         let mut state = self.lock();
         if let Some(event) = event {
             let mut lost = 0;
             for member in state.members.values() {
                 if event.sequence >= member.from && member.wanted.has(&event) {
-                    lost += u64::from(!member.queue.push(event.sequence, &event.written));
+                    lost += u64::from(!member.queue.push(&event.written));
                 }
             }
             if lost > 0 {
                 ::metrics::counter!(metrics::LIVE_LOST, "kind" => self.kind.name()).increment(lost);
             }
         }
-        state.next = delivery.sequence + 1;
+        state.next = at.behind();
     }
 
-    fn skip(&self, first: u64, last: u64) {
+    fn skip(&self, first: u64, last: Position) {
+        let id: Arc<str> = self.ids.write(self.kind, last).into();
         let mut state = self.lock();
-        for member in state.members.values().filter(|member| member.from <= last) {
-            member.queue.push_gap(first.max(member.from), last);
+        for member in state.members.values().filter(|member| member.from <= last.sequence) {
+            member.queue.push_gap(Gap { first: first.max(member.from), last: last.sequence, id: id.clone() });
         }
-        state.next = last + 1;
+        state.next = last.behind();
     }
 
     /// The stream is another one: all who watch come back and find it.

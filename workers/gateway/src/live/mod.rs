@@ -1,24 +1,27 @@
 //! `GET /api/live/{kind}`: records as their stream takes them, as server-sent events.
 //!
 //! What is seen is what the stream delivers, and not what its subjects carry: only the stream gives each record the
-//! sequence by which a reader goes on where it was, and what it refused will never be stored. Every gateway reads a
+//! place by which a reader goes on where it was, and what it refused will never be stored. Every gateway reads a
 //! kind once, however many look at it (`feed`); each record is decoded once, written out once (`event`), and handed to
 //! those who may see it and asked for it (`wanted`), into a queue of theirs that is bounded (`queue`).
+//!
+//! No reader learns how much there is of others: places are written so that only a gateway can read them (`id`), and
+//! figures of what is missing are of the reader's own, or told to those alone who see everything.
 //!
 //! A reader that comes back with `Last-Event-ID` reads the stream by itself, part by part and at its own pace, until
 //! it has come to where the feed is (`catch_up`), and only then stands in the feed: nothing is lost and nothing comes
 //! twice, whatever it takes. `source` reads through outages; `watching` is one answer; `places` bounds how many.
 //!
-//! Whoever watches the audit log stands in it (`told`).
+//! Whoever watches the audit log stands in it: that is written before the first line, or nobody watches.
 
 mod catch_up;
 mod describe;
 mod event;
 mod feed;
+mod id;
 mod places;
 mod queue;
 mod source;
-mod told;
 mod wanted;
 mod watching;
 
@@ -35,19 +38,25 @@ use axum::routing::{MethodRouter, get};
 use bus::Bus;
 use records::Kind;
 use runtime::config::Gateway;
+use serde_json::json;
+use store::reading::Scope;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::feed::Feed;
+use self::id::Position;
 use self::places::Places;
 use self::wanted::Wanted;
 use self::watching::Watching;
 use crate::app::App;
+use crate::asker::Asker;
 use crate::auth::{Caller, Expiry};
+use crate::deeds::Done;
 use crate::problem::{Fault, Problem};
 use crate::query::Parameters;
 
 pub(crate) use describe::describe;
+pub(crate) use id::Ids;
 
 /// Where a reader was: the `id` of the last event that it has seen.
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -60,6 +69,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Live {
     bus: Bus,
+    ids: Ids,
     feeds: BTreeMap<Kind, Arc<Feed>>,
     places: Arc<Places>,
     catching_up: Semaphore,
@@ -69,15 +79,16 @@ pub(crate) struct Live {
 
 impl Live {
     /// Reads through `bus`, which is its own: what breaks the connection of readers leaves publishing alone.
-    pub(crate) fn new(bus: Bus, settings: &Gateway, stop: &CancellationToken) -> Self {
+    pub(crate) fn new(bus: Bus, ids: Ids, settings: &Gateway, stop: &CancellationToken) -> Self {
         let queue_bytes = usize::try_from(settings.live_queue.as_u64()).unwrap_or(usize::MAX);
-        let feed = |kind| Arc::new(Feed::new(kind, bus.clone(), queue_bytes, stop.clone()));
+        let feed = |kind| Arc::new(Feed::new(kind, bus.clone(), ids.clone(), queue_bytes, stop.clone()));
         Self {
             feeds: Kind::ALL.iter().map(|&kind| (kind, feed(kind))).collect(),
             places: Places::new(settings.live_streams, settings.live_streams_per_caller),
             catching_up: Semaphore::new(CATCHING_UP),
             heartbeat: settings.live_heartbeat,
             stop: stop.clone(),
+            ids,
             bus,
         }
     }
@@ -98,14 +109,15 @@ async fn watch(
     Extension(expiry): Extension<Expiry>,
     uri: Uri,
     caller: Caller,
+    asker: Asker,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(uri.query().unwrap_or_default());
     let wanted = Arc::new(Wanted::read(parameters, kind, &caller)?);
-    let last_seen = last_event_id(&headers)?;
+    let last_seen = last_event_id(&app.live.ids, kind, &headers)?;
     let place = app.live.places.take(&caller.subject)?;
     if kind == Kind::Audit {
-        told::tell(&app, &caller, &wanted, last_seen, &headers).await?;
+        watched(&wanted, &headers).write_first(&app, &caller, &asker).await?;
     }
     let feed = app.live.feed(kind)?;
     let watching = Watching::begin(app, feed, wanted, last_seen, expiry, place).await.map_err(|error| {
@@ -120,11 +132,30 @@ async fn watch(
     Ok(response)
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+/// That somebody watches the audit log, as a deed. It stands in the log that is watched, or in the platform's own where
+/// these are several or none: nobody can write into the log of others.
+fn watched(wanted: &Wanted, headers: &HeaderMap) -> Done {
+    let (organization_id, seen) = match wanted.scope() {
+        Scope::All => (None, json!("*")),
+        Scope::Organizations(names) => (names.first().filter(|_| names.len() == 1).cloned(), json!(names)),
+    };
+    let last_seen = headers.get(&LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+    Done {
+        action: "audit.watch",
+        target_type: "audit_log",
+        target_id: organization_id.clone().unwrap_or_else(|| "*".to_owned()),
+        organization_id,
+        reason: None,
+        metadata: json!({
+            "route": "/api/live/audit", "filters": wanted.filters(), "organizations": seen, "last_event_id": last_seen,
+        }),
+    }
+}
+
+/// Where a reader was, if it says so.
+fn last_event_id(ids: &Ids, kind: Kind, headers: &HeaderMap) -> Result<Option<Position>, Problem> {
     let Some(value) = headers.get(&LAST_EVENT_ID) else { return Ok(None) };
-    let number = value.to_str().ok().and_then(|text| text.parse().ok());
-    // One below the last number that there is, because reading goes on behind it.
-    let number = number.filter(|number| *number < u64::MAX);
-    let fault = || Fault::of("Last-Event-ID", "expected the id of an event of this stream");
-    number.map(Some).ok_or_else(|| Problem::parameters(vec![fault()]))
+    let position = value.to_str().ok().and_then(|id| ids.read(kind, id));
+    let fault = || Fault::of("Last-Event-ID", "is not the id of an event of this kind: send the last one as it came");
+    position.map(Some).ok_or_else(|| Problem::parameters(vec![fault()]))
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::event;
+use super::event::{self, Gap};
 
 /// Events that wait at the most.
 const MESSAGES: usize = 512;
@@ -18,6 +18,8 @@ pub(super) struct Queue {
     changed: Notify,
     /// Bytes that wait at the most; a single event may be larger.
     most_bytes: usize,
+    /// Whether the reader may know how much there is.
+    sees_all: bool,
 }
 
 #[derive(Debug, Default)]
@@ -33,17 +35,18 @@ struct Waiting {
 #[derive(Debug)]
 enum Entry {
     Event(Bytes),
-    Lost { count: u64, first: u64, last: u64 },
-    Gap { first: u64, last: u64 },
+    /// So many that this reader would have got.
+    Lost(u64),
+    Gap(Gap),
 }
 
 impl Queue {
-    pub(super) fn new(most_bytes: usize) -> Self {
-        Self { waiting: Mutex::default(), changed: Notify::new(), most_bytes }
+    pub(super) fn new(most_bytes: usize, sees_all: bool) -> Self {
+        Self { waiting: Mutex::default(), changed: Notify::new(), most_bytes, sees_all }
     }
 
     /// Puts an event behind the others, or counts it as lost. Says whether it fits.
-    pub(super) fn push(&self, sequence: u64, written: &Bytes) -> bool {
+    pub(super) fn push(&self, written: &Bytes) -> bool {
         let mut waiting = self.lock();
         let fits = waiting.events == 0
             || (waiting.events < MESSAGES && waiting.bytes.saturating_add(written.len()) <= self.most_bytes);
@@ -51,10 +54,10 @@ impl Queue {
             waiting.events += 1;
             waiting.bytes += written.len();
             waiting.entries.push_back(Entry::Event(written.clone()));
-        } else if let Some(Entry::Lost { count, last, .. }) = waiting.entries.back_mut() {
-            (*count, *last) = (*count + 1, sequence);
+        } else if let Some(Entry::Lost(count)) = waiting.entries.back_mut() {
+            *count += 1;
         } else {
-            waiting.entries.push_back(Entry::Lost { count: 1, first: sequence, last: sequence });
+            waiting.entries.push_back(Entry::Lost(1));
         }
         drop(waiting);
         self.changed.notify_one();
@@ -62,13 +65,13 @@ impl Queue {
     }
 
     /// The stream does not hold these.
-    pub(super) fn push_gap(&self, gap_first: u64, gap_last: u64) {
+    pub(super) fn push_gap(&self, further: Gap) {
         let mut waiting = self.lock();
         match waiting.entries.back_mut() {
             // What is lost can be asked for again, and then the gap is told.
-            Some(Entry::Lost { .. }) => {}
-            Some(Entry::Gap { last, .. }) => *last = gap_last,
-            _ => waiting.entries.push_back(Entry::Gap { first: gap_first, last: gap_last }),
+            Some(Entry::Lost(_)) => {}
+            Some(Entry::Gap(gap)) => *gap = Gap { first: gap.first, ..further },
+            _ => waiting.entries.push_back(Entry::Gap(further)),
         }
         drop(waiting);
         self.changed.notify_one();
@@ -104,8 +107,8 @@ impl Queue {
                 waiting.bytes -= written.len();
                 Some(written)
             }
-            Some(Entry::Lost { count, first, last }) => Some(event::lost(count, first, last)),
-            Some(Entry::Gap { first, last }) => Some(event::gap(first, Some(last))),
+            Some(Entry::Lost(count)) => Some(event::lost(count)),
+            Some(Entry::Gap(gap)) => Some(gap.written(self.sees_all)),
             None if waiting.has_ended => None,
             None => return None,
         })
@@ -123,27 +126,39 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_slow_is_told_what_was_lost_and_goes_on() {
-        let (queue, event) = (Queue::new(100), Bytes::from_static(&[b'x'; 40]));
-        let fits: Vec<_> = (1..=5).map(|sequence| queue.push(sequence, &event)).collect();
+        let (queue, event) = (Queue::new(100, false), Bytes::from_static(&[b'x'; 40]));
+        let fits: Vec<_> = (1..=5).map(|_| queue.push(&event)).collect();
         assert_eq!(fits, [true, true, false, false, false]);
         assert_eq!(queue.next().await.unwrap(), event);
-        assert!(queue.push(6, &event), "there is room again, behind what is told");
+        assert!(queue.push(&event), "there is room again, behind what is told");
         assert_eq!(queue.next().await.unwrap(), event);
         let told = queue.next().await.unwrap();
-        assert_eq!(told, "event: lost\ndata: {\"count\":3,\"first\":3,\"last\":5}\n\n");
+        assert_eq!(told, "event: lost\ndata: {\"count\":3}\n\n");
         assert_eq!(queue.next().await.unwrap(), event);
         queue.end();
         assert!(queue.is_empty() && queue.next().await.is_none());
     }
 
+    #[tokio::test]
+    async fn gaps_that_follow_each_other_are_one() {
+        let gap = |first, last| Gap { first, last, id: format!("id-{last}").into() };
+        let (queue, event) = (Queue::new(100, true), Bytes::from_static(b"x"));
+        queue.push_gap(gap(1, 2));
+        queue.push_gap(gap(3, 9));
+        assert!(queue.push(&event));
+        assert_eq!(queue.next().await.unwrap(), gap(1, 9).written(true));
+        assert_eq!(queue.next().await.unwrap(), event);
+        assert!(queue.is_empty());
+    }
+
     #[test]
     fn memory_is_bounded_in_both_ways() {
-        let (queue, small) = (Queue::new(usize::MAX), Bytes::from_static(b"x"));
-        let fitted = (0..10_000).filter(|&sequence| queue.push(sequence, &small)).count();
+        let (queue, small) = (Queue::new(usize::MAX, true), Bytes::from_static(b"x"));
+        let fitted = (0..10_000).filter(|_| queue.push(&small)).count();
         assert_eq!(fitted, MESSAGES);
         assert_eq!(queue.lock().entries.len(), MESSAGES + 1);
-        let (queue, large) = (Queue::new(10), Bytes::from(vec![b'x'; 1_000]));
-        let fitted = (0..100).filter(|&sequence| queue.push(sequence, &large)).count();
+        let (queue, large) = (Queue::new(10, true), Bytes::from(vec![b'x'; 1_000]));
+        let fitted = (0..100).filter(|_| queue.push(&large)).count();
         assert_eq!(fitted, 1, "the largest event passes, alone");
     }
 }

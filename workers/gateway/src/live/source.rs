@@ -1,9 +1,10 @@
 //! Reading a kind's stream on and on, through outages: no reader ends because a server went away.
 
 use bus::{Bus, BusError, Delivery, Read, Reader, StreamState, Window};
-use chrono::{DateTime, Utc};
 use records::Kind;
 use runtime::Backoff;
+
+use super::id::Position;
 
 /// What is under way between the server and this process: enough for a burst, and for the largest message.
 const WINDOW: Window = Window { messages: 1024, bytes: 4 << 20 };
@@ -28,15 +29,13 @@ pub(super) enum Step {
     Anew,
 }
 
-/// Reads a kind's stream from a sequence on.
+/// Reads a kind's stream from a position on.
 #[derive(Debug)]
 pub(super) struct Source {
     bus: Bus,
     kind: Kind,
-    next: u64,
+    next: Position,
     reader: Option<Reader>,
-    /// When the stream was made, which tells it from another one of its name.
-    created_at: Option<DateTime<Utc>>,
     failures: u32,
     /// Where the last failure was.
     failed_at: u64,
@@ -44,14 +43,19 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(bus: Bus, kind: Kind, next: u64, created_at: Option<DateTime<Utc>>) -> Self {
+    pub(super) fn new(bus: Bus, kind: Kind, next: Position) -> Self {
         let backoff = Backoff::for_server();
-        Self { bus, kind, next, reader: None, created_at, failures: 0, failed_at: 0, backoff }
+        Self { bus, kind, next, reader: None, failures: 0, failed_at: 0, backoff }
     }
 
-    /// The next sequence to be read.
-    pub(super) fn next_sequence(&self) -> u64 {
+    /// What is read next.
+    pub(super) fn next(&self) -> Position {
         self.next
+    }
+
+    /// Another sequence of the stream that it reads.
+    pub(super) fn at(&self, sequence: u64) -> Position {
+        Position { sequence, ..self.next }
     }
 
     /// What comes next. May be dropped and called again.
@@ -73,7 +77,7 @@ impl Source {
                 return Step::Idle;
             }
         };
-        self.next = reader.next_sequence();
+        self.next.sequence = reader.next_sequence();
         step
     }
 
@@ -103,38 +107,38 @@ impl Source {
 
     async fn try_open(&mut self) -> Result<Step, BusError> {
         let state = self.bus.stream_state(self.kind).await?;
-        if state.last_sequence.saturating_add(1) < self.next
-            || self.created_at.is_some_and(|created_at| created_at != state.created_at)
-        {
+        if state.created_at != self.next.made_at || state.last_sequence.saturating_add(1) < self.next.sequence {
             return Ok(Step::Anew);
         }
-        self.created_at = Some(state.created_at);
         if let Some(delivery) = self.stuck(&state).await? {
             return Ok(Step::Message(Box::new(delivery)));
         }
-        self.reader = Some(self.bus.read_from(self.kind, self.next, &state, WINDOW).await?);
+        self.reader = Some(self.bus.read_from(self.kind, self.next.sequence, &state, WINDOW).await?);
         Ok(Step::Idle)
     }
 
     /// The next message by itself, where reading it in order has failed again and again.
     async fn stuck(&mut self, state: &StreamState) -> Result<Option<Delivery>, BusError> {
-        if self.failures < STUCK_AFTER || self.failed_at != self.next || state.last_sequence < self.next {
+        if self.failures < STUCK_AFTER
+            || self.failed_at != self.next.sequence
+            || state.last_sequence < self.next.sequence
+        {
             return Ok(None);
         }
-        let delivery = self.bus.message(self.kind, self.next).await?;
+        let delivery = self.bus.message(self.kind, self.next.sequence).await?;
         if delivery.is_some() {
-            self.next += 1;
+            self.next = self.next.behind();
         }
         Ok(delivery)
     }
 
     /// Counts failures without progress between them.
     fn failed(&mut self) {
-        if self.failed_at != self.next {
+        if self.failed_at != self.next.sequence {
             self.failures = 0;
             self.backoff.reset();
         }
         self.failures = self.failures.saturating_add(1);
-        self.failed_at = self.next;
+        self.failed_at = self.next.sequence;
     }
 }

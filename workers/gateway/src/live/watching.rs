@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::catch_up::catch_up;
 use super::event;
 use super::feed::{Feed, Joined, Membership};
+use super::id::Position;
 use super::places::Place;
 use super::wanted::Wanted;
 use crate::app::App;
@@ -40,8 +41,8 @@ pub(super) struct Watching {
 /// Where it is.
 #[derive(Debug)]
 enum At {
-    /// Behind the feed, from this sequence on.
-    Behind(u64),
+    /// Behind the feed, from here on.
+    Behind(Position),
     /// In the feed.
     Here(Membership),
     End,
@@ -64,23 +65,30 @@ impl Watching {
         app: App,
         feed: Arc<Feed>,
         wanted: Arc<Wanted>,
-        last_seen: Option<u64>,
+        last_seen: Option<Position>,
         expiry: Expiry,
         place: Place,
     ) -> Result<Self, BusError> {
         let mut head = format!("retry: {}\n", fastrand::u64(COME_BACK));
-        let mut from = last_seen.map(|last_seen| last_seen + 1);
-        if let Some(next) = from {
-            let last = app.live.bus.stream_state(feed.kind).await?.last_sequence;
-            // It was another stream's, and this one is all new.
-            if next > last.saturating_add(1) {
-                head = format!("{head}\n{}", String::from_utf8_lossy(&event::gap(next, None)));
-                from = None;
+        let mut from = None;
+        if let Some(seen) = last_seen {
+            let stream = app.live.bus.stream_state(feed.kind).await?;
+            let is_another = stream.created_at != seen.made_at;
+            // One that has lost its end has other records there by now, or will have.
+            let has_lost_it = !is_another && seen.sequence > stream.last_sequence;
+            if is_another || has_lost_it {
+                head = format!("{head}\n{}", String::from_utf8_lossy(&event::anew()));
             }
+            from = match (is_another, has_lost_it) {
+                // All of it is new to them.
+                (true, _) => Some(Position { made_at: stream.created_at, sequence: 1 }),
+                (_, true) => None,
+                _ => Some(seen.behind()),
+            };
         }
         let at = match feed.join(&wanted, from).await? {
             Joined::Here(membership) => At::Here(membership),
-            Joined::Behind => At::Behind(from.unwrap_or_else(|| feed.next_sequence())),
+            Joined::Behind | Joined::Anew => At::Behind(from.unwrap_or_else(|| feed.next())),
         };
         // A comment, so that something arrives at once and says that the way is open.
         let head = Some(Bytes::from(format!("{head}: watching\n\n")));
@@ -143,12 +151,22 @@ impl Watching {
     }
 
     /// A part of the way to the feed, and where it leads.
-    async fn further(&self, next: u64) -> (At, Bytes) {
-        let part = catch_up(&self.app.live, &self.feed, &self.wanted, next).await;
+    async fn further(&self, from: Position) -> (At, Bytes) {
+        let mut part = catch_up(&self.app.live, &self.feed, &self.wanted, from).await;
         let at = match part.next {
             Some(next) => match self.feed.join(&self.wanted, Some(next)).await {
                 Ok(Joined::Here(membership)) => At::Here(membership),
-                Ok(Joined::Behind) => At::Behind(next),
+                Ok(Joined::Behind) => {
+                    // The feed has not noticed yet that it reads what is not there any more.
+                    if next == from {
+                        sleep(JOIN_AGAIN).await;
+                    }
+                    At::Behind(next)
+                }
+                Ok(Joined::Anew) => {
+                    part.written.extend_from_slice(&event::anew());
+                    At::End
+                }
                 Err(error) => {
                     tracing::debug!(kind = %self.feed.kind, %error, "a live answer cannot join; trying again");
                     sleep(JOIN_AGAIN).await;
@@ -166,9 +184,10 @@ impl Watching {
     fn heartbeat(&self) -> Bytes {
         let At::Here(membership) = &self.at else { return Bytes::from_static(b": heartbeat\n\n") };
         // In this order: what the feed has handed out before it came here is in the queue, or was sent.
-        let next = self.feed.next_sequence();
-        if self.wanted.sees_all() && membership.queue.is_empty() && next > 0 {
-            return Bytes::from(format!(": heartbeat\nid: {}\n\n", next - 1));
+        let next = self.feed.next();
+        if self.wanted.sees_all() && membership.queue.is_empty() && next.sequence > 0 {
+            let last = Position { sequence: next.sequence - 1, ..next };
+            return Bytes::from(format!(": heartbeat\nid: {}\n\n", self.app.live.ids.write(self.feed.kind, last)));
         }
         Bytes::from_static(b": heartbeat\n\n")
     }

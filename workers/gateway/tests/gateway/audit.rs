@@ -240,8 +240,8 @@ async fn who_hangs_up_stands_in_the_log_all_the_same() {
     let stand = stand().await;
     deeds(&stand, "acme", 5_000).await;
     let token = of(Role::Viewer);
-    for (number, path) in ["/api/audit", "/api/audit/export", "/api/audit/export?format=ndjson"].into_iter().enumerate()
-    {
+    let paths = ["/api/audit", "/api/audit/export", "/api/audit/export?format=ndjson", "/api/live/audit"];
+    for (number, path) in paths.into_iter().enumerate() {
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
         let mut connection = TcpStream::connect(stand.address).await.unwrap();
         connection.write_all(request.as_bytes()).await.unwrap();
@@ -283,8 +283,10 @@ async fn an_export_that_is_broken_off_does_not_look_complete() {
 async fn nothing_is_told_where_it_cannot_be_written() {
     let stand = stand().await;
     deeds(&stand, "acme", 10).await;
+    // There is something to watch.
+    stand.stream(Kind::Audit, bytesize::ByteSize::mib(1)).await;
     stand.world.execute("ALTER TABLE watchbook.own_records RENAME TO somewhere_else").await;
-    for path in ["/api/audit", "/api/organizations/acme/audit", "/api/audit/export"] {
+    for path in ["/api/audit", "/api/organizations/acme/audit", "/api/audit/export", "/api/live/audit"] {
         let answer = stand.get(path, &of(Role::Viewer)).await;
         answer.problem(503);
         assert!(!answer.text.contains("u-1"), "{answer:?}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bus::Bus;
 use bytesize::ByteSize;
 use gateway::routes::Route;
-use gateway::{Gateway, Keys, Settings};
+use gateway::{Gateway, Keys, Listening, Settings};
 use harness::{BOUND, World};
 use publisher::Publisher;
 use records::Kind;
@@ -32,7 +32,7 @@ pub(crate) struct Stand {
     pub(crate) routes: Vec<Route>,
     client: Client,
     pub(crate) stop: CancellationToken,
-    serving: JoinHandle<()>,
+    serving: Vec<JoinHandle<()>>,
 }
 
 /// An answer, read.
@@ -84,6 +84,20 @@ pub(crate) fn settings() -> Settings {
     Settings { gateway: Default::default(), keys: Keys::Secret(Secret::new(SECRET)), keep: Arc::new(BTreeMap::new()) }
 }
 
+async fn listen(world: &World, bus: &Bus, settings: Settings, stop: &CancellationToken) -> Listening {
+    let builder = Publisher::builder().prefix(world.name()).ack_timeout(Duration::from_secs(3)).attempts(1);
+    let health = Health::default();
+    let gateway = Gateway {
+        publisher: builder.from_client(bus.client()).unwrap(),
+        bus: bus.clone(),
+        database: Database::new(world.database_url(), "tests").unwrap(),
+        settings,
+        probes: Probes { health: health.clone(), metrics: metrics() },
+        health: health.part("gateway"),
+    };
+    gateway.listen(SocketAddr::from(([127, 0, 0, 1], 0)), stop.clone()).await.unwrap()
+}
+
 impl Stand {
     pub(crate) async fn start() -> Self {
         Self::with(World::builder("no binary").without_setup().start().await, settings()).await
@@ -98,19 +112,17 @@ impl Stand {
     pub(crate) async fn at(world: World, settings: Settings, nats_url: &str) -> Self {
         let config = Nats { prefix: world.name().to_owned(), ..Nats::default() };
         let bus = Bus::connect(&config, nats_url, "tests").await.unwrap();
-        let builder = Publisher::builder().prefix(world.name()).ack_timeout(Duration::from_secs(3)).attempts(1);
-        let (health, stop) = (Health::default(), CancellationToken::new());
-        let gateway = Gateway {
-            publisher: builder.from_client(bus.client()).unwrap(),
-            bus: bus.clone(),
-            database: Database::new(world.database_url(), "tests").unwrap(),
-            settings,
-            probes: Probes { health: health.clone(), metrics: metrics() },
-            health: health.part("gateway"),
-        };
-        let listening = gateway.listen(SocketAddr::from(([127, 0, 0, 1], 0)), stop.clone()).await.unwrap();
+        let stop = CancellationToken::new();
+        let listening = listen(&world, &bus, settings, &stop).await;
         let (address, routes) = (listening.address, listening.routes.clone());
-        Self { world, bus, address, routes, client: client(), stop, serving: tokio::spawn(listening.serve()) }
+        Self { world, bus, address, routes, client: client(), stop, serving: vec![tokio::spawn(listening.serve())] }
+    }
+
+    /// From now on another gateway beside it is asked.
+    pub(crate) async fn ask_another(&mut self, settings: Settings) {
+        let listening = listen(&self.world, &self.bus, settings, &self.stop).await;
+        self.address = listening.address;
+        self.serving.push(tokio::spawn(listening.serve()));
     }
 
     /// Makes a kind's stream of so many bytes.
@@ -167,7 +179,9 @@ impl Stand {
     /// Ends it, where these kinds were written: their accounts have to add up.
     pub(crate) async fn finish_written(self, written: &[Kind]) {
         self.stop.cancel();
-        tokio::time::timeout(BOUND, self.serving).await.expect("it stops").unwrap();
+        for serving in self.serving {
+            tokio::time::timeout(BOUND, serving).await.expect("it stops").unwrap();
+        }
         for &kind in Kind::ALL.iter().filter(|kind| !written.contains(kind)) {
             // Nobody wrote what is in it, and most tests made none.
             let _ = self.bus.delete_stream(kind).await;
