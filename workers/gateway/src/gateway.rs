@@ -104,7 +104,7 @@ impl Listening {
         let connections = usize::try_from(self.app.settings.gateway.max_connections.get()).unwrap_or(usize::MAX);
         let connections = connections.min(Semaphore::MAX_PERMITS);
         tokio::join!(
-            server::serve(self.listener, self.router, connections, stop.clone()),
+            server::serve(self.listener, self.router, connections, self.app.settings.reads_within, stop.clone()),
             stop.run_until_cancelled(keep_house(&self.app, &self.health)),
             telling::keep_publishing(self.database, self.app.publisher.clone(), stop.clone()),
         );

@@ -52,4 +52,4 @@ mod settings;
 pub use frame::RequestId;
 pub use gateway::{Gateway, Listening};
 pub use metrics::describe as describe_metrics;
-pub use settings::{KeyTimes, Keys, Settings};
+pub use settings::{KeyTimes, Keys, READS_WITHIN, Settings};

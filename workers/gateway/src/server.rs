@@ -1,4 +1,4 @@
-//! Connections: accepted within bounds, and drained when the process stops.
+//! Connections: accepted within bounds, ended where the other end does not read, and drained when the process stops.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,8 +14,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use runtime::STOP_BUDGET;
-use tokio::net::TcpListener;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 
 use crate::asker::Peer;
@@ -26,6 +29,10 @@ use crate::metrics;
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// A request's head at the most: a token of 8 KiB, twice, and what browsers send besides.
 const HEAD_BYTES: usize = 64 * 1024;
+/// What the other end may leave unacknowledged before the system ends the connection: one that lost its power or its
+/// network says nothing, and would be written to for a quarter of an hour otherwise.
+#[cfg(target_os = "linux")]
+const ACKNOWLEDGES_WITHIN: Duration = Duration::from_secs(60);
 /// What requests under way get to end when the process stops. The rest of the budget is for telling that they did not.
 const DRAIN_WITHIN: Duration = STOP_BUDGET.saturating_sub(Duration::from_secs(2));
 /// Before accepting again, where the process has no file descriptor left: others have to end first.
@@ -47,8 +54,16 @@ impl Drop for Connected {
     }
 }
 
-/// Serves connections until `stop`, and then lets requests under way end.
-pub(crate) async fn serve(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
+/// Serves connections until `stop`, and then lets requests under way end. One whose other end takes nothing for
+/// `reads_within` is ended, whatever is under way: an answer is asked for its next part only when there is room for it,
+/// so it would not even notice a stop.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections: usize,
+    reads_within: Duration,
+    stop: CancellationToken,
+) {
     let (room, graceful) = (Arc::new(Semaphore::new(connections)), GracefulShutdown::new());
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(HEAD_BYTES);
@@ -66,9 +81,10 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: us
         }
     };
     while let Some((stream, peer, room)) = stop.run_until_cancelled(accepted()).await {
-        // An answer is written in one go: waiting for more would only delay it.
-        stream.set_nodelay(true).ok();
-        let connection = http.serve_connection(TokioIo::new(stream), from(Peer(peer.ip()), router.clone()));
+        prepare(&stream);
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(reads_within));
+        let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), from(Peer(peer.ip()), router.clone()));
         let connection = graceful.watch(connection);
         let connected = Connected::new();
         tokio::spawn(async move {
@@ -83,6 +99,14 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: us
     }
 }
 
+/// What the system is told of a connection. Where it cannot do it, it is done without.
+fn prepare(stream: &TcpStream) {
+    // An answer is written in one go: waiting for more would only delay it.
+    stream.set_nodelay(true).ok();
+    #[cfg(target_os = "linux")]
+    SockRef::from(stream).set_tcp_user_timeout(Some(ACKNOWLEDGES_WITHIN)).ok();
+}
+
 /// The router, told whose connection it is that a request came by.
 fn from(
     peer: Peer,
@@ -93,4 +117,19 @@ fn from(
         request.extensions_mut().insert(peer);
         router.call(request)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_system_gives_up_who_does_not_acknowledge() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        prepare(&stream);
+        assert_eq!(SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(ACKNOWLEDGES_WITHIN));
+        assert!(stream.nodelay().unwrap());
+    }
 }

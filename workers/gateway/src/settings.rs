@@ -45,6 +45,10 @@ pub enum Keys {
     },
 }
 
+/// What the other end of a connection may take to make room for more of an answer before the connection is ended: who
+/// reads at all makes some within seconds, and who keeps a place and reads nothing takes it from others.
+pub const READS_WITHIN: Duration = Duration::from_secs(60);
+
 /// How the gateway behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -54,6 +58,8 @@ pub struct Settings {
     pub keys: Keys,
     /// How long each kind is kept: what is older is refused when it is posted.
     pub keep: Arc<BTreeMap<Kind, TimeDelta>>,
+    /// [`READS_WITHIN`]; shorter in tests.
+    pub reads_within: Duration,
 }
 
 impl Settings {
@@ -66,6 +72,6 @@ impl Settings {
         };
         let keep = |kind: Kind| TimeDelta::from_std(config.retention.keep.of(kind.name()).duration()?).ok();
         let keep = Kind::ALL.iter().filter_map(|&kind| Some((kind, keep(kind)?))).collect();
-        Some(Self { gateway: config.gateway.clone(), keys, keep: Arc::new(keep) })
+        Some(Self { gateway: config.gateway.clone(), keys, keep: Arc::new(keep), reads_within: READS_WITHIN })
     }
 }

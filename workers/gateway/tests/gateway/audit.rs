@@ -1,7 +1,9 @@
 //! The audit log: who sees what of it, all of it in one piece, and that whoever looks stands in it.
 
 use chrono::{Days, Utc};
+use gateway::Settings;
 use gateway::auth::Role;
+use harness::World;
 use records::Kind;
 use serde_json::{Value, json};
 use store::partitions::{Partition, Partitions};
@@ -9,12 +11,17 @@ use store::{Connection, Database};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::stand::Stand;
+use crate::stand::{Stand, settings};
 use crate::tokens::{claims, of, sign};
 
 /// A stand with days for audit records and dead letters, which nobody writes.
 pub(crate) async fn stand() -> Stand {
-    let stand = Stand::start().await;
+    stand_with(settings()).await
+}
+
+/// The same, where the gateway is set up so.
+pub(crate) async fn stand_with(settings: Settings) -> Stand {
+    let stand = Stand::with(World::builder("no binary").without_setup().start().await, settings).await;
     stand.world.rows_were_dropped();
     let mut connection = Database::new(stand.world.database_url(), "tests").unwrap().connect("tests").await.unwrap();
     let partitions = Partitions::default();
@@ -28,7 +35,7 @@ pub(crate) async fn stand() -> Stand {
 }
 
 /// Deeds of an organization, a second apart, the newest a minute ago: of the actors `u-0` to `u-4` in turn.
-async fn deeds(stand: &Stand, organization: &str, count: u32) {
+pub(crate) async fn deeds(stand: &Stand, organization: &str, count: u32) {
     stand
         .world
         .execute(&format!(

@@ -1,12 +1,20 @@
-//! Connections: what is under way when the process stops, and heads that no server should take.
+//! Connections: what is under way when the process stops, and callers that do not read.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use bytesize::ByteSize;
 use gateway::auth::Role;
-use harness::messages::event;
+use harness::BOUND;
+use harness::messages::{event, event_with};
 use records::Kind;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 
-use crate::stand::Stand;
+use crate::audit;
+use crate::stand::{Stand, settings};
 use crate::tokens::of;
 
 /// Reads until this stands in what came, or to the end.
@@ -24,7 +32,7 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> String {
 #[tokio::test]
 async fn a_request_under_way_ends_before_the_process_does() {
     let stand = Stand::start().await;
-    stand.stream(Kind::Events, bytesize::ByteSize::mib(16)).await;
+    stand.stream(Kind::Events, ByteSize::mib(16)).await;
     let (token, body) = (of(Role::Producer), event(1).to_string());
     let mut stream = TcpStream::connect(stand.address).await.unwrap();
     let head = format!(
@@ -49,5 +57,85 @@ async fn answers_are_compressed_where_it_helps() {
     let gzip = [("accept-encoding", "gzip")];
     assert_eq!(stand.ask("GET", "/api/openapi.json", &gzip, "").await.header("content-encoding"), "gzip");
     assert!(stand.ask("GET", "/healthz", &gzip, "").await.headers.get("content-encoding").is_none());
+    stand.finish().await;
+}
+
+/// Asks for an answer and reads no more of it than its first line.
+async fn ask_and_read_nothing(stand: &Stand, path: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    let mut stream = socket.connect(stand.address).await.unwrap();
+    let token = of(Role::Viewer);
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    timeout(BOUND, stream.read_exact(&mut head)).await.expect("it is answered").unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200", "{path}");
+    stream
+}
+
+#[tokio::test]
+async fn who_does_not_read_makes_room_for_others() {
+    let mut settings = settings();
+    settings.reads_within = Duration::from_millis(200);
+    settings.gateway.max_connections = NonZeroU32::MIN;
+    let stand = audit::stand_with(settings).await;
+    // More than fits into the buffers between the two ends.
+    audit::deeds(&stand, "acme", 60_000).await;
+    stand.world.execute("UPDATE control_plane.audit_logs SET reason = repeat('x', 10000) WHERE actor_id = 'u-1'").await;
+    for path in ["/api/audit/export", "/api/audit?limit=1000&actor_id=u-1"] {
+        let mut stalled = ask_and_read_nothing(&stand, path).await;
+        // There is room for one connection: this one is accepted when the other has ended. Sooner than the system would
+        // end it.
+        let mut next = TcpStream::connect(stand.address).await.unwrap();
+        next.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let answer = timeout(BOUND / 2, read_until(&mut next, "\r\n\r\n")).await.expect("there is room");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let mut rest = Vec::new();
+        // Reset or ended: what counts is that the last chunk is missing.
+        let _ = timeout(BOUND, stalled.read_to_end(&mut rest)).await.expect("it has ended");
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "{} bytes of {path} look complete", rest.len());
+    }
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn who_watches_and_does_not_read_gives_up_the_place() {
+    let mut settings = settings();
+    settings.reads_within = Duration::from_millis(200);
+    settings.gateway.live_streams = NonZeroU32::MIN;
+    let stand = Stand::with(harness::World::builder("no binary").without_setup().start().await, settings).await;
+    stand.stream(Kind::Events, ByteSize::mib(256)).await;
+    let mut stalled = ask_and_read_nothing(&stand, "/api/live/events").await;
+    let (body, producer) =
+        (json!(vec![event_with(1, json!({ "id": null, "x": "x".repeat(40_000) })); 50]), of(Role::Producer));
+    let freed = async {
+        loop {
+            // Until all buffers are full, and the place is free.
+            assert_eq!(stand.post("/api/events", &producer, &[], &body.to_string()).await.status, 202);
+            let response = stand.open("/api/live/events", &producer, None).await;
+            if response.status() == 200 {
+                return response;
+            }
+        }
+    };
+    drop(timeout(BOUND / 2, freed).await.expect("the place is free"));
+    let _ = timeout(BOUND, stalled.read_to_end(&mut Vec::new())).await.expect("it has ended");
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn who_reads_is_left_alone_however_little_there_is() {
+    let mut settings = settings();
+    settings.reads_within = Duration::from_millis(1);
+    settings.gateway.live_heartbeat = Duration::from_millis(50);
+    let stand = Stand::with(harness::World::builder("no binary").without_setup().start().await, settings).await;
+    stand.stream(Kind::Events, ByteSize::mib(16)).await;
+    let mut stream = ask_and_read_nothing(&stand, "/api/live/events").await;
+    for _ in 0..5 {
+        let read = timeout(BOUND, read_until(&mut stream, ": heartbeat")).await.unwrap();
+        assert!(read.contains(": heartbeat"), "{read}");
+    }
+    drop(stream);
     stand.finish().await;
 }

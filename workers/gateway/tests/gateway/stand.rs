@@ -8,7 +8,7 @@ use std::time::Duration;
 use bus::Bus;
 use bytesize::ByteSize;
 use gateway::routes::Route;
-use gateway::{Gateway, Keys, Listening, Settings};
+use gateway::{Gateway, Keys, Listening, READS_WITHIN, Settings};
 use harness::{BOUND, World};
 use publisher::Publisher;
 use records::Kind;
@@ -81,7 +81,8 @@ fn client() -> Client {
 }
 
 pub(crate) fn settings() -> Settings {
-    Settings { gateway: Default::default(), keys: Keys::Secret(Secret::new(SECRET)), keep: Arc::new(BTreeMap::new()) }
+    let (gateway, keys) = (Default::default(), Keys::Secret(Secret::new(SECRET)));
+    Settings { gateway, keys, keep: Arc::new(BTreeMap::new()), reads_within: READS_WITHIN }
 }
 
 async fn listen(world: &World, bus: &Bus, settings: Settings, stop: &CancellationToken) -> Listening {
