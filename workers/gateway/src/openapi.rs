@@ -26,7 +26,7 @@ pub(crate) fn with_common_answers(mut operation: Value, access: Access) -> Value
     if let Access::AtLeast(role) = access {
         add("401", "No token, or none that is valid.");
         add("403", "The token's role is not enough, or the request comes from a foreign page.");
-        add("429", "Too many requests of this caller; see Retry-After.");
+        add("429", "Too many requests of this caller, or refused tokens from its address; see Retry-After.");
         operation["security"] = json!([{ "bearer": [] }, { "session": [] }]);
         operation["x-role"] = json!(role.name());
     } else {

@@ -3,8 +3,18 @@
 //! Each has two budgets, one for publishing and one for all the rest, so that a flood of records leaves its sender
 //! able to ask what became of them. Whose budget it is says the token's subject, which its issuer vouches for: nobody
 //! gets another one by making up a name, and the number of budgets is bounded by the number of subjects.
+//!
+//! Who has no good token has no name, and pays out of a budget of their address: for every token that is refused, and
+//! for coming without one. A token is checked before anybody looks at that budget, so nobody who has a good one is
+//! turned away for what others send from the same address, which may be a proxy's. That leaves the checks themselves
+//! unbounded, and they may be: one costs some microseconds with a shared secret and some tens of them with a published
+//! key, as much as reading the request that brings it; the issuer is asked for keys that nobody knows seldom, however
+//! many are invented (`auth::jwks`); and connections are bounded. Refusing unseen would save little, and let anybody
+//! behind a proxy lock out everybody. What the budget does is to tell who goes on with a token that is over, or
+//! guesses, when to come back, and whoever looks at the metrics that there is one.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 
 use axum::http::StatusCode;
@@ -14,6 +24,10 @@ use runtime::config::Gateway;
 
 use crate::auth::Caller;
 use crate::problem::Problem;
+
+/// Budgets of addresses at the most, into which all addresses fall by chance: no flood from many addresses fills the
+/// memory, and two that share one are few.
+const ADDRESSES: u64 = 1 << 16;
 
 /// Out of which budget a request is paid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +43,7 @@ pub(crate) enum Budget {
 pub(crate) struct Rates {
     requests: DefaultKeyedRateLimiter<u64>,
     publishing: DefaultKeyedRateLimiter<u64>,
+    refusals: DefaultKeyedRateLimiter<u64>,
     clock: DefaultClock,
     hasher: RandomState,
 }
@@ -40,6 +55,7 @@ impl Rates {
         Self {
             requests: limiter(settings.requests_per_second, settings.request_burst),
             publishing: limiter(settings.publishes_per_second, settings.publish_burst),
+            refusals: limiter(settings.refusals_per_second, settings.refusal_burst),
             clock: DefaultClock::default(),
             hasher: RandomState::new(),
         }
@@ -52,9 +68,20 @@ impl Rates {
             Budget::Publishing => &self.publishing,
         };
         // A hash, so that no request copies a name. Two of the same hash share a budget, and nothing else.
-        let paid = limiter.check_key(&self.hasher.hash_one(&*caller.subject));
-        paid.map_err(|until| {
-            let detail = "this caller asks more often than [gateway] allows; see Retry-After";
+        let detail = "this caller asks more often than [gateway] allows; see Retry-After";
+        self.pay_from(limiter, self.hasher.hash_one(&*caller.subject), detail)
+    }
+
+    /// What a request is answered that is refused for its token: `refusal`, or that too many were from this address.
+    pub(crate) fn refuse(&self, address: Option<IpAddr>, refusal: Problem) -> Problem {
+        let detail = "too many tokens from this address are refused; see Retry-After";
+        let network = network(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        let paid = self.pay_from(&self.refusals, self.hasher.hash_one(network) % ADDRESSES, detail);
+        paid.err().unwrap_or(refusal)
+    }
+
+    fn pay_from(&self, limiter: &DefaultKeyedRateLimiter<u64>, key: u64, detail: &'static str) -> Result<(), Problem> {
+        limiter.check_key(&key).map_err(|until| {
             let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests", detail);
             problem.retry_after(until.wait_time_from(self.clock.now()))
         })
@@ -62,9 +89,23 @@ impl Rates {
 
     /// Forgets who has not asked for a while.
     pub(crate) fn keep_house(&self) {
-        for limiter in [&self.requests, &self.publishing] {
+        for limiter in [&self.requests, &self.publishing, &self.refusals] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
+        }
+    }
+}
+
+/// What one subscriber has: an address, and of IPv6 the first half, behind which they may have any number.
+fn network(address: IpAddr) -> [u8; 8] {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            [0, 0, 0, 0, a, b, c, d]
+        }
+        IpAddr::V6(address) => {
+            let octets = address.octets();
+            std::array::from_fn(|at| octets[at])
         }
     }
 }
@@ -91,5 +132,32 @@ mod tests {
         assert_eq!(rates.pay(&caller("a"), Budget::Requests).unwrap_err().status(), StatusCode::TOO_MANY_REQUESTS);
         assert!(rates.pay(&caller("a"), Budget::Publishing).is_ok());
         assert!(rates.pay(&caller("b"), Budget::Requests).is_ok());
+    }
+
+    #[test]
+    fn refusals_are_paid_by_the_address() {
+        let one = NonZeroU32::MIN;
+        let settings = Gateway { refusals_per_second: one, refusal_burst: one, ..Gateway::default() };
+        // Two may come into one budget by chance, and a second may pass: then it is tried again.
+        let is_apart = (0..8).any(|_| {
+            let rates = Rates::of(&settings);
+            let status = |address: &str| {
+                let unauthorized = Problem::of_status(StatusCode::UNAUTHORIZED);
+                rates.refuse(address.parse().ok(), unauthorized).status().as_u16()
+            };
+            let refused = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1"].map(status);
+            let again = ["::ffff:192.0.2.1", "2001:db8::ffff:0:0:1"].map(status);
+            refused == [401; 4] && again == [429; 2]
+        });
+        assert!(is_apart);
+    }
+
+    #[test]
+    fn no_flood_of_addresses_fills_the_memory() {
+        let rates = Rates::of(&Gateway::default());
+        for address in 0..200_000_u32 {
+            rates.refuse(Some(Ipv4Addr::from(address).into()), Problem::of_status(StatusCode::UNAUTHORIZED));
+        }
+        assert!(rates.refusals.len() <= 1 << 16, "{}", rates.refusals.len());
     }
 }

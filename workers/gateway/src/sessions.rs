@@ -8,11 +8,13 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
+use crate::asker::Asker;
 use crate::auth::session::{self, Asks};
-use crate::body;
 use crate::problem::{Fault, Problem};
 use crate::query::{Nothing, Query};
 use crate::questions::me::Me;
+use crate::rates::Budget;
+use crate::{auth, body};
 
 /// A request to sign in at the most. Anybody may send one, so it must not take the room of those who publish.
 const SIGN_IN_BYTES: u64 = 16 * 1024;
@@ -33,10 +35,12 @@ pub(crate) struct SignIn {
 #[utoipa::path(post, path = "/api/session", request_body = SignIn, responses(
     (status = 200, description = "Who signed in.", body = Me),
     (status = 401, description = "The token is not valid.", body = crate::problem::Written, content_type = "application/problem+json"),
+    (status = 429, description = "Too many requests of this caller, or refused tokens from its address; see Retry-After.", body = crate::problem::Written, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn begin(
     State(app): State<App>,
     Query(Nothing): Query<Nothing>,
+    asker: Asker,
     headers: HeaderMap,
     request: Request,
 ) -> Result<impl IntoResponse, Problem> {
@@ -45,7 +49,8 @@ pub(crate) async fn begin(
     let body = body::read(&app, request, SIGN_IN_BYTES).await?;
     let sign_in: SignIn = serde_json::from_slice(&body.bytes)
         .map_err(|_| Problem::parameters(vec![Fault::of("token", r#"expected the body {"token": "..."}"#)]))?;
-    let verified = app.verifier.verify(&sign_in.token).await.map_err(crate::auth::verifier::Refusal::problem)?;
+    let verified = auth::verify(&app, &sign_in.token, asker.ip_address).await?;
+    app.rates.pay(&verified.caller, Budget::Requests)?;
     if sign_in.token.len() > COOKIE_BYTES {
         let reason = format!(
             "is good, but longer than the {COOKIE_BYTES} bytes that browsers keep in a cookie: name fewer organizations"

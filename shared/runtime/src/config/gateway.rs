@@ -37,6 +37,11 @@ pub struct Gateway {
     pub publishes_per_second: NonZeroU32,
     /// How many of these it may send at once.
     pub publish_burst: NonZeroU32,
+    /// Requests a second of one address whose token is refused, or that have none, over time. Who has a good token pays
+    /// nothing of it.
+    pub refusals_per_second: NonZeroU32,
+    /// How many of these it may send at once.
+    pub refusal_burst: NonZeroU32,
     /// Live answers at the most, of all callers. Each is also one of `max_connections`.
     pub live_streams: NonZeroU32,
     /// Live answers of one caller at the most.
@@ -68,6 +73,8 @@ impl Default for Gateway {
             request_burst: count(1_000),
             publishes_per_second: count(5_000),
             publish_burst: count(10_000),
+            refusals_per_second: count(50),
+            refusal_burst: count(500),
             live_streams: count(1_024),
             live_streams_per_caller: count(64),
             live_queue: ByteSize::kib(256),

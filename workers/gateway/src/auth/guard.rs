@@ -1,5 +1,7 @@
 //! The one place that lets a request through, for every route.
 
+use std::net::IpAddr;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -8,8 +10,9 @@ use axum::response::{IntoResponse, Response};
 use super::Role;
 use super::credentials::{self, Unreadable};
 use super::session;
-use super::verifier::{Expiry, Verified};
+use super::verifier::{Expiry, Refusal, Verified};
 use crate::app::App;
+use crate::asker::Peer;
 use crate::problem::Problem;
 use crate::rates::Budget;
 
@@ -34,7 +37,8 @@ pub(crate) struct Guard {
 /// Lets a request through to its route, or says why not.
 pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     if let Access::AtLeast(role) = guard.access {
-        match guard.admit(request.method(), request.headers(), role).await {
+        let address = Peer::address(request.extensions());
+        match guard.admit(request.method(), request.headers(), address, role).await {
             Ok(verified) => {
                 request.extensions_mut().insert(Expiry(verified.expires_at));
                 request.extensions_mut().insert(verified.caller);
@@ -46,20 +50,38 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
 }
 
 impl Guard {
-    async fn admit(&self, method: &Method, headers: &HeaderMap, role: Role) -> Result<Verified, Problem> {
+    async fn admit(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+        role: Role,
+    ) -> Result<Verified, Problem> {
+        let refuse = |reason| Err(self.app.rates.refuse(address, unauthorized(reason)));
         let credentials = match credentials::find(headers) {
             Ok(Some(credentials)) => credentials,
-            Ok(None) => return Err(unauthorized(None)),
-            Err(Unreadable) => return Err(unauthorized(Some("expected one header `Authorization: Bearer <token>`"))),
+            Ok(None) => return refuse(None),
+            Err(Unreadable) => return refuse(Some("expected one header `Authorization: Bearer <token>`")),
         };
         if credentials.by_cookie && !method.is_safe() {
             session::refuse_foreign_pages(headers, session::Asks::Header)?;
         }
-        let verified = self.app.verifier.verify(credentials.token).await.map_err(super::verifier::Refusal::problem)?;
+        let verified = verify(&self.app, credentials.token, address).await?;
         let caller = &verified.caller;
         self.app.rates.pay(caller, self.budget)?;
         if caller.role < role { Err(forbidden(caller.role, role)) } else { Ok(verified) }
     }
+}
+
+/// Who a token says that its bearer is. Of one that is refused the address pays.
+///
+/// # Errors
+/// 401 where the token is not good, 429 where too many from this address were not, 503 where nobody can tell.
+pub(crate) async fn verify(app: &App, token: &str, address: Option<IpAddr>) -> Result<Verified, Problem> {
+    app.verifier.verify(token).await.map_err(|refusal| match refusal {
+        Refusal::Invalid(_) => app.rates.refuse(address, refusal.problem()),
+        Refusal::Unknown(_) => refusal.problem(),
+    })
 }
 
 /// 401, as RFC 6750 says it: without a reason where no token came at all.

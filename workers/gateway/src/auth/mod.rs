@@ -18,6 +18,6 @@ pub mod verifier;
 
 pub use caller::{Caller, Organizations, Role};
 pub use guard::Access;
-pub(crate) use guard::{Guard, guard};
+pub(crate) use guard::{Guard, guard, verify};
 pub(crate) use verifier::Expiry;
 pub use verifier::Verifier;

@@ -40,7 +40,7 @@ pub(crate) fn describe(kind: Kind) -> (String, Value) {
         "parameters": parameters,
         "responses": {
             "200": { "description": "Server-sent events.", "content": { "text/event-stream": { "schema": { "type": "string" } } } },
-            "429": problem("Too many requests or live answers of this caller; see Retry-After."),
+            "429": problem("Too many requests or live answers of this caller, or refused tokens from its address; see Retry-After."),
             "503": problem("Too many live answers, or the stream does not answer; see Retry-After."),
         },
     });

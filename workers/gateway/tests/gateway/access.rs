@@ -1,6 +1,10 @@
 //! Every route, with every role and every kind of broken token.
 
+use std::num::NonZeroU32;
+
 use gateway::auth::{Access, Role};
+use harness::World;
+use serde_json::json;
 
 use crate::stand::{Answer, Stand, settings};
 use crate::tokens::{broken, claims, of, sign};
@@ -22,11 +26,20 @@ async fn call(stand: &Stand, method: &str, template: &str, authorization: Option
     stand.ask(method, &path(template), &headers, if method == "GET" { "" } else { "nothing" }).await
 }
 
+/// Takes as many bad tokens as are tried here.
+async fn patient() -> Stand {
+    let mut settings = settings();
+    settings.gateway.refusal_burst = NonZeroU32::MAX;
+    Stand::with(World::builder("no binary").without_setup().start().await, settings).await
+}
+
 #[tokio::test]
 async fn nobody_gets_through_without_a_good_token() {
-    let stand = Stand::start().await;
-    let guarded: Vec<_> = stand.routes.iter().filter(|route| route.access != Access::Public).collect();
-    assert!(guarded.len() >= 8, "{guarded:?}");
+    let stand = patient().await;
+    let (public, guarded): (Vec<_>, Vec<_>) =
+        stand.routes.iter().partition(|route| matches!(route.access, Access::Public));
+    let public: Vec<_> = public.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+    assert_eq!(public, ["DELETE /api/session", "POST /api/session", "GET /api/openapi.json"]);
     for route in guarded {
         let none = call(&stand, route.method.as_str(), &route.path, None).await;
         none.problem(401);
@@ -37,6 +50,12 @@ async fn nobody_gets_through_without_a_good_token() {
             answer.problem(401);
             assert!(answer.header("www-authenticate").contains(r#"error="invalid_token""#), "{name}");
             assert!(!answer.text.contains(&token) || token.len() < 20, "the answer repeats the token");
+            // The same in a browser's cookie, sent by a page of ours.
+            let cookie = format!("watchbook_session={token}");
+            let headers =
+                [("cookie", cookie.as_str()), ("x-watchbook-csrf", "1"), ("content-type", "application/json")];
+            let answer = stand.ask(route.method.as_str(), &path(&route.path), &headers, "").await;
+            assert_eq!(answer.status, 401, "{name} in a cookie on {route:?}: {answer:?}");
         }
         for scheme in ["Basic YTpi", "Bearer", "Bearer ", "bearer"] {
             call(&stand, route.method.as_str(), &route.path, Some(scheme)).await.problem(401);
@@ -72,14 +91,14 @@ async fn each_route_asks_for_its_role() {
 async fn a_caller_is_who_the_token_says() {
     let stand = Stand::start().await;
     let me = stand.get("/api/me", &sign(&claims("viewer", &["umbra", "acme", "_"]))).await.json();
-    assert_eq!(me, serde_json::json!({ "subject": "a viewer", "role": "viewer", "organizations": ["acme", "umbra"] }));
+    assert_eq!(me, json!({ "subject": "a viewer", "role": "viewer", "organizations": ["acme", "umbra"] }));
     let me = stand.get("/api/me", &sign(&claims("admin", &["acme", "*"]))).await.json();
-    assert_eq!(me["organizations"], serde_json::json!(["*"]));
+    assert_eq!(me["organizations"], json!(["*"]));
     let mut nobody = claims("viewer", &[]);
     nobody.as_object_mut().unwrap().remove("orgs");
-    assert_eq!(stand.get("/api/me", &sign(&nobody)).await.json()["organizations"], serde_json::json!([]));
+    assert_eq!(stand.get("/api/me", &sign(&nobody)).await.json()["organizations"], json!([]));
     let mut many = claims("viewer", &[]);
-    many["aud"] = serde_json::json!(["others", "watchbook"]);
+    many["aud"] = json!(["others", "watchbook"]);
     assert_eq!(stand.get("/api/me", &sign(&many)).await.status, 200);
     stand.finish().await;
 }
@@ -87,9 +106,9 @@ async fn a_caller_is_who_the_token_says() {
 #[tokio::test]
 async fn who_asks_too_often_is_told_when_to_come_back() {
     let mut settings = settings();
-    settings.gateway.requests_per_second = std::num::NonZeroU32::MIN;
-    settings.gateway.request_burst = std::num::NonZeroU32::MIN;
-    let stand = Stand::with(harness::World::builder("no binary").without_setup().start().await, settings).await;
+    settings.gateway.requests_per_second = NonZeroU32::MIN;
+    settings.gateway.request_burst = NonZeroU32::MIN;
+    let stand = Stand::with(World::builder("no binary").without_setup().start().await, settings).await;
     let token = of(Role::Viewer);
     let mut answers = Vec::new();
     // More at once than a second gives back, however slow this machine is: the first that is refused ends it.
@@ -103,6 +122,41 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
         }
     }
     assert_eq!(answers[0], 200);
+    // To sign in is a request as any other.
+    let sign_in = json!({ "token": token }).to_string();
+    while stand.ask("POST", "/api/session", &[("content-type", "application/json")], &sign_in).await.status != 429 {}
     assert_eq!(stand.get("/api/me", &of(Role::Admin)).await.status, 200, "another caller has a budget of their own");
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn who_brings_bad_tokens_is_told_when_to_come_back_and_nobody_else_is() {
+    const JSON: (&str, &str) = ("content-type", "application/json");
+    let mut settings = settings();
+    settings.gateway.refusals_per_second = NonZeroU32::MIN;
+    settings.gateway.refusal_burst = NonZeroU32::MIN;
+    let stand = Stand::with(World::builder("no binary").without_setup().start().await, settings).await;
+    let (good, bad) = (of(Role::Viewer), json!({ "token": "bad" }).to_string());
+    assert_eq!(stand.get("/api/me", "bad").await.status, 401);
+    let ways: [(&str, &str, &[(&str, &str)], &str); 4] = [
+        ("GET", "/api/me", &[("authorization", "Bearer bad")], ""),
+        ("GET", "/api/me", &[("authorization", "Basic YTpi")], ""),
+        ("GET", "/api/me", &[], ""),
+        ("POST", "/api/session", &[JSON], &bad),
+    ];
+    for (method, path, headers, body) in ways {
+        // More at once than a second gives back, however slow this machine is.
+        let refused = loop {
+            let answer = stand.ask(method, path, headers, body).await;
+            if answer.status != 401 {
+                break answer;
+            }
+        };
+        refused.problem(429);
+        assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
+        assert_eq!(stand.get("/api/me", &good).await.status, 200, "a good token pays for nobody");
+        let sign_in = json!({ "token": good }).to_string();
+        assert_eq!(stand.ask("POST", "/api/session", &[JSON], &sign_in).await.status, 200);
+    }
     stand.finish().await;
 }

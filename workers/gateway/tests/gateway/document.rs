@@ -19,6 +19,10 @@ async fn every_route_is_described_and_nothing_else() {
         let is_open = operation["security"].as_array().unwrap().is_empty();
         assert_eq!(is_open, route.access == Access::Public, "{route:?}");
         assert!(operation["responses"]["default"].is_object());
+        // Whatever looks at a token can refuse too many of them.
+        let looks_at_tokens = operation["responses"]["401"].is_object();
+        assert_eq!(looks_at_tokens, !is_open || route.path == "/api/session" && route.method == "POST", "{route:?}");
+        assert_eq!(operation["responses"]["429"].is_object(), looks_at_tokens, "{route:?}");
     }
     // Nothing is referred to that is not there.
     let text = document.to_string();
