@@ -25,7 +25,9 @@
 //!    a page, `ask` anything else, on behalf of the caller and in a reading that sees nothing of others; `Reach` says
 //!    how far back. Text in a path is read with [`query::path_text`], and [`page::Page::about`] binds cursors to it.
 //!    [`problem::Problem::of_database`] is what outages become, and questions that take too long.
-//! 4. Its case in the tests `what_is_described_is_what_is_read` and `answers_are_as_they_are_described`.
+//! 4. Its case in the tests `what_is_described_is_what_is_read` and `answers_are_as_they_are_described`, and its line in
+//!    `tests/gateway/apart.rs`, without which it fails: there each answer is compared before and after others have
+//!    something.
 
 mod app;
 mod asker;

@@ -138,16 +138,15 @@ async fn who_brings_bad_tokens_is_told_when_to_come_back_and_nobody_else_is() {
     let stand = Stand::with(World::builder("no binary").without_setup().start().await, settings).await;
     let (good, bad) = (of(Role::Viewer), json!({ "token": "bad" }).to_string());
     assert_eq!(stand.get("/api/me", "bad").await.status, 401);
-    let ways: [(&str, &str, &[(&str, &str)], &str); 4] = [
-        ("GET", "/api/me", &[("authorization", "Bearer bad")], ""),
-        ("GET", "/api/me", &[("authorization", "Basic YTpi")], ""),
-        ("GET", "/api/me", &[], ""),
-        ("POST", "/api/session", &[JSON], &bad),
-    ];
-    for (method, path, headers, body) in ways {
+    for (method, path, headers, body) in [
+        ("GET", "/api/me", vec![("authorization", "Bearer bad")], ""),
+        ("GET", "/api/me", vec![("authorization", "Basic YTpi")], ""),
+        ("GET", "/api/me", vec![], ""),
+        ("POST", "/api/session", vec![JSON], bad.as_str()),
+    ] {
         // More at once than a second gives back, however slow this machine is.
         let refused = loop {
-            let answer = stand.ask(method, path, headers, body).await;
+            let answer = stand.ask(method, path, &headers, body).await;
             if answer.status != 401 {
                 break answer;
             }

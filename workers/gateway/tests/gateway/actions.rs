@@ -10,16 +10,32 @@ use crate::audit::{own_records, stand};
 use crate::stand::Stand;
 use crate::tokens::{claims, of, sign};
 
+/// Whose things there are, each with its number in [`id`]; `_` is nobody.
+pub(crate) const OF: [&str; 3] = ["acme", "globex", "_"];
+
 /// One of each for two organizations and for nobody.
 async fn fill(stand: &Stand) {
-    for (number, organization) in ["acme", "globex", "_"].into_iter().enumerate() {
-        let matchers = if organization == "_" {
-            r#"["severity=critical"]"#.to_owned()
-        } else {
-            format!(r#"["severity=critical","organization_id={organization}"]"#)
-        };
-        let id = id(number);
-        stand
+    for (number, organization) in OF.into_iter().enumerate() {
+        fill_one(stand, number, organization).await;
+    }
+    stand
+        .world
+        .execute(
+            "INSERT INTO watchbook.retention_runs (id, cause, actor_id, process, outcome, planned, started_at)
+             VALUES (gen_random_uuid(), 'command', 'x', 'p', 'done', '{}', now())",
+        )
+        .await;
+}
+
+/// One of each for one of them.
+pub(crate) async fn fill_one(stand: &Stand, number: usize, organization: &str) {
+    let matchers = if organization == "_" {
+        r#"["severity=critical"]"#.to_owned()
+    } else {
+        format!(r#"["severity=critical","organization_id={organization}"]"#)
+    };
+    let id = id(number);
+    stand
             .world
             .execute(&format!(
                 "INSERT INTO watchbook.alerts (id, rule, organization_id, labels, severity, version, condition, data, reason, state, changed_at)
@@ -34,17 +50,9 @@ async fn fill(stand: &Stand) {
                  VALUES ('{id}', 'events', 'a.events.events.{organization}.x', 'A_EVENTS_EVENTS', {number}, 'invalid_json', 'd', 'nonsense', now(), now())"
             ))
             .await;
-    }
-    stand
-        .world
-        .execute(
-            "INSERT INTO watchbook.retention_runs (id, cause, actor_id, process, outcome, planned, started_at)
-             VALUES (gen_random_uuid(), 'command', 'x', 'p', 'done', '{}', now())",
-        )
-        .await;
 }
 
-fn id(number: usize) -> String {
+pub(crate) fn id(number: usize) -> String {
     format!("00000000-0000-0000-0000-00000000000{number}")
 }
 

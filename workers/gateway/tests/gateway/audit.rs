@@ -43,7 +43,7 @@ pub(crate) async fn deeds(stand: &Stand, organization: &str, count: u32) {
                     metadata, ip_address, id, organization_id, created_at, received_at, attributes)
              SELECT 'u-' || n % 5, 'user', 'project.delete', 'project', '=HYPERLINK(' || n || ')', 'SUCCESS',
                     CASE n % 3 WHEN 0 THEN 'said \"so\", \n and more' WHEN 1 THEN '-' || n END,
-                    jsonb_build_object('n', n), '192.0.2.7', gen_random_uuid(), '{organization}',
+                    jsonb_build_object('n', n), '192.0.2.7', gen_random_uuid(), nullif('{organization}', '_'),
                     now() - interval '1 minute' - n * interval '1 second', now(), '{{}}'
                FROM generate_series(1, {count}) AS n"
         ))

@@ -21,6 +21,15 @@ pub(crate) fn viewer(organizations: &[&str]) -> String {
 /// each kind, `globex` 4, and nobody 3. Some are of the same moment. They go in behind the writers' back.
 pub(crate) async fn filled() -> Stand {
     let stand = Stand::start().await;
+    make_days(&stand).await;
+    for (organization, rows) in [(Some("acme"), ROWS), (Some("globex"), 4), (None, 3)] {
+        fill(&stand, organization, rows).await;
+    }
+    stand
+}
+
+/// Makes the days into which rows go behind the writers' back.
+pub(crate) async fn make_days(stand: &Stand) {
     stand.world.rows_were_dropped();
     let mut connection = stand.world.database().acquire().await.unwrap();
     let partitions = Partitions::default();
@@ -30,51 +39,54 @@ pub(crate) async fn filled() -> Stand {
             partitions.ensure(&mut connection, partition).await.unwrap();
         }
     }
-    drop(connection);
-    for (organization, mark, rows) in [("'acme'", "acme", ROWS), ("'globex'", "globex", 4), ("NULL", "nobody", 3)] {
-        let kinds = [
-            (
-                "event_logs",
-                "event_type, payload, project_id, run_id, user_id, actor_type, actor_id",
-                "'type ' || n % 2, '{\"key\":1}', 'p', 'r', 'u', 'user', NULL",
-            ),
-            (
-                "error_logs",
-                "trace_id, error_type, message, fingerprint, project_id, run_id, endpoint, severity",
-                "'trace/1', 'type ' || n % 2, 'MARK', gen_random_uuid(), 'p', 'r', '/run', CASE WHEN n = 1 THEN 'critical' ELSE 'error' END",
-            ),
-            ("container_metrics", "container_id, cpu_usage_percent, memory_usage_bytes", "'c', n, NULL"),
-            (
-                "container_logs",
-                "container_id, stream, message",
-                "'c', CASE WHEN n = 1 THEN 'stderr' ELSE 'stdout' END, 'line ' || n || ' of MARK'",
-            ),
-            (
-                "sandbox_execution_logs",
-                "user_id, strategy_id, execution_type, success, execution_time_ms, memory_used_mb, timed_out, error_count, warning_count",
-                "'u', 's+1', CASE WHEN n = 1 THEN 'TERMINAL' ELSE 'VALIDATION' END, n % 2 = 0, n, NULL, false, n, 0",
-            ),
-        ];
-        for (table, columns, values) in kinds {
-            let values = values.replace("MARK", mark);
-            let statement = format!(
-                "INSERT INTO watchbook.{table} ({columns}, id, organization_id, created_at, received_at, source, attributes)
-                 SELECT {values}, gen_random_uuid(), {organization}, date_trunc('minute', now()) - n / 2 * interval '1 minute', now(), '{mark}', '{{}}'
-                   FROM generate_series(1, {rows}) AS n"
-            );
-            stand.world.execute(&statement).await;
-        }
-        let names = format!(
-            "INSERT INTO watchbook.entities (entity, entity_id, name, email, deleted, id, organization_id, created_at, received_at, attributes)
-             SELECT entity, entity_id, entity || ' of {mark}', '{mark}@example.org', false, gen_random_uuid(), {organization}, now(), now(), '{{}}'
-               FROM (VALUES ('user', 'u'), ('strategy', 's+1')) AS known (entity, entity_id)"
+    partitions.ensure(&mut connection, Partition::of_dead_letters(Utc::now())).await.unwrap();
+}
+
+/// Puts so many rows into each table, of an organization or of nobody.
+pub(crate) async fn fill(stand: &Stand, organization: Option<&str>, rows: usize) {
+    let mark = organization.unwrap_or("nobody");
+    let organization = organization.map_or("NULL".to_owned(), |organization| format!("'{organization}'"));
+    let kinds = [
+        (
+            "event_logs",
+            "event_type, payload, project_id, run_id, user_id, actor_type, actor_id",
+            "'type ' || n % 2, '{\"key\":1}', 'p', 'r', 'u', 'user', NULL",
+        ),
+        (
+            "error_logs",
+            "trace_id, error_type, message, fingerprint, project_id, run_id, endpoint, severity",
+            "'trace/1', 'type ' || n % 2, 'MARK', gen_random_uuid(), 'p', 'r', '/run', CASE WHEN n = 1 THEN 'critical' ELSE 'error' END",
+        ),
+        ("container_metrics", "container_id, cpu_usage_percent, memory_usage_bytes", "'c', n, NULL"),
+        (
+            "container_logs",
+            "container_id, stream, message",
+            "'c', CASE WHEN n = 1 THEN 'stderr' ELSE 'stdout' END, 'line ' || n || ' of MARK'",
+        ),
+        (
+            "sandbox_execution_logs",
+            "user_id, strategy_id, execution_type, success, execution_time_ms, memory_used_mb, timed_out, error_count, warning_count",
+            "'u', 's+1', CASE WHEN n = 1 THEN 'TERMINAL' ELSE 'VALIDATION' END, n % 2 = 0, n, NULL, false, n, 0",
+        ),
+    ];
+    for (table, columns, values) in kinds {
+        let values = values.replace("MARK", mark);
+        let statement = format!(
+            "INSERT INTO watchbook.{table} ({columns}, id, organization_id, created_at, received_at, source, attributes)
+             SELECT {values}, gen_random_uuid(), {organization}, date_trunc('minute', now()) - n / 2 * interval '1 minute', now(), '{mark}', '{{}}'
+               FROM generate_series(1, {rows}) AS n"
         );
-        // What has no organization is the platform's, and everybody may read it.
-        if mark != "nobody" {
-            stand.world.execute(&names).await;
-        }
+        stand.world.execute(&statement).await;
     }
-    stand
+    let names = format!(
+        "INSERT INTO watchbook.entities (entity, entity_id, name, email, deleted, id, organization_id, created_at, received_at, attributes)
+         SELECT entity, entity_id, entity || ' of {mark}', '{mark}@example.org', false, gen_random_uuid(), {organization}, now(), now(), '{{}}'
+           FROM (VALUES ('user', 'u'), ('strategy', 's+1')) AS known (entity, entity_id)"
+    );
+    // What has no organization is the platform's, and everybody may read it.
+    if organization != "NULL" {
+        stand.world.execute(&names).await;
+    }
 }
 
 impl Stand {

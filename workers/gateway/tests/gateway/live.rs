@@ -45,7 +45,7 @@ impl Block {
 }
 
 /// Somebody who watches.
-struct Watcher {
+pub(crate) struct Watcher {
     response: reqwest::Response,
     read: String,
 }
@@ -74,7 +74,7 @@ impl Watcher {
     }
 
     /// The records of the next events, by their numbers.
-    async fn numbers(&mut self, count: usize) -> Vec<u64> {
+    pub(crate) async fn numbers(&mut self, count: usize) -> Vec<u64> {
         let mut numbers = Vec::new();
         while numbers.len() < count {
             numbers.push(number(&self.event().await));
@@ -92,7 +92,7 @@ impl Watcher {
     }
 
     /// Nothing waits: what comes next is a heartbeat.
-    async fn is_idle(&mut self) {
+    pub(crate) async fn is_idle(&mut self) {
         let block = self.block().await.unwrap();
         assert_eq!(block.comment.as_deref(), Some("heartbeat"), "{block:?}");
     }
@@ -103,7 +103,7 @@ fn number(event: &Block) -> u64 {
     event.data["record"]["n"].as_u64().unwrap_or_else(|| panic!("{event:?}"))
 }
 
-fn quick() -> Settings {
+pub(crate) fn quick() -> Settings {
     let mut settings = settings();
     settings.gateway.live_heartbeat = Duration::from_millis(300);
     settings
@@ -117,7 +117,7 @@ async fn stand(settings: Settings) -> Stand {
     stand
 }
 
-async fn watch(stand: &Stand, path: &str, token: &str, last_seen: Option<&str>) -> Watcher {
+pub(crate) async fn watch(stand: &Stand, path: &str, token: &str, last_seen: Option<&str>) -> Watcher {
     let response = stand.open(path, token, last_seen).await;
     assert_eq!(response.status(), 200, "{path}");
     assert_eq!(response.headers()["content-type"], "text/event-stream");

@@ -6,6 +6,7 @@
 mod access;
 mod actions;
 mod answers;
+mod apart;
 mod audit;
 mod document;
 mod filled;
