@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 use crate::actions::{OF, fill_one, id};
 use crate::audit::deeds;
 use crate::filled::{ROWS, fill, make_days};
-use crate::live::{quick, watch};
 use crate::stand::{Answer, Stand, settings};
 use crate::tokens::{claims, sign};
+use crate::watcher::{quick, watch};
 
 /// Who asks: for what each may see.
 const CALLERS: [&[&str]; 5] = [&[], &["acme"], &["globex"], &["acme", "globex"], &["*"]];
