@@ -740,7 +740,8 @@ async fn pages_have_every_record_once_from_the_newest_on() {
         page.after = Some(last.key());
         paged.extend(items);
     }
-    assert_eq!(paged, all);
+    let keys = |items: &[EventRow]| items.iter().map(Listed::key).collect::<Vec<_>>();
+    assert_eq!(keys(&paged), keys(&all));
     reading.end().await.unwrap();
     finish(world).await;
 }

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, NaiveDate, Utc};
 use foldhash::fast::RandomState;
 
-use crate::Kind;
 use crate::subject::NO_ORGANIZATION;
+use crate::{Kind, row};
 
 /// The first label of every kind.
 pub const ORGANIZATION: &str = "organization_id";
@@ -278,8 +278,7 @@ impl Layout {
         Self { labels, levels, owner, uses }
     }
 
-    /// Walks over the columns of a row: two bytes with their number, then for each its length and its bytes.
-    /// Returns how many bytes count for the volume.
+    /// Walks over the columns of a row. Returns how many bytes count for the volume.
     fn read<'r>(
         &self,
         row: &'r [u8],
@@ -287,18 +286,7 @@ impl Layout {
         levels: &mut [Option<f64>; MOST_LABELS],
     ) -> f64 {
         let mut volume = 0.0;
-        let mut rest = row.get(2..).unwrap_or_default();
-        for used in &self.uses {
-            let Some((length, behind)) = rest.split_first_chunk::<4>() else { break };
-            // A negative length is NULL, which has no bytes.
-            let (value, behind) = match usize::try_from(i32::from_be_bytes(*length)) {
-                Ok(length) => match behind.split_at_checked(length) {
-                    Some((value, behind)) => (Some(value), behind),
-                    None => break,
-                },
-                Err(_) => (None, behind),
-            };
-            rest = behind;
+        for (used, value) in self.uses.iter().zip(row::values(row)) {
             match *used {
                 Use::None => {}
                 Use::Label(number) => {

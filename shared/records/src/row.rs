@@ -16,6 +16,31 @@ pub const TRAILER: &[u8] = &[0xff, 0xff];
 /// Microseconds from the Unix epoch to Postgres' own, 2000-01-01.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
+/// The values of a row in the order of its columns, `None` for NULL: two bytes with their number, then for each its
+/// length and its bytes. Ends where the bytes do.
+pub fn values(row: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    let mut rest = row.get(2..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, behind) = rest.split_first_chunk::<4>()?;
+        // A negative length is NULL, which has no bytes.
+        let (value, behind) = match usize::try_from(i32::from_be_bytes(*length)) {
+            Ok(length) => behind.split_at_checked(length).map(|(value, behind)| (Some(value), behind))?,
+            Err(_) => (None, behind),
+        };
+        rest = behind;
+        Some(value)
+    })
+}
+
+/// What [`RowWriter::optional_inet`] wrote; `None` where it was something else.
+pub fn inet(value: &[u8]) -> Option<(IpAddr, u8)> {
+    match *value {
+        [2, bits, 0, 4, ref address @ ..] => Some((IpAddr::from(<[u8; 4]>::try_from(address).ok()?), bits)),
+        [3, bits, 0, 16, ref address @ ..] => Some((IpAddr::from(<[u8; 16]>::try_from(address).ok()?), bits)),
+        _ => None,
+    }
+}
+
 /// Appends one row to a buffer. A row that was begun and not finished is taken back on drop, so a
 /// rejection in the middle of a row leaves the buffer as it was.
 #[derive(Debug)]

@@ -113,7 +113,8 @@ pub struct StoredDeadLetter {
     pub subject: String,
     /// In which stream it stood.
     pub stream: String,
-    /// Where in the stream.
+    /// Where in the stream; answered with null to who does not see everything.
+    #[schema(value_type = Option<i64>)]
     pub stream_seq: i64,
     /// Why it could not become a row.
     pub reason: String,

@@ -87,7 +87,7 @@ impl Gateway {
             pool,
             cursors: Cursors::new(&cursors)?,
             bodies,
-            live: Live::new(self.bus, Ids::new(&ids)?, &self.settings.gateway, &stop),
+            live: Live::new(self.bus, Ids::new(&ids)?, &self.settings, &stop),
             stop,
             settings: self.settings,
         });

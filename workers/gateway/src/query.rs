@@ -12,6 +12,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use chrono::{DateTime, TimeDelta, Utc};
 use percent_encoding::percent_decode_str;
+use records::audit::Address;
 
 use crate::problem::{Fault, Problem};
 
@@ -128,6 +129,18 @@ impl Parameters {
             self.refuse(name, format!("expected one of {}", words.join(", ")));
         }
         word
+    }
+
+    /// An address, or a network.
+    pub fn address(&mut self, name: &'static str) -> Option<Address> {
+        /// The longest there is takes 43.
+        const MOST_BYTES: usize = 64;
+        let text = self.bounded_text(name, MOST_BYTES)?;
+        let address = Address::parse(&text);
+        if address.is_none() {
+            self.refuse(name, "expected an address such as 192.0.2.1, or a network such as 10.0.0.0/8");
+        }
+        address
     }
 
     /// How long something is: `60s`, `5m`, `1h` or `7d`.

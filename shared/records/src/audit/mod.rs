@@ -97,6 +97,16 @@ impl Address {
         };
         Some(Self { ip, prefix_bits })
     }
+
+    /// Whether `other` is this one or lies in this network, as `<<=` of Postgres says it the other way round.
+    pub fn holds(&self, other: &Self) -> bool {
+        let differ = match (self.ip, other.ip) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
+            (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
+            _ => return false,
+        };
+        self.prefix_bits <= other.prefix_bits && u32::from(self.prefix_bits) <= differ
+    }
 }
 
 impl From<IpAddr> for Address {

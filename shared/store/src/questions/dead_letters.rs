@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::question::Question;
 use super::{Page, listed_by};
 use crate::dead_letters::StoredDeadLetter;
-use crate::reading::Reading;
+use crate::reading::{Reading, Scope};
 
 /// Whose a dead letter is, as the policy has it.
 const ORGANIZATION: &str = "watchbook.organization_of(subject, stream)";
@@ -40,8 +40,8 @@ pub struct DeadLetterRow {
     pub subject: String,
     /// In which stream it stood.
     pub stream: String,
-    /// Where in the stream.
-    pub stream_seq: i64,
+    /// Where in the stream; null for who does not see everything, and would learn by it how much others publish.
+    pub stream_seq: Option<i64>,
     /// Why it could not become a row.
     pub reason: String,
     /// The field at fault.
@@ -78,7 +78,12 @@ pub async fn list(reading: &mut Reading, filter: &DeadLetterFilter, page: &Page)
     if !filter.settled_too {
         question.and("replayed_at IS NULL").and("discarded_at IS NULL");
     }
-    question.on("failed_at", page).newest("failed_at", page.limit).all(reading).await
+    let mut letters: Vec<DeadLetterRow> =
+        question.on("failed_at", page).newest("failed_at", page.limit).all(reading).await?;
+    if *reading.scope() != Scope::All {
+        letters.iter_mut().for_each(|letter| letter.stream_seq = None);
+    }
+    Ok(letters)
 }
 
 /// `GET /api/dead-letters/{id}`, and what a replay or a discard is asked of: the one of this id that failed last, whole.

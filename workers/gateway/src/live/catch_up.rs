@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use tokio::time::{Instant, timeout_at};
 
 use super::Live;
-use super::event::{self, Event, Gap};
+use super::event::{self, Gap};
 use super::feed::Feed;
 use super::id::Position;
 use super::source::{Source, Step};
@@ -41,7 +41,7 @@ pub(super) async fn catch_up(live: &Live, feed: &Feed, wanted: &Wanted, next: Po
         match step {
             Step::Message(delivery) => {
                 let id = live.ids.write(feed.kind, source.at(delivery.sequence));
-                let event = Event::of(&delivery, live.bus.prefix(), feed.kind, &id).filter(|event| wanted.has(event));
+                let event = feed.events.event(&delivery, &id).filter(|event| wanted.has(event));
                 part.written.extend(event.into_iter().flat_map(|event| event.written));
             }
             Step::Gone { first, last } => {

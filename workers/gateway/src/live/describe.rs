@@ -3,7 +3,7 @@
 use records::Kind;
 use serde_json::{Value, json};
 
-use super::wanted::fields;
+use super::field::fields;
 use crate::openapi::problem;
 
 /// The path of a kind, and its operation.
@@ -20,14 +20,15 @@ pub(crate) fn describe(kind: Kind) -> (String, Value) {
             "description": "Of this organization alone. One that the caller may not see has nothing.",
         }),
     ];
-    parameters.extend(fields(kind).iter().map(|name| {
+    parameters.extend(fields(kind).iter().map(|field| {
         json!({
-            "name": name, "in": "query", "required": false, "schema": { "type": "string", "minLength": 1, "maxLength": 256 },
-            "description": format!("Only records whose `{name}` is written so."),
+            "name": field.name(), "in": "query", "required": false, "schema": field.schema(),
+            "description": format!("Only records that will be stored with this `{}`.", field.name()),
         })
     }));
     let description = "Each event has an `id`, which means nothing but where to go on, and as data one line of JSON: \
-        `subject`, `organization_id`, `received_at` and the `record` as it was published. An event `gap` tells that \
+        `subject`, `organization_id`, `received_at` and the `record` as it was published; what will become a dead \
+        letter is left out. An event `gap` tells that \
         the stream does not hold records any more that may have been for this reader; `first` and `last` are their \
         sequences for who sees all organizations, and null for others. A `gap` without an `id` tells that the stream \
         began anew. An event `lost` tells how many events for this reader were left out because it was slow \

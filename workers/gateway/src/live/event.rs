@@ -1,17 +1,16 @@
 //! A record on its way to whoever watches: decoded once, written out once.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bus::Delivery;
 use bytes::Bytes;
-use chrono::SecondsFormat;
-use records::{Kind, subject};
+use chrono::{SecondsFormat, TimeDelta};
+use records::{Kind, Message, row, subject};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::wanted;
+use super::field::{Content, fields};
 
 /// A record as it is sent.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub(super) struct Event {
     /// Whose it is, by its subject.
     pub(super) organization: Option<String>,
     /// What stands in the fields by which the kind is filtered.
-    fields: Vec<Option<String>>,
+    contents: Vec<Option<Content>>,
     /// The whole event, shared by all who get it.
     pub(super) written: Bytes,
 }
@@ -34,50 +33,67 @@ struct Data<'d> {
     record: &'d RawValue,
 }
 
-impl Event {
-    /// What a delivery of this id becomes; `None` where its subject names no organization, or its body is no JSON
-    /// object: no record will be made of it.
-    pub(super) fn of(delivery: &Delivery, prefix: &str, kind: Kind, id: &str) -> Option<Self> {
-        let organization = subject::organization(&delivery.subject, prefix, kind).ok()?;
-        let body = std::str::from_utf8(&delivery.body).ok()?;
-        let members: BTreeMap<String, &RawValue> = serde_json::from_str(body).ok()?;
-        let fields = wanted::fields(kind).iter().map(|name| text_of(&members, name)).collect();
+/// How the messages of a kind's stream become events.
+#[derive(Debug)]
+pub(super) struct Events {
+    kind: Kind,
+    prefix: String,
+    stream: String,
+    /// How long the kind is kept; `None` for ever.
+    keep: Option<TimeDelta>,
+    /// For each column up to the last one that matters: which of the kind's fields it is.
+    columns: Vec<Option<usize>>,
+}
+
+impl Events {
+    pub(super) fn new(kind: Kind, prefix: &str, keep: Option<TimeDelta>) -> Self {
+        let place = |column: &str| fields(kind).iter().position(|field| field.name() == column);
+        let columns = kind.columns().map(place).collect();
+        Self { kind, prefix: prefix.to_owned(), stream: subject::stream_name(prefix, kind), keep, columns }
+    }
+
+    /// What a delivery of this id becomes; `None` where no record will be made of it. It is decoded as the writers do,
+    /// so that it is matched by what will be stored: with defaults, in whatever spelling, and out of a CloudEvent too.
+    pub(super) fn event(&self, delivery: &Delivery, id: &str) -> Option<Event> {
+        let message = Message {
+            kind: self.kind,
+            prefix: &self.prefix,
+            subject: &delivery.subject,
+            stream: &self.stream,
+            sequence: delivery.sequence,
+            published_at: delivery.published_at,
+            headers: &delivery.record_headers(),
+            body: &delivery.body,
+        };
+        let mut row = Vec::with_capacity(delivery.body.len());
+        let organization = records::encode(&message, self.keep, &mut row).ok()?.organization;
+        let kinds_fields = fields(self.kind);
+        let mut contents = vec![None; kinds_fields.len()];
+        for (place, value) in self.columns.iter().zip(row::values(&row)) {
+            if let Some((place, field)) = place.and_then(|place| Some((place, kinds_fields.get(place)?)))
+                && let Some(content) = contents.get_mut(place)
+            {
+                *content = value.and_then(|value| field.content(value));
+            }
+        }
+        let body = String::from_utf8_lossy(&delivery.body);
         let data = Data {
             subject: &delivery.subject,
             organization_id: organization,
             received_at: delivery.published_at.to_rfc3339_opts(SecondsFormat::Micros, true),
-            record: serde_json::from_str(body).ok()?,
+            record: serde_json::from_str(&body).ok()?,
         };
         let written = written(Some(id), None, &data)?;
-        Some(Self { sequence: delivery.sequence, organization: organization.map(str::to_owned), fields, written })
+        let organization = organization.map(str::to_owned);
+        Some(Event { sequence: delivery.sequence, organization, contents, written })
     }
+}
 
+impl Event {
     /// What stands in a field, by its place among the kind's.
-    pub(super) fn field(&self, place: usize) -> Option<&String> {
-        self.fields.get(place)?.as_ref()
+    pub(super) fn content(&self, place: usize) -> Option<&Content> {
+        self.contents.get(place)?.as_ref()
     }
-}
-
-/// The text of a member, in snake_case or else in camelCase: what a string holds, or a number or a truth as written.
-fn text_of(members: &BTreeMap<String, &RawValue>, name: &str) -> Option<String> {
-    let found = |name: &str| members.get(name).map(|value| value.get()).filter(|text| *text != "null");
-    let text = found(name).or_else(|| found(&camel(name)))?;
-    match text.as_bytes().first() {
-        Some(b'"') => serde_json::from_str(text).ok(),
-        Some(b'{' | b'[') | None => None,
-        Some(_) => Some(text.to_owned()),
-    }
-}
-
-fn camel(name: &str) -> String {
-    let mut parts = name.split('_');
-    let mut camel = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let (first, rest) = part.split_at(part.len().min(1));
-        camel.push_str(&first.to_ascii_uppercase());
-        camel.push_str(rest);
-    }
-    camel
 }
 
 /// Writes an event out. Its data is one line: what breaks lines in JSON stands between its parts and means nothing.
@@ -125,15 +141,26 @@ mod tests {
 
     use super::*;
 
-    fn event(subject: &str, body: &str) -> Option<Event> {
+    fn event_of(kind: Kind, subject: &str, body: &str) -> Option<Event> {
         let delivery = Delivery::new(7, DateTime::UNIX_EPOCH, subject, body.to_owned());
-        Event::of(&delivery, "watchbook", Kind::Executions, "an-id")
+        Events::new(kind, "watchbook", None).event(&delivery, "an-id")
+    }
+
+    fn event(subject: &str, body: &str) -> Option<Event> {
+        event_of(Kind::Executions, subject, body)
+    }
+
+    /// An execution, and what else is in it.
+    fn execution(more: &str) -> String {
+        format!(
+            "{{\r\n \"user_id\": \"a\\nb\",\n \"strategyId\": \"s\", \"executionType\": \"TERMINAL\", \"success\": true, \
+             \"execution_time\": 3{more} }}"
+        )
     }
 
     #[test]
     fn an_event_is_one_line_of_data() {
-        let body = "{\r\n \"user_id\": \"a\\nb\",\n \"executionType\": \"X\", \"success\": true, \"n\": 1e400 }";
-        let event = event("watchbook.executions.acme.x", body).unwrap();
+        let event = event("watchbook.executions.acme.x", &execution(", \"n\": 1e400")).unwrap();
         let text = std::str::from_utf8(&event.written).unwrap();
         let (id, data) = text.split_once('\n').unwrap();
         assert_eq!(id, "id: an-id");
@@ -141,17 +168,33 @@ mod tests {
         assert!(!data.contains(['\n', '\r']), "{data:?}");
         assert!(data.contains("1e400"), "the record is sent as it came");
         assert_eq!(event.organization.as_deref(), Some("acme"));
-        let fields: Vec<_> = (0..4).map(|place| event.field(place).map(String::as_str)).collect();
-        assert_eq!(fields, [Some("a\nb"), None, Some("X"), Some("true")]);
+        let contents: Vec<_> = (0..4).map(|place| event.content(place).unwrap().to_string()).collect();
+        assert_eq!(contents, ["a\nb", "s", "TERMINAL", "true"]);
+    }
+
+    #[test]
+    fn what_is_matched_is_what_will_be_stored() {
+        let error =
+            event_of(Kind::Errors, "watchbook.errors._.error", r#"{"traceId":"t","error_type":"E","message":"m"}"#)
+                .unwrap();
+        let contents: Vec<_> = (0..6).map(|place| error.content(place).map(ToString::to_string)).collect();
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(contents, [text("t"), None, None, text("E"), text("error"), None], "with its default");
+        let cloud = r#"{"specversion":"1.0","id":"1","source":"s","type":"build.done","data":{"run_id":"r"}}"#;
+        assert!(event_of(Kind::Events, "watchbook.events.acme.x", cloud).is_none(), "without its content type");
+        let deed = r#"{"actor_id":"u","action":"a","target_type":"t","target_id":"i","ip_address":"10.0.0.7"}"#;
+        let deed = event_of(Kind::Audit, "watchbook.audit.acme.a", deed).unwrap();
+        assert_eq!(deed.content(6).unwrap().to_string(), "10.0.0.7/32");
     }
 
     #[test]
     fn what_stands_beside_the_record_is_the_streams_and_counts_nothing() {
-        let event = event("watchbook.executions._.x", "{}").unwrap();
+        let event = event("watchbook.executions._.x", &execution("")).unwrap();
         let data = std::str::from_utf8(&event.written).unwrap().split_once("data: ").unwrap().1;
-        let data: Value = serde_json::from_str(data).unwrap();
+        let mut data: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(data["record"].take()["execution_time"], 3);
         let expected = json!({ "subject": "watchbook.executions._.x", "organization_id": null,
-                               "received_at": "1970-01-01T00:00:00.000000Z", "record": {} });
+                               "received_at": "1970-01-01T00:00:00.000000Z", "record": null });
         assert_eq!(data, expected);
     }
 
@@ -167,10 +210,10 @@ mod tests {
 
     #[test]
     fn what_is_no_record_is_left_out() {
-        for body in ["", "x", "[]", "3", "{", "{} {}", "\u{feff}{}"] {
+        for body in ["", "x", "[]", "3", "{", "{}", "{} {}", &execution(", \"organization_id\": \"globex\"")] {
             assert!(event("watchbook.executions.acme.x", body).is_none(), "{body:?}");
         }
-        assert!(event("watchbook.executions.a$b.x", "{}").is_none());
-        assert!(event("watchbook.events.acme.x", "{}").is_none());
+        assert!(event("watchbook.executions.a$b.x", &execution("")).is_none());
+        assert!(event("watchbook.events.acme.x", &execution("")).is_none());
     }
 }

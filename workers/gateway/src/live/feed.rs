@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bus::{Bus, BusError, Delivery, StreamState};
+use chrono::TimeDelta;
 use records::Kind;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::event::{Event, Gap};
+use super::event::{Events, Gap};
 use super::id::{Ids, Position};
 use super::queue::Queue;
 use super::source::{Source, Step};
@@ -26,6 +27,7 @@ const LINGER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Feed {
     pub(super) kind: Kind,
+    pub(super) events: Events,
     bus: Bus,
     ids: Ids,
     queue_bytes: usize,
@@ -75,9 +77,17 @@ pub(super) enum Joined {
 }
 
 impl Feed {
-    pub(super) fn new(kind: Kind, bus: Bus, ids: Ids, queue_bytes: usize, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        kind: Kind,
+        bus: Bus,
+        ids: Ids,
+        keep: Option<TimeDelta>,
+        queue_bytes: usize,
+        stop: CancellationToken,
+    ) -> Self {
         let (state, beginning) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { kind, bus, ids, queue_bytes, stop, state, beginning }
+        let events = Events::new(kind, bus.prefix(), keep);
+        Self { kind, events, bus, ids, queue_bytes, stop, state, beginning }
     }
 
     /// Joins from a position on, or from where the feed is now. Begins to read where nobody did.
@@ -170,7 +180,7 @@ impl Feed {
 
     fn hand_out(&self, delivery: &Delivery, at: Position) {
         // Once for all who get it.
-        let event = Event::of(delivery, self.bus.prefix(), self.kind, &self.ids.write(self.kind, at));
+        let event = self.events.event(delivery, &self.ids.write(self.kind, at));
         let mut state = self.lock();
         if let Some(event) = event {
             let mut lost = 0;

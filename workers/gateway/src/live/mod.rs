@@ -2,8 +2,9 @@
 //!
 //! What is seen is what the stream delivers, and not what its subjects carry: only the stream gives each record the
 //! place by which a reader goes on where it was, and what it refused will never be stored. Every gateway reads a
-//! kind once, however many look at it (`feed`); each record is decoded once, written out once (`event`), and handed to
-//! those who may see it and asked for it (`wanted`), into a queue of theirs that is bounded (`queue`).
+//! kind once, however many look at it (`feed`); each record is decoded once, as the writers do, and written out once
+//! (`event`), and handed to those who may see it and asked for it (`wanted`, by a `field`), into a queue of theirs that
+//! is bounded (`queue`).
 //!
 //! No reader learns how much there is of others: places are written so that only a gateway can read them (`id`), and
 //! figures of what is missing are of the reader's own, or told to those alone who see everything.
@@ -18,6 +19,7 @@ mod catch_up;
 mod describe;
 mod event;
 mod feed;
+mod field;
 mod id;
 mod places;
 mod queue;
@@ -37,7 +39,6 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use bus::Bus;
 use records::Kind;
-use runtime::config::Gateway;
 use serde_json::json;
 use store::reading::Scope;
 use tokio::sync::Semaphore;
@@ -54,6 +55,7 @@ use crate::auth::{Caller, Expiry};
 use crate::deeds::Done;
 use crate::problem::{Fault, Problem};
 use crate::query::Parameters;
+use crate::settings::Settings;
 
 pub(crate) use describe::describe;
 pub(crate) use id::Ids;
@@ -79,9 +81,13 @@ pub(crate) struct Live {
 
 impl Live {
     /// Reads through `bus`, which is its own: what breaks the connection of readers leaves publishing alone.
-    pub(crate) fn new(bus: Bus, ids: Ids, settings: &Gateway, stop: &CancellationToken) -> Self {
+    pub(crate) fn new(bus: Bus, ids: Ids, settings: &Settings, stop: &CancellationToken) -> Self {
+        let Settings { gateway: settings, keep, .. } = settings;
         let queue_bytes = usize::try_from(settings.live_queue.as_u64()).unwrap_or(usize::MAX);
-        let feed = |kind| Arc::new(Feed::new(kind, bus.clone(), ids.clone(), queue_bytes, stop.clone()));
+        let feed = |kind| {
+            let keep = keep.get(&kind).copied();
+            Arc::new(Feed::new(kind, bus.clone(), ids.clone(), keep, queue_bytes, stop.clone()))
+        };
         Self {
             feeds: Kind::ALL.iter().map(|&kind| (kind, feed(kind))).collect(),
             places: Places::new(settings.live_streams, settings.live_streams_per_caller),

@@ -6,6 +6,7 @@ use records::Kind;
 use store::reading::Scope;
 
 use super::event::Event;
+use super::field::{Content, fields};
 use crate::auth::Caller;
 use crate::problem::Problem;
 use crate::query::Parameters;
@@ -16,20 +17,7 @@ pub(super) struct Wanted {
     kind: Kind,
     scope: Scope,
     /// Places in [`fields`], and what has to stand there.
-    equal: Vec<(usize, String)>,
-}
-
-/// The fields of a kind by which it can be filtered: those by which its list can be.
-pub(super) const fn fields(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        Kind::Events => &["project_id", "run_id", "user_id", "event_type"],
-        Kind::Errors => &["trace_id", "project_id", "run_id", "error_type", "severity", "endpoint"],
-        Kind::Metrics => &["container_id"],
-        Kind::Logs => &["container_id", "stream"],
-        Kind::Audit => &["actor_id", "actor_type", "action", "target_type", "target_id", "status", "ip_address"],
-        Kind::Executions => &["user_id", "strategy_id", "execution_type", "success"],
-        Kind::Directory => &["entity", "entity_id"],
-    }
+    equal: Vec<(usize, Content)>,
 }
 
 impl Wanted {
@@ -41,7 +29,7 @@ impl Wanted {
         let (organization, equal) = parameters.read_with(|parameters| {
             let organization = parameters.text("organization_id");
             let named = fields(kind).iter().enumerate();
-            (organization, named.filter_map(|(place, name)| Some((place, parameters.text(name)?))).collect())
+            (organization, named.filter_map(|(place, field)| Some((place, field.read(parameters)?))).collect())
         })?;
         Ok(Self { kind, scope: caller.scope(organization.as_deref())?, equal })
     }
@@ -54,7 +42,11 @@ impl Wanted {
                 event.organization.as_ref().is_some_and(|organization| own.contains(organization))
             }
         };
-        may_see && self.equal.iter().all(|(place, text)| event.field(*place) == Some(text))
+        may_see
+            && self
+                .equal
+                .iter()
+                .all(|(place, wanted)| event.content(*place).is_some_and(|content| wanted.admits(content)))
     }
 
     /// Whose records they see.
@@ -63,9 +55,9 @@ impl Wanted {
     }
 
     /// What they ask for, by the names of fields.
-    pub(super) fn filters(&self) -> BTreeMap<&'static str, &str> {
-        let names = fields(self.kind);
-        self.equal.iter().filter_map(|(place, text)| Some((*names.get(*place)?, text.as_str()))).collect()
+    pub(super) fn filters(&self) -> BTreeMap<&'static str, String> {
+        let fields = fields(self.kind);
+        self.equal.iter().filter_map(|(place, wanted)| Some((fields.get(*place)?.name(), wanted.to_string()))).collect()
     }
 
     /// Whether they see everything there is, and so may know how much that is.

@@ -7,9 +7,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use chrono::TimeDelta;
 use records::{Kind, Reason};
-use serde_json::json;
+use serde_json::{Value, json};
 use store::dead_letters::{self as letters, Settled, StoredDeadLetter};
 use store::questions::dead_letters::{self, DeadLetterFilter, DeadLetterRow};
+use store::reading::Scope;
 use utoipa::IntoParams;
 use utoipa::openapi::Object;
 use uuid::Uuid;
@@ -115,8 +116,17 @@ pub(crate) async fn one(
     Path(id): Path<String>,
     Query(Nothing): Query<Nothing>,
     caller: Caller,
-) -> Result<Json<StoredDeadLetter>, Problem> {
-    find(&app, &caller, acting::id(&id)?).await.map(Json)
+) -> Result<Json<Value>, Problem> {
+    let letter = find(&app, &caller, acting::id(&id)?).await?;
+    let mut letter = serde_json::to_value(letter).map_err(|error| {
+        tracing::error!(%error, "a dead letter cannot be written as JSON, which is a bug");
+        Problem::internal()
+    })?;
+    if caller.scope(None)? != Scope::All {
+        // By where it stands in the stream they would learn how much others publish.
+        letter["stream_seq"] = Value::Null;
+    }
+    Ok(Json(letter))
 }
 
 /// Marks a dead letter as not needed. It stays until retention takes it.

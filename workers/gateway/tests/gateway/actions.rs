@@ -94,6 +94,13 @@ async fn everybody_sees_their_own() {
     assert_eq!((&alert["alert"]["rule"], alert["history"].as_array().unwrap().len()), (&json!("rule"), 1));
     let letter = stand.get(&format!("/api/dead-letters/{}", id(0)), &acme).await.json();
     assert_eq!(letter["payload"], "nonsense");
+    for (token, is_told) in [(&acme, false), (&all, true)] {
+        let listed = stand.get("/api/dead-letters?limit=1", token).await.json();
+        let whole = stand.get(&format!("/api/dead-letters/{}", id(0)), token).await.json();
+        for letter in [&listed["items"][0], &whole] {
+            assert_eq!(letter["stream_seq"].is_i64(), is_told, "{letter}");
+        }
+    }
     for (token, runs, holds) in [(&acme, 0, 1), (&all, 1, 3)] {
         let answer = stand.get("/api/retention", token).await.json();
         let count = |member: &str| answer[member].as_array().unwrap().len();
