@@ -16,7 +16,7 @@ use store::questions::alerts::{self, AlertFilter};
 use store::questions::audit::{self, AuditFilter};
 use store::questions::dead_letters::{self, DeadLetterFilter};
 use store::questions::errors::{self, ErrorFilter};
-use store::questions::events::{self, EventFilter};
+use store::questions::events::{self, EventFilter, EventRow};
 use store::questions::executions::{self, ExecutionFilter};
 use store::questions::logs::{self, LogFilter};
 use store::questions::metrics::{self, MetricFilter};
