@@ -2,8 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::routing::{MethodRouter, get};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use records::Kind;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use utoipa::openapi::schema::Type;
 use utoipa::openapi::{Object, ObjectBuilder};
 use utoipa::{PartialSchema, ToSchema};
@@ -117,12 +123,34 @@ pub(crate) fn one_of(names: impl Iterator<Item = &'static str>) -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).build()
 }
 
+/// Serves the document; who has it already is told so.
+pub(crate) fn serve(document: String) -> MethodRouter {
+    let hash = Sha256::digest(&document);
+    // Weak, because the same document is sent compressed as well.
+    let tag = format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(hash.get(..16).unwrap_or(&hash)));
+    let document = Bytes::from(document);
+    get(async move |headers: HeaderMap| {
+        let has_it = headers.get_all(header::IF_NONE_MATCH).iter().any(|tags| names(tags.as_bytes(), tag.as_bytes()));
+        let (status, body) = if has_it { (StatusCode::NOT_MODIFIED, Bytes::new()) } else { (StatusCode::OK, document) };
+        let about = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")];
+        (status, about, [(header::ETAG, tag)], body)
+    })
+}
+
+/// Whether `If-None-Match` names a tag, or all there are (RFC 9110, 13.1.2).
+fn names(tags: &[u8], tag: &[u8]) -> bool {
+    tags.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|named| named == tag || named == b"*")
+}
+
 /// The operation by which the document itself is had.
 pub(crate) fn of_document() -> Value {
     json!({
         "operationId": "openapi",
         "summary": "This document.",
-        "responses": { "200": { "description": "The document.", "content": { "application/json": { "schema": { "type": "object" } } } } },
+        "responses": {
+            "200": { "description": "The document.", "content": { "application/json": { "schema": { "type": "object" } } } },
+            "304": { "description": "It is the one that `If-None-Match` names." },
+        },
     })
 }
 

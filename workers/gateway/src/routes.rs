@@ -6,8 +6,7 @@
 use axum::Router;
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, get};
-use bytes::Bytes;
+use axum::routing::MethodRouter;
 use records::Kind;
 use serde_json::{Map, Value, json};
 use tower_http::compression::CompressionLayer;
@@ -160,13 +159,11 @@ impl Routes {
     /// All of it as a router, with `probes` beside it.
     pub(crate) fn into_router(mut self, probes: Router) -> Router {
         self.describe(Access::Public, DOCUMENT, "get", openapi::of_document());
-        let document = Bytes::from(openapi::document(self.paths, self.schemas).to_string());
-        let serve =
-            async move || ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")], document);
+        let document = openapi::document(self.paths, self.schemas).to_string();
         let compressed = CompressionLayer::new().compress_when(SizeAbove::new(COMPRESSED_ABOVE).and(is_json));
         let within = self.app.settings.gateway.request_timeout;
         let cors = cors(&self.app.settings.gateway.cors_origins);
-        let router = self.router.route(DOCUMENT, get(serve)).with_state(self.app).merge(probes);
+        let router = self.router.with_state(self.app).route(DOCUMENT, openapi::serve(document)).merge(probes);
         let router = router.fallback(async || crate::problem::Problem::not_found());
         let router = router.layer(from_fn_with_state(within, frame)).layer(compressed);
         match cors {

@@ -32,3 +32,18 @@ async fn every_route_is_described_and_nothing_else() {
     }
     stand.finish().await;
 }
+
+#[tokio::test]
+async fn who_has_the_document_is_not_sent_it_again() {
+    let stand = Stand::start().await;
+    let ask = async |tags: &str| stand.ask("GET", "/api/openapi.json", &[("if-none-match", tags)], "").await;
+    let first = ask("W/\"another\"").await;
+    assert_eq!(first.status, 200);
+    let tag = first.header("etag").to_owned();
+    for tags in [tag.clone(), format!("\"x\", {tag}"), "*".to_owned()] {
+        let again = ask(&tags).await;
+        assert_eq!((again.status.as_u16(), again.text.as_str()), (304, ""), "{tags}");
+        assert_eq!(again.header("etag"), tag);
+    }
+    stand.finish().await;
+}
