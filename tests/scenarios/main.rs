@@ -13,6 +13,7 @@ mod crashes;
 mod dead_letters;
 mod directory;
 mod duplicates;
+mod exports;
 mod gateway;
 mod leftovers;
 mod levels;

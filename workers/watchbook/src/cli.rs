@@ -53,6 +53,8 @@ enum Command {
     Retention(commands::retention::Retention),
     /// Erase what is stored of a user or a strategy.
     Erase(commands::erase::Erase),
+    /// Take the audit log along.
+    Audit(commands::audit::Audit),
     /// Make tokens for the gateway.
     Token(commands::token::Token),
     /// Check or show settings.
@@ -96,6 +98,7 @@ impl Arguments {
             Command::Alerts(command) => command.run(config).await,
             Command::Retention(command) => command.run(config).await,
             Command::Erase(command) => command.run(config).await,
+            Command::Audit(command) => command.run(config).await,
             Command::Token(command) => command.run(&config),
             Command::Doctor(command) => command.run(config).await,
             Command::Bench(command) => command.run(config).await,

@@ -91,3 +91,13 @@ pub(crate) fn actor(name: &str) -> Result<String, String> {
     }
     Ok(name.to_owned())
 }
+
+/// An organization, as a command's option names one.
+pub(crate) fn organization(name: &str) -> Result<String, String> {
+    use records::subject::{NO_ORGANIZATION, is_organization};
+    if is_organization(name) && name != NO_ORGANIZATION {
+        Ok(name.to_owned())
+    } else {
+        Err("expected an organization: 1 to 64 of A-Z a-z 0-9 _ -, and not `_` alone".to_owned())
+    }
+}

@@ -11,11 +11,14 @@ pub mod events;
 pub mod executions;
 pub mod logs;
 pub mod metrics;
+mod portion;
 mod question;
 pub mod retention;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
+
+pub use portion::Portion;
 
 /// How long a time may be asked for where no index leads to the records: a day of 10 million is read in some seconds,
 /// and most of a week's readers find a page of theirs before.
@@ -35,6 +38,13 @@ pub struct Page {
     pub after: Option<Key>,
     /// Items at the most.
     pub limit: u32,
+}
+
+impl Page {
+    /// The time that is asked for, whichever page of it this is.
+    pub const fn span(&self) -> Span {
+        Span { from: self.from, to: self.to }
+    }
 }
 
 /// A stretch of time, both ends in it.

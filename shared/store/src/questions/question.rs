@@ -1,7 +1,10 @@
 //! A statement that is put together of the conditions that are asked for and no others: a condition that may be absent
 //! (`$1 IS NULL OR …`) is one that no index serves.
 
+use std::ops::ControlFlow;
+
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
 use sqlx::postgres::PgRow;
 use sqlx::{Encode, FromRow, Postgres, QueryBuilder, Type};
 
@@ -111,6 +114,25 @@ impl<'q> Question<'q> {
         R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
         self.statement.build_query_as().fetch_all(reading.connection()).await
+    }
+
+    /// Hands over the rows of the answer as they come, until `take` has enough. What the answer has behind that is read
+    /// by whatever uses the connection next, and thrown away.
+    pub(super) async fn each<R>(
+        &mut self,
+        reading: &mut Reading,
+        mut take: impl FnMut(R) -> crate::Result<ControlFlow<()>> + Send,
+    ) -> crate::Result<()>
+    where
+        R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let mut rows = self.statement.build_query_as().fetch(reading.connection());
+        while let Some(row) = rows.try_next().await? {
+            if take(row)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The only row of the answer.

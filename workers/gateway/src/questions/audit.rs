@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use chrono::TimeDelta;
+use export::Look;
 use records::audit::Address;
 use serde_json::{Value, json};
 use store::questions::audit::{self, AuditFilter, AuditRow};
@@ -91,22 +92,7 @@ impl Filters {
         Reach { usual: longest.map_or(USUAL, |longest| longest.min(USUAL)), longest }
     }
 
-    /// What was asked, for the record of it.
-    fn told(&self) -> Value {
-        let all = [
-            ("actor_id", self.actor_id.as_deref()),
-            ("actor_type", self.actor_type),
-            ("action", self.action.as_deref()),
-            ("target_type", self.target_type.as_deref()),
-            ("target_id", self.target_id.as_deref()),
-            ("status", self.status),
-            ("ip_address", self.ip_address.as_deref()),
-        ];
-        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Value::from(value?)))).collect()
-    }
-
-    /// That somebody looks at these deeds, as a deed. It stands in the log of the organization that they look at. Where
-    /// these are several, or one that they may not see, it is the platform's: nobody can write into the log of others.
+    /// That somebody looks at these deeds, as a deed.
     pub(super) fn looked_at(
         &self,
         action: &'static str,
@@ -115,25 +101,21 @@ impl Filters {
         checked: &Checked,
         more: Value,
     ) -> Done {
-        let organization_id = match &checked.scope {
-            Scope::Organizations(names) if names.len() == 1 => names.first().cloned(),
-            _ => None,
-        };
-        let named = page.organization_id.clone().or_else(|| organization_id.clone());
-        let seen = match &checked.scope {
-            Scope::All => json!("*"),
-            Scope::Organizations(names) => json!(names),
+        let look = Look {
+            way: ("route", route),
+            named: page.organization_id.as_deref(),
+            scope: &checked.scope,
+            filter: &self.filter(),
+            span: checked.page.span(),
+            how: more,
         };
         Done {
-            organization_id,
+            organization_id: look.organization_id(),
             action,
-            target_type: "audit_log",
-            target_id: named.unwrap_or_else(|| "*".to_owned()),
+            target_type: Look::TARGET_TYPE,
+            target_id: look.target_id(),
             reason: None,
-            metadata: json!({
-                "route": route, "filters": self.told(), "from": checked.page.from, "to": checked.page.to,
-                "organizations": seen, "how": more,
-            }),
+            metadata: look.metadata(),
         }
     }
 }

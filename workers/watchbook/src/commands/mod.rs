@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod alerts;
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod dead;
