@@ -132,7 +132,9 @@ async fn all_of_the_log_is_found_however_far_back_and_by_whatever() {
     let world = with_a_log(100).await;
     deeds(&world, "acme", 900, "8 hours").await;
     let ids = |condition: &str| {
-        format!("SELECT id::text FROM control_plane.audit_logs WHERE {condition} ORDER BY created_at DESC, id DESC")
+        format!(
+            "SELECT a.id::text FROM control_plane.audit_logs AS a WHERE {condition} ORDER BY a.created_at DESC, a.id DESC"
+        )
     };
     for (options, condition) in [
         (&[][..], "true"),

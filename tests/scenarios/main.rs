@@ -24,6 +24,7 @@ mod nats_outages;
 mod poison;
 mod postgres_outages;
 mod questions;
+mod replays;
 mod retention;
 mod rollups;
 mod secrets;

@@ -47,6 +47,8 @@ enum Command {
     Status(commands::status::Status),
     /// List, show, replay and discard dead letters.
     Dead(commands::dead::Dead),
+    /// Publish stored records again.
+    Replay(commands::replay::Replay),
     /// Show rules and alerts, test, silence and acknowledge them.
     Alerts(commands::alerts::Alerts),
     /// Show, remove and keep what is too old.
@@ -95,6 +97,7 @@ impl Arguments {
             Command::Tail(command) => command.run(config).await,
             Command::Status(command) => command.run(config).await,
             Command::Dead(command) => command.run(config).await,
+            Command::Replay(command) => command.run(config).await,
             Command::Alerts(command) => command.run(config).await,
             Command::Retention(command) => command.run(config).await,
             Command::Erase(command) => command.run(config).await,

@@ -1,4 +1,5 @@
-//! The questions that the gateway asks, a file a kind. Each function says which route it serves.
+//! The questions that the gateway asks, a file a kind, and those of commands that read like it. Each function says whom
+//! it serves.
 //!
 //! A question is an index scan that reads only the days of its time, and lists are read page by page from the newest
 //! on. Where no index leads to what is asked for, the time is bounded: see `longest` of the filters.
@@ -13,6 +14,7 @@ pub mod logs;
 pub mod metrics;
 mod portion;
 mod question;
+pub mod replay;
 pub mod retention;
 
 use chrono::{DateTime, TimeDelta, Utc};

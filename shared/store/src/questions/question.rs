@@ -103,6 +103,21 @@ impl<'q> Question<'q> {
         self
     }
 
+    /// The page's stretch of time, beyond the item before, for a list that goes on from the oldest one.
+    pub(super) fn onward(&mut self, time: &str, page: &Page) -> &mut Self {
+        let from = page.after.map_or(page.from, |(at, _)| at.max(page.from));
+        self.within(time, &Span { from, to: page.to });
+        if let Some((at, id)) = page.after {
+            self.condition(&format!("({time}, id) > (")).push_bind(at).push(", ").push_bind(id).push(")");
+        }
+        self
+    }
+
+    /// The oldest first; otherwise as [`Question::newest`].
+    pub(super) fn oldest(&mut self, time: &str, limit: u32) -> &mut Self {
+        self.push(&format!(" ORDER BY {time}, id LIMIT {limit}"))
+    }
+
     /// The newest first. The number stands in the statement, so that plans are made for it.
     pub(super) fn newest(&mut self, time: &str, limit: u32) -> &mut Self {
         self.push(&format!(" ORDER BY {time} DESC, id DESC LIMIT {limit}"))

@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod erase;
 pub(crate) mod migrate;
 pub(crate) mod publish;
+pub(crate) mod replay;
 pub(crate) mod retention;
 pub(crate) mod run;
 pub(crate) mod setup;
