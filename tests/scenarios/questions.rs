@@ -439,6 +439,52 @@ async fn an_owner_who_may_make_no_role_is_told_what_to_run() {
     finish(world).await;
 }
 
+#[tokio::test]
+async fn setup_and_doctor_say_what_a_superuser_has_to_run() {
+    const SECRET: (&str, &str) = ("WATCHBOOK_JWT_SECRET", "a secret of the tests, at least 32 bytes long");
+    let world = world().own_postgres().start().await;
+    let roles = async || world.count("SELECT count(*) FROM pg_roles WHERE rolname = 'watchbook_reader'").await;
+    let of_questions = async |settings: &[(&str, &str)]| {
+        let findings = world.run_with(&["doctor", "--json"], settings, "").await.json();
+        let found = findings.as_array().unwrap().iter().find(|finding| finding["subject"] == "questions");
+        found.unwrap_or_else(|| panic!("{findings}")).clone()
+    };
+    world.execute("DROP OWNED BY watchbook_reader; DROP ROLE watchbook_reader").await;
+    // Whoever may make it is told nothing, and the doctor does not make it; setup does.
+    assert_eq!(of_questions(&[]).await["verdict"], "fine");
+    assert_eq!(roles().await, 0);
+    world.run(&["setup"]).await.succeeded().said("role watchbook_reader: as it should be");
+    assert_eq!(roles().await, 1);
+
+    world.execute("DROP OWNED BY watchbook_reader; DROP ROLE watchbook_reader").await;
+    let pool = plain_owner(&world, "plain").await;
+    let options = pool.connect_options();
+    let url = format!("postgres://plain:plain@{}:{}/plain", options.get_host(), options.get_port());
+    let plain = [("DATABASE_URL", url.as_str())];
+    for statement in ["CREATE ROLE watchbook_reader NOLOGIN ROLE plain", "GRANT watchbook_reader TO plain"] {
+        let setup = world.run_with(&["setup"], &plain, "").await;
+        setup.succeeded().said("role watchbook_reader: differs").said(&format!("`{statement}`"));
+        for (settings, verdict) in [(vec![plain[0]], "warning"), (vec![plain[0], SECRET], "wrong")] {
+            let finding = of_questions(&settings).await;
+            assert_eq!(finding["verdict"], verdict, "{finding}");
+            assert!(finding["mend"].as_str().unwrap().contains(statement), "{finding}");
+        }
+        for command in [&["audit", "export"][..], &["replay", "events", "--to", "x"]] {
+            let refused = world.run_with(command, &plain, "").await;
+            assert_eq!(refused.ended_with(1).said(statement).output, "", "{command:?}");
+        }
+        if statement.starts_with("CREATE") {
+            world.execute("CREATE ROLE watchbook_reader NOLOGIN").await;
+        } else {
+            world.execute(statement).await;
+        }
+    }
+    world.run_with(&["setup"], &plain, "").await.succeeded().said("as it should be").kept_quiet_about("superuser");
+    assert_eq!(of_questions(&[plain[0], SECRET]).await["verdict"], "fine");
+    pool.close().await;
+    world.finish([]).await;
+}
+
 // Plans.
 
 /// Days that there are.
