@@ -4,6 +4,7 @@ use async_nats::jetstream::stream;
 use chrono::{TimeDelta, Utc};
 use futures::StreamExt;
 use harness::messages::{event_with, id, time};
+use harness::servers::start_nats;
 use harness::{BOUND, Signal, World};
 use records::Kind;
 use serde_json::{Value, json};
@@ -222,6 +223,28 @@ async fn without_a_stream_those_who_listen_get_it() {
     let [(who, target, metadata)] = &told[..] else { panic!("one record: {told:?}") };
     assert_eq!((who.as_str(), target, &metadata["events"]), ("ann", &subject, &json!(250)));
     world.finish([worker, audit]).await;
+}
+
+#[tokio::test]
+async fn what_may_not_be_published_is_no_success() {
+    const USERS: &str = r#"
+no_auth_user: admin
+authorization { users: [
+  { user: admin, password: admin }
+  { user: operator, password: hunter2, permissions: { publish: { deny: "elsewhere.>" } } }
+] }
+"#;
+    let world = world().nats(start_nats(|options| options.extra_config = USERS.to_owned()).await).start().await;
+    let worker = world.workers("events").await;
+    world.publish_records(Kind::Events, 0..40).await;
+    world.settled(Kind::Events).await;
+    let url = world.nats_url().replace("nats://", "nats://operator:hunter2@");
+    for rate in ["unlimited", "50"] {
+        let replay = ["replay", "events", "--to", "elsewhere.x", "--rate", rate];
+        let refused = world.run_with(&replay, &[("NATS_URL", &url)], "").await;
+        refused.ended_with(1).said("not all of it was taken").said("Permissions Violation").kept_quiet_about("hunter2");
+    }
+    finish(world, vec![worker]).await;
 }
 
 #[tokio::test]

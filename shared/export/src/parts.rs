@@ -10,10 +10,11 @@ use store::reading::{Reader, Scope};
 use crate::Format;
 
 /// Bytes of text after which a part ends: all that an export ever holds is this, and the row with which it is reached.
-/// A row may be a mebibyte and is usually half of a kibibyte; a thousand of these are worth a transaction.
+/// A row may be a mebibyte and is usually half of a kibibyte: hundreds of these are worth a transaction.
 pub const PART_BYTES: usize = 1024 * 1024;
-/// Rows that a part asks for at the most.
-const ROWS: u32 = 1_000;
+/// Rows that a part asks for at the most. Should all of them be of the largest after others that were not, some hundred
+/// MiB are read for nothing, once.
+const ROWS: u32 = 500;
 
 /// A part of an export.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -20,6 +20,13 @@ impl Portion {
         self.rows
     }
 
+    /// The question took too long. Whether it can be asked for fewer.
+    pub fn shorten(&mut self) -> bool {
+        let asked = self.rows;
+        self.rows = (asked / 16).max(1);
+        self.rows < asked
+    }
+
     /// Learns from a part: how many rows it took, and whether it was full with them.
     pub fn learn(&mut self, taken: u32, is_full: bool) {
         let rows = if is_full { taken } else { self.rows.saturating_mul(2) };
@@ -46,6 +53,10 @@ mod tests {
         ] {
             portion.learn(taken, is_full);
             assert_eq!(portion.rows(), rows, "after {taken}");
+        }
+        let mut portion = Portion::of(1_000);
+        for (rows, is_less) in [(62, true), (3, true), (1, true), (1, false)] {
+            assert_eq!((portion.shorten(), portion.rows()), (is_less, rows));
         }
     }
 }

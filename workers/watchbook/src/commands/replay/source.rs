@@ -16,8 +16,8 @@ use super::stretch::Stretch;
 
 /// Bytes of messages after which a part ends: all that a replay holds is this, and the event with which it is reached.
 const PART_BYTES: usize = 4 * 1024 * 1024;
-/// Events that a part asks for at the most.
-const ROWS: u32 = 5_000;
+/// Events that a part asks for at the most: an atomic batch of those that are not large.
+const ROWS: u32 = 1_000;
 /// An event on its way.
 #[derive(Debug, Clone)]
 pub(super) struct Again {
@@ -92,7 +92,8 @@ impl Source {
             let (page, asked) = (self.page(place), Instant::now());
             let is_full = match self.read(&page, subject, headers, &mut part).await {
                 Ok(is_full) => is_full,
-                Err(error) if took_too_long(&error) && self.stretch.shorten() => {
+                // Both, and not the one or the other: which of them it was nobody knows.
+                Err(error) if took_too_long(&error) && (self.stretch.shorten() | self.portion.shorten()) => {
                     part.clear();
                     continue;
                 }
