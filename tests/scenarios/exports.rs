@@ -6,7 +6,7 @@ use std::process::Command;
 use chrono::{DateTime, TimeDelta, Utc};
 use export::{Export, Format, PART_BYTES};
 use harness::messages::time;
-use harness::{Watchbook, World};
+use harness::{Signal, Watchbook, World};
 use records::Kind;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
@@ -268,4 +268,33 @@ async fn a_file_is_whole_and_a_reader_may_leave() {
     assert!(piped.status.success() && piped.stderr.is_empty(), "{piped:?}");
     assert!(piped.stdout.starts_with(b"id,organization_id,"));
     finish(world, Vec::new()).await;
+}
+
+#[tokio::test]
+async fn who_stops_it_finds_nothing_of_a_file() {
+    let world = with_a_log(1).await;
+    deeds(&world, "acme", 10, "1 second").await;
+    let parts = || {
+        let names = std::fs::read_dir(world.directory()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().ends_with(".part")).count()
+    };
+    // Nobody reads while somebody else has the table for itself.
+    let mut somebody = PgConnection::connect(world.database_url()).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE control_plane.audit_logs IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut somebody)
+        .await
+        .unwrap();
+    let file = world.directory().join("log.csv");
+    let mut exporting = world.spawn_command(&["audit", "export", "--output", file.to_str().unwrap()], &[]);
+    harness::eventually("it has begun", async || match (parts(), own_records(&world).await.len()) {
+        (1, 1) => Ok(()),
+        begun => Err(format!("{begun:?}")),
+    })
+    .await;
+    exporting.signal(Signal::Interrupt).await;
+    assert_eq!(exporting.ended().await.code(), Some(1), "{}", exporting.log());
+    exporting.logged("no file was written").await;
+    assert!(parts() == 0 && !file.exists());
+    somebody.close().await.unwrap();
+    finish(world, vec![exporting]).await;
 }

@@ -7,6 +7,7 @@ use bus::Bus;
 use runtime::Config;
 use store::migrations::{self, State};
 use store::{Connection, Database};
+use tokio_util::sync::CancellationToken;
 
 /// `host:pid`, by which an operator finds this process.
 pub(crate) fn name() -> String {
@@ -69,6 +70,19 @@ pub(crate) async fn check_migrations(database: &Database) -> anyhow::Result<()> 
         database.address()
     );
     Ok(())
+}
+
+/// Cancelled by Ctrl-C and SIGTERM, from now on.
+pub(crate) fn stop_token() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    tokio::spawn(async move {
+        match runtime::stop_signal().await {
+            Ok(_) => token.cancel(),
+            Err(error) => tracing::warn!(%error, "signals end this at once"),
+        }
+    });
+    stop
 }
 
 /// Who acts, where not said: the user of this terminal, by number where nobody says the name.

@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::process::ExitCode;
 
 use ::export::{Format, Look};
@@ -18,6 +17,7 @@ use store::questions::audit::{self, AuditFilter};
 use store::reading::{Reader, Scope};
 use store::{Connection, PgConnection};
 use telling::Deed;
+use tokio_util::sync::CancellationToken;
 
 use super::whole::Whole;
 use crate::commands::retention::tell;
@@ -88,7 +88,11 @@ enum Ended {
 impl Export {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         // What can be refused is refused before anything is read, or said of it.
-        let file = self.output.as_deref().map(|path| Whole::at(path, self.force)).transpose()?;
+        let file = match &self.output {
+            // Whoever stops it leaves nothing of a file behind.
+            Some(path) => Some((process::stop_token(), Whole::at(path, self.force)?)),
+            None => None,
+        };
         let database = process::database(&config).await?;
         process::check_migrations(&database).await?;
         let pool = database.pool("export", 1);
@@ -100,12 +104,15 @@ impl Export {
         let progress = bench::progress();
         let (mut rows, watched) = (0, progress.clone());
         let ended = match file {
-            Some(file) => to_file(export, &reader, file, |more| count(&watched, &mut rows, more)).await,
+            Some((stop, file)) => to_file(export, &reader, file, &stop, |more| count(&watched, &mut rows, more)).await,
             None => to_output(export, &reader, |more| count(&watched, &mut rows, more)).await,
         };
         progress.finish_and_clear();
-        pool.close().await;
         let ended = ended.context("the export is not complete")?;
+        if !matches!(ended, Ended::Stopped) {
+            // A question that is under way is not waited for by whoever is asked to stop.
+            pool.close().await;
+        }
         tell(&config, &mut connection).await;
         match ended {
             Ended::Unread => {}
@@ -202,18 +209,12 @@ async fn to_file(
     mut export: ::export::Export,
     reader: &Reader,
     mut file: Whole,
+    stop: &CancellationToken,
     mut count: impl FnMut(u64),
 ) -> anyhow::Result<Ended> {
-    let mut stop = pin!(runtime::stop_signal());
     loop {
-        let part = tokio::select! {
-            signal = &mut stop => {
-                signal?;
-                return Ok(Ended::Stopped);
-            }
-            part = export.part(reader) => part?,
-        };
-        let Some(part) = part else {
+        let Some(part) = stop.run_until_cancelled(export.part(reader)).await else { return Ok(Ended::Stopped) };
+        let Some(part) = part? else {
             file.complete()?;
             return Ok(Ended::Complete);
         };

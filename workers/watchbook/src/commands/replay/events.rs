@@ -83,7 +83,7 @@ impl Events {
         let source = Source::of(Reader::new(pool.clone()), filter.clone(), asked).await?;
         let stream = bus.stream_taking(&self.to).await?;
         let mut summary = Summary::of(self.to.clone(), stream, source.span(), self.dry_run);
-        let stop = stop_token();
+        let stop = process::stop_token();
         summary.events = count(&source, &stop).await.context("count the events")?;
         summary.stopped = stop.is_cancelled();
         if !summary.stopped {
@@ -112,7 +112,10 @@ impl Events {
             }
             tell(&config, &mut connection).await;
         }
-        pool.close().await;
+        if !summary.stopped {
+            // A question that is under way is not waited for by whoever is asked to stop.
+            pool.close().await;
+        }
         if self.json {
             output::json(&summary)?;
         }
@@ -172,19 +175,6 @@ impl Events {
 /// What an audit record may hold of an id.
 fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(records::limits::ID_BYTES)]
-}
-
-/// Cancelled by Ctrl-C and SIGTERM.
-fn stop_token() -> CancellationToken {
-    let stop = CancellationToken::new();
-    let token = stop.clone();
-    tokio::spawn(async move {
-        match runtime::stop_signal().await {
-            Ok(_) => token.cancel(),
-            Err(error) => tracing::warn!(%error, "signals end this at once"),
-        }
-    });
-    stop
 }
 
 async fn count(source: &Source, stop: &CancellationToken) -> store::Result<u64> {

@@ -41,7 +41,7 @@ impl Replaying {
             let read = self.stop.run_until_cancelled(source.part(&subject, &self.headers));
             let part = match read.await {
                 None => Vec::new(),
-                Some(part) => part.context("read the events")?,
+                Some(part) => part.with_context(|| summary.unread())?,
             };
             summary.stopped = self.stop.is_cancelled();
             if part.is_empty() || summary.stopped {

@@ -81,6 +81,17 @@ impl Summary {
             }
         }
     }
+
+    /// That what comes next cannot be read.
+    pub(super) fn unread(&self) -> String {
+        match self.last {
+            None => "read the first events".to_owned(),
+            Some(Last { created_at, id }) => {
+                let at = time(created_at);
+                format!("read the events behind {id} of {at}, where `--from {at}` goes on")
+            }
+        }
+    }
 }
 
 /// A moment, to the microsecond: what `--from` takes.
@@ -103,6 +114,7 @@ mod tests {
         assert!(summary.end().contains("before the first"));
         (summary.published, summary.last) = (700, Some((at, Uuid::nil()).into()));
         assert!(summary.end().contains("--from 2026-01-02T03:04:05.000006Z"), "{}", summary.end());
+        assert!(summary.unread().contains("--from 2026-01-02T03:04:05.000006Z"));
         summary.stopped = false;
         assert_eq!(summary.end(), "700 events published");
     }
