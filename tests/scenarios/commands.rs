@@ -214,6 +214,10 @@ async fn help_and_wrong_usage_have_their_exit_codes() {
     for command in ["up", "run", "setup", "migrate", "publish", "tail", "status", "dead", "config", "doctor"] {
         world.run(&[command, "--help"]).await.succeeded().said("Usage");
     }
+    for command in [["audit", "export"], ["replay", "events"]] {
+        let help = world.run(&[&command[..], &["--help"]].concat()).await;
+        help.succeeded().said("Examples:").said(&format!("watchbook {}", command.join(" ")));
+    }
     world.run(&[]).await.ended_with(2);
     world.run(&["nonsense"]).await.ended_with(2);
     world.run(&["run", "--workers", "nonsense"]).await.ended_with(2).said("events");

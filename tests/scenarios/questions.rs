@@ -2,6 +2,7 @@
 //! anybody else's records.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use harness::World;
@@ -20,7 +21,8 @@ use store::questions::events::{self, EventFilter, EventRow};
 use store::questions::executions::{self, ExecutionFilter};
 use store::questions::logs::{self, LogFilter};
 use store::questions::metrics::{self, MetricFilter};
-use store::questions::{Listed, Page, Span, retention};
+use store::questions::replay::StoredEvent;
+use store::questions::{Listed, Page, Span, replay, retention};
 use store::reading::{NoReader, Reader, Reading, Scope};
 use store::{PgPool, Steps};
 use uuid::Uuid;
@@ -437,6 +439,52 @@ async fn an_owner_who_may_make_no_role_is_told_what_to_run() {
     finish(world).await;
 }
 
+#[tokio::test]
+async fn setup_and_doctor_say_what_a_superuser_has_to_run() {
+    const SECRET: (&str, &str) = ("WATCHBOOK_JWT_SECRET", "a secret of the tests, at least 32 bytes long");
+    let world = world().own_postgres().start().await;
+    let roles = async || world.count("SELECT count(*) FROM pg_roles WHERE rolname = 'watchbook_reader'").await;
+    let of_questions = async |settings: &[(&str, &str)]| {
+        let findings = world.run_with(&["doctor", "--json"], settings, "").await.json();
+        let found = findings.as_array().unwrap().iter().find(|finding| finding["subject"] == "questions");
+        found.unwrap_or_else(|| panic!("{findings}")).clone()
+    };
+    world.execute("DROP OWNED BY watchbook_reader; DROP ROLE watchbook_reader").await;
+    // Whoever may make it is told nothing, and the doctor does not make it; setup does.
+    assert_eq!(of_questions(&[]).await["verdict"], "fine");
+    assert_eq!(roles().await, 0);
+    world.run(&["setup"]).await.succeeded().said("role watchbook_reader: as it should be");
+    assert_eq!(roles().await, 1);
+
+    world.execute("DROP OWNED BY watchbook_reader; DROP ROLE watchbook_reader").await;
+    let pool = plain_owner(&world, "plain").await;
+    let options = pool.connect_options();
+    let url = format!("postgres://plain:plain@{}:{}/plain", options.get_host(), options.get_port());
+    let plain = [("DATABASE_URL", url.as_str())];
+    for statement in ["CREATE ROLE watchbook_reader NOLOGIN ROLE plain", "GRANT watchbook_reader TO plain"] {
+        let setup = world.run_with(&["setup"], &plain, "").await;
+        setup.succeeded().said("role watchbook_reader: differs").said(&format!("`{statement}`"));
+        for (settings, verdict) in [(vec![plain[0]], "warning"), (vec![plain[0], SECRET], "wrong")] {
+            let finding = of_questions(&settings).await;
+            assert_eq!(finding["verdict"], verdict, "{finding}");
+            assert!(finding["mend"].as_str().unwrap().contains(statement), "{finding}");
+        }
+        for command in [&["audit", "export"][..], &["replay", "events", "--to", "x"]] {
+            let refused = world.run_with(command, &plain, "").await;
+            assert_eq!(refused.ended_with(1).said(statement).output, "", "{command:?}");
+        }
+        if statement.starts_with("CREATE") {
+            world.execute("CREATE ROLE watchbook_reader NOLOGIN").await;
+        } else {
+            world.execute(statement).await;
+        }
+    }
+    world.run_with(&["setup"], &plain, "").await.succeeded().said("as it should be").kept_quiet_about("superuser");
+    assert_eq!(of_questions(&[plain[0], SECRET]).await["verdict"], "fine");
+    pool.close().await;
+    world.finish([]).await;
+}
+
 // Plans.
 
 /// Days that there are.
@@ -476,6 +524,8 @@ async fn sixty_days(world: &World) {
 #[derive(Debug, Clone)]
 enum Ask {
     Events(EventFilter),
+    Again(EventFilter),
+    Counted(EventFilter),
     Errors(ErrorFilter),
     Groups(ErrorFilter),
     Metrics(MetricFilter),
@@ -494,7 +544,7 @@ impl Ask {
     /// Which tables it reads.
     fn table(&self) -> &'static str {
         match self {
-            Self::Events(_) => "watchbook.event_logs",
+            Self::Events(_) | Self::Again(_) | Self::Counted(_) => "watchbook.event_logs",
             Self::Errors(_) | Self::Groups(_) => "watchbook.error_logs",
             Self::Metrics(_) | Self::Series(_) => "watchbook.container_metrics",
             Self::Logs(_) => "watchbook.container_logs",
@@ -509,6 +559,8 @@ impl Ask {
         let span = span_of(page);
         Ok(match self {
             Self::Events(filter) => events::list(reading, filter, page).await?.len(),
+            Self::Again(filter) => again(reading, filter, page).await?.len(),
+            Self::Counted(filter) => replay::count(reading, filter, &span).await?.try_into().unwrap(),
             Self::Errors(filter) => errors::list(reading, filter, page).await?.len(),
             Self::Groups(filter) => errors::groups(reading, filter, page, 24).await?.len(),
             Self::Metrics(filter) => metrics::list(reading, filter, page).await?.len(),
@@ -531,6 +583,17 @@ impl Ask {
             Self::Health => executions::health_of_strategy(reading, "s1", None, &span).await?.total.try_into().unwrap(),
         })
     }
+}
+
+/// The events of a page, from the oldest on.
+async fn again(reading: &mut Reading, filter: &EventFilter, page: &Page) -> store::Result<Vec<StoredEvent>> {
+    let mut events = Vec::new();
+    let take = |event| {
+        events.push(event);
+        Ok(ControlFlow::Continue(()))
+    };
+    replay::each(reading, filter, page, take).await?;
+    Ok(events)
 }
 
 /// Every question with every filter by itself.
@@ -561,6 +624,15 @@ fn every_question() -> Vec<Ask> {
         ]
         .map(Ask::Events),
     );
+    let again = [
+        EventFilter::default(),
+        EventFilter { organization_id: text("org-1"), ..EventFilter::default() },
+        EventFilter { project_id: text("p1"), ..EventFilter::default() },
+        EventFilter { run_id: text("r1"), ..EventFilter::default() },
+        EventFilter { run_id: text("r1"), project_id: text("p1"), ..EventFilter::default() },
+    ];
+    asks.extend(again.clone().map(Ask::Again));
+    asks.extend(again.map(Ask::Counted));
     let of_errors = [
         ErrorFilter { organization_id: text("org-1"), ..ErrorFilter::default() },
         ErrorFilter { trace_id: text("t4200"), ..ErrorFilter::default() },
@@ -617,10 +689,15 @@ fn every_question() -> Vec<Ask> {
 
 /// The partitions of a table that lie within a page.
 fn partitions_of(ask: &Ask, page: &Page) -> BTreeSet<String> {
-    let to = page.after.map_or(page.to, |(at, _)| at.min(page.to));
+    let mut span = span_of(page);
+    match (ask, page.after) {
+        (_, None) => {}
+        (Ask::Again(_), Some((at, _))) => span.from = at.max(span.from),
+        (_, Some((at, _))) => span.to = at.min(span.to),
+    }
     (-1..DAYS)
         .map(day)
-        .filter(|day| *day + TimeDelta::days(1) > page.from && *day <= to)
+        .filter(|day| *day + TimeDelta::days(1) > span.from && *day <= span.to)
         .map(|day| match ask.table() {
             "watchbook.dead_letters" => Partition::of_dead_letters(day).name(),
             "control_plane.audit_logs" => Partition::of(Kind::Audit, day).unwrap().name(),
@@ -666,6 +743,7 @@ async fn every_question_reads_by_index_and_only_the_days_it_is_about() {
             // A page in the middle, and the whole time.
             for ask in [
                 Ask::Events(EventFilter::default()),
+                Ask::Again(EventFilter::default()),
                 Ask::Audit(AuditFilter::default()),
                 Ask::Letters(DeadLetterFilter::default()),
             ] {
@@ -742,6 +820,16 @@ async fn pages_have_every_record_once_from_the_newest_on() {
     }
     let keys = |items: &[EventRow]| items.iter().map(Listed::key).collect::<Vec<_>>();
     assert_eq!(keys(&paged), keys(&all));
+    // And the other way round from the oldest on.
+    let (mut onward, mut page) = (Vec::new(), Page { limit: 7, ..whole() });
+    loop {
+        let events = again(&mut reading, &EventFilter::default(), &page).await.unwrap();
+        let Some(last) = events.last() else { break };
+        page.after = Some(last.key());
+        onward.extend(events.iter().map(Listed::key));
+    }
+    onward.reverse();
+    assert_eq!(onward, all.iter().map(Listed::key).collect::<Vec<_>>());
     reading.end().await.unwrap();
     finish(world).await;
 }

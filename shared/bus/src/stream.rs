@@ -1,7 +1,7 @@
 //! One kind's stream: its state, its identity, and what is cut off its old end.
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
-use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::context::{GetStreamByNameErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::{ErrorCode, stream};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -129,6 +129,18 @@ impl Bus {
             max_bytes: u64::try_from(info.config.max_bytes).ok(),
             config: info.config.clone(),
         })
+    }
+
+    /// The name of the stream that takes a subject, of whatever kind or none; `None` where no stream does.
+    ///
+    /// # Errors
+    /// Where JetStream does not answer, which is also how it refuses.
+    pub async fn stream_taking(&self, subject: &str) -> Result<Option<String>, BusError> {
+        match self.jetstream().stream_by_subject(subject).await {
+            Ok(name) => Ok(Some(name)),
+            Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => Ok(None),
+            Err(_) => Err(self.silent("find the stream of", subject)),
+        }
     }
 
     /// The stream's timestamp of a message, in nanoseconds since 1970; `None` where the stream does not hold it.

@@ -212,6 +212,19 @@ impl Publisher {
         }
     }
 
+    /// Sends messages that are ready, in order, **without checking them** and unanswered: on subjects that no stream
+    /// takes, for whoever listens now. Returns when they are on the connection.
+    ///
+    /// # Errors
+    /// Where there is no connection, or one of them can never be sent; those before it may be out.
+    pub async fn send_unanswered(&self, messages: &[Encoded]) -> Result<(), PublishError> {
+        self.wire.ready().await?;
+        for message in messages {
+            self.wire.send_unanswered(message, |_| {}).await?;
+        }
+        self.wire.client.flush().await.map_err(|_| PublishError::Closed)
+    }
+
     pub(crate) fn place<'p>(&'p self, organization: Option<&'p str>) -> Place<'p> {
         Place { prefix: &self.wire.prefix, organization }
     }

@@ -65,6 +65,16 @@ pub struct NoReader {
     pub statement: String,
 }
 
+impl NoReader {
+    /// What an error of [`Reader::prepare`] or [`Reader::begin`] says, where it is this one.
+    pub fn of(error: &crate::Error) -> Option<&Self> {
+        match error {
+            sqlx::Error::Configuration(error) => error.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
 /// Begins readings.
 #[derive(Debug, Clone)]
 pub struct Reader {
@@ -77,7 +87,7 @@ impl Reader {
         Self { pool }
     }
 
-    /// Makes sure that questions can be asked, as far as this user may. For a start, and for the doctor.
+    /// Makes sure that questions can be asked, as far as this user may. For a start.
     ///
     /// # Errors
     /// [`NoReader`], as a configuration error of the driver, where a superuser has to help; or where the database
@@ -89,6 +99,18 @@ impl Reader {
             None => Ok(()),
             Some(statement) => Err(sqlx::Error::Configuration(Box::new(NoReader { statement }))),
         }
+    }
+
+    /// What a superuser has to run before questions can be asked; `None` where nobody has to. Changes nothing: what this
+    /// user may mend by itself is tried and taken back. For the doctor.
+    ///
+    /// # Errors
+    /// Where the database cannot be asked.
+    pub async fn missing(&self) -> crate::Result<Option<String>> {
+        let mut transaction = self.pool.begin().await?;
+        let missing = sqlx::query_scalar("SELECT watchbook.allow_reading()").fetch_one(&mut *transaction).await?;
+        transaction.rollback().await?;
+        Ok(missing)
     }
 
     /// Begins a reading on behalf of somebody. All of it sees the same state of the tables.

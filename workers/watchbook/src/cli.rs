@@ -47,12 +47,16 @@ enum Command {
     Status(commands::status::Status),
     /// List, show, replay and discard dead letters.
     Dead(commands::dead::Dead),
+    /// Publish stored records again.
+    Replay(commands::replay::Replay),
     /// Show rules and alerts, test, silence and acknowledge them.
     Alerts(commands::alerts::Alerts),
     /// Show, remove and keep what is too old.
     Retention(commands::retention::Retention),
     /// Erase what is stored of a user or a strategy.
     Erase(commands::erase::Erase),
+    /// Take the audit log along.
+    Audit(commands::audit::Audit),
     /// Make tokens for the gateway.
     Token(commands::token::Token),
     /// Check or show settings.
@@ -93,9 +97,11 @@ impl Arguments {
             Command::Tail(command) => command.run(config).await,
             Command::Status(command) => command.run(config).await,
             Command::Dead(command) => command.run(config).await,
+            Command::Replay(command) => command.run(config).await,
             Command::Alerts(command) => command.run(config).await,
             Command::Retention(command) => command.run(config).await,
             Command::Erase(command) => command.run(config).await,
+            Command::Audit(command) => command.run(config).await,
             Command::Token(command) => command.run(&config),
             Command::Doctor(command) => command.run(config).await,
             Command::Bench(command) => command.run(config).await,

@@ -7,6 +7,7 @@ use bus::Bus;
 use runtime::Config;
 use store::migrations::{self, State};
 use store::{Connection, Database};
+use tokio_util::sync::CancellationToken;
 
 /// `host:pid`, by which an operator finds this process.
 pub(crate) fn name() -> String {
@@ -71,6 +72,19 @@ pub(crate) async fn check_migrations(database: &Database) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Cancelled by Ctrl-C and SIGTERM, from now on.
+pub(crate) fn stop_token() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    tokio::spawn(async move {
+        match runtime::stop_signal().await {
+            Ok(_) => token.cancel(),
+            Err(error) => tracing::warn!(%error, "signals end this at once"),
+        }
+    });
+    stop
+}
+
 /// Who acts, where not said: the user of this terminal, by number where nobody says the name.
 pub(crate) fn somebody() -> String {
     use std::os::unix::fs::MetadataExt;
@@ -90,4 +104,14 @@ pub(crate) fn actor(name: &str) -> Result<String, String> {
         return Err("`system` is what acts when nobody does".to_owned());
     }
     Ok(name.to_owned())
+}
+
+/// An organization, as a command's option names one.
+pub(crate) fn organization(name: &str) -> Result<String, String> {
+    use records::subject::{NO_ORGANIZATION, is_organization};
+    if is_organization(name) && name != NO_ORGANIZATION {
+        Ok(name.to_owned())
+    } else {
+        Err("expected an organization: 1 to 64 of A-Z a-z 0-9 _ -, and not `_` alone".to_owned())
+    }
 }

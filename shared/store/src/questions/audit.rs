@@ -1,5 +1,7 @@
 //! Who did what to what.
 
+use std::ops::ControlFlow;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use records::audit::Address;
 use serde::Serialize;
@@ -11,24 +13,32 @@ use super::question::{Question, known_as};
 use super::{Page, SEARCHED_AT_MOST, StoredJson, listed_by};
 use crate::reading::{Reading, Scope};
 
-/// Which deeds; all where nothing is said.
-#[derive(Debug, Clone, Default)]
+/// Which deeds; all where nothing is said. As JSON it is what was asked for.
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct AuditFilter {
     /// Only of this organization.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub organization_id: Option<String>,
     /// Only of this actor.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub actor_id: Option<String>,
     /// Only of such actors: `user`, `system` or `api_key`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub actor_type: Option<String>,
     /// Only this.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
     /// Only to such things.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub target_type: Option<String>,
     /// Only to this thing.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub target_id: Option<String>,
     /// Only with this end: `SUCCESS` or `FAILURE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     /// Only from this address, or from one in this network.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_address: Option<Address>,
 }
 
@@ -90,12 +100,39 @@ pub struct AuditRow {
 }
 listed_by!(created_at: AuditRow);
 
-/// `GET /api/audit`, `GET /api/organizations/{org}/audit` with the organization as a filter, and page by page
-/// `GET /api/audit/export`.
+/// `GET /api/audit`, `GET /api/organizations/{org}/audit` with the organization as a filter.
 ///
 /// # Errors
 /// Where the database cannot be asked, or takes too long.
 pub async fn list(reading: &mut Reading, filter: &AuditFilter, page: &Page) -> crate::Result<Vec<AuditRow>> {
+    question(reading, filter, page).all(reading).await
+}
+
+/// Page by page `GET /api/audit/export`: the same as [`list`], each row as it comes, until `take` has enough. Rows are of
+/// any size, and a whole page of the largest is more than anybody should hold.
+///
+/// # Errors
+/// As [`list`], and what `take` fails with.
+pub async fn each(
+    reading: &mut Reading,
+    filter: &AuditFilter,
+    page: &Page,
+    take: impl FnMut(AuditRow) -> crate::Result<ControlFlow<()>> + Send,
+) -> crate::Result<()> {
+    question(reading, filter, page).each(reading, take).await
+}
+
+/// When the oldest deed of all was done.
+///
+/// # Errors
+/// As [`list`].
+pub async fn oldest(reading: &mut Reading) -> crate::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar("SELECT created_at FROM control_plane.audit_logs ORDER BY created_at LIMIT 1")
+        .fetch_optional(reading.connection())
+        .await
+}
+
+fn question<'q>(reading: &Reading, filter: &'q AuditFilter, page: &Page) -> Question<'q> {
     let mut question = Question::of(
         "SELECT id, organization_id, created_at, received_at, source, actor_id, actor_type, actor.name AS actor_name,
                 actor.email AS actor_email, action, target_type, target_id, status, reason, error_details, metadata,
@@ -119,7 +156,6 @@ pub async fn list(reading: &mut Reading, filter: &AuditFilter, page: &Page) -> c
         .push(") AS record")
         // The platform's own deeds have no person behind them, whatever somebody calls a user.
         .push(&known_as("actor", "user", "nullif(record.actor_id, 'system')"))
-        .push(" ORDER BY created_at DESC, id DESC")
-        .all(reading)
-        .await
+        .push(" ORDER BY created_at DESC, id DESC");
+    question
 }

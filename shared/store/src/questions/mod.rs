@@ -1,4 +1,5 @@
-//! The questions that the gateway asks, a file a kind. Each function says which route it serves.
+//! The questions that the gateway asks, a file a kind, and those of commands that read like it. Each function says whom
+//! it serves.
 //!
 //! A question is an index scan that reads only the days of its time, and lists are read page by page from the newest
 //! on. Where no index leads to what is asked for, the time is bounded: see `longest` of the filters.
@@ -11,13 +12,17 @@ pub mod events;
 pub mod executions;
 pub mod logs;
 pub mod metrics;
+mod portion;
 mod question;
+pub mod replay;
 pub mod retention;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 use uuid::Uuid;
+
+pub use portion::Portion;
 
 /// How long a time may be asked for where no index leads to the records: a day of 10 million is read in some seconds,
 /// and most of a week's readers find a page of theirs before.
@@ -40,6 +45,13 @@ pub struct Page {
     pub after: Option<Key>,
     /// Items at the most.
     pub limit: u32,
+}
+
+impl Page {
+    /// The time that is asked for, whichever page of it this is.
+    pub const fn span(&self) -> Span {
+        Span { from: self.from, to: self.to }
+    }
 }
 
 /// A stretch of time, both ends in it.

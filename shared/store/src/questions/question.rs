@@ -1,7 +1,10 @@
 //! A statement that is put together of the conditions that are asked for and no others: a condition that may be absent
 //! (`$1 IS NULL OR …`) is one that no index serves.
 
+use std::ops::ControlFlow;
+
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
 use sqlx::postgres::PgRow;
 use sqlx::{Encode, FromRow, Postgres, QueryBuilder, Type};
 
@@ -100,6 +103,21 @@ impl<'q> Question<'q> {
         self
     }
 
+    /// The page's stretch of time, beyond the item before, for a list that goes on from the oldest one.
+    pub(super) fn onward(&mut self, time: &str, page: &Page) -> &mut Self {
+        let from = page.after.map_or(page.from, |(at, _)| at.max(page.from));
+        self.within(time, &Span { from, to: page.to });
+        if let Some((at, id)) = page.after {
+            self.condition(&format!("({time}, id) > (")).push_bind(at).push(", ").push_bind(id).push(")");
+        }
+        self
+    }
+
+    /// The oldest first; otherwise as [`Question::newest`].
+    pub(super) fn oldest(&mut self, time: &str, limit: u32) -> &mut Self {
+        self.push(&format!(" ORDER BY {time}, id LIMIT {limit}"))
+    }
+
     /// The newest first. The number stands in the statement, so that plans are made for it.
     pub(super) fn newest(&mut self, time: &str, limit: u32) -> &mut Self {
         self.push(&format!(" ORDER BY {time} DESC, id DESC LIMIT {limit}"))
@@ -111,6 +129,25 @@ impl<'q> Question<'q> {
         R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
         self.statement.build_query_as().fetch_all(reading.connection()).await
+    }
+
+    /// Hands over the rows of the answer as they come, until `take` has enough. What the answer has behind that is read
+    /// by whatever uses the connection next, and thrown away.
+    pub(super) async fn each<R>(
+        &mut self,
+        reading: &mut Reading,
+        mut take: impl FnMut(R) -> crate::Result<ControlFlow<()>> + Send,
+    ) -> crate::Result<()>
+    where
+        R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let mut rows = self.statement.build_query_as().fetch(reading.connection());
+        while let Some(row) = rows.try_next().await? {
+            if take(row)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The only row of the answer.

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use chrono::TimeDelta;
+use export::Look;
 use records::audit::Address;
 use serde_json::{Value, json};
 use store::questions::audit::{self, AuditFilter, AuditRow};
@@ -49,16 +50,12 @@ pub(crate) struct Filters {
     #[param(pattern = "^(SUCCESS|FAILURE)$")]
     status: Option<&'static str>,
     /// Only from this address, or from one in this network.
-    #[param(max_length = 64)]
-    ip_address: Option<String>,
+    #[param(max_length = 64, value_type = Option<String>)]
+    ip_address: Option<Address>,
 }
 
 impl FromQuery for Filters {
     fn from_query(parameters: &mut Parameters) -> Self {
-        let ip_address = parameters.bounded_text("ip_address", 64);
-        if ip_address.as_deref().is_some_and(|text| Address::parse(text).is_none()) {
-            parameters.refuse("ip_address", "expected an address such as 192.0.2.1, or a network such as 10.0.0.0/8");
-        }
         Self {
             actor_id: parameters.text("actor_id"),
             actor_type: parameters.one_of("actor_type", &["user", "system", "api_key"]),
@@ -66,7 +63,7 @@ impl FromQuery for Filters {
             target_type: parameters.text("target_type"),
             target_id: parameters.text("target_id"),
             status: parameters.one_of("status", &["SUCCESS", "FAILURE"]),
-            ip_address,
+            ip_address: parameters.address("ip_address"),
         }
     }
 }
@@ -81,7 +78,7 @@ impl Filters {
             target_type: self.target_type.clone(),
             target_id: self.target_id.clone(),
             status: self.status.map(str::to_owned),
-            ip_address: self.ip_address.as_deref().and_then(Address::parse),
+            ip_address: self.ip_address,
         }
     }
 
@@ -91,22 +88,7 @@ impl Filters {
         Reach { usual: longest.map_or(USUAL, |longest| longest.min(USUAL)), longest }
     }
 
-    /// What was asked, for the record of it.
-    fn told(&self) -> Value {
-        let all = [
-            ("actor_id", self.actor_id.as_deref()),
-            ("actor_type", self.actor_type),
-            ("action", self.action.as_deref()),
-            ("target_type", self.target_type.as_deref()),
-            ("target_id", self.target_id.as_deref()),
-            ("status", self.status),
-            ("ip_address", self.ip_address.as_deref()),
-        ];
-        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Value::from(value?)))).collect()
-    }
-
-    /// That somebody looks at these deeds, as a deed. It stands in the log of the organization that they look at. Where
-    /// these are several, or one that they may not see, it is the platform's: nobody can write into the log of others.
+    /// That somebody looks at these deeds, as a deed.
     pub(super) fn looked_at(
         &self,
         action: &'static str,
@@ -115,25 +97,21 @@ impl Filters {
         checked: &Checked,
         more: Value,
     ) -> Done {
-        let organization_id = match &checked.scope {
-            Scope::Organizations(names) if names.len() == 1 => names.first().cloned(),
-            _ => None,
-        };
-        let named = page.organization_id.clone().or_else(|| organization_id.clone());
-        let seen = match &checked.scope {
-            Scope::All => json!("*"),
-            Scope::Organizations(names) => json!(names),
+        let look = Look {
+            way: ("route", route),
+            named: page.organization_id.as_deref(),
+            scope: &checked.scope,
+            filter: &self.filter(),
+            span: checked.page.span(),
+            how: more,
         };
         Done {
-            organization_id,
+            organization_id: look.organization_id(),
             action,
-            target_type: "audit_log",
-            target_id: named.unwrap_or_else(|| "*".to_owned()),
+            target_type: Look::TARGET_TYPE,
+            target_id: look.target_id(),
             reason: None,
-            metadata: json!({
-                "route": route, "filters": self.told(), "from": checked.page.from, "to": checked.page.to,
-                "organizations": seen, "how": more,
-            }),
+            metadata: look.metadata(),
         }
     }
 }

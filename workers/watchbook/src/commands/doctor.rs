@@ -14,6 +14,7 @@ use serde::Serialize;
 use store::migrations::{self, State};
 use store::own_records::OwnRecord;
 use store::partitions::Partition;
+use store::reading::{ROLE, Reader};
 use store::{Database, Lease, PgConnection, positions, retention};
 use writer::Writer;
 
@@ -27,7 +28,7 @@ const LAG: TimeDelta = TimeDelta::seconds(30);
 /// Find what is wrong, with how to mend it.
 ///
 /// Looks at what can be reached, versions, permissions, streams, clocks, migrations, partitions, lag,
-/// alerts and their delivery, retention. Changes nothing but a probe in the archive. Exit code 1 where something is wrong.
+/// the role of questions, alerts and their delivery, retention. Changes nothing but a probe in the archive. Exit code 1 where something is wrong.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// As a JSON array.
@@ -78,6 +79,9 @@ impl Doctor {
         let database = look_at_postgres(&config, &mut findings).await;
         if let Some(bus) = &bus {
             look_at_streams(&config, bus, &mut findings).await;
+        }
+        if let Some((database, _)) = &database {
+            look_at_readers(&config, database, &mut findings).await?;
         }
         if let (Some(bus), Some((_, mut connection))) = (&bus, database) {
             look_at_writers(&config, bus, &mut connection, &mut findings).await?;
@@ -175,6 +179,27 @@ async fn look_at_postgres(config: &Config, findings: &mut Findings) -> Option<(D
         ),
     }
     Some((database, connection))
+}
+
+async fn look_at_readers(config: &Config, database: &Database, findings: &mut Findings) -> anyhow::Result<()> {
+    let pool = database.pool("doctor", 1);
+    let missing = Reader::new(pool.clone()).missing().await;
+    pool.close().await;
+    match missing? {
+        None => findings.fine("questions", format!("they can be asked, under the role {ROLE}")),
+        Some(statement) => findings.found(
+            // Where there is no gateway few miss it.
+            if config.http.jwt_secret.is_some() || config.gateway.jwks_url.is_some() {
+                Verdict::Wrong
+            } else {
+                Verdict::Warning
+            },
+            "questions",
+            format!("nobody can ask any: they are asked under the role {ROLE}, which this user may not take"),
+            format!("let a superuser run `{statement}`; no restart is needed"),
+        ),
+    }
+    Ok(())
 }
 
 fn look_at_clock(subject: &str, skew: TimeDelta, findings: &mut Findings) {

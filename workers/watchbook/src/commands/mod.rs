@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod alerts;
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod dead;
@@ -8,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod erase;
 pub(crate) mod migrate;
 pub(crate) mod publish;
+pub(crate) mod replay;
 pub(crate) mod retention;
 pub(crate) mod run;
 pub(crate) mod setup;

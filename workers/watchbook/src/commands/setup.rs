@@ -8,6 +8,7 @@ use clap::Args;
 use records::Kind;
 use runtime::Config;
 use store::partitions::Partitions;
+use store::reading::{NoReader, ROLE, Reader};
 use store::{Database, migrations};
 
 use crate::{output, process};
@@ -15,7 +16,8 @@ use crate::{output, process};
 /// Create what is missing: migrations, streams, partitions for the coming days.
 ///
 /// Safe to repeat. A stream that is there with other settings is named and left alone, and the exit
-/// code is 1; --update changes it.
+/// code is 1; --update changes it. The role under which questions are asked may need a superuser once: then the
+/// statement is shown, and everything but questions works without it.
 #[derive(Debug, Args)]
 pub(crate) struct Setup {
     /// Change streams that differ from the settings.
@@ -47,6 +49,7 @@ pub(crate) async fn ensure(
     let before = pending(migrations::status(&mut connection).await?);
     migrations::run(&mut connection).await?;
     tell(format!("database {}: {before} migrations applied", database.address()));
+    tell(format!("role {ROLE}: {}", readers(database).await?));
     let partitions = Partitions::default();
     let mut agrees = true;
     for &kind in Kind::ALL {
@@ -68,4 +71,22 @@ pub(crate) async fn ensure(
         tell("Streams that differ were left alone: `watchbook setup --update` changes them, or set [streams] to what they are.".to_owned());
     }
     Ok(agrees)
+}
+
+/// Makes the role under which questions are asked, as far as this user may. Who asks none does without it, so that it is
+/// missing is no failure.
+async fn readers(database: &Database) -> store::Result<String> {
+    let pool = database.pool("setup", 1);
+    let prepared = Reader::new(pool.clone()).prepare().await;
+    pool.close().await;
+    match prepared {
+        Ok(()) => Ok("as it should be".to_owned()),
+        Err(error) => match NoReader::of(&error) {
+            Some(NoReader { statement }) => Ok(format!(
+                "differs: this user may not take it, and until a superuser runs `{statement}` the gateway answers no \
+                 question, and neither `audit export` nor `replay events` can read"
+            )),
+            None => Err(error),
+        },
+    }
 }

@@ -1,0 +1,111 @@
+//! Events once more, in the order in which they happened: for `watchbook replay events`.
+
+use std::ops::ControlFlow;
+
+use chrono::{DateTime, Utc};
+use records::subject::NO_ORGANIZATION;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::events::EventFilter;
+use super::question::Question;
+use super::{Page, Span, listed_by};
+use crate::reading::Reading;
+
+/// An event as it is stored. As JSON it is the record that was published, under the contract's names; what is JSON in it
+/// stays the text that Postgres has, so that no number loses a digit.
+#[derive(Debug, Clone, FromRow, Serialize)]
+pub struct StoredEvent {
+    /// Its id.
+    pub id: Uuid,
+    /// Whose it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organization_id: Option<String>,
+    /// When it happened.
+    pub created_at: DateTime<Utc>,
+    /// Its type.
+    pub event_type: String,
+    /// Whatever belongs to it.
+    #[sqlx(json)]
+    pub payload: Box<RawValue>,
+    /// The project.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<String>,
+    /// The run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// The user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// `user`, `system` or `api_key`.
+    pub actor_type: String,
+    /// Who acted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor_id: Option<String>,
+    /// Who published it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Whatever the contract has no field for.
+    #[sqlx(json)]
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub attributes: Box<RawValue>,
+}
+listed_by!(created_at: StoredEvent);
+
+fn is_nothing(json: &RawValue) -> bool {
+    json.get() == "{}"
+}
+
+/// The events of a page, the oldest first, each as it comes, until `take` has enough. The organization `_` stands for
+/// those that have none. Where only an organization is named no index leads to its events: ask for a short time then.
+///
+/// # Errors
+/// Where the database cannot be asked, or takes too long; and what `take` fails with.
+pub async fn each(
+    reading: &mut Reading,
+    filter: &EventFilter,
+    page: &Page,
+    take: impl FnMut(StoredEvent) -> crate::Result<ControlFlow<()>> + Send,
+) -> crate::Result<()> {
+    const SELECTION: &str = "SELECT id, organization_id, created_at, event_type, payload, project_id, run_id, user_id,
+                actor_type, actor_id, source, attributes
+           FROM watchbook.event_logs";
+    let mut question = which(SELECTION, reading, filter);
+    question.onward("created_at", page).oldest("created_at", page.limit).each(reading, take).await
+}
+
+/// How many events there are of a time.
+///
+/// # Errors
+/// Where the database cannot be asked, or takes too long.
+pub async fn count(reading: &mut Reading, filter: &EventFilter, span: &Span) -> crate::Result<u64> {
+    let mut question = which("SELECT count(*) FROM watchbook.event_logs", reading, filter);
+    let (count,): (i64,) = question.within("created_at", span).one(reading).await?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
+/// When the oldest event of all happened.
+///
+/// # Errors
+/// As [`count`].
+pub async fn oldest(reading: &mut Reading) -> crate::Result<Option<DateTime<Utc>>> {
+    sqlx::query_scalar("SELECT created_at FROM watchbook.event_logs ORDER BY created_at LIMIT 1")
+        .fetch_optional(reading.connection())
+        .await
+}
+
+fn which<'q>(selection: &str, reading: &Reading, filter: &'q EventFilter) -> Question<'q> {
+    let mut question = Question::of(selection);
+    match filter.organization_id.as_deref() {
+        Some(NO_ORGANIZATION) => question.and("organization_id IS NULL"),
+        wanted => question.organization("organization_id", reading, wanted),
+    };
+    question
+        .where_("project_id = ", filter.project_id.as_deref())
+        .where_("run_id = ", filter.run_id.as_deref())
+        .where_("user_id = ", filter.user_id.as_deref())
+        .where_("event_type = ", filter.event_type.as_deref());
+    question
+}

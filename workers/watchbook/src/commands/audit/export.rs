@@ -1,0 +1,257 @@
+//! `watchbook audit export`
+
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use ::export::{Format, Look};
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use clap::Args;
+use indicatif::ProgressBar;
+use records::audit::Address;
+use runtime::Config;
+use serde_json::json;
+use store::questions::Span;
+use store::questions::audit::{self, AuditFilter};
+use store::reading::{Reader, Scope};
+use store::{Connection, PgConnection};
+use telling::Deed;
+use tokio_util::sync::CancellationToken;
+
+use super::whole::Whole;
+use crate::commands::retention::tell;
+use crate::{bench, output, process};
+
+/// Write the audit log as CSV or NDJSON, newest first, all of it unless options narrow it.
+///
+/// The same as GET /api/audit/export: streamed, however long the log is, and with an apostrophe before what a
+/// spreadsheet would run. That it was exported, by whom and with which options, is written into the log before the
+/// first row is read. With --output the file appears when it is complete, and never before.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  watchbook audit export --org acme --from 2026-01-01T00:00:00Z --output acme.csv\n  watchbook audit export --action project.delete --format ndjson | jq .actor_email"
+)]
+pub(crate) struct Export {
+    /// Only of this organization.
+    #[arg(long, value_name = "ORG", value_parser = process::organization)]
+    org: Option<String>,
+    /// From this time on, in RFC 3339; unless said, from the oldest record on.
+    #[arg(long, value_name = "TIME")]
+    from: Option<DateTime<Utc>>,
+    /// Up to this time, in RFC 3339; unless said, up to now.
+    #[arg(long, value_name = "TIME")]
+    to: Option<DateTime<Utc>>,
+    /// Only of this actor.
+    #[arg(long, value_name = "ID")]
+    actor_id: Option<String>,
+    /// Only of such actors.
+    #[arg(long, value_name = "TYPE", value_parser = ["user", "system", "api_key"])]
+    actor_type: Option<String>,
+    /// Only this, such as `project.delete`.
+    #[arg(long)]
+    action: Option<String>,
+    /// Only to such things.
+    #[arg(long, value_name = "TYPE")]
+    target_type: Option<String>,
+    /// Only to this thing.
+    #[arg(long, value_name = "ID")]
+    target_id: Option<String>,
+    /// Only with this end.
+    #[arg(long, value_parser = ["SUCCESS", "FAILURE"])]
+    status: Option<String>,
+    /// Only from this address, or from one in this network, such as 10.0.0.0/8.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    ip_address: Option<Address>,
+    /// How rows are written; unless said, as the file's name ends, else CSV.
+    #[arg(long, value_parser = Format::NAMES)]
+    format: Option<String>,
+    /// The file to write; standard output without it.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace the file where it is there.
+    #[arg(long, requires = "output")]
+    force: bool,
+    /// Who, where not the user of this terminal.
+    #[arg(long, value_name = "NAME", default_value_t = process::somebody(), value_parser = process::actor)]
+    by: String,
+}
+
+/// How an export ended that did not fail.
+enum Ended {
+    Complete,
+    /// Whoever read it has gone.
+    Unread,
+    Stopped,
+}
+
+impl Export {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        // What can be refused is refused before anything is read, or said of it.
+        let file = match &self.output {
+            // Whoever stops it leaves nothing of a file behind.
+            Some(path) => Some((process::stop_token(), Whole::at(path, self.force)?)),
+            None => None,
+        };
+        let database = process::database(&config).await?;
+        process::check_migrations(&database).await?;
+        let pool = database.pool("export", 1);
+        let reader = Reader::new(pool.clone());
+        let asked = self.asked(&reader).await?;
+        let mut connection = process::connect(&database).await?;
+        self.write_down(&mut connection, &asked).await.context("write into the audit log that it is exported")?;
+        let export = ::export::Export::of(asked.scope, asked.filter, asked.span, asked.format);
+        let progress = bench::progress();
+        let (mut rows, watched) = (0, progress.clone());
+        let ended = match file {
+            Some((stop, file)) => to_file(export, &reader, file, &stop, |more| count(&watched, &mut rows, more)).await,
+            None => to_output(export, &reader, |more| count(&watched, &mut rows, more)).await,
+        };
+        progress.finish_and_clear();
+        let ended = ended.context("the export is not complete")?;
+        if !matches!(ended, Ended::Stopped) {
+            // A question that is under way is not waited for by whoever is asked to stop.
+            pool.close().await;
+        }
+        tell(&config, &mut connection).await;
+        match ended {
+            Ended::Unread => {}
+            Ended::Complete => eprintln!("{} audit records exported", output::grouped(rows)),
+            Ended::Stopped => {
+                eprintln!("Stopped after {} audit records: no file was written", output::grouped(rows));
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn asked(&self, reader: &Reader) -> anyhow::Result<Asked> {
+        let scope = self.org.as_ref().map_or(Scope::All, |org| Scope::Organizations(vec![org.clone()]));
+        let filter = AuditFilter {
+            organization_id: None, // the reading is of that one alone
+            actor_id: self.actor_id.clone(),
+            actor_type: self.actor_type.clone(),
+            action: self.action.clone(),
+            target_type: self.target_type.clone(),
+            target_id: self.target_id.clone(),
+            status: self.status.clone(),
+            ip_address: self.ip_address,
+        };
+        let to = self.to.unwrap_or_else(Utc::now);
+        let mut from = self.from.unwrap_or(DateTime::UNIX_EPOCH);
+        anyhow::ensure!(from < to, "--from has to be before --to, or before now");
+        if filter.longest(&scope).is_some() {
+            // What no index leads to is looked for week by week: not in the decades before the first record.
+            let mut reading = reader.begin(&scope).await?;
+            let oldest = audit::oldest(&mut reading).await?;
+            reading.end().await?;
+            from = oldest.map_or(to, |oldest| oldest.clamp(from, to));
+        }
+        let named = self.format.as_deref().and_then(Format::named);
+        let format = named.or_else(|| self.output.as_deref().and_then(guess)).unwrap_or(Format::Csv);
+        Ok(Asked { scope, filter, span: Span { from, to }, format })
+    }
+
+    /// Writes into the log that it is exported.
+    async fn write_down(&self, connection: &mut PgConnection, asked: &Asked) -> store::Result<()> {
+        let look = Look {
+            way: ("command", "watchbook audit export"),
+            named: self.org.as_deref(),
+            scope: &asked.scope,
+            filter: &asked.filter,
+            span: asked.span,
+            how: json!({ "format": asked.format.name() }),
+        };
+        let organization_id = look.organization_id();
+        let deed = Deed {
+            organization_id: organization_id.as_deref(),
+            actor_id: &self.by,
+            action: "audit.export",
+            target_type: Look::TARGET_TYPE,
+            target_id: look.target_id(),
+            metadata: look.metadata(),
+            ..Deed::default()
+        };
+        let mut transaction = connection.begin().await?;
+        telling::audit(&mut transaction, &deed).await?;
+        transaction.commit().await
+    }
+}
+
+/// What the options say.
+struct Asked {
+    scope: Scope,
+    filter: AuditFilter,
+    span: Span,
+    format: Format,
+}
+
+fn count(progress: &ProgressBar, rows: &mut u64, more: u64) {
+    *rows += more;
+    progress.set_message(format!("{} records", output::grouped(*rows)));
+}
+
+/// Writes to standard output, for as long as somebody reads it. Ctrl-C ends the process, as there is nothing to tidy up.
+async fn to_output(mut export: ::export::Export, reader: &Reader, mut count: impl FnMut(u64)) -> anyhow::Result<Ended> {
+    while let Some(part) = export.part(reader).await? {
+        let mut out = io::stdout().lock();
+        match out.write_all(&part.text).and_then(|()| out.flush()) {
+            Ok(()) => count(part.rows),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Ended::Unread),
+            Err(error) => return Err(error).context("write to standard output"),
+        }
+    }
+    Ok(Ended::Complete)
+}
+
+/// Writes a file, which is there when it is complete.
+async fn to_file(
+    mut export: ::export::Export,
+    reader: &Reader,
+    mut file: Whole,
+    stop: &CancellationToken,
+    mut count: impl FnMut(u64),
+) -> anyhow::Result<Ended> {
+    loop {
+        let Some(part) = stop.run_until_cancelled(export.part(reader)).await else { return Ok(Ended::Stopped) };
+        let Some(part) = part? else {
+            file.complete()?;
+            return Ok(Ended::Complete);
+        };
+        file.write(&part.text)?;
+        count(part.rows);
+    }
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    Address::parse(text)
+        .ok_or_else(|| "expected an address such as 192.0.2.1, or a network such as 10.0.0.0/8".to_owned())
+}
+
+/// The format that the end of a file's name means.
+fn guess(path: &Path) -> Option<Format> {
+    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "ndjson" | "jsonl" => Some(Format::Ndjson),
+        "csv" => Some(Format::Csv),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_guessed_by_the_end_of_a_name() {
+        for (path, format) in [
+            ("a.csv", Some(Format::Csv)),
+            ("a.b/c.NDJSON", Some(Format::Ndjson)),
+            ("a.jsonl", Some(Format::Ndjson)),
+            ("a.xls", None),
+            ("csv", None),
+            ("a.ndjson/b", None),
+        ] {
+            assert_eq!(guess(Path::new(path)), format, "{path}");
+        }
+    }
+}

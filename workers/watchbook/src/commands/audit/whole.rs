@@ -1,0 +1,122 @@
+//! A file that is there when it is complete: written beside, under another name, and renamed at the end.
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tempfile::{Builder, NamedTempFile};
+
+/// What anybody's new file may be read by, before the process's own mask takes its part away.
+const MODE: u32 = 0o666;
+
+/// See the module. Dropped before it is complete, nothing of it is left.
+#[derive(Debug)]
+pub(super) struct Whole {
+    path: PathBuf,
+    beside: NamedTempFile,
+    replaces: bool,
+}
+
+impl Whole {
+    /// Begins a file. One that is there is left alone unless it is to be replaced; where it is a link, what it leads to is.
+    pub(super) fn at(path: &Path, replaces: bool) -> anyhow::Result<Self> {
+        let path = match fs::metadata(path) {
+            Ok(there) => {
+                anyhow::ensure!(
+                    there.is_file(),
+                    "{} is no regular file: leave --output out, and lead the output there with `>`",
+                    path.display()
+                );
+                anyhow::ensure!(replaces, "{} is there already: --force replaces it", path.display());
+                fs::canonicalize(path).with_context(|| format!("find {}", path.display()))?
+            }
+            Err(_) => path.to_owned(),
+        };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let beside = Builder::new()
+            .prefix(".")
+            .suffix(".part")
+            .permissions(Permissions::from_mode(MODE))
+            .tempfile_in(folder)
+            .with_context(|| format!("make a file in {} to write into", folder.display()))?;
+        Ok(Self { path, beside, replaces })
+    }
+
+    /// Writes on.
+    pub(super) fn write(&mut self, text: &[u8]) -> anyhow::Result<()> {
+        self.beside.write_all(text).with_context(|| format!("write {}", self.path.display()))
+    }
+
+    /// It is complete, and from now on there, on the disk.
+    pub(super) fn complete(self) -> anyhow::Result<()> {
+        let Self { path, beside, replaces } = self;
+        beside.as_file().sync_all().with_context(|| format!("write {} to the disk", path.display()))?;
+        let renamed = if replaces { beside.persist(&path) } else { beside.persist_noclobber(&path) };
+        renamed
+            .map(drop)
+            .map_err(|error| error.error)
+            .with_context(|| format!("give the file its name {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        fs::read_dir(folder).unwrap().map(name).collect()
+    }
+
+    #[test]
+    fn a_file_is_whole_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        let mut given_up = Whole::at(&path, false).unwrap();
+        given_up.write(b"half").unwrap();
+        drop(given_up);
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+
+        let mut file = Whole::at(&path, false).unwrap();
+        file.write(b"all").unwrap();
+        assert!(!path.exists());
+        file.complete().unwrap();
+        assert_eq!(names(folder.path()), ["a.csv"]);
+        assert!(Whole::at(&path, false).unwrap_err().to_string().contains("--force"));
+
+        let mut again = Whole::at(&path, true).unwrap();
+        again.write(b"more").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"all");
+        again.complete().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"more");
+        assert_eq!(names(folder.path()), ["a.csv"]);
+    }
+
+    #[test]
+    fn one_that_somebody_else_made_meanwhile_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        let file = Whole::at(&path, false).unwrap();
+        fs::write(&path, "theirs").unwrap();
+        assert!(file.complete().is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"theirs");
+        assert_eq!(names(folder.path()), ["a.csv"]);
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_a_link_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Whole::at(Path::new("/dev/null"), true).is_err());
+        assert!(Whole::at(folder.path(), true).is_err());
+        let (path, link) = (folder.path().join("a.csv"), folder.path().join("link"));
+        fs::write(&path, "old").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let mut file = Whole::at(&link, true).unwrap();
+        file.write(b"new").unwrap();
+        file.complete().unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+}

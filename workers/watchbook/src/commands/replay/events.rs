@@ -1,0 +1,204 @@
+//! `watchbook replay events`
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use bus::Bus;
+use chrono::{DateTime, Utc};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use records::subject::NO_ORGANIZATION;
+use runtime::Config;
+use serde_json::json;
+use store::questions::Span;
+use store::questions::events::EventFilter;
+use store::reading::Reader;
+use store::{Connection, PgConnection};
+use telling::Deed;
+use tokio_util::sync::CancellationToken;
+
+use super::message;
+use super::pace::{Pace, Rate};
+use super::replaying::{self, Replaying};
+use super::source::Source;
+use super::summary::Summary;
+use super::target;
+use super::writers::Writers;
+use crate::commands::retention::tell;
+use crate::{output, process};
+
+/// Publish stored events again on a subject, in the order in which they happened.
+///
+/// For a consumer that is built anew, or to try something with what really happened. A message is the record as JSON,
+/// with its id and time, and the header Watchbook-Replayed-At. Where a stream takes the subject each event is
+/// acknowledged by it; after an unclear answer one may come twice. Back on its organization's own subject,
+/// `watchbook.events.<organization>.<detail>`, an event that is stored stays stored once.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  watchbook replay events --to rebuild.search --run run-7\n  watchbook replay events --to staging.events --org acme --from 2026-11-01T00:00:00Z --rate unlimited --dry-run"
+)]
+pub(crate) struct Events {
+    /// The subject, one for all of them.
+    #[arg(long, value_name = "SUBJECT", value_parser = target::subject)]
+    to: String,
+    /// Only of this run.
+    #[arg(long, value_name = "ID")]
+    run: Option<String>,
+    /// Only of this project.
+    #[arg(long, value_name = "ID")]
+    project: Option<String>,
+    /// Only of this organization.
+    #[arg(long, value_name = "ORG", value_parser = process::organization)]
+    org: Option<String>,
+    /// Only from this time on, in RFC 3339; with what an interrupted replay says it goes on.
+    #[arg(long, value_name = "TIME")]
+    from: Option<DateTime<Utc>>,
+    /// Only up to this time, in RFC 3339; unless said, up to now.
+    #[arg(long, value_name = "TIME")]
+    to_time: Option<DateTime<Utc>>,
+    /// Events a second at the most, or `unlimited`.
+    #[arg(long, value_name = "N", default_value = "1000")]
+    rate: Rate,
+    /// Only say how many there are, and who takes them.
+    #[arg(long)]
+    dry_run: bool,
+    /// Who, where not the user of this terminal.
+    #[arg(long, value_name = "NAME", default_value_t = process::somebody(), value_parser = process::actor)]
+    by: String,
+    /// What was done, as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Events {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        let filter = self.filter(&config.nats.prefix)?;
+        let asked = Span { from: self.from.unwrap_or(DateTime::UNIX_EPOCH), to: self.to_time.unwrap_or_else(Utc::now) };
+        anyhow::ensure!(asked.from < asked.to, "--from has to be before --to-time, or before now");
+        let bus = process::bus(&config).await?;
+        let database = process::database(&config).await?;
+        process::check_migrations(&database).await?;
+        let pool = database.pool("replay", 1);
+        let source = Source::of(Reader::new(pool.clone()), filter.clone(), asked).await?;
+        let stream = bus.stream_taking(&self.to).await?;
+        let mut summary = Summary::of(self.to.clone(), stream, source.span(), self.dry_run);
+        let stop = process::stop_token();
+        summary.events = count(&source, &stop).await.context("count the events")?;
+        summary.stopped = stop.is_cancelled();
+        if !summary.stopped {
+            eprintln!("{}", summary.plan(filter == EventFilter::default() && self.from.is_none()));
+        }
+        let mut ended = Ok(());
+        if !self.dry_run && !summary.stopped && summary.events > 0 {
+            let mut connection = process::connect(&database).await?;
+            self.write_down(&mut connection, &filter, &summary, source.span()).await?;
+            let replay = Replaying {
+                publisher: process::impatient_publisher(&config, &bus)?,
+                bus: bus.clone(),
+                headers: message::headers(Utc::now()),
+                writers: Writers::of(&config, &bus, &self.to)?,
+                stop,
+                progress: progress(summary.events),
+            };
+            ended = replay.all(source, Pace::of(self.rate, Instant::now()), &mut summary).await;
+            if ended.is_ok() {
+                // The server has said no, where it did, before it answers another question.
+                ended = bus
+                    .stream_taking(&self.to)
+                    .await
+                    .map_err(anyhow::Error::from)
+                    .and_then(|_| replaying::said_no(&bus));
+            }
+            tell(&config, &mut connection).await;
+        }
+        if !summary.stopped {
+            // A question that is under way is not waited for by whoever is asked to stop.
+            pool.close().await;
+        }
+        if self.json {
+            output::json(&summary)?;
+        }
+        ended.with_context(|| refusals(&bus, &summary))?;
+        if !self.dry_run || summary.stopped {
+            eprintln!("{}", summary.end());
+        }
+        bus.close().await;
+        Ok(if summary.stopped { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    /// Which events. On a subject of Watchbook's own it can only be those of the organization that stands in it: the
+    /// others would be dead letters.
+    fn filter(&self, prefix: &str) -> anyhow::Result<EventFilter> {
+        let theirs = target::organization(&self.to, prefix)?.map(str::to_owned);
+        if let (Some(theirs), Some(org)) = (&theirs, &self.org) {
+            anyhow::ensure!(theirs == org, "{} takes events of `{theirs}` alone, and --org says `{org}`", self.to);
+        }
+        Ok(EventFilter {
+            organization_id: theirs.or_else(|| self.org.clone()),
+            project_id: self.project.clone(),
+            run_id: self.run.clone(),
+            ..EventFilter::default()
+        })
+    }
+
+    /// Writes into the audit log that events are published again, before the first one is.
+    async fn write_down(
+        &self,
+        connection: &mut PgConnection,
+        filter: &EventFilter,
+        summary: &Summary,
+        span: Span,
+    ) -> anyhow::Result<()> {
+        let organization_id = filter.organization_id.as_deref().filter(|organization| *organization != NO_ORGANIZATION);
+        let deed = Deed {
+            organization_id,
+            actor_id: &self.by,
+            action: "events.replay",
+            target_type: "subject",
+            target_id: cut(&self.to).to_owned(),
+            metadata: json!({
+                "subject": self.to, "stream": summary.stream, "events": summary.events, "organization_id": filter.organization_id,
+                "project_id": self.project, "run_id": self.run, "from": span.from, "to": span.to,
+            }),
+            ..Deed::default()
+        };
+        let write = async {
+            let mut transaction = connection.begin().await?;
+            telling::audit(&mut transaction, &deed).await?;
+            transaction.commit().await
+        };
+        write.await.context("write into the audit log that events are published again")
+    }
+}
+
+/// What an audit record may hold of an id.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(records::limits::ID_BYTES)]
+}
+
+async fn count(source: &Source, stop: &CancellationToken) -> store::Result<u64> {
+    let progress = crate::bench::progress();
+    let counted = source
+        .count(|counted| {
+            progress.set_message(format!("{} events counted", output::grouped(counted)));
+            stop.is_cancelled()
+        })
+        .await;
+    progress.finish_and_clear();
+    counted
+}
+
+fn refusals(bus: &Bus, summary: &Summary) -> String {
+    let said = bus.refusals();
+    let said = if said.is_empty() { String::new() } else { format!(" (the server said: {})", said.join("; ")) };
+    format!("{} of {} events published{said}", output::grouped(summary.published), output::grouped(summary.events))
+}
+
+fn progress(events: u64) -> ProgressBar {
+    if !output::is_watched() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:30} {human_pos} of {human_len} events, {per_sec}, {eta} left");
+    ProgressBar::new(events).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

@@ -1,0 +1,36 @@
+//! `watchbook replay`: stored records published again.
+
+mod events;
+mod message;
+mod pace;
+mod replaying;
+mod source;
+mod stretch;
+mod summary;
+mod target;
+mod writers;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use runtime::Config;
+
+/// Publish stored records again.
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    Events(Box<events::Events>),
+}
+
+impl Replay {
+    pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        match self.action {
+            Action::Events(command) => command.run(config).await,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! How fast a replay goes.
+
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// Records that are sent at once at the most: as many as an atomic batch takes.
+const MOST_AT_ONCE: u32 = 1_000;
+/// Slices a second: short enough that whoever reads sees a steady stream.
+const SLICES: u32 = 10;
+/// A replay that is behind its pace by more has waited for somebody, and does not hurry to make up for it.
+const BEHIND: Duration = Duration::from_secs(1);
+
+/// Records a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rate {
+    /// So many.
+    PerSecond(NonZeroU32),
+    /// As many as are taken.
+    Unlimited,
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "unlimited" => Ok(Self::Unlimited),
+            number => number.parse().map(Self::PerSecond).map_err(|_| {
+                "expected a number of records a second from 1 on, or `unlimited` for as many as are taken".to_owned()
+            }),
+        }
+    }
+}
+
+/// A replay's pace from when it began.
+#[derive(Debug)]
+pub(super) struct Pace {
+    rate: Rate,
+    began: Instant,
+    sent: u64,
+}
+
+impl Pace {
+    pub(super) fn of(rate: Rate, now: Instant) -> Self {
+        Self { rate, began: now, sent: 0 }
+    }
+
+    /// Records to send at once.
+    pub(super) fn at_once(&self) -> usize {
+        let rows = match self.rate {
+            Rate::PerSecond(rate) => (rate.get() / SLICES).clamp(1, MOST_AT_ONCE),
+            Rate::Unlimited => MOST_AT_ONCE,
+        };
+        usize::try_from(rows).unwrap_or(1)
+    }
+
+    /// More were sent. Returns how long to wait before the next ones.
+    pub(super) fn sent(&mut self, records: usize, now: Instant) -> Duration {
+        self.sent += records as u64;
+        let Rate::PerSecond(rate) = self.rate else { return Duration::ZERO };
+        let due = self.began + Duration::from_secs_f64(self.sent as f64 / f64::from(rate.get()));
+        let behind = now.saturating_duration_since(due);
+        if behind > BEHIND {
+            self.began += behind;
+        }
+        due.saturating_duration_since(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(text: &str) -> Rate {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_rate_is_a_number_or_none() {
+        assert_eq!(rate("unlimited"), Rate::Unlimited);
+        assert_eq!(rate("250"), Rate::PerSecond(NonZeroU32::new(250).unwrap()));
+        for wrong in ["0", "-1", "1.5", "", "fast"] {
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn slices_are_a_tenth_of_a_second() {
+        let now = Instant::now();
+        for (text, at_once) in [("1", 1), ("15", 1), ("1000", 100), ("1000000", 1_000), ("unlimited", 1_000)] {
+            assert_eq!(Pace::of(rate(text), now).at_once(), at_once, "{text}");
+        }
+    }
+
+    #[test]
+    fn who_was_held_up_goes_on_at_the_same_pace() {
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        let mut pace = Pace::of(rate("100"), start);
+        assert_eq!(pace.sent(10, start), ms(100));
+        assert_eq!(pace.sent(10, start + ms(150)), ms(50));
+        // A little late is made up for.
+        assert_eq!(pace.sent(10, start + ms(900)), ms(0));
+        assert_eq!(pace.sent(70, start + ms(950)), ms(50));
+        // After ten seconds of waiting there is no burst of a thousand.
+        assert_eq!(pace.sent(10, start + ms(11_100)), ms(0));
+        assert_eq!(pace.sent(10, start + ms(11_100)), ms(100));
+        assert_eq!(Pace::of(Rate::Unlimited, start).sent(1_000_000, start), ms(0));
+    }
+}

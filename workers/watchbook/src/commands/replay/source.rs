@@ -1,0 +1,150 @@
+//! Stored events part by part, from the oldest on.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use publisher::Encoded;
+use records::Headers;
+use store::questions::events::EventFilter;
+use store::questions::{Key, Listed, Page, Portion, Span, replay};
+use store::reading::{Reader, Scope, took_too_long};
+
+use super::message::message;
+use super::stretch::Stretch;
+
+/// Bytes of messages after which a part ends: all that a replay holds is this, and the event with which it is reached.
+const PART_BYTES: usize = 4 * 1024 * 1024;
+/// Events that a part asks for at the most: an atomic batch of those that are not large.
+const ROWS: u32 = 1_000;
+/// An event on its way.
+#[derive(Debug, Clone)]
+pub(super) struct Again {
+    pub(super) key: Key,
+    pub(super) message: Encoded,
+}
+
+/// Which events, and where they go.
+#[derive(Debug)]
+pub(super) struct Source {
+    reader: Reader,
+    filter: EventFilter,
+    span: Span,
+    portion: Portion,
+    stretch: Stretch,
+    next: Option<Place>,
+}
+
+/// Where a source goes on.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    from: DateTime<Utc>,
+    after: Option<Key>,
+}
+
+impl Source {
+    /// All events of a time that a filter lets through. It begins with the oldest event that there is, whatever was asked.
+    pub(super) async fn of(reader: Reader, filter: EventFilter, asked: Span) -> store::Result<Self> {
+        let mut reading = reader.begin(&Scope::All).await?;
+        let oldest = replay::oldest(&mut reading).await?;
+        reading.end().await?;
+        let span = Span { from: oldest.map_or(asked.to, |oldest| oldest.max(asked.from)), to: asked.to };
+        let next = oldest.filter(|_| span.from <= span.to).map(|_| Place { from: span.from, after: None });
+        Ok(Self { reader, filter, span, portion: Portion::of(ROWS), stretch: Stretch::SHORT, next })
+    }
+
+    /// The time in which there may be any.
+    pub(super) fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Counts them, stretch by stretch: each is a reading of its own, and `is_over` is asked between two.
+    pub(super) async fn count(&self, is_over: impl Fn(u64) -> bool) -> store::Result<u64> {
+        let (mut counted, mut stretch) = (0, Stretch::SHORT);
+        let mut next = self.next.map(|place| place.from);
+        while let Some(from) = next.filter(|_| !is_over(counted)) {
+            let (span, asked) = (Span { from, to: self.end_of(from, stretch) }, Instant::now());
+            match self.count_in(&span).await {
+                Ok(more) => {
+                    counted += more;
+                    next = self.behind(span.to);
+                    stretch.answered(asked.elapsed());
+                }
+                Err(error) if took_too_long(&error) && stretch.shorten() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(counted)
+    }
+
+    async fn count_in(&self, span: &Span) -> store::Result<u64> {
+        let mut reading = self.reader.begin(&Scope::All).await?;
+        let count = replay::count(&mut reading, &self.filter, span).await?;
+        reading.end().await?;
+        Ok(count)
+    }
+
+    /// Reads the next part, as messages; an empty one behind the last.
+    pub(super) async fn part(&mut self, subject: &str, headers: &Headers) -> store::Result<Vec<Again>> {
+        let mut part = Vec::new();
+        while let Some(place) = self.next.filter(|_| part.is_empty()) {
+            let (page, asked) = (self.page(place), Instant::now());
+            let is_full = match self.read(&page, subject, headers, &mut part).await {
+                Ok(is_full) => is_full,
+                // Both, and not the one or the other: which of them it was nobody knows.
+                Err(error) if took_too_long(&error) && (self.stretch.shorten() | self.portion.shorten()) => {
+                    part.clear();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let taken = u32::try_from(part.len()).unwrap_or(u32::MAX);
+            let last = part.last().map(|again| again.key).filter(|_| is_full || taken >= page.limit);
+            self.next = match last {
+                Some((at, id)) => Some(Place { from: at, after: Some((at, id)) }),
+                // This stretch of time is done; the next one begins a moment later.
+                None => self.behind(page.to).map(|from| Place { from, after: None }),
+            };
+            self.portion.learn(taken, is_full);
+            self.stretch.answered(asked.elapsed());
+        }
+        Ok(part)
+    }
+
+    /// Reads a page, as far as a part holds it. Whether it is full.
+    async fn read(&self, page: &Page, subject: &str, headers: &Headers, part: &mut Vec<Again>) -> store::Result<bool> {
+        let mut bytes = 0;
+        let mut reading = self.reader.begin(&Scope::All).await?;
+        let read = replay::each(&mut reading, &self.filter, page, |event| {
+            let message =
+                message(&event, subject, headers).map_err(|error| store::Error::Io(io::Error::other(error)))?;
+            bytes += message.size();
+            part.push(Again { key: event.key(), message });
+            Ok(if bytes >= PART_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        });
+        read.await?;
+        reading.end().await?;
+        Ok(bytes >= PART_BYTES)
+    }
+
+    fn page(&self, place: Place) -> Page {
+        let needs_stretches = self.filter.organization_id.is_some() && !self.is_led();
+        let to = if needs_stretches { self.end_of(place.from, self.stretch) } else { self.span.to };
+        Page { from: place.from, to, after: place.after, limit: self.portion.rows() }
+    }
+
+    fn end_of(&self, from: DateTime<Utc>, stretch: Stretch) -> DateTime<Utc> {
+        from.checked_add_signed(stretch.length()).map_or(self.span.to, |to| to.min(self.span.to))
+    }
+
+    /// The moment behind another one, within the time that is asked for.
+    fn behind(&self, moment: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        moment.checked_add_signed(TimeDelta::microseconds(1)).filter(|next| *next <= self.span.to)
+    }
+
+    /// Whether an index leads to them.
+    fn is_led(&self) -> bool {
+        self.filter.project_id.is_some() || self.filter.run_id.is_some()
+    }
+}

@@ -1,0 +1,53 @@
+//! What Watchbook's own writers would say to a replay.
+
+use bus::Bus;
+use chrono::{TimeDelta, Utc};
+use publisher::Encoded;
+use records::{Kind, Message, Reject};
+use runtime::Config;
+
+use super::target;
+
+/// Those who will read the events where they go to Watchbook itself: what they would make a dead letter is not sent.
+#[derive(Debug)]
+pub(super) struct Writers {
+    prefix: String,
+    stream: String,
+    keep: Option<TimeDelta>,
+}
+
+impl Writers {
+    /// The writers of the subject; `None` where it is somebody else's.
+    ///
+    /// # Errors
+    /// As [`target::organization`].
+    pub(super) fn of(config: &Config, bus: &Bus, subject: &str) -> anyhow::Result<Option<Self>> {
+        if target::organization(subject, bus.prefix())?.is_none() {
+            return Ok(None);
+        }
+        let keep = config.retention.keep.of(Kind::Events.name()).duration();
+        Ok(Some(Self {
+            prefix: bus.prefix().to_owned(),
+            stream: bus.stream_name(Kind::Events),
+            keep: keep.and_then(|keep| TimeDelta::from_std(keep).ok()),
+        }))
+    }
+
+    /// Whether they would store it.
+    ///
+    /// # Errors
+    /// Why it would be a dead letter.
+    pub(super) fn check(&self, message: &Encoded) -> Result<(), Reject> {
+        let message = Message {
+            kind: Kind::Events,
+            prefix: &self.prefix,
+            subject: message.subject(),
+            stream: &self.stream,
+            sequence: 0,
+            published_at: Utc::now(),
+            headers: message.headers(),
+            body: message.body(),
+        };
+        records::encode(&message, self.keep, &mut Vec::new()).map(drop)
+    }
+}
