@@ -10,6 +10,7 @@ mod commands;
 mod demo;
 mod kind_argument;
 mod output;
+mod own_records;
 mod process;
 mod rules;
 mod token;

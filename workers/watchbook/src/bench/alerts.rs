@@ -19,6 +19,7 @@ use axum::routing::post;
 use chrono::{TimeDelta, Utc};
 use clap::Args;
 use hdrhistogram::Histogram;
+use indicatif::ProgressBar;
 use publisher::Publisher;
 use records::rollup::MinuteGroups;
 use records::{Execution, Kind};
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::latency::record;
+use super::latency::{Latency, record};
 use super::stack::BenchStack;
 use super::worker::Worker;
 use crate::{output, process, rules};
@@ -71,57 +72,31 @@ pub(crate) struct Alerts {
 struct Report {
     rounds: u32,
     records_per_second: f64,
-    crossing_to_webhook_ms: Figures,
+    crossing_to_webhook_ms: Latency,
     rules: u32,
     groups: u32,
-    evaluation_ms: Figures,
+    evaluation_ms: Latency,
     worker_peak_memory_bytes: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct Figures {
-    median: f64,
-    p99: f64,
-    max: f64,
-}
-
-impl Figures {
-    fn of(histogram: &Histogram<u64>) -> Self {
-        let ms = |micros: u64| micros as f64 / 1_000.0;
-        Self {
-            median: ms(histogram.value_at_quantile(0.5)),
-            p99: ms(histogram.value_at_quantile(0.99)),
-            max: ms(histogram.max()),
-        }
-    }
 }
 
 impl Alerts {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
-        let progress = super::progress();
+        super::on_a_stack(config, self.json, async |stack, progress| self.measure(stack, progress).await, print).await
+    }
+
+    async fn measure(&self, stack: &BenchStack, progress: &ProgressBar) -> anyhow::Result<Report> {
         progress.set_message(format!("{} rules over {} groups", self.rules, self.groups));
         let evaluation = self.evaluate()?;
-        progress.set_message("starting a stack");
-        let stack = BenchStack::start(config).await?;
-        let told = self.tell(&stack, &progress).await;
-        progress.finish_and_clear();
-        stack.stop().await?;
-        let (latency, records_per_second, peak) = told?;
-        let report = Report {
+        let (latency, records_per_second, peak) = self.tell(stack, progress).await?;
+        Ok(Report {
             rounds: self.rounds,
             records_per_second,
-            crossing_to_webhook_ms: Figures::of(&latency),
+            crossing_to_webhook_ms: Latency::of(&latency),
             rules: self.rules,
             groups: self.groups,
-            evaluation_ms: Figures::of(&evaluation),
+            evaluation_ms: Latency::of(&evaluation),
             worker_peak_memory_bytes: peak,
-        };
-        if self.json {
-            output::json(&report)?;
-        } else {
-            print(&report);
-        }
-        Ok(ExitCode::SUCCESS)
+        })
     }
 
     /// Every rule over every group, in this process.
@@ -176,11 +151,7 @@ impl Alerts {
     }
 
     /// Strategies that cross the line, one after the other, under load.
-    async fn tell(
-        &self,
-        stack: &BenchStack,
-        progress: &indicatif::ProgressBar,
-    ) -> anyhow::Result<(Histogram<u64>, f64, u64)> {
+    async fn tell(&self, stack: &BenchStack, progress: &ProgressBar) -> anyhow::Result<(Histogram<u64>, f64, u64)> {
         let webhook = Webhook::start().await?;
         let file = stack.write_file("alerts.toml", &settings(webhook.address))?;
         let worker = Worker::start_with(stack, "all", &[("WATCHBOOK_CONFIG", file)])?;
@@ -305,8 +276,8 @@ async fn note(State(calls): State<Calls>, body: Bytes) -> StatusCode {
 }
 
 fn print(report: &Report) {
-    let line = |figures: &Figures| {
-        format!("median {:.1} ms, p99 {:.1} ms, max {:.1} ms", figures.median, figures.p99, figures.max)
+    let line = |latency: &Latency| {
+        format!("median {:.1} ms, p99 {:.1} ms, max {:.1} ms", latency.median, latency.p99, latency.max)
     };
     output::say(format_args!(
         "from the crossing record's acknowledgement to the webhook, {} rounds at {:.0} records/s: {}",

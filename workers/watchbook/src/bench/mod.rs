@@ -14,15 +14,19 @@ mod sample;
 mod stack;
 mod worker;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use runtime::Config;
+use serde::Serialize;
 
 pub(crate) use alerts::Alerts;
 pub(crate) use gateway::Gateway;
 pub(crate) use pipeline::Pipeline;
 pub(crate) use retention::Retention;
 
+use self::stack::BenchStack;
 use crate::output;
 
 /// What a bench is at, on a terminal.
@@ -34,4 +38,26 @@ pub(crate) fn progress() -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+/// Measures on a stack that is started for it and removed, and shows the report.
+async fn on_a_stack<R: Serialize>(
+    config: Config,
+    json: bool,
+    measure: impl AsyncFnOnce(&BenchStack, &ProgressBar) -> anyhow::Result<R>,
+    print: impl FnOnce(&R),
+) -> anyhow::Result<ExitCode> {
+    let progress = progress();
+    progress.set_message("starting a stack");
+    let stack = BenchStack::start(config).await?;
+    let report = measure(&stack, &progress).await;
+    progress.finish_and_clear();
+    stack.stop().await?;
+    let report = report?;
+    if json {
+        output::json(&report)?;
+    } else {
+        print(&report);
+    }
+    Ok(ExitCode::SUCCESS)
 }

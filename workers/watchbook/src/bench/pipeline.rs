@@ -97,19 +97,7 @@ struct KindReport {
 
 impl Pipeline {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
-        let progress = super::progress();
-        progress.set_message("starting a stack");
-        let stack = BenchStack::start(config).await?;
-        let report = self.measure(&stack, &progress).await;
-        progress.finish_and_clear();
-        stack.stop().await?;
-        let report = report?;
-        if self.json {
-            output::json(&report)?
-        } else {
-            print(&report)
-        }
-        Ok(ExitCode::SUCCESS)
+        super::on_a_stack(config, self.json, async |stack, progress| self.measure(stack, progress).await, print).await
     }
 
     async fn measure(&self, stack: &BenchStack, progress: &ProgressBar) -> anyhow::Result<Report> {

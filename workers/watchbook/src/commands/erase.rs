@@ -12,8 +12,7 @@ use serde_json::json;
 use store::days;
 use store::erasures::Erasable;
 
-use super::retention::tell;
-use crate::{bench, output, process};
+use crate::{bench, output, own_records, process};
 
 /// How long somebody else's work is waited for. The erasure is written either way, and the worker does it.
 const ACT_WITHIN: Duration = Duration::from_secs(30);
@@ -105,7 +104,7 @@ impl Erase {
         let Some(ended) = ended.transpose()?.and_then(|ended| ended.into_iter().next()) else {
             anyhow::bail!("the right to act was lost; the retention worker goes on with erasure {}", erasure.id)
         };
-        tell(&config, &mut connection).await;
+        own_records::publish(&config, &mut connection).await;
         if self.json {
             output::json(&ended)?;
         } else {

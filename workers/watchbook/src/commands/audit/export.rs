@@ -20,8 +20,7 @@ use telling::Deed;
 use tokio_util::sync::CancellationToken;
 
 use super::whole::Whole;
-use crate::commands::retention::tell;
-use crate::{bench, output, process};
+use crate::{bench, output, own_records, process};
 
 /// Write the audit log as CSV or NDJSON, newest first, all of it unless options narrow it.
 ///
@@ -113,7 +112,7 @@ impl Export {
             // A question that is under way is not waited for by whoever is asked to stop.
             pool.close().await;
         }
-        tell(&config, &mut connection).await;
+        own_records::publish(&config, &mut connection).await;
         match ended {
             Ended::Unread => {}
             Ended::Complete => eprintln!("{} audit records exported", output::grouped(rows)),

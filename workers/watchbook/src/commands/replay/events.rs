@@ -25,8 +25,7 @@ use super::source::Source;
 use super::summary::Summary;
 use super::target;
 use super::writers::Writers;
-use crate::commands::retention::tell;
-use crate::{output, process};
+use crate::{output, own_records, process};
 
 /// Publish stored events again on a subject, in the order in which they happened.
 ///
@@ -110,7 +109,7 @@ impl Events {
                     .map_err(anyhow::Error::from)
                     .and_then(|_| replaying::said_no(&bus));
             }
-            tell(&config, &mut connection).await;
+            own_records::publish(&config, &mut connection).await;
         }
         if !summary.stopped {
             // A question that is under way is not waited for by whoever is asked to stop.

@@ -9,8 +9,7 @@ use retention::holds::{self, NewHold};
 use runtime::Config;
 use uuid::Uuid;
 
-use super::tell;
-use crate::{output, process};
+use crate::{output, own_records, process};
 
 /// Keep records from being removed, whatever their age, until the hold is released.
 ///
@@ -86,7 +85,7 @@ impl Hold {
         process::check_migrations(&database).await?;
         let mut connection = process::connect(&database).await?;
         let hold = holds::add(&mut connection, new, now).await?;
-        tell(&config, &mut connection).await;
+        own_records::publish(&config, &mut connection).await;
         if self.json {
             output::json(&hold)?;
         } else {
@@ -129,7 +128,7 @@ impl Release {
             "there is no hold {} that is in force: see `watchbook retention holds --all`",
             self.id
         );
-        tell(&config, &mut connection).await;
+        own_records::publish(&config, &mut connection).await;
         output::say(format_args!("{}: released", self.id));
         Ok(ExitCode::SUCCESS)
     }

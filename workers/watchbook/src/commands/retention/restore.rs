@@ -11,8 +11,7 @@ use retention::restore::{self, Wish};
 use runtime::Config;
 use store::{Dataset, days};
 
-use super::tell;
-use crate::{bench, output, process};
+use crate::{bench, output, own_records, process};
 
 /// Bring a day back from the archive, for reading.
 ///
@@ -71,7 +70,7 @@ impl Restore {
         .await;
         progress.finish_and_clear();
         let restored = restored?;
-        tell(&config, &mut connection).await;
+        own_records::publish(&config, &mut connection).await;
         if self.json {
             output::json(&restored)?;
         } else {

@@ -16,7 +16,7 @@ use store::{Lease, days};
 
 use super::bytes;
 use super::plan::day;
-use crate::{bench, output, process};
+use crate::{bench, output, own_records, process};
 
 /// How long a run of another process is waited for: one that finds nothing takes less.
 const ACT_WITHIN: Duration = Duration::from_secs(10);
@@ -76,7 +76,7 @@ impl Run {
         let report =
             report.context("the right to act was lost, and with it the run: see `watchbook retention history`")?;
         let report = report?.context("the run was answered by another process")?;
-        super::tell(&config, &mut connection).await;
+        own_records::publish(&config, &mut connection).await;
         if self.json {
             output::json(&report)?;
         } else {
