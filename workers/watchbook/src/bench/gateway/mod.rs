@@ -106,9 +106,10 @@ fn print(report: &Report) {
     let mut table = output::table(["WHAT", "TIMES", "MEDIAN", "P99", "MAX"], &[1, 2, 3, 4]);
     let deep = format!("page {}", output::grouped(reading.deep_page));
     let rows = [
-        ("the statement alone", &reading.statement_ms),
         ("first page", &reading.first_page_ms),
+        ("the statement alone", &reading.first_page_statement_ms),
         (&deep, &reading.deep_page_ms),
+        ("the statement alone", &reading.deep_page_statement_ms),
     ];
     for (what, latency) in rows {
         let Latency { records, median, p99, max } = latency;

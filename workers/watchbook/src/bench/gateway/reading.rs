@@ -10,10 +10,12 @@ use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 use records::Kind;
 use serde::Serialize;
+use store::PgConnection;
 use store::bench::{self, Format};
 use store::partitions::{Partition, Partitions};
 use store::questions::Span;
 
+use super::client::Client;
 use super::serving::Serving;
 use crate::bench::copy_limit;
 use crate::bench::latency::{Latency, record};
@@ -51,12 +53,13 @@ pub(super) struct Reading {
     pub(super) rows: u64,
     pub(super) days: u64,
     pub(super) organizations: u64,
-    /// The statement alone, by its owner: the limit.
-    pub(super) statement_ms: Latency,
     pub(super) first_page_ms: Latency,
+    /// The same by the statement alone, as the owner of the table: the limit.
+    pub(super) first_page_statement_ms: Latency,
     /// Which page `deep_page_ms` ends with.
     pub(super) deep_page: u64,
     pub(super) deep_page_ms: Latency,
+    pub(super) deep_page_statement_ms: Latency,
     pub(super) peak_memory_bytes: u64,
 }
 
@@ -120,64 +123,90 @@ pub(super) async fn measure(
     let mut connection = process::connect(&stack.database).await?;
     // As far back as the gateway looks unless asked.
     let span = Span { from: filled.ends_at - Days::new(90), to: Utc::now() };
-    let (mut statement, mut first) = (histogram()?, histogram()?);
-    for number in 0..FIRST_PAGES {
+    // One page after the other in both phases, as fast as they come, and the statements behind them: what is compared
+    // finds the process and the server as busy, and the log as warm.
+    let mut first = Pair::new()?;
+    let firsts = (0..FIRST_PAGES).map(|number| organization(number % ORGANIZATIONS));
+    for (number, organization) in firsts.clone().enumerate() {
         progress.set_message(format!("first pages: {number} of {FIRST_PAGES}"));
-        let organization = organization(number % ORGANIZATIONS);
-        // In turn, so that neither of the two warms the log for the other.
-        for by_statement in [number % 2 == 0, number % 2 != 0] {
-            let started = Instant::now();
-            if by_statement {
-                let rows = bench::newest_audit_records(&mut connection, &organization, &span, PAGE).await?;
-                record(&mut statement, started.elapsed())?;
-                anyhow::ensure!(rows == PAGE as usize, "the log of {organization} has {rows} records");
-            } else {
-                page(&mut client, &organization, None, &mut first, started).await?;
-            }
-        }
+        first.page(&mut client, &organization, None).await?;
+    }
+    for organization in firsts {
+        first.statement(&mut connection, &organization, &span).await?;
     }
     let deep_page = (filled.rows / ORGANIZATIONS / u64::from(PAGE)).min(DEEP);
-    let mut deep = histogram()?;
+    let mut deep = Pair::new()?;
     for log in 0..DEEP_LOGS {
         let organization = organization(log * ORGANIZATIONS.get() / DEEP_LOGS);
-        let mut cursor = None;
+        let (mut cursor, mut span, mut on_the_way) = (None, span, Pair::new()?);
+        let mut spans = Vec::new();
         for number in 1..=deep_page {
             progress.set_message(format!("page {number} of {deep_page}, log {} of {DEEP_LOGS}", log + 1));
-            let mut took = histogram()?;
-            cursor = page(&mut client, &organization, cursor.as_deref(), &mut took, Instant::now()).await?;
-            if number + BEFORE_DEEP > deep_page {
-                deep.add(took).context("add a time")?;
-            }
+            let is_deep = number + BEFORE_DEEP > deep_page;
+            spans.extend(is_deep.then_some(span));
+            let times = if is_deep { &mut deep } else { &mut on_the_way };
+            let page = times.page(&mut client, &organization, cursor.as_deref()).await?;
+            (cursor, span.to) = (page.next_cursor, page.ends_at);
+        }
+        for span in spans {
+            deep.statement(&mut connection, &organization, &span).await?;
         }
     }
     Ok(Reading {
         rows: filled.rows,
         days: DAYS,
         organizations: ORGANIZATIONS.get(),
-        statement_ms: Latency::of(&statement),
-        first_page_ms: Latency::of(&first),
+        first_page_ms: Latency::of(&first.page),
+        first_page_statement_ms: Latency::of(&first.statement),
         deep_page,
-        deep_page_ms: Latency::of(&deep),
+        deep_page_ms: Latency::of(&deep.page),
+        deep_page_statement_ms: Latency::of(&deep.statement),
         peak_memory_bytes: serving.worker.memory()?.peak,
     })
 }
 
-/// Reads a page, and returns the cursor of the next one.
-async fn page(
-    client: &mut super::client::Client,
-    organization: &str,
-    cursor: Option<&str>,
-    times: &mut Histogram<u64>,
-    started: Instant,
-) -> anyhow::Result<Option<String>> {
-    let cursor = cursor.map(|cursor| format!("?cursor={cursor}")).unwrap_or_default();
-    let page = client.json(&format!("/api/organizations/{organization}/audit{cursor}")).await?;
-    record(times, started.elapsed())?;
-    let items = page["items"].as_array().map_or(0, Vec::len);
-    anyhow::ensure!(items == PAGE as usize, "a page has {items} items");
-    Ok(page["next_cursor"].as_str().map(str::to_owned))
+/// The times of pages, and beside them of the statement alone.
+struct Pair {
+    statement: Histogram<u64>,
+    page: Histogram<u64>,
 }
 
-fn histogram() -> anyhow::Result<Histogram<u64>> {
-    Histogram::new(3).context("make a histogram")
+/// What of a page leads to the next one.
+struct Next {
+    next_cursor: Option<String>,
+    ends_at: DateTime<Utc>,
+}
+
+impl Pair {
+    fn new() -> anyhow::Result<Self> {
+        let histogram = || Histogram::new(3).context("make a histogram");
+        Ok(Self { statement: histogram()?, page: histogram()? })
+    }
+
+    /// Reads a page by nothing but the statement.
+    async fn statement(
+        &mut self,
+        connection: &mut PgConnection,
+        organization: &str,
+        span: &Span,
+    ) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let rows = bench::newest_audit_records(connection, organization, span, PAGE).await?;
+        record(&mut self.statement, started.elapsed())?;
+        anyhow::ensure!(rows == PAGE as usize, "the statement finds {rows} records of {organization}");
+        Ok(())
+    }
+
+    /// Reads a page, and what leads to the next one.
+    async fn page(&mut self, client: &mut Client, organization: &str, cursor: Option<&str>) -> anyhow::Result<Next> {
+        let cursor = cursor.map(|cursor| format!("?cursor={cursor}")).unwrap_or_default();
+        let started = Instant::now();
+        let page = client.json(&format!("/api/organizations/{organization}/audit{cursor}")).await?;
+        record(&mut self.page, started.elapsed())?;
+        let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        anyhow::ensure!(items.len() == PAGE as usize, "a page has {} items", items.len());
+        let ends_at = items.last().and_then(|item| item["created_at"].as_str()).context("a page has no end")?;
+        let ends_at = ends_at.parse().context("the end of a page")?;
+        Ok(Next { next_cursor: page["next_cursor"].as_str().map(str::to_owned), ends_at })
+    }
 }
