@@ -93,7 +93,10 @@ impl Claims {
     pub(crate) async fn claim(&mut self, free: u32, under_way: &[String]) -> store::Result<Vec<Claimed>> {
         let bounds = Bounds { rows: free, per_receiver: PER_RECEIVER, under_way, lease: self.settings.lease };
         let connection = open(&mut self.connection, &self.database).await?;
-        answered(outbox::claim(connection, &self.name, bounds)).await
+        let claimed = answered(outbox::claim(connection, &self.name, bounds)).await?;
+        // Who was ever told has gauges, of zero as well: that nothing waits is a figure too.
+        self.counted.extend(claimed.iter().map(|claim| claim.receiver.clone()));
+        Ok(claimed)
     }
 
     /// Lets go of all claims whose outcome is not written.
