@@ -1,6 +1,10 @@
 //! What is in a body: one record, an array of them, or one a line.
 
+use std::fmt;
+
 use axum::http::StatusCode;
+use serde::Deserializer;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::problem::{Fault, Problem};
@@ -9,18 +13,19 @@ use crate::problem::{Fault, Problem};
 /// of each whether it is stored.
 const RECORDS: usize = 10_000;
 
-/// The records of a body, as they stand in it.
+/// The records of a body, as they stand in it. Those that are too many are counted and not kept: a body of commas and
+/// digits would take eight times its size in places alone.
 pub(super) fn records_of(body: &[u8], is_ndjson: bool) -> Result<Vec<&[u8]>, Problem> {
-    let records = match body.trim_ascii_start().first() {
-        _ if is_ndjson => body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect(),
+    let found = match body.trim_ascii_start().first() {
+        _ if is_ndjson => lines(body),
         Some(b'[') => elements(body)?,
         // Whatever else it is, the decoder says better what is wrong with it.
-        Some(_) => vec![body],
-        None => Vec::new(),
+        Some(_) => Found { records: vec![body], count: 1 },
+        None => Found::default(),
     };
-    match records.len() {
+    match found.count {
         0 => Err(bad("there is no record in it".to_owned())),
-        1..=RECORDS => Ok(records),
+        1..=RECORDS => Ok(found.records),
         many => {
             let detail = format!("{many} records in one request; at most {RECORDS} are taken");
             Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", "Payload Too Large", detail))
@@ -28,10 +33,50 @@ pub(super) fn records_of(body: &[u8], is_ndjson: bool) -> Result<Vec<&[u8]>, Pro
     }
 }
 
-fn elements(body: &[u8]) -> Result<Vec<&[u8]>, Problem> {
-    let elements: Vec<&RawValue> = serde_json::from_slice(body)
-        .map_err(|error| bad(format!("is no JSON array: line {}, column {}", error.line(), error.column())))?;
-    Ok(elements.into_iter().map(|element| element.get().as_bytes()).collect())
+/// The first [`RECORDS`] of a body, and how many there are.
+#[derive(Debug, Default)]
+struct Found<'b> {
+    records: Vec<&'b [u8]>,
+    count: usize,
+}
+
+fn lines(body: &[u8]) -> Found<'_> {
+    let mut lines = body.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    let records: Vec<_> = lines.by_ref().take(RECORDS).collect();
+    Found { count: records.len() + lines.count(), records }
+}
+
+fn elements(body: &[u8]) -> Result<Found<'_>, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let found = json.deserialize_seq(Elements).and_then(|found| json.end().map(|()| found));
+    found.map_err(|error| bad(format!("is no JSON array: line {}, column {}", error.line(), error.column())))
+}
+
+/// Reads an array.
+struct Elements;
+
+impl<'b> Visitor<'b> for Elements {
+    type Value = Found<'b>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'b>>(self, mut array: A) -> Result<Found<'b>, A::Error> {
+        let mut found = Found::default();
+        while found.count < RECORDS
+            && let Some(record) = array.next_element::<&'b RawValue>()?
+        {
+            found.records.push(record.get().as_bytes());
+            found.count += 1;
+        }
+        if found.count == RECORDS {
+            while array.next_element::<IgnoredAny>()?.is_some() {
+                found.count += 1;
+            }
+        }
+        Ok(found)
+    }
 }
 
 fn bad(reason: String) -> Problem {
@@ -64,5 +109,17 @@ mod tests {
         }
         assert_eq!(count(&"{}\n".repeat(RECORDS), true), Ok(RECORDS));
         assert_eq!(count(&"{}\n".repeat(RECORDS + 1), true), Err(413));
+        assert_eq!(count(&format!("[{}3]", "3,".repeat(RECORDS - 1)), false), Ok(RECORDS));
+        assert_eq!(count(&format!("[{}3]", "3,".repeat(RECORDS)), false), Err(413));
+        assert_eq!(count(&format!("[{}x]", "3,".repeat(RECORDS)), false), Err(400), "what is not kept is read too");
+    }
+
+    #[test]
+    fn what_is_too_much_is_counted_and_not_kept() {
+        let many = 3 * RECORDS;
+        let (array, lines_of) = (format!("[{}3]", "3,".repeat(many - 1)), "3\n".repeat(many));
+        for found in [elements(array.as_bytes()).unwrap(), lines(lines_of.as_bytes())] {
+            assert_eq!((found.records.len(), found.count), (RECORDS, many));
+        }
     }
 }
