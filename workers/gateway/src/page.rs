@@ -16,6 +16,8 @@ pub const MOST_ITEMS: u32 = 1000;
 const USUAL_ITEMS: u32 = 100;
 /// A range at the most: as long as the records that are kept longest unless configured, audit apart.
 pub const LONGEST_RANGE: TimeDelta = TimeDelta::days(400);
+/// No record is dated further ahead: a day ahead of its stream's clock, which may be ahead of ours.
+const AHEAD: TimeDelta = TimeDelta::days(2);
 
 /// Which part of a list is wanted.
 #[derive(Debug, Clone, IntoParams)]
@@ -83,13 +85,17 @@ impl Range {
         range
     }
 
-    /// The time that is asked for: up to `now` unless said, and from `usual` before its end.
+    /// The time that is asked for: up to `now` unless said, and from `usual` before its end. Where only an end is said
+    /// that lies further ahead than any record may, the time ends there instead: it would pass by all that there is.
     ///
     /// # Errors
     /// 400 where it begins after its end, or is too long.
     pub fn range(&self, now: DateTime<Utc>, usual: TimeDelta) -> Result<(DateTime<Utc>, DateTime<Utc>), Problem> {
         let refuse = |reason: &str| Err(Problem::parameters(vec![Fault::of("from", reason)]));
-        let to = self.to.unwrap_or(now);
+        let to = match (self.to, self.from) {
+            (Some(to), None) => to.min(now + AHEAD),
+            (to, _) => to.unwrap_or(now),
+        };
         let Some(from) = self.from.or_else(|| to.checked_sub_signed(usual)) else {
             return Err(Problem::parameters(vec![Fault::of("to", "is before all time")]));
         };
@@ -195,6 +201,12 @@ mod tests {
         let now: DateTime<Utc> = "2026-06-15T12:00:00Z".parse().unwrap();
         let day = TimeDelta::days(1);
         assert_eq!(read("").unwrap().range(now, day).unwrap(), (now - day, now));
+        let week = TimeDelta::days(7);
+        for (to, end) in [("2026-06-16T12:00:00Z", now + day), ("2099-01-01T00:00:00Z", now + AHEAD)] {
+            assert_eq!(read(&format!("to={to}")).unwrap().range(now, week).unwrap(), (end - week, end), "{to}");
+        }
+        let ahead = read("from=2026-06-15T11:00:00Z&to=2027-01-01T00:00:00Z").unwrap().range(now, week).unwrap();
+        assert_eq!(ahead.1.to_rfc3339(), "2027-01-01T00:00:00+00:00", "what is said is asked");
         assert!(read("from=2026-06-15T12:00:00Z").unwrap().range(now, day).is_err());
         assert!(read("from=2000-06-15T12:00:00Z").unwrap().range(now, day).is_err());
         assert!(read("to=-262143-01-01T00:00:00Z").is_err());
