@@ -6,8 +6,11 @@
 
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use records::subject::{NO_ORGANIZATION, is_organization};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{FromRow, PgConnection, PgPool, Postgres, Row, Transaction};
 
 /// The role under which questions are asked. It cannot log in; `migrations/0014_reading.sql` says what it may.
 pub const ROLE: &str = "watchbook_reader";
@@ -152,7 +155,7 @@ impl Reader {
             transaction.rollback().await?;
             return Err(sqlx::Error::Configuration(Box::new(NotGranted)));
         }
-        Ok(Reading { transaction, scope: scope.clone() })
+        Ok(Reading { transaction, scope: scope.clone(), most_bytes: None, was_cut: false })
     }
 }
 
@@ -182,6 +185,8 @@ fn is_of_the_role(error: &sqlx::Error) -> bool {
 pub struct Reading {
     transaction: Transaction<'static, Postgres>,
     scope: Scope,
+    most_bytes: Option<usize>,
+    was_cut: bool,
 }
 
 impl Reading {
@@ -195,6 +200,34 @@ impl Reading {
         &self.scope
     }
 
+    /// From now on a list ends before the row with which it would have more than so many bytes, but not before its first.
+    pub fn at_most(&mut self, bytes: usize) {
+        self.most_bytes = Some(bytes);
+    }
+
+    /// Whether a list ended because of [`Reading::at_most`], and has more.
+    pub fn was_cut(&self) -> bool {
+        self.was_cut
+    }
+
+    /// All rows of a statement, or as many as may be.
+    pub(crate) async fn rows<'q, R>(&mut self, statement: Statement<'q>) -> crate::Result<Vec<R>>
+    where
+        R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let (mut rows, mut bytes) = (Vec::new(), 0_usize);
+        let mut answer = statement.fetch(&mut *self.transaction);
+        while let Some(row) = answer.try_next().await? {
+            bytes = bytes.saturating_add(bytes_of(&row));
+            if !rows.is_empty() && self.most_bytes.is_some_and(|most| bytes > most) {
+                self.was_cut = true;
+                break;
+            }
+            rows.push(R::from_row(&row)?);
+        }
+        Ok(rows)
+    }
+
     /// The organizations that a question is about which names one, or none; `None` for all of them. Where it names one that
     /// may not be seen there are none, and nothing is read: how long that took would tell how much there is.
     pub(crate) fn organizations(&self, wanted: Option<&str>) -> Option<Vec<String>> {
@@ -205,13 +238,26 @@ impl Reading {
         }
     }
 
-    /// Ends it, and hands the connection back at once.
+    /// Ends it, and hands the connection back at once; where a list was cut, once the server has sent the rest of it,
+    /// for which nobody waits.
     ///
     /// # Errors
     /// Where the server is away.
     pub async fn end(self) -> crate::Result<()> {
+        if self.was_cut {
+            return Ok(());
+        }
         self.transaction.rollback().await
     }
+}
+
+/// A statement with its values.
+pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// What the values of a row take.
+fn bytes_of(row: &PgRow) -> usize {
+    let value = |column| row.try_get_raw(column).ok()?.as_bytes().ok().map(<[u8]>::len);
+    (0..row.len()).filter_map(value).sum()
 }
 
 #[cfg(test)]

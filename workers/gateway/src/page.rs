@@ -23,7 +23,7 @@ const AHEAD: TimeDelta = TimeDelta::days(2);
 #[derive(Debug, Clone, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Page {
-    /// Items at the most.
+    /// Items at the most. Of large ones there are fewer: whether there are more says `next_cursor` alone.
     #[param(minimum = 1, maximum = 1000, default = 100, value_type = Option<u32>)]
     pub limit: u32,
     /// Where to go on: `next_cursor` of the page before, with the same filters.

@@ -123,12 +123,12 @@ impl<'q> Question<'q> {
         self.push(&format!(" ORDER BY {time} DESC, id DESC LIMIT {limit}"))
     }
 
-    /// All rows of the answer.
+    /// All rows of the answer, as far as the reading takes them.
     pub(super) async fn all<R>(&mut self, reading: &mut Reading) -> crate::Result<Vec<R>>
     where
         R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        self.statement.build_query_as().fetch_all(reading.connection()).await
+        reading.rows(self.statement.build()).await
     }
 
     /// Hands over the rows of the answer as they come, until `take` has enough. What the answer has behind that is read

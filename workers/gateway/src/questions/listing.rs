@@ -13,6 +13,10 @@ use crate::cursor::Binding;
 use crate::page::{LONGEST_RANGE, List, Page, Range};
 use crate::problem::{Fault, Problem};
 
+/// A page at the most, whatever its limit: a thousand usual records have one or two of these, and a thousand of the
+/// largest would have five hundred. What is left out comes with the next page.
+const PAGE_BYTES: usize = 8 << 20;
+
 /// How far back a question looks unless asked, and how far it may where no index leads to what is asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reach {
@@ -88,9 +92,14 @@ impl Checked {
     ) -> Result<Json<List<T>>, Problem> {
         // One more than is wanted tells whether there is a next page.
         let asked = questions::Page { limit: self.page.limit.saturating_add(1), ..self.page };
-        let mut items = ask(app, &self.scope, async |reading| question(reading, &asked).await).await?;
+        let question = async |reading: &mut Reading| {
+            reading.at_most(PAGE_BYTES);
+            let items = question(reading, &asked).await?;
+            Ok((items, reading.was_cut()))
+        };
+        let (mut items, was_cut) = ask(app, &self.scope, question).await?;
         let limit = usize::try_from(self.page.limit).unwrap_or(usize::MAX);
-        let goes_on = items.len() > limit;
+        let goes_on = was_cut || items.len() > limit;
         items.truncate(limit);
         let last = items.last().filter(|_| goes_on).map(Listed::key);
         let next_cursor = last.map(|key| app.cursors.sign(&self.binding, &key)).transpose()?;

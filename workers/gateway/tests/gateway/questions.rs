@@ -59,6 +59,38 @@ async fn lists_go_on_where_they_ended() {
 }
 
 #[tokio::test]
+async fn a_page_of_large_records_is_a_short_one() {
+    const LARGE: usize = 1 << 20;
+    const MOST: usize = 9 * LARGE;
+    let (stand, token) = (filled().await, viewer(&["globex"]));
+    stand
+        .world
+        .execute(&format!(
+            "UPDATE watchbook.event_logs SET payload = jsonb_build_object('large', repeat('x', {LARGE}));
+             INSERT INTO watchbook.event_logs (event_type, payload, actor_type, run_id, id, organization_id, created_at,
+                                               received_at, attributes)
+             SELECT event_type, payload, actor_type, run_id, gen_random_uuid(), organization_id, created_at, received_at,
+                    attributes
+               FROM watchbook.event_logs, generate_series(1, 4) WHERE organization_id = 'globex'"
+        ))
+        .await;
+    let (mut ids, mut pages, mut more) = (BTreeSet::new(), 0, String::new());
+    loop {
+        let page = stand.get(&format!("/api/events?run_id=r&limit=1000{more}"), &token).await;
+        assert!(page.text.len() < MOST, "{} bytes", page.text.len());
+        let page = page.json();
+        for item in page["items"].as_array().unwrap() {
+            assert!(ids.insert(id_of(item)), "twice: {}", id_of(item));
+        }
+        pages += 1;
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        more = format!("&cursor={cursor}");
+    }
+    assert_eq!((ids.len(), pages), (4 * 5, 3));
+    stand.finish().await;
+}
+
+#[tokio::test]
 async fn a_cursor_is_good_for_its_list_and_caller() {
     let stand = filled().await;
     let token = viewer(&["acme"]);
