@@ -6,7 +6,6 @@ use std::sync::Arc;
 use publisher::Publisher;
 use store::PgPool;
 use store::reading::Reader;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Verifier;
@@ -14,6 +13,7 @@ use crate::cursor::Cursors;
 use crate::live::Live;
 use crate::rates::Rates;
 use crate::settings::Settings;
+use crate::shares::Shares;
 
 /// What every request works with. A clone costs next to nothing.
 #[derive(Debug, Clone)]
@@ -36,8 +36,10 @@ pub struct Parts {
     pub reader: Reader,
     /// Signs cursors.
     pub cursors: Cursors,
-    /// Bodies that are under way, in KiB.
-    pub(crate) bodies: Semaphore,
+    /// Bodies that are under way, in bytes.
+    pub(crate) bodies: Arc<Shares>,
+    /// Answers that are not sent yet, in bytes.
+    pub(crate) held: Arc<Shares>,
     /// Records as they come.
     pub(crate) live: Live,
     /// Cancelled when the process stops: streams that have no end of their own end then.

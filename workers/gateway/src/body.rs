@@ -1,5 +1,6 @@
 //! Bodies of requests: bounded each, and all together.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::HttpBody;
@@ -7,21 +8,28 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use tokio::sync::SemaphorePermit;
+use runtime::config::Gateway;
 
 use crate::app::App;
 use crate::problem::Problem;
+use crate::shares::{NoShare, Share};
 
 /// What a body may take to arrive: the largest one over a slow line.
 const BODY_WITHIN: Duration = Duration::from_secs(20);
-/// In what the memory of bodies is counted: finer would say nothing.
-pub(crate) const UNIT: u64 = 1024;
+/// When some may have arrived.
+const ARRIVED_AFTER: Duration = Duration::from_secs(1);
 
 /// A body, and the room that it takes until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Body<'a> {
+pub(crate) struct Body {
     pub(crate) bytes: Bytes,
-    _room: SemaphorePermit<'a>,
+    _room: Share,
+}
+
+/// What bodies of one caller may hold together: half of what all may, so that one who sends slowly leaves others theirs;
+/// but as much as one body has.
+pub(crate) fn share_of_one(settings: &Gateway) -> u64 {
+    (settings.memory.as_u64() / 2).max(settings.max_body_bytes.as_u64())
 }
 
 /// Refuses a body of another type than is taken, or one that is compressed: what it would become nobody could bound.
@@ -42,17 +50,22 @@ pub(crate) fn expect<'t>(headers: &HeaderMap, types: &[&'t str]) -> Result<&'t s
     }
 }
 
-/// Reads a body of at most so many bytes, where there is room for it beside all others.
-pub(crate) async fn read(app: &App, request: Request, limit: u64) -> Result<Body<'_>, Problem> {
+/// Reads a caller's body of at most so many bytes, where there is room for it beside all others.
+pub(crate) async fn read(app: &App, caller: &Arc<str>, request: Request, limit: u64) -> Result<Body, Problem> {
     let body = request.into_body();
     let hint = body.size_hint();
     if hint.lower() > limit {
         return Err(too_large(limit));
     }
     let most = hint.upper().map_or(limit, |upper| upper.min(limit));
-    let units = u32::try_from(most.div_ceil(UNIT).max(1)).unwrap_or(u32::MAX);
-    let busy = |_| Problem::unavailable("too many bodies are under way", Duration::from_secs(1));
-    let room = app.bodies.try_acquire_many(units).map_err(busy)?;
+    let room = app.bodies.take(caller, most).map_err(|refusal| match refusal {
+        NoShare::OfOne => {
+            let detail = "this caller has as many bodies under way as it may have: send fewer at once";
+            let (status, title) = (StatusCode::TOO_MANY_REQUESTS, "Too many requests");
+            Problem::new(status, "too-many-bodies", title, detail).retry_after(ARRIVED_AFTER)
+        }
+        NoShare::InAll => Problem::unavailable("too many bodies are under way", ARRIVED_AFTER),
+    })?;
     let bytes = tokio::time::timeout(BODY_WITHIN, collect(body, hint.lower(), limit));
     let bytes = bytes.await.map_err(|_| Problem::of_status(StatusCode::REQUEST_TIMEOUT))??;
     Ok(Body { bytes, _room: room })

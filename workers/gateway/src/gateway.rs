@@ -21,7 +21,8 @@ use crate::live::{Ids, Live};
 use crate::rates::Rates;
 use crate::routes::{self, Route};
 use crate::settings::Settings;
-use crate::{body, server};
+use crate::shares::Shares;
+use crate::{body, held, server};
 
 /// Connections to Postgres for questions and keys: more would only make it do more at once than it has cores for.
 const DATABASE_CONNECTIONS: u32 = 16;
@@ -76,8 +77,8 @@ impl Gateway {
             .with_context(|| format!("listen on {address}: set WATCHBOOK_HTTP_ADDR to another address"))?;
         let address = listener.local_addr().context("read the address that was bound")?;
         let [cursors, ids] = shared_keys(&self.database).await?;
-        let memory = self.settings.gateway.memory.as_u64() / body::UNIT;
-        let bodies = Semaphore::new(usize::try_from(memory)?.min(Semaphore::MAX_PERMITS));
+        let memory = self.settings.gateway.memory.as_u64();
+        let bodies = Shares::new(memory, body::share_of_one(&self.settings.gateway));
         let pool = self.database.pool("gateway", DATABASE_CONNECTIONS);
         let app = App::new(Parts {
             verifier: Verifier::new(&self.settings)?,
@@ -87,6 +88,7 @@ impl Gateway {
             pool,
             cursors: Cursors::new(&cursors)?,
             bodies,
+            held: Shares::new(held::ALL_BYTES, held::CALLERS_BYTES),
             live: Live::new(self.bus, Ids::new(&ids)?, &self.settings, &stop),
             stop,
             settings: self.settings,

@@ -11,7 +11,7 @@
 //! - `questions`: one file a question
 //! - `live`: `GET /api/live/{kind}`
 //! - `asker`, `deeds`: with what somebody asks, and what they did, as audit records
-//! - `rates`, `body`: how much callers may ask for, and how much memory that takes
+//! - `rates`, `shares`, `body`, `held`: how much callers may ask for, and how much memory that and its answers take
 //! - `gateway`: the life of a gateway, with what it needs of NATS and Postgres
 //!
 //! # Adding a question
@@ -37,6 +37,7 @@ pub mod cursor;
 mod deeds;
 mod frame;
 mod gateway;
+mod held;
 mod live;
 mod metrics;
 mod openapi;
@@ -50,6 +51,7 @@ pub mod routes;
 mod server;
 mod sessions;
 mod settings;
+mod shares;
 
 pub use frame::RequestId;
 pub use gateway::{Gateway, Listening};

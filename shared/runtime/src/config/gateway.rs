@@ -21,8 +21,8 @@ pub struct Gateway {
     pub cors_origins: Vec<String>,
     /// A request's body at the most.
     pub max_body_bytes: ByteSize,
-    /// Bytes of bodies that all requests under way may hold together; what would pass it is answered 503. The records
-    /// that are made of them take about as much again.
+    /// Bytes of bodies that all requests under way may hold together; what would pass it is answered 503, and 429 where
+    /// one caller would hold more than half of it. The records that are made of them take about as much again.
     pub memory: ByteSize,
     /// What a request may take until its answer begins.
     #[serde(with = "humantime_serde")]

@@ -13,6 +13,7 @@ use super::session;
 use super::verifier::{Expiry, Refusal, Verified};
 use crate::app::App;
 use crate::asker::Peer;
+use crate::held;
 use crate::problem::Problem;
 use crate::rates::Budget;
 
@@ -41,7 +42,9 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
         match guard.admit(request.method(), request.headers(), address, role).await {
             Ok(verified) => {
                 request.extensions_mut().insert(Expiry(verified.expires_at));
+                let caller = verified.caller.subject.clone();
                 request.extensions_mut().insert(verified.caller);
+                return held::hold(&guard.app, &caller, next.run(request).await).await;
             }
             Err(problem) => return problem.into_response(),
         }

@@ -73,7 +73,7 @@ pub(crate) struct Live {
     bus: Bus,
     ids: Ids,
     feeds: BTreeMap<Kind, Arc<Feed>>,
-    places: Arc<Places>,
+    places: Places,
     catching_up: Semaphore,
     heartbeat: Duration,
     stop: CancellationToken,

@@ -60,7 +60,7 @@ async fn publish(
     let organization = organization(&caller, request.headers())?;
     let content_type = body::expect(request.headers(), &TYPES)?;
     let key = identity::key(request.headers())?;
-    let body = body::read(&app, request, app.settings.gateway.max_body_bytes.as_u64()).await?;
+    let body = body::read(&app, &caller.subject, request, app.settings.gateway.max_body_bytes.as_u64()).await?;
     let records = input::records_of(&body.bytes, content_type == NDJSON)?;
     let identity = match key {
         Some(key) => Some(Identity::remember(&app, &caller, &organization, kind, &key, &body.bytes).await?),

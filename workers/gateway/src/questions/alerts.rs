@@ -196,7 +196,7 @@ pub(crate) async fn acknowledge(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let id = acting::id(&id)?;
-    let note: Note = acting::body(&app, request).await?;
+    let note: Note = acting::body(&app, &caller, request).await?;
     let reason = acting::reason(note.reason)?;
     let at = Utc::now();
     if note.until.is_some_and(|until| until <= at) {

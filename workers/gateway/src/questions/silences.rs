@@ -165,7 +165,7 @@ pub(crate) async fn add(
     request: Request,
 ) -> Result<(StatusCode, Json<Made>), Problem> {
     let now = Utc::now();
-    let silence = acting::body::<NewSilence>(&app, request).await?.silence(&caller, now)?;
+    let silence = acting::body::<NewSilence>(&app, &caller, request).await?.silence(&caller, now)?;
     let organization = organizations_of(&silence.matchers).next();
     if let Organizations::Set(own) = &caller.organizations
         && (organization.is_none()

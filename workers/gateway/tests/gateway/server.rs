@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use gateway::auth::Role;
-use harness::BOUND;
 use harness::messages::{event, event_with};
+use harness::{BOUND, eventually};
 use records::Kind;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::audit;
 use crate::stand::{Stand, settings};
-use crate::tokens::of;
+use crate::tokens::{claims, of, sign};
 
 /// Reads until this stands in what came, or to the end.
 async fn read_until(stream: &mut TcpStream, text: &str) -> String {
@@ -96,6 +96,80 @@ async fn who_does_not_read_makes_room_for_others() {
         let _ = timeout(BOUND, stalled.read_to_end(&mut rest)).await.expect("it has ended");
         assert!(!rest.ends_with(b"0\r\n\r\n"), "{} bytes of {path} look complete", rest.len());
     }
+    stand.finish().await;
+}
+
+/// A token of a role for `acme`, of somebody of this name.
+fn of_somebody(name: &str, role: Role) -> String {
+    let mut claims = claims(role.name(), &["acme"]);
+    claims["sub"] = json!(name);
+    sign(&claims)
+}
+
+#[tokio::test]
+async fn who_does_not_read_leaves_others_their_answers() {
+    let stand = audit::stand_with(settings()).await;
+    audit::deeds(&stand, "acme", 1_000).await;
+    stand.world.execute("UPDATE control_plane.audit_logs SET reason = repeat('x', 10000)").await;
+    let (path, token) = ("/api/audit?limit=1000", of(Role::Viewer));
+    let mut unread = Vec::new();
+    let refused = loop {
+        let mut stream = TcpStream::connect(stand.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        timeout(BOUND, stream.read_exact(&mut status)).await.expect("it is answered").unwrap();
+        if &status != b"HTTP/1.1 200" {
+            break timeout(BOUND, read_until(&mut stream, "unread-answers")).await.unwrap();
+        }
+        unread.push(stream);
+        assert!(unread.len() < 100, "nothing bounds what is held");
+    };
+    assert!(refused.contains("retry-after") && refused.contains("unread-answers"), "{refused}");
+    let somebody = of_somebody("somebody else", Role::Viewer);
+    assert_eq!(stand.get(path, &somebody).await.status, 200);
+    assert_eq!(stand.get("/api/audit?limit=1", &token).await.status, 200, "small answers are not held");
+    drop(unread);
+    eventually("what is not read any more is given back", async || {
+        let status = stand.get(path, &token).await.status;
+        if status == 200 { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn who_sends_slowly_leaves_others_their_bodies() {
+    let stand = Stand::start().await;
+    stand.stream(Kind::Events, ByteSize::mib(16)).await;
+    let (slow, body) = (of(Role::Producer), event(1).to_string());
+    let mut sending = Vec::new();
+    // Half of [gateway] memory, and not a byte of it.
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(stand.address).await.unwrap();
+        let head = format!(
+            "POST /api/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {slow}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+            4 << 20
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        assert!(read_until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 100"));
+        sending.push(stream);
+    }
+    let refused = stand.post("/api/events", &slow, &[], &body).await;
+    refused.problem(429);
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
+    let other = of_somebody("somebody else", Role::Producer);
+    assert_eq!(stand.post("/api/events", &other, &[], &body).await.status, 202);
+    let sign_in = json!({ "token": other }).to_string();
+    let signed_in = stand.ask("POST", "/api/session", &[("content-type", "application/json")], &sign_in).await;
+    assert_eq!(signed_in.status, 200, "{signed_in:?}");
+    drop(sending);
+    eventually("what does not come any more is given back", async || {
+        let status = stand.post("/api/events", &slow, &[], &body).await.status;
+        if status == 202 { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
     stand.finish().await;
 }
 

@@ -1,0 +1,80 @@
+//! Answers that are ready and not yet sent: bounded all together, because who reads slowly, or not at all, keeps them.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody, to_bytes};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+
+use crate::app::App;
+use crate::problem::Problem;
+use crate::shares::{NoShare, Share};
+
+/// What answers that are held may have together: as much as some tens of the largest.
+pub(crate) const ALL_BYTES: u64 = 256 << 20;
+/// And those of one caller, so that one who does not read leaves others theirs.
+pub(crate) const CALLERS_BYTES: u64 = ALL_BYTES / 2;
+/// Answers below this are not counted: the connection's own buffers have as much.
+const SMALL: u64 = 64 * 1024;
+/// What is handed to the connection at once: it lets go of what it is handed, and takes the next when there is room.
+const PIECE: usize = 64 * 1024;
+/// When some may have been read.
+const READ_AFTER: Duration = Duration::from_secs(1);
+
+/// A body, and the room that it takes until its last piece is taken.
+struct Held {
+    rest: Bytes,
+    _room: Share,
+}
+
+/// Counts a caller's answer for as long as it waits, or refuses to hold it. What is written while it is sent, such as an
+/// export, passes as it is.
+pub(crate) async fn hold(app: &App, caller: &Arc<str>, answer: Response) -> Response {
+    let Some(bytes) = answer.body().size_hint().exact().filter(|bytes| *bytes > SMALL) else { return answer };
+    let room = match app.held.take(caller, bytes) {
+        Ok(room) => room,
+        Err(NoShare::OfOne) => {
+            let detail = "this caller has as many answers unread as it may have: read them, or ask for less at once";
+            let (status, title) = (StatusCode::TOO_MANY_REQUESTS, "Too many requests");
+            return Problem::new(status, "unread-answers", title, detail).retry_after(READ_AFTER).into_response();
+        }
+        Err(NoShare::InAll) => {
+            return Problem::unavailable("too many answers are on their way", READ_AFTER).into_response();
+        }
+    };
+    let (parts, body) = answer.into_parts();
+    match to_bytes(body, usize::MAX).await {
+        Ok(rest) => Response::from_parts(parts, Body::new(Held { rest, _room: room })),
+        Err(error) => {
+            tracing::error!(%error, "an answer that was ready cannot be read, which is a bug");
+            Problem::internal().into_response()
+        }
+    }
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let piece = PIECE.min(self.rest.len());
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
