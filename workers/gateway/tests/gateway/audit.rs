@@ -247,22 +247,44 @@ async fn who_hangs_up_stands_in_the_log_all_the_same() {
     let stand = stand().await;
     deeds(&stand, "acme", 5_000).await;
     let token = of(Role::Viewer);
-    let paths = ["/api/audit", "/api/audit/export", "/api/audit/export?format=ndjson", "/api/live/audit"];
-    for (number, path) in paths.into_iter().enumerate() {
+    stand.stream(Kind::Audit, bytesize::ByteSize::mib(1)).await;
+    let ask = async |path: &str| {
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
         let mut connection = TcpStream::connect(stand.address).await.unwrap();
         connection.write_all(request.as_bytes()).await.unwrap();
-        if number == 1 {
-            // In the middle of the answer.
-            connection.read_exact(&mut [0; 100]).await.unwrap();
-        }
-        drop(connection);
-        harness::eventually("it is written", async || match own_records(&stand).await.len() {
-            found if found == number + 1 => Ok(()),
-            found => Err(format!("{found} records")),
+        connection
+    };
+    let written = async |wanted: i64| {
+        harness::eventually("it is written", async || {
+            let stored = "SELECT (SELECT count(*) FROM watchbook.own_records) + $1";
+            // Told ones are in the stream.
+            let told = i64::try_from(stand.messages(Kind::Audit).await).unwrap();
+            let found: i64 = sqlx::query_scalar(stored).bind(told).fetch_one(stand.world.database()).await.unwrap();
+            if found == wanted { Ok(()) } else { Err(format!("{found} records")) }
         })
         .await;
+    };
+    let mut wanted = 0;
+    for path in ["/api/audit", "/api/audit/export", "/api/audit/export?format=ndjson", "/api/live/audit"] {
+        // As soon as it is about to be written, and not before somebody has read the request.
+        let mut holding = stand.world.database().begin().await.unwrap();
+        sqlx::query("LOCK TABLE watchbook.own_records").execute(&mut *holding).await.unwrap();
+        let connection = ask(path).await;
+        harness::eventually("it is asked", async || {
+            let waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'watchbook.own_records'::regclass
+                              AND mode = 'RowExclusiveLock' AND NOT granted";
+            let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut *holding).await.unwrap();
+            if waiting == 1 { Ok(()) } else { Err(format!("{waiting} wait")) }
+        })
+        .await;
+        drop(connection);
+        holding.rollback().await.unwrap();
+        wanted += 1;
+        written(wanted).await;
     }
+    // In the middle of the answer.
+    ask("/api/audit/export").await.read_exact(&mut [0; 100]).await.unwrap();
+    written(wanted + 1).await;
     stand.finish().await;
 }
 
