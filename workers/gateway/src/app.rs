@@ -14,6 +14,7 @@ use crate::live::Live;
 use crate::rates::Rates;
 use crate::settings::Settings;
 use crate::shares::Shares;
+use crate::turns::Turns;
 
 /// What every request works with. A clone costs next to nothing.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub struct Parts {
     pub reader: Reader,
     /// Signs cursors.
     pub cursors: Cursors,
+    /// When callers may ask the database.
+    pub(crate) turns: Turns,
     /// Bodies that are under way, in bytes.
     pub(crate) bodies: Arc<Shares>,
     /// Answers that are not sent yet, in bytes.

@@ -22,10 +22,13 @@ use crate::rates::Rates;
 use crate::routes::{self, Route};
 use crate::settings::Settings;
 use crate::shares::Shares;
+use crate::turns::Turns;
 use crate::{body, held, server};
 
 /// Connections to Postgres for questions and keys: more would only make it do more at once than it has cores for.
 const DATABASE_CONNECTIONS: u32 = 16;
+/// Questions of one caller that are asked at once: of the connections half, so that others find one however slow these are.
+const QUESTIONS_AT_ONCE: usize = DATABASE_CONNECTIONS as usize / 2;
 /// How often is looked whether NATS and Postgres are there, and whether anything is to be forgotten.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// What a look at Postgres may take before it counts as away.
@@ -87,6 +90,7 @@ impl Gateway {
             reader: Reader::new(pool.clone()),
             pool,
             cursors: Cursors::new(&cursors)?,
+            turns: Turns::new(QUESTIONS_AT_ONCE),
             bodies,
             held: Shares::new(held::ALL_BYTES, held::CALLERS_BYTES),
             live: Live::new(self.bus, Ids::new(&ids)?, &self.settings, &stop),
@@ -142,6 +146,7 @@ async fn keep_house(app: &App, health: &Part) {
         }
         if look % CLEAN_EVERY == CLEAN_EVERY - 1 {
             app.rates.keep_house();
+            app.turns.keep_house();
             forget_keys(app).await;
         }
     }

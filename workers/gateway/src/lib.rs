@@ -11,7 +11,8 @@
 //! - `questions`: one file a question
 //! - `live`: `GET /api/live/{kind}`
 //! - `asker`, `deeds`: with what somebody asks, and what they did, as audit records
-//! - `rates`, `shares`, `body`, `held`: how much callers may ask for, and how much memory that and its answers take
+//! - `rates`, `turns`, `shares`, `body`, `held`: how much callers may ask for, how much of it at once, and how much memory
+//!   that and its answers take
 //! - `gateway`: the life of a gateway, with what it needs of NATS and Postgres
 //!
 //! # Adding a question
@@ -52,6 +53,7 @@ mod server;
 mod sessions;
 mod settings;
 mod shares;
+mod turns;
 
 pub use frame::RequestId;
 pub use gateway::{Gateway, Listening};

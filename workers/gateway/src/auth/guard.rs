@@ -1,6 +1,7 @@
 //! The one place that lets a request through, for every route.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
@@ -44,7 +45,11 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
                 request.extensions_mut().insert(Expiry(verified.expires_at));
                 let caller = verified.caller.subject.clone();
                 request.extensions_mut().insert(verified.caller);
-                return held::hold(&guard.app, &caller, next.run(request).await).await;
+                let answer = match guard.budget {
+                    Budget::Publishing => next.run(request).await,
+                    Budget::Requests => guard.in_turn(&caller, next.run(request)).await,
+                };
+                return held::hold(&guard.app, &caller, answer).await;
             }
             Err(problem) => return problem.into_response(),
         }
@@ -53,6 +58,25 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
 }
 
 impl Guard {
+    /// Answers when it is the caller's turn, and goes on where they hang up: what they have asked keeps its connection to
+    /// the database as long as before, and so has to keep its turn.
+    async fn in_turn(&self, caller: &Arc<str>, answer: impl Future<Output = Response> + Send + 'static) -> Response {
+        let turn = self.app.turns.wait(caller).await;
+        let answering = tokio::spawn(async move {
+            let answer = answer.await;
+            drop(turn);
+            answer
+        });
+        match answering.await {
+            Ok(answer) => answer,
+            Err(error) => match error.try_into_panic() {
+                // The frame tells of it.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Problem::of_status(StatusCode::SERVICE_UNAVAILABLE).into_response(),
+            },
+        }
+    }
+
     async fn admit(
         &self,
         method: &Method,

@@ -14,6 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::audit;
+use crate::filled::filled;
 use crate::stand::{Stand, settings};
 use crate::tokens::{claims, of, sign};
 
@@ -135,6 +136,41 @@ async fn who_does_not_read_leaves_others_their_answers() {
         if status == 200 { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn whose_questions_are_slow_leaves_others_the_database() {
+    let stand = filled().await;
+    let mut locking = stand.world.database().begin().await.unwrap();
+    sqlx::query("LOCK TABLE watchbook.error_logs IN ACCESS EXCLUSIVE MODE").execute(&mut *locking).await.unwrap();
+    let request = format!("GET /api/errors HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", of(Role::Viewer));
+    let others = of_somebody("somebody else", Role::Viewer);
+    let mut asking = Vec::new();
+    // Those of the first round hang up while they wait, and what they have asked goes on without them.
+    for _ in 0..2 {
+        asking.clear();
+        for _ in 0..24 {
+            let mut stream = TcpStream::connect(stand.address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            asking.push(stream);
+        }
+        eventually("as many wait as may", async || {
+            let waiting =
+                "SELECT count(*) FROM pg_locks WHERE relation = 'watchbook.error_logs'::regclass AND NOT granted";
+            let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut *locking).await.unwrap();
+            if waiting >= 8 { Ok(()) } else { Err(format!("{waiting} wait")) }
+        })
+        .await;
+        for path in ["/api/events", "/api/audit"] {
+            assert_eq!(stand.get(path, &others).await.status, 200, "{path}");
+        }
+    }
+    locking.rollback().await.unwrap();
+    for stream in &mut asking {
+        let answer = timeout(BOUND, read_until(stream, "\r\n\r\n")).await.expect("it is answered");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
     stand.finish().await;
 }
 
