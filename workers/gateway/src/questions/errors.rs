@@ -139,8 +139,8 @@ pub(crate) async fn list_errors_of_trace(
 
 /// Errors in groups of the same one, those first that were seen last.
 ///
-/// Of 7 days at the most, because each error of the time is looked at. Pages of one list belong together only where
-/// `from` and `to` are given: without, each is about the days before it was asked for.
+/// Of 7 days at the most, because each error of the time is looked at. All pages of a list are about the time of its
+/// first: what comes later is in none of them.
 #[utoipa::path(get, path = "/api/errors/groups", params(Asked, AskedOfGroups, Page), responses(
     (status = 200, description = "Groups.", body = List<ErrorGroup>),
 ))]

@@ -1,9 +1,9 @@
 //! What all questions share: how far back they look, the reading, and where a list goes on.
 
 use axum::Json;
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use records::Kind;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use store::questions::{self, Key, Listed, Span};
 use store::reading::{Reading, Scope};
 
@@ -52,6 +52,15 @@ impl Reach {
     }
 }
 
+/// Where a list goes on: behind which item, and in the time of its first page, or an item that comes meanwhile would move
+/// what is asked for from under the reader.
+#[derive(Debug, Serialize, Deserialize)]
+struct Place {
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    after: Key,
+}
+
 /// A page of a list that can be asked for: what the caller said of it is checked, and nothing is read yet.
 #[derive(Debug)]
 pub(crate) struct Checked {
@@ -76,8 +85,13 @@ impl Checked {
     ) -> Result<Self, Problem> {
         let scope = page.scope(caller)?;
         let binding = page.binding(route, caller);
-        let Span { from, to } = reach.span(&page.of())?;
-        let after: Option<Key> = page.cursor.as_deref().map(|cursor| app.cursors.open(&binding, cursor)).transpose()?;
+        let (Span { from, to }, after) = match &page.cursor {
+            None => (reach.span(&page.of())?, None),
+            Some(cursor) => {
+                let Place { from, to, after } = app.cursors.open(&binding, cursor)?;
+                (Span { from, to }, Some(after))
+            }
+        };
         Ok(Self { scope, page: questions::Page { from, to, after, limit: page.limit }, binding })
     }
 
@@ -101,8 +115,9 @@ impl Checked {
         let limit = usize::try_from(self.page.limit).unwrap_or(usize::MAX);
         let goes_on = was_cut || items.len() > limit;
         items.truncate(limit);
-        let last = items.last().filter(|_| goes_on).map(Listed::key);
-        let next_cursor = last.map(|key| app.cursors.sign(&self.binding, &key)).transpose()?;
+        let questions::Page { from, to, .. } = self.page;
+        let next = items.last().filter(|_| goes_on).map(|last| Place { from, to, after: last.key() });
+        let next_cursor = next.map(|next| app.cursors.sign(&self.binding, &next)).transpose()?;
         Ok(Json(List { items, next_cursor }))
     }
 }

@@ -59,6 +59,30 @@ async fn lists_go_on_where_they_ended() {
 }
 
 #[tokio::test]
+async fn what_comes_between_two_pages_takes_nothing_out_of_them() {
+    let (stand, token) = (filled().await, viewer(&["acme"]));
+    let whole: Vec<_> = stand.items("/api/errors/groups", &token).await.iter().map(id_of).collect();
+    let first = stand.answer("/api/errors/groups?limit=1", &token).await;
+    // The group that is last by now comes to be the first.
+    stand
+        .world
+        .execute(&format!(
+            "INSERT INTO watchbook.error_logs (trace_id, error_type, message, fingerprint, severity, id, organization_id,
+                                               created_at, received_at, attributes)
+             SELECT trace_id, error_type, message, fingerprint, severity, gen_random_uuid(), organization_id, now(), now(), '{{}}'
+               FROM watchbook.error_logs WHERE fingerprint = '{}'",
+            whole[ROWS - 1]
+        ))
+        .await;
+    let rest = format!("/api/errors/groups?cursor={}", first["next_cursor"].as_str().unwrap());
+    let rest = stand.items(&rest, &token).await;
+    assert_eq!(rest.iter().map(id_of).collect::<Vec<_>>(), whole[1..]);
+    assert!(rest.iter().all(|group| group["count"] == 1), "{rest:?}");
+    assert_eq!(id_of(&stand.items("/api/errors/groups", &token).await[0]), whole[ROWS - 1]);
+    stand.finish().await;
+}
+
+#[tokio::test]
 async fn a_page_of_large_records_is_a_short_one() {
     const LARGE: usize = 1 << 20;
     const MOST: usize = 9 * LARGE;
