@@ -29,7 +29,10 @@ pub(super) fn bad_records(faults: Vec<Fault>) -> Problem {
 pub(super) fn problem(error: &PublishError, acknowledged: usize, all: usize) -> Problem {
     let (why, after) = match error {
         PublishError::TooLarge { bytes, limit, .. } => {
-            let detail = format!("a record of {bytes} bytes is larger than the stream takes ({limit} bytes)");
+            // The server's limit, below that of records: others may have been taken before it was reached.
+            let detail = format!(
+                "a record of {bytes} bytes is larger than the stream takes ({limit} bytes); {acknowledged} of {all} records are stored"
+            );
             return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", "Payload Too Large", detail);
         }
         PublishError::StreamFull { .. } => ("the stream is full", FULL),
@@ -48,4 +51,21 @@ pub(super) fn problem(error: &PublishError, acknowledged: usize, all: usize) -> 
         (some, _) => format!("{some} of {all} records are stored: sent again with the same ids and times, or the same Idempotency-Key, they are stored once"),
     };
     Problem::unavailable(format!("{why}; {what}"), after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_told_whatever_the_reason() {
+        let subject = || "watchbook.events.acme.x".to_owned();
+        for error in [
+            PublishError::TooLarge { subject: subject(), bytes: 9, limit: 8 },
+            PublishError::StreamFull { subject: subject(), detail: String::new() },
+        ] {
+            let told = format!("{:?}", problem(&error, 2, 3));
+            assert!(told.contains("2 of 3 records are stored"), "{told}");
+        }
+    }
 }
