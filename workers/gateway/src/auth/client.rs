@@ -7,6 +7,8 @@ use anyhow::Context;
 use jsonwebtoken::jwk::JwkSet;
 use reqwest::{Client, redirect};
 use rustls::{ClientConfig, RootCertStore};
+use serde::Deserialize;
+use serde_json::Value;
 
 /// What a fetch may take: nobody waits for it but who brings a key that is not known.
 const FETCH_WITHIN: Duration = Duration::from_secs(5);
@@ -45,5 +47,14 @@ pub(super) async fn fetch(client: &Client, url: &str) -> Result<JwkSet, String> 
         }
         body.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&body).map_err(|error| format!("the issuer answered with what is no set of keys: {error}"))
+    let published: Published = serde_json::from_slice(&body)
+        .map_err(|error| format!("the issuer answered with what is no set of keys: {error}"))?;
+    // What is no key that we understand leaves the others as good as they are (RFC 7517, section 5).
+    Ok(JwkSet { keys: published.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect() })
+}
+
+/// A set of keys, each of which may be of a kind that nobody here knows.
+#[derive(Deserialize)]
+struct Published {
+    keys: Vec<Value>,
 }

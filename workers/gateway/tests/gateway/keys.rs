@@ -76,6 +76,29 @@ async fn keys_that_must_not_be_used_are_none() {
 }
 
 #[tokio::test]
+async fn keys_that_nobody_understands_leave_the_others_usable() {
+    let issuer = Issuer::start(&[]).await;
+    let strange = [
+        json!({ "kty": "AKP", "kid": "of tomorrow", "alg": "ML-DSA-44", "pub": "AA" }),
+        json!({ "kty": "EC", "kid": "of elsewhere", "crv": "secp256k1", "x": "AA", "y": "AA" }),
+        json!({ "kty": "RSA", "kid": "half", "e": "AQAB" }),
+        json!({ "kty": "RSA", "kid": "odd", "n": "AA", "e": "AQAB", "use": ["sig"], "alg": 7, "key_ops": "verify" }),
+        json!({ "kty": "RSA", "kid": 7, "n": "AA", "e": "AQAB" }),
+        json!({ "kid": "nothing" }),
+        json!("no key"),
+    ];
+    let stand = stand(&issuer, ALWAYS_AGAIN).await;
+    let token = Pair::ed().sign(&claims("admin", &["*"]));
+    for strange in strange {
+        issuer.publish(vec![strange.clone(), Pair::ed().published()]);
+        assert_eq!(status(&stand, &token).await, 200, "{strange}");
+        issuer.publish(vec![]);
+        assert_eq!(status(&stand, &Pair::next().sign(&claims("admin", &["*"]))).await, 401, "they are forgotten");
+    }
+    stand.finish().await;
+}
+
+#[tokio::test]
 async fn all_who_wait_are_content_with_one_fetch() {
     let issuer = Issuer::start(&[Pair::ed()]).await;
     let stand = stand(&issuer, ALWAYS_AGAIN).await;
