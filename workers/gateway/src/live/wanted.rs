@@ -15,6 +15,7 @@ use crate::query::Parameters;
 #[derive(Debug)]
 pub(super) struct Wanted {
     kind: Kind,
+    /// Its organizations in order.
     scope: Scope,
     /// Places in [`fields`], and what has to stand there.
     equal: Vec<(usize, Content)>,
@@ -31,15 +32,20 @@ impl Wanted {
             let named = fields(kind).iter().enumerate();
             (organization, named.filter_map(|(place, field)| Some((place, field.read(parameters)?))).collect())
         })?;
-        Ok(Self { kind, scope: caller.scope(organization.as_deref())?, equal })
+        let mut scope = caller.scope(organization.as_deref())?;
+        if let Scope::Organizations(own) = &mut scope {
+            own.sort_unstable();
+        }
+        Ok(Self { kind, scope, equal })
     }
 
     /// Whether an event is for them. Whose it is says its subject alone.
     pub(super) fn has(&self, event: &Event) -> bool {
         let may_see = match &self.scope {
             Scope::All => true,
+            // They are in order, and may be a thousand, of each of many who watch.
             Scope::Organizations(own) => {
-                event.organization.as_ref().is_some_and(|organization| own.contains(organization))
+                event.organization.as_ref().is_some_and(|organization| own.binary_search(organization).is_ok())
             }
         };
         may_see
