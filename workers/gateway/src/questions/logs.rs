@@ -1,4 +1,4 @@
-//! `GET /api/logs`: what a container printed.
+//! `GET /api/logs`: what containers printed.
 
 use axum::Json;
 use axum::extract::State;
@@ -19,9 +19,9 @@ const SEARCHED_BYTES: usize = 1024;
 #[derive(Debug, Clone, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Asked {
-    /// Of this container.
+    /// Only of this container.
     #[param(min_length = 1, max_length = 256)]
-    container_id: String,
+    container_id: Option<String>,
     /// Only of this stream.
     #[param(pattern = "^(stdout|stderr)$")]
     stream: Option<String>,
@@ -35,7 +35,7 @@ pub(crate) struct Asked {
 impl FromQuery for Asked {
     fn from_query(parameters: &mut Parameters) -> Self {
         Self {
-            container_id: parameters.required_text("container_id"),
+            container_id: parameters.text("container_id"),
             stream: parameters.one_of("stream", &["stdout", "stderr"]).map(str::to_owned),
             contains: parameters.bounded_text("contains", SEARCHED_BYTES),
             page: Page::from_query(parameters),
@@ -43,9 +43,10 @@ impl FromQuery for Asked {
     }
 }
 
-/// A container's lines, the newest first.
+/// Lines of containers, the newest first.
 ///
-/// Of the last 30 days unless asked for; of 7 days at the most where a text is searched for.
+/// Of the last 30 days unless asked for; of 7 days at the most where a text is searched for, or where the container is not
+/// named and something else is.
 #[utoipa::path(get, path = "/api/logs", params(Asked, Page), responses(
     (status = 200, description = "Lines.", body = List<LogRow>),
 ))]
@@ -56,7 +57,7 @@ pub(crate) async fn list_logs(
 ) -> Result<Json<List<LogRow>>, Problem> {
     let Asked { container_id, stream, contains, page } = asked;
     let organization_id = page.organization_id.clone();
-    let filter = LogFilter { organization_id, container_id: Some(container_id), stream, contains };
+    let filter = LogFilter { organization_id, container_id, stream, contains };
     let reach = Reach::of(Kind::Logs, filter.longest(&page.scope(&caller)?));
     let question = async |reading: &mut _, page: &_| logs::list(reading, &filter, page).await;
     list(&app, &caller, "/api/logs", &page, reach, question).await
