@@ -37,6 +37,20 @@ pub async fn remember(pool: &PgPool, key: &[u8], body: &[u8]) -> crate::Result<K
     .await
 }
 
+/// Forgets a key with whose request nothing was done, unless somebody has begun anew with it.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn take_back(pool: &PgPool, key: &[u8], known: &Known) -> crate::Result<()> {
+    sqlx::query("DELETE FROM watchbook.idempotency_keys WHERE key = $1 AND body = $2 AND first_at = $3")
+        .bind(key)
+        .bind(&known.body)
+        .bind(known.first_at)
+        .execute(pool)
+        .await
+        .map(drop)
+}
+
 /// Forgets keys that are older than 24 hours, some at a time. Whether more may be left.
 ///
 /// # Errors

@@ -2,14 +2,15 @@
 //!
 //! What is guaranteed: within 24 hours of a key's first request, the same caller posting the same body to the same kind
 //! and organization under the same key makes records of the same ids and times, whichever gateway answers; so they are
-//! stored once, and the answer is the same. Another body under the same key is refused. A record's own `id` and time
-//! stay; without the key, records that have both, or a UUIDv7, are as safe to send again.
+//! stored once, and the answer is the same. Another body under the same key is refused, unless the first had records that
+//! are not valid: then nothing was done. A record's own `id` and time stay; without the key, records that have both, or a
+//! UUIDv7, are as safe to send again.
 
 use axum::http::{HeaderMap, StatusCode};
 use chrono::{DateTime, Utc};
 use records::Kind;
 use sha2::{Digest, Sha256};
-use store::idempotency;
+use store::idempotency::{self, Known};
 use uuid::Uuid;
 
 use super::IDEMPOTENCY_KEY;
@@ -35,7 +36,7 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 #[derive(Debug)]
 pub(super) struct Identity {
     digest: Vec<u8>,
-    first_at: DateTime<Utc>,
+    known: Known,
 }
 
 impl Identity {
@@ -58,16 +59,24 @@ impl Identity {
             let (status, name) = (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused");
             return Err(Problem::new(status, name, "Idempotency-Key used twice", detail));
         }
-        Ok(Self { digest, first_at: known.first_at })
+        Ok(Self { digest, known })
+    }
+
+    /// Nothing was published: what is sent next under this key, mended, is the request.
+    pub(super) async fn take_back(&self, app: &App) {
+        // Where that fails the mended one needs another key, and is told so.
+        if let Err(error) = idempotency::take_back(&app.pool, &self.digest, &self.known).await {
+            tracing::debug!(error = store::describe(&error), "a key stays known whose records were not valid");
+        }
     }
 
     /// The identity of one record of the request.
     pub(super) fn of(&self, index: usize) -> (Uuid, DateTime<Utc>) {
         // The time is in it: a key that is used again after its day makes other records.
         let mut name = self.digest.clone();
-        name.extend_from_slice(&self.first_at.timestamp_micros().to_be_bytes());
+        name.extend_from_slice(&self.known.first_at.timestamp_micros().to_be_bytes());
         name.extend_from_slice(&(index as u64).to_be_bytes());
-        (Uuid::new_v5(&Uuid::NAMESPACE_OID, &name), self.first_at)
+        (Uuid::new_v5(&Uuid::NAMESPACE_OID, &name), self.known.first_at)
     }
 }
 

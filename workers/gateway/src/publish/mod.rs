@@ -66,7 +66,11 @@ async fn publish(
         Some(key) => Some(Identity::remember(&app, &caller, &organization, kind, &key, &body.bytes).await?),
         None => None,
     };
-    let (ids, messages) = prepare(&app, kind, &organization, &records, identity.as_ref()).await?;
+    let prepared = prepare(&app, kind, &organization, &records, identity.as_ref()).await;
+    if let (Err(_), Some(identity)) = (&prepared, &identity) {
+        identity.take_back(&app).await;
+    }
+    let (ids, messages) = prepared?;
     send(&app, kind, messages).await?;
     ::metrics::counter!(metrics::PUBLISHED, "kind" => kind.name()).increment(ids.len() as u64);
     Ok((StatusCode::ACCEPTED, Json(Accepted { accepted: ids.len(), ids })).into_response())

@@ -177,6 +177,20 @@ async fn while_nats_is_away_it_is_said_and_passes() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_not_valid_is_mended_under_its_key() {
+    let (stand, token) = (stand().await, of(Role::Producer));
+    let post = async |body: &str| stand.post("/api/events", &token, &[("idempotency-key", "one")], body).await;
+    post(r#"[{"event_type":"x"},{"event_typo":"x"}]"#).await.problem(400);
+    let mended = post(r#"[{"event_type":"x"},{"event_type":"y"}]"#).await;
+    assert_eq!(mended.status, 202, "{mended:?}");
+    assert_eq!(post(r#"[{"event_type":"x"},{"event_type":"y"}]"#).await.json(), mended.json());
+    for another in [r#"{"event_typo":"x"}"#, r#"{"event_type":"x"}"#] {
+        post(another).await.problem(422);
+    }
+    stand.finish().await;
+}
+
+#[tokio::test]
 async fn the_same_request_sent_again_is_stored_once() {
     let stand = stand().await;
     let (health, stop) = (Health::default(), CancellationToken::new());
