@@ -62,13 +62,16 @@ impl Guard {
     /// the database as long as before, and so has to keep its turn.
     async fn in_turn(&self, caller: &Arc<str>, answer: impl Future<Output = Response> + Send + 'static) -> Response {
         let turn = self.app.turns.wait(caller).await;
+        // And no longer than the frame waits, or a database that never answers would keep all turns.
+        let within = self.app.settings.gateway.request_timeout;
         let answering = tokio::spawn(async move {
-            let answer = answer.await;
+            let answer = tokio::time::timeout(within, answer).await;
             drop(turn);
             answer
         });
         match answering.await {
-            Ok(answer) => answer,
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Problem::of_status(StatusCode::SERVICE_UNAVAILABLE).into_response(),
             Err(error) => match error.try_into_panic() {
                 // The frame tells of it.
                 Ok(panic) => std::panic::resume_unwind(panic),
