@@ -61,8 +61,7 @@ pub(crate) async fn read(app: &App, caller: &Arc<str>, request: Request, limit: 
     let room = app.bodies.take(caller, most).map_err(|refusal| match refusal {
         NoShare::OfOne => {
             let detail = "this caller has as many bodies under way as it may have: send fewer at once";
-            let (status, title) = (StatusCode::TOO_MANY_REQUESTS, "Too many requests");
-            Problem::new(status, "too-many-bodies", title, detail).retry_after(ARRIVED_AFTER)
+            Problem::too_many("too-many-bodies", detail, ARRIVED_AFTER)
         }
         NoShare::InAll => Problem::unavailable("too many bodies are under way", ARRIVED_AFTER),
     })?;

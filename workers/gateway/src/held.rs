@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody, to_bytes};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
@@ -41,8 +40,7 @@ pub(crate) async fn hold(app: &App, caller: &Arc<str>, answer: Response) -> Resp
         Ok(room) => room,
         Err(NoShare::OfOne) => {
             let detail = "this caller has as many answers unread as it may have: read them, or ask for less at once";
-            let (status, title) = (StatusCode::TOO_MANY_REQUESTS, "Too many requests");
-            return Problem::new(status, "unread-answers", title, detail).retry_after(READ_AFTER).into_response();
+            return Problem::too_many("unread-answers", detail, READ_AFTER).into_response();
         }
         Err(NoShare::InAll) => {
             return Problem::unavailable("too many answers are on their way", READ_AFTER).into_response();

@@ -97,6 +97,11 @@ impl Problem {
         Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
+    /// 429: this caller has, or asks for, as much as one may. `detail` says of what.
+    pub(crate) fn too_many(name: &'static str, detail: &'static str, after: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, name, "Too many requests", detail).retry_after(after)
+    }
+
     /// 503: not now. `detail` says what is away.
     pub fn unavailable(detail: impl Into<Cow<'static, str>>, after: Duration) -> Self {
         let title = "Not available now";

@@ -17,7 +17,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 
-use axum::http::StatusCode;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use runtime::config::Gateway;
@@ -81,10 +80,9 @@ impl Rates {
     }
 
     fn pay_from(&self, limiter: &DefaultKeyedRateLimiter<u64>, key: u64, detail: &'static str) -> Result<(), Problem> {
-        limiter.check_key(&key).map_err(|until| {
-            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests", detail);
-            problem.retry_after(until.wait_time_from(self.clock.now()))
-        })
+        limiter
+            .check_key(&key)
+            .map_err(|until| Problem::too_many("too-many-requests", detail, until.wait_time_from(self.clock.now())))
     }
 
     /// Forgets who has not asked for a while.
@@ -112,6 +110,8 @@ fn network(address: IpAddr) -> [u8; 8] {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+
     use super::*;
     use crate::auth::{Organizations, Role};
 

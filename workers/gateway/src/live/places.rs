@@ -4,8 +4,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::StatusCode;
-
 use crate::metrics;
 use crate::problem::Problem;
 use crate::shares::{NoShare, Share, Shares};
@@ -36,8 +34,7 @@ impl Places {
         let share = self.0.take(caller, 1).map_err(|refusal| match refusal {
             NoShare::OfOne => {
                 let detail = "this caller watches as many streams as [gateway] live_streams_per_caller allows";
-                let (status, title) = (StatusCode::TOO_MANY_REQUESTS, "Too many requests");
-                Problem::new(status, "too-many-streams", title, detail).retry_after(FREE_AFTER)
+                Problem::too_many("too-many-streams", detail, FREE_AFTER)
             }
             NoShare::InAll => {
                 Problem::unavailable("as many streams are watched as this gateway has room for", FREE_AFTER)
