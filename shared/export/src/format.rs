@@ -8,7 +8,7 @@ use csv::{Terminator, Writer, WriterBuilder};
 use store::questions::audit::AuditRow;
 
 /// With these a cell is a formula to a spreadsheet.
-const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+const FORMULA: [char; 7] = ['=', '+', '-', '@', '\t', '\r', '\n'];
 
 /// The columns of CSV, named as the members of the list's items are.
 const COLUMNS: [&str; 19] = [
@@ -172,6 +172,7 @@ mod tests {
             ("@x", "'@x"),
             ("\tx", "'\tx"),
             ("\rx", "'\rx"),
+            ("\nx", "'\nx"),
             ("a=1", "a=1"),
             ("", ""),
         ] {

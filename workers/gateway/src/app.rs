@@ -43,6 +43,8 @@ pub struct Parts {
     pub(crate) bodies: Arc<Shares>,
     /// Answers that are not sent yet, in bytes.
     pub(crate) held: Arc<Shares>,
+    /// Exports that are under way.
+    pub(crate) exports: Arc<Shares>,
     /// Records as they come.
     pub(crate) live: Live,
     /// Cancelled when the process stops: streams that have no end of their own end then.

@@ -8,7 +8,7 @@ use bus::Bus;
 use publisher::Publisher;
 use runtime::{Part, Probes};
 use store::reading::Reader;
-use store::{Connection, Database, gateway_keys, idempotency};
+use store::{Connection, Database, PgPool, gateway_keys, idempotency};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use crate::app::{App, Parts};
 use crate::auth::Verifier;
 use crate::cursor::Cursors;
 use crate::live::{Ids, Live};
+use crate::questions::export;
 use crate::rates::Rates;
 use crate::routes::{self, Route};
 use crate::settings::Settings;
@@ -93,6 +94,7 @@ impl Gateway {
             turns: Turns::new(QUESTIONS_AT_ONCE),
             bodies,
             held: Shares::new(held::ALL_BYTES, held::CALLERS_BYTES),
+            exports: Shares::new(export::AT_ONCE, export::OF_ONE_CALLER),
             live: Live::new(self.bus, Ids::new(&ids)?, &self.settings, &stop),
             stop,
             settings: self.settings,
@@ -109,12 +111,13 @@ impl Listening {
         let stop = self.app.stop.clone();
         let connections = usize::try_from(self.app.settings.gateway.max_connections.get()).unwrap_or(usize::MAX);
         let connections = connections.min(Semaphore::MAX_PERMITS);
+        let looking = self.database.pool("gateway", 1);
         tokio::join!(
             server::serve(self.listener, self.router, connections, self.app.settings.reads_within, stop.clone()),
-            stop.run_until_cancelled(keep_house(&self.app, &self.health)),
+            stop.run_until_cancelled(keep_house(&self.app, &looking, &self.health)),
             telling::keep_publishing(self.database, self.app.publisher.clone(), stop.clone()),
         );
-        self.app.pool.close().await;
+        tokio::join!(self.app.pool.close(), looking.close());
     }
 }
 
@@ -132,12 +135,13 @@ async fn shared_keys(database: &Database) -> anyhow::Result<[Vec<u8>; 2]> {
     Ok(keys)
 }
 
-/// Looks whether what answers need is there, and forgets what is not needed any more.
-async fn keep_house(app: &App, health: &Part) {
+/// Looks whether what answers need is there, and forgets what is not needed any more. On a connection of its own: that
+/// all others are busy is no outage.
+async fn keep_house(app: &App, looking: &PgPool, health: &Part) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     for look in 0_u64.. {
         looks.tick().await;
-        let answers = tokio::time::timeout(ANSWERS_WITHIN, gateway_keys::answers(&app.pool)).await;
+        let answers = tokio::time::timeout(ANSWERS_WITHIN, gateway_keys::answers(looking)).await;
         match answers {
             _ if !app.publisher.is_connected() => health.failing("NATS is away: nothing can be posted"),
             Ok(Ok(())) => health.active(),

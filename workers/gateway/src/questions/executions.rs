@@ -6,18 +6,16 @@ use axum::extract::{Path, State};
 use chrono::Utc;
 use records::Kind;
 use serde::Serialize;
-use store::questions::SEARCHED_AT_MOST;
 use store::questions::executions::{
     self, DayOfExecutions, ExecutionFilter, ExecutionRow, ExecutionStats, MOST_DAYS, StrategyHealth, UserStats,
 };
-use store::reading::Scope;
 use utoipa::ToSchema;
 
 use super::listing::{Reach, ask, list};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::page::{List, Page, Range};
-use crate::problem::{Fault, Problem};
+use crate::problem::Problem;
 use crate::query::{FromQuery, Parameters, Query, path_text};
 
 /// Days of trends unless asked for.
@@ -124,8 +122,7 @@ pub(crate) async fn list_executions(
 
 /// How many executions there were; averages of time, memory and CPU, and sums of errors and warnings.
 ///
-/// Of the last 90 days unless asked for; of 7 days at the most where neither a strategy nor an organization is named and
-/// the caller sees all of them.
+/// Of the last 90 days unless asked for.
 #[utoipa::path(get, path = "/api/executions/stats", params(AskedOfStats, Range), responses(
     (status = 200, description = "Statistics; averages are null where there is nothing.", body = ExecutionStats),
 ))]
@@ -135,8 +132,7 @@ pub(crate) async fn execution_stats(
     Query(AskedOfStats { strategy_id, range }): Query<AskedOfStats>,
 ) -> Result<Json<ExecutionStats>, Problem> {
     let scope = range.scope(&caller)?;
-    let longest = is_of_all(strategy_id.as_deref(), &scope).then_some(SEARCHED_AT_MOST);
-    let span = Reach::of(Kind::Executions, longest).span(&range)?;
+    let span = Reach::of(Kind::Executions, None).span(&range)?;
     let filter = ExecutionFilter { organization_id: range.organization_id, strategy_id, ..ExecutionFilter::default() };
     ask(&app, &scope, async |reading| executions::stats(reading, &filter, &span).await).await.map(Json)
 }
@@ -151,12 +147,6 @@ pub(crate) async fn execution_trends(
     Query(AskedOfTrends { days, strategy_id, organization_id }): Query<AskedOfTrends>,
 ) -> Result<Json<Trends>, Problem> {
     let scope = caller.scope(organization_id.as_deref())?;
-    // Today's is not over: with it, a week reaches into an eighth day.
-    let most = SEARCHED_AT_MOST.num_days() + 1;
-    if is_of_all(strategy_id.as_deref(), &scope) && i64::from(days) > most {
-        let reason = format!("expected {most} at the most, or a strategy or an organization beside it");
-        return Err(Problem::parameters(vec![Fault::of("days", reason)]));
-    }
     let filter = ExecutionFilter { organization_id, strategy_id, ..ExecutionFilter::default() };
     let now = Utc::now();
     let items = ask(&app, &scope, async |reading| executions::trends(reading, &filter, days, now).await).await?;
@@ -200,9 +190,4 @@ pub(crate) async fn health_of_strategy(
     let question =
         async |reading: &mut _| executions::health_of_strategy(reading, &strategy, organization, &span).await;
     ask(&app, &scope, question).await.map(Json)
-}
-
-/// Whether all executions of a time are summed up, to which no index leads.
-fn is_of_all(strategy_id: Option<&str>, scope: &Scope) -> bool {
-    strategy_id.is_none() && *scope == Scope::All
 }

@@ -4,6 +4,7 @@
 //! slow but the part under way. The range ends before the export began, so what is done meanwhile does not come into it.
 
 use std::io;
+use std::time::Duration;
 
 use ::export::{Export, Format};
 use axum::body::Body;
@@ -24,8 +25,15 @@ use crate::auth::Caller;
 use crate::page::{MOST_ITEMS, Page};
 use crate::problem::Problem;
 use crate::query::{FromQuery, Parameters, Query};
+use crate::shares::{NoShare, Share};
 
 const ROUTE: &str = "/api/audit/export";
+/// Exports at once: each holds a part of a mebibyte for as long as it is not read.
+pub(crate) const AT_ONCE: u64 = 64;
+/// And those of one caller, so that who does not read leaves others theirs.
+pub(crate) const OF_ONE_CALLER: u64 = 8;
+/// When one may have ended.
+const ENDED_AFTER: Duration = Duration::from_secs(10);
 /// Under which name a browser keeps it.
 const fn disposition(format: Format) -> &'static str {
     match format {
@@ -96,13 +104,19 @@ pub(crate) async fn export(
     };
     let reach = filters.reach(&page.scope(&caller)?);
     let checked = Checked::of(&app, &caller, ROUTE, &page, reach)?;
+    let place = app.exports.take(&caller.subject, 1).map_err(|refusal| match refusal {
+        NoShare::OfOne => {
+            Problem::too_many("too-many-exports", "this caller has as many exports under way as it may", ENDED_AFTER)
+        }
+        NoShare::InAll => Problem::unavailable("as many exports are under way as there is room for", ENDED_AFTER),
+    })?;
     let how = json!({ "format": wanted.format.name() });
     filters.looked_at("audit.export", ROUTE, &page, &checked, how).write_first(&app, &caller, &asker).await?;
     let mut export = Export::of(checked.scope, filters.filter(), checked.page.span(), wanted.format);
     // What goes wrong with the first part can still be said.
     let first = export.part(&app.reader).await.map_err(|error| Problem::of_database(&error))?;
     let first = Bytes::from(first.unwrap_or_default().text);
-    let parts = stream::once(async { Ok(first) }).chain(stream::try_unfold((app, export), next_part));
+    let parts = stream::once(async { Ok(first) }).chain(stream::try_unfold((app, export, place), next_part));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(wanted.format.content_type())),
         (header::CONTENT_DISPOSITION, HeaderValue::from_static(disposition(wanted.format))),
@@ -110,10 +124,13 @@ pub(crate) async fn export(
     Ok((headers, Body::from_stream(parts)).into_response())
 }
 
+/// What is still to be exported, and the place that it takes until then.
+type Rest = (App, Export, Share);
+
 /// The next part for a body. Errors break the answer off.
-async fn next_part((app, mut export): (App, Export)) -> io::Result<Option<(Bytes, (App, Export))>> {
+async fn next_part((app, mut export, place): Rest) -> io::Result<Option<(Bytes, Rest)>> {
     match app.stop.run_until_cancelled(export.part(&app.reader)).await {
-        Some(Ok(part)) => Ok(part.map(|part| (part.text.into(), (app, export)))),
+        Some(Ok(part)) => Ok(part.map(|part| (part.text.into(), (app, export, place)))),
         Some(Err(error)) => {
             tracing::warn!(error = store::describe(&error), "an export was broken off");
             Err(io::Error::other("the database does not answer"))

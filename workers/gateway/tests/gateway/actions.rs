@@ -208,7 +208,10 @@ async fn a_silence_is_about_the_callers_own() {
     assert_eq!(own_records(&stand).await, []);
     let made = stand.post("/api/silences", &token, &[], &silence(json!(["organization=acme"])).to_string()).await;
     assert_eq!(made.status, 201, "{made:?}");
-    assert_eq!(post(&stand, "/api/silences", &all, &silence(json!(["severity=critical"]))).await, 201);
+    // What is about everybody, and what only looks like an organization's.
+    for matcher in ["severity=critical", "organizationXid=acme"] {
+        assert_eq!(post(&stand, "/api/silences", &all, &silence(json!([matcher]))).await, 201);
+    }
     assert_eq!(stand.get("/api/silences", &token).await.json()["items"].as_array().unwrap().len(), 2);
     let bearer = format!("Bearer {token}");
     let end = async |id: &str| {
