@@ -38,7 +38,7 @@ use crate::output;
 ///
 /// * live streams, each of one organization of fifty, with 1,000 records a second; none may miss one
 ///
-/// Filling the audit log takes a minute for each 4 million records, and 1.2 GiB of disk.
+/// Filling the audit log takes a minute for each 5 million records, and a gibibyte of disk for each million.
 #[derive(Debug, Args)]
 pub(crate) struct Gateway {
     /// Audit records over 60 days.
@@ -126,7 +126,9 @@ fn print(report: &Report) {
             format!("{:.1} s", export.seconds),
             output::grouped((export.rows as f64 / export.seconds) as u64),
             mib(export.bytes),
-            export.grown_by_bytes.map_or_else(|| "-".to_owned(), mib),
+            export
+                .grown_by_bytes
+                .map_or_else(|| "-".to_owned(), |bytes| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))),
         ]);
     }
     output::say(table);
