@@ -113,8 +113,15 @@ impl Upload {
 
 impl Begun {
     async fn abandon(mut self, place: &Place, object: &Path) {
-        // A piece that arrives after the end would stay for ever.
-        self.sending.shutdown().await;
+        // A piece that is stored after the end would stay for ever, and a server that has it goes on whether somebody
+        // waits for its answer or not. So pieces under way end first, or within a bound are not waited for any more.
+        let ended = async {
+            while self.sending.join_next().await.is_some() {}
+            Ok(())
+        };
+        if place.step("end the pieces of", object, ended).await.is_err() {
+            self.sending.shutdown().await;
+        }
         // What is left over is in no listing, and the failure that led here is the one to speak of.
         let _ = place.step("abandon", object, self.upload.abort()).await;
     }
