@@ -20,7 +20,7 @@ pub use alerting::{Alerts, HealthThresholds, Route, Rule};
 pub use gateway::Gateway;
 pub use load::{ConfigError, Sources};
 pub use receivers::{Receiver, SecretUrl};
-pub use retention::{ExactPerKind, Keep, KeepPerKind, Retention};
+pub use retention::{ExactPerKind, Keep, KeepPerKind, PerKind, Retention};
 pub use share::{NoShare, Share};
 pub use values::{HttpAddress, Secret, redact_url};
 

@@ -44,24 +44,45 @@ impl Default for Retention {
     }
 }
 
-/// How long each kind is kept: `"30d"` or `"forever"`.
+/// Something of each kind.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct KeepPerKind {
+#[serde(default, deny_unknown_fields, bound(deserialize = "T: Deserialize<'de>, PerKind<T>: Default"))]
+pub struct PerKind<T> {
     /// Events.
-    pub events: Keep,
+    pub events: T,
     /// Errors.
-    pub errors: Keep,
+    pub errors: T,
     /// Container metrics.
-    pub metrics: Keep,
+    pub metrics: T,
     /// Container logs.
-    pub logs: Keep,
+    pub logs: T,
     /// Sandbox executions.
-    pub executions: Keep,
+    pub executions: T,
     /// Dead letters of every kind.
-    pub dead_letters: Keep,
+    pub dead_letters: T,
     /// Audit records.
-    pub audit: Keep,
+    pub audit: T,
+}
+
+/// How long each kind is kept: `"30d"` or `"forever"`.
+pub type KeepPerKind = PerKind<Keep>;
+
+/// Whether a kind is cut to the second: partitions are dropped as whole days, so without it a record stays for up to
+/// a day longer (a month for audit records).
+pub type ExactPerKind = PerKind<bool>;
+
+impl<T: Copy> PerKind<T> {
+    fn entries(&self) -> [(&'static str, T); 7] {
+        [
+            ("events", self.events),
+            ("errors", self.errors),
+            ("metrics", self.metrics),
+            ("logs", self.logs),
+            ("executions", self.executions),
+            ("dead_letters", self.dead_letters),
+            ("audit", self.audit),
+        ]
+    }
 }
 
 impl Default for KeepPerKind {
@@ -89,57 +110,19 @@ impl KeepPerKind {
     pub(super) fn shortest(&self) -> Option<Duration> {
         self.entries().into_iter().filter_map(|(_, keep)| keep.duration()).min()
     }
-
-    fn entries(&self) -> [(&'static str, Keep); 7] {
-        [
-            ("events", self.events),
-            ("errors", self.errors),
-            ("metrics", self.metrics),
-            ("logs", self.logs),
-            ("executions", self.executions),
-            ("dead_letters", self.dead_letters),
-            ("audit", self.audit),
-        ]
-    }
 }
 
-/// Whether a kind is cut to the second: partitions are dropped as whole days, so without it a record stays for up to
-/// a day longer (a month for audit records).
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ExactPerKind {
-    /// Events.
-    pub events: bool,
-    /// Errors.
-    pub errors: bool,
-    /// Container metrics.
-    pub metrics: bool,
-    /// Container logs.
-    pub logs: bool,
-    /// Sandbox executions.
-    pub executions: bool,
-    /// Dead letters of every kind.
-    pub dead_letters: bool,
-    /// Audit records.
-    pub audit: bool,
+impl Default for ExactPerKind {
+    fn default() -> Self {
+        let not = false;
+        Self { events: not, errors: not, metrics: not, logs: not, executions: not, dead_letters: not, audit: not }
+    }
 }
 
 impl ExactPerKind {
     /// Whether the kind of this name is cut to the second.
     pub fn of(&self, kind: &str) -> bool {
         self.entries().into_iter().any(|(name, exact)| name == kind && exact)
-    }
-
-    fn entries(&self) -> [(&'static str, bool); 7] {
-        [
-            ("events", self.events),
-            ("errors", self.errors),
-            ("metrics", self.metrics),
-            ("logs", self.logs),
-            ("executions", self.executions),
-            ("dead_letters", self.dead_letters),
-            ("audit", self.audit),
-        ]
     }
 }
 

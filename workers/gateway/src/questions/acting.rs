@@ -1,15 +1,18 @@
-//! What all that changes something has in common: ids, bodies, reasons.
+//! What all that changes something has in common: ids, bodies, reasons, and the transaction with its audit record.
 
 use std::borrow::Cow;
 
 use axum::extract::Request;
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
+use store::PgConnection;
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::asker::Asker;
 use crate::auth::Caller;
 use crate::body;
+use crate::deeds::Done;
 use crate::problem::{Fault, Problem};
 
 /// A body at the most: fifty matchers and a reason.
@@ -48,6 +51,34 @@ pub(super) fn reason(text: String) -> Result<String, Problem> {
         _ => return Ok(text),
     };
     Err(Problem::parameters(vec![Fault::of("reason", problem)]))
+}
+
+/// Changes something, and writes in the same transaction who did it; where nothing was to be changed any more, nothing is
+/// written either.
+///
+/// # Errors
+/// 409 with `otherwise` where `change` says so, 503 where the database does not answer.
+pub(super) async fn change(
+    app: &App,
+    caller: &Caller,
+    asker: &Asker,
+    done: Done,
+    otherwise: &'static str,
+    change: impl AsyncFnOnce(&mut PgConnection) -> store::Result<bool>,
+) -> Result<StatusCode, Problem> {
+    let act = async {
+        let mut transaction = app.pool.begin().await?;
+        if !change(&mut transaction).await? {
+            return Ok(false);
+        }
+        done.write(&mut transaction, caller, asker).await?;
+        transaction.commit().await?;
+        Ok(true)
+    };
+    match act.await.map_err(|error: store::Error| Problem::of_database(&error))? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(conflict(otherwise)),
+    }
 }
 
 /// 409: it is not as it would have to be.

@@ -7,7 +7,6 @@ use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::Connection;
 use store::alerts::TransitionRow;
 use store::questions::alerts::{self, AlertFilter, AlertItem};
 use utoipa::{IntoParams, ToSchema};
@@ -156,16 +155,13 @@ pub(crate) async fn one(
     caller: Caller,
 ) -> Result<Json<Alert>, Problem> {
     let id = acting::id(&id)?;
-    let scope = caller.scope(None)?;
-    let ask = async {
-        let mut reading = app.reader.begin(&scope).await?;
-        let Some(alert) = alerts::find(&mut reading, id).await? else { return Ok(None) };
+    let found = listing::ask(&app, &caller.scope(None)?, async |reading| {
+        let Some(alert) = alerts::find(reading, id).await? else { return Ok(None) };
         let before = changes.before_version.map(i64::from);
-        let history = alerts::history(&mut reading, id, before, changes.limit).await?;
-        reading.end().await?;
+        let history = alerts::history(reading, id, before, changes.limit).await?;
         Ok(Some(Alert { alert, history }))
-    };
-    let found = ask.await.map_err(|error: store::Error| Problem::of_database(&error))?;
+    })
+    .await?;
     found.map(Json).ok_or_else(Problem::not_found)
 }
 
@@ -202,11 +198,8 @@ pub(crate) async fn acknowledge(
     if note.until.is_some_and(|until| until <= at) {
         return Err(Problem::parameters(vec![Fault::of("until", "is over")]));
     }
-    let scope = caller.scope(None)?;
-    let unavailable = |error| Problem::of_database(&error);
-    let mut reading = app.reader.begin(&scope).await.map_err(unavailable)?;
-    let alert = alerts::find(&mut reading, id).await.map_err(unavailable)?.ok_or_else(Problem::not_found)?;
-    reading.end().await.map_err(unavailable)?;
+    let found = listing::ask(&app, &caller.scope(None)?, async |reading| alerts::find(reading, id).await).await?;
+    let alert = found.ok_or_else(Problem::not_found)?;
     let note = Acknowledgement { by: caller.subject.to_string(), reason: reason.clone(), at, until: note.until };
     let note = serde_json::to_value(note).unwrap_or_default();
     let done = Done {
@@ -217,18 +210,8 @@ pub(crate) async fn acknowledge(
         reason: Some(reason),
         metadata: json!({ "rule": alert.rule, "labels": alert.labels, "until": note["until"] }),
     };
-    let act = async {
-        let mut connection = app.pool.acquire().await?;
-        let mut transaction = connection.begin().await?;
-        if !store::alerts::acknowledge(&mut transaction, id, &note).await? {
-            return Ok(false);
-        }
-        done.write(&mut transaction, &caller, &asker).await?;
-        transaction.commit().await?;
-        Ok(true)
-    };
-    match act.await.map_err(unavailable)? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(acting::conflict("the alert is over")),
-    }
+    acting::change(&app, &caller, &asker, done, "the alert is over", async |transaction| {
+        store::alerts::acknowledge(transaction, id, &note).await
+    })
+    .await
 }

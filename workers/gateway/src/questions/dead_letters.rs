@@ -95,14 +95,7 @@ pub(crate) async fn all(
 
 /// The dead letter of an id, as far as the caller may see it.
 async fn find(app: &App, caller: &Caller, id: Uuid) -> Result<StoredDeadLetter, Problem> {
-    let scope = caller.scope(None)?;
-    let ask = async {
-        let mut reading = app.reader.begin(&scope).await?;
-        let letter = dead_letters::find(&mut reading, id).await?;
-        reading.end().await?;
-        Ok(letter)
-    };
-    let found = ask.await.map_err(|error: store::Error| Problem::of_database(&error))?;
+    let found = listing::ask(app, &caller.scope(None)?, async |reading| dead_letters::find(reading, id).await).await?;
     found.ok_or_else(Problem::not_found)
 }
 
@@ -143,20 +136,11 @@ pub(crate) async fn discard(
     asker: Asker,
 ) -> Result<StatusCode, Problem> {
     let letter = find(&app, &caller, acting::id(&id)?).await?;
-    let act = async {
-        let mut transaction = app.pool.begin().await?;
-        let mine = letters::lock(&mut transaction, std::slice::from_ref(&letter)).await?;
-        if letters::mark(&mut transaction, mine, Settled::Discarded).await? == 0 {
-            return Ok(false);
-        }
-        done("dead_letter.discard", &letter).write(&mut transaction, &caller, &asker).await?;
-        transaction.commit().await?;
-        Ok(true)
-    };
-    match act.await.map_err(|error: store::Error| Problem::of_database(&error))? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(acting::conflict(SETTLED)),
-    }
+    acting::change(&app, &caller, &asker, done("dead_letter.discard", &letter), SETTLED, async |transaction| {
+        let mine = letters::lock(transaction, std::slice::from_ref(&letter)).await?;
+        Ok(letters::mark(transaction, mine, Settled::Discarded).await? > 0)
+    })
+    .await
 }
 
 /// Publishes a dead letter again, on behalf of whom it was. Stored once, however often this is done; where it still cannot

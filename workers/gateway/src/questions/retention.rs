@@ -9,6 +9,7 @@ use store::questions::{Page as Part, retention};
 use store::retention::Run;
 use utoipa::{IntoParams, ToSchema};
 
+use super::listing::ask;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::page::MOST_ITEMS;
@@ -63,12 +64,11 @@ pub(crate) async fn retention(
 ) -> Result<Json<Retention>, Problem> {
     let scope = caller.scope(asked.organization_id.as_deref())?;
     let part = Part { from: DateTime::UNIX_EPOCH, to: Utc::now(), after: None, limit: asked.limit };
-    let ask = async {
-        let mut reading = app.reader.begin(&scope).await?;
-        let runs = retention::runs(&mut reading, asked.volume, asked.limit).await?;
-        let holds = retention::holds(&mut reading, None, &part).await?;
-        reading.end().await?;
+    ask(&app, &scope, async |reading| {
+        let runs = retention::runs(reading, asked.volume, asked.limit).await?;
+        let holds = retention::holds(reading, None, &part).await?;
         Ok(Retention { runs, holds })
-    };
-    ask.await.map(Json).map_err(|error: store::Error| Problem::of_database(&error))
+    })
+    .await
+    .map(Json)
 }

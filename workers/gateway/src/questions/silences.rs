@@ -240,24 +240,13 @@ pub(crate) async fn end(
     asker: Asker,
 ) -> Result<StatusCode, Problem> {
     let id = acting::id(&which.id)?;
-    let unavailable = |error| Problem::of_database(&error);
-    let mut reading = app.reader.begin(&caller.scope(None)?).await.map_err(unavailable)?;
-    let row = alerts::silence(&mut reading, id).await.map_err(unavailable)?.ok_or_else(Problem::not_found)?;
-    reading.end().await.map_err(unavailable)?;
+    let found = listing::ask(&app, &caller.scope(None)?, async |reading| alerts::silence(reading, id).await).await?;
+    let row = found.ok_or_else(Problem::not_found)?;
     // Of a newer version's matchers nobody can say whose they are: the record is the platform's.
     let matchers: Vec<Matcher> = serde_json::from_value(row.matchers.clone()).unwrap_or_default();
     let done = done("silence.end", organizations_of(&matchers).next().map(str::to_owned), &row);
-    let act = async {
-        let mut transaction = app.pool.begin().await?;
-        if !store::silences::end(&mut transaction, id, &caller.subject, Utc::now()).await? {
-            return Ok(false);
-        }
-        done.write(&mut transaction, &caller, &asker).await?;
-        transaction.commit().await?;
-        Ok(true)
-    };
-    match act.await.map_err(unavailable)? {
-        true => Ok(StatusCode::NO_CONTENT),
-        false => Err(acting::conflict("the silence is over")),
-    }
+    acting::change(&app, &caller, &asker, done, "the silence is over", async |transaction| {
+        store::silences::end(transaction, id, &caller.subject, Utc::now()).await
+    })
+    .await
 }
