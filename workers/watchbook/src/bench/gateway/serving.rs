@@ -4,11 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use axum::http::StatusCode;
 use gateway::auth::Role;
 use runtime::config::Secret;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -77,14 +75,10 @@ async fn free_address() -> anyhow::Result<SocketAddr> {
     listener.local_addr().context("read the address that was bound")
 }
 
-/// Whether `/readyz` says so; it needs no token.
+/// Whether `/readyz` says so; it asks for no token.
 async fn is_ready(address: SocketAddr) -> bool {
-    let ask = async || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer.split(' ').nth(1) == Some(StatusCode::OK.as_str()))
-    };
-    ask().await.unwrap_or(false)
+    match Client::connect(address, "").await {
+        Ok(mut client) => client.get("/readyz").await.is_ok(),
+        Err(_) => false,
+    }
 }
