@@ -32,6 +32,15 @@ impl EventFilter {
         let is_narrowed = self.organization_id.is_some() || *scope != Scope::All;
         (is_narrowed && !is_led).then_some(SEARCHED_AT_MOST)
     }
+
+    /// What it says beside the organization, which a list and a replay take differently.
+    pub(super) fn add_to<'q>(&'q self, question: &mut Question<'q>) {
+        question
+            .where_("project_id = ", self.project_id.as_deref())
+            .where_("run_id = ", self.run_id.as_deref())
+            .where_("user_id = ", self.user_id.as_deref())
+            .where_("event_type = ", self.event_type.as_deref());
+    }
 }
 
 /// An event.
@@ -78,14 +87,6 @@ pub async fn list(reading: &mut Reading, filter: &EventFilter, page: &Page) -> c
                 actor_type, actor_id, attributes
            FROM watchbook.event_logs",
     );
-    question
-        .organization("organization_id", reading, filter.organization_id.as_deref())
-        .where_("project_id = ", filter.project_id.as_deref())
-        .where_("run_id = ", filter.run_id.as_deref())
-        .where_("user_id = ", filter.user_id.as_deref())
-        .where_("event_type = ", filter.event_type.as_deref())
-        .on("created_at", page)
-        .newest("created_at", page.limit)
-        .all(reading)
-        .await
+    filter.add_to(question.organization("organization_id", reading, filter.organization_id.as_deref()));
+    question.on("created_at", page).newest("created_at", page.limit).all(reading).await
 }

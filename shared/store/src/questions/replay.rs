@@ -102,10 +102,6 @@ fn which<'q>(selection: &str, reading: &Reading, filter: &'q EventFilter) -> Que
         Some(NO_ORGANIZATION) => question.and("organization_id IS NULL"),
         wanted => question.organization("organization_id", reading, wanted),
     };
-    question
-        .where_("project_id = ", filter.project_id.as_deref())
-        .where_("run_id = ", filter.run_id.as_deref())
-        .where_("user_id = ", filter.user_id.as_deref())
-        .where_("event_type = ", filter.event_type.as_deref());
+    filter.add_to(&mut question);
     question
 }

@@ -18,6 +18,7 @@ use super::stretch::Stretch;
 const PART_BYTES: usize = 4 * 1024 * 1024;
 /// Events that a part asks for at the most: an atomic batch of those that are not large.
 const ROWS: u32 = 1_000;
+
 /// An event on its way.
 #[derive(Debug, Clone)]
 pub(super) struct Again {
