@@ -155,7 +155,7 @@ impl Place<'_> {
     ) -> Result<Prepared, PublishError> {
         let text = String::from_utf8_lossy(&body.0);
         let mut fields = Fields::parse(&text)?;
-        let detail = detail(kind, &mut fields);
+        let detail = kind.spec().detail.of(&mut fields);
         let identity = missing_identity(&mut fields, terms.identity);
         let subject = subject::for_record(self.prefix, kind, self.organization, &detail);
         let body = match identity.as_str() {
@@ -189,20 +189,6 @@ pub(crate) fn check(
         body: &message.body,
     };
     records::encode(&message, keep, scratch).map(|facts| facts.id)
-}
-
-/// What stands behind the organization in the subject, as the contract's first table says.
-fn detail<'t>(kind: Kind, fields: &mut Fields<'t>) -> Cow<'t, str> {
-    let (name, default) = match kind {
-        Kind::Events => ("event_type", ""),
-        Kind::Errors => ("severity", "error"),
-        Kind::Metrics | Kind::Logs => ("container_id", ""),
-        Kind::Audit => ("action", ""),
-        Kind::Executions => ("execution_type", ""),
-        Kind::Directory => ("entity", ""),
-    };
-    // What is no text is refused by the decoder, with better words than we have here.
-    fields.unbounded_text(name).ok().flatten().unwrap_or(Cow::Borrowed(default))
 }
 
 /// The members that make publishing again harmless, where the body has none of its own.

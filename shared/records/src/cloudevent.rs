@@ -1,7 +1,7 @@
 //! CloudEvents 1.0, unwrapped to a plain record.
 //!
 //! Structured mode carries the event as one JSON object, binary mode its attributes as `ce-` headers
-//! and its data as the body. The specification: <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>,
+//! and its data as the body. A structured event without the header that says so is recognized by its members. The specification: <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>,
 //! the JSON format and the NATS binding beside it.
 //!
 //! `id`, `time` and `type` become `id`, `created_at` and `event_type` (for events), `source` becomes
@@ -19,25 +19,69 @@ use crate::object::ObjectText;
 use crate::text::sanitize;
 use crate::{Kind, Reason, Reject};
 
-/// The plain record inside, as JSON text, and whether text was replaced in decoding it; `None` where
-/// the message is no CloudEvent.
-pub(crate) fn unwrap(kind: Kind, headers: &Headers, body: &str) -> Result<Option<(String, bool)>, Reject> {
-    if is_structured(headers) {
-        let mut envelope = Fields::parse(body)?;
-        let (data, replaced) = match envelope.take_exactly("data") {
-            Some(data) => (Cow::Borrowed(data.get()), false),
-            None => match envelope.take_exactly("data_base64") {
-                Some(encoded) => decode(encoded.get())?,
-                None => (Cow::Borrowed("{}"), false),
-            },
-        };
-        Ok(Some((record(kind, envelope, &data)?, replaced)))
+/// Data is optional.
+const NO_DATA: &str = "{}";
+
+/// The plain record inside of a CloudEvent.
+pub(crate) struct Unwrapped {
+    /// The record as JSON text.
+    record: String,
+    /// Whether text was replaced in decoding it.
+    replaced: bool,
+}
+
+impl Unwrapped {
+    /// Encodes the record with `encode`, which is told whether anything of its text was replaced.
+    pub(crate) fn encode<T>(
+        &self,
+        sanitized: bool,
+        encode: impl FnOnce(&str, bool) -> Result<T, Reject>,
+    ) -> Result<T, Reject> {
+        let (text, again) = sanitize(self.record.as_bytes());
+        encode(&text, sanitized || self.replaced || again)
+    }
+}
+
+/// Returns the plain record inside; `None` where the headers do not say that the message is a CloudEvent.
+pub(crate) fn unwrap(kind: Kind, headers: &Headers, body: &str) -> Result<Option<Unwrapped>, Reject> {
+    if headers.is_empty() {
+        Ok(None)
+    } else if is_structured(headers) {
+        structured(kind, Fields::parse(body)?).map(Some)
     } else if headers.get("ce-specversion").is_some() {
         let (envelope, replaced) = from_headers(headers);
-        Ok(Some((record(kind, Fields::parse(&envelope)?, body)?, replaced)))
+        let data = if body.is_empty() { NO_DATA } else { body };
+        let record = record(kind, Fields::parse(&envelope)?, data)?;
+        Ok(Some(Unwrapped { record, replaced }))
     } else {
         Ok(None)
     }
+}
+
+/// Returns the plain record inside of a structured CloudEvent whose headers do not say so; `None` where the body is
+/// none: without its required attributes, or with a member that no event may have. Names of attributes consist of
+/// lower-case letters and digits (section "Naming conventions" of the specification), and each kind of record requires a
+/// field whose name has an underscore or a capital letter. So nothing is both.
+pub(crate) fn unwrap_unmarked(kind: Kind, body: &str) -> Option<Result<Unwrapped, Reject>> {
+    let envelope = Fields::parse(body).ok()?;
+    let is_attribute = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let has_text = |name: &str| {
+        envelope.left_over().any(|(key, value)| key == name && string(value).is_some_and(|text| !text.is_empty()))
+    };
+    let is_event = ["specversion", "id", "source", "type"].into_iter().all(has_text)
+        && envelope.left_over().all(|(name, _)| is_attribute(name) || name == "data_base64");
+    is_event.then(|| structured(kind, envelope))
+}
+
+fn structured(kind: Kind, mut envelope: Fields<'_>) -> Result<Unwrapped, Reject> {
+    let (data, replaced) = match envelope.take_exactly("data") {
+        Some(data) => (Cow::Borrowed(data.get()), false),
+        None => match envelope.take_exactly("data_base64") {
+            Some(encoded) => decode(encoded.get())?,
+            None => (Cow::Borrowed(NO_DATA), false),
+        },
+    };
+    Ok(Unwrapped { record: record(kind, envelope, &data)?, replaced })
 }
 
 /// The data with what the envelope knows better, and the rest of the envelope as a member of its own.

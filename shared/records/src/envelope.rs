@@ -13,7 +13,7 @@ use crate::limits::{AHEAD_SECONDS, ID_BYTES, JSON_BYTES, TEXT_BYTES};
 use crate::message::Message;
 use crate::object::ObjectText;
 use crate::row::RowWriter;
-use crate::{Reason, Reject};
+use crate::{Reason, Reject, json};
 
 /// The common columns, in the order in which [`Envelope::encode`] writes them.
 pub(crate) const COLUMNS: &[&str] = &["id", "organization_id", "created_at", "received_at", "source", "attributes"];
@@ -80,6 +80,7 @@ impl<'t, 'm> Envelope<'t, 'm> {
         if attributes.len() > JSON_BYTES {
             return Err(Reject::too_large("attributes", attributes.len(), JSON_BYTES));
         }
+        json::check("attributes", &attributes)?;
         row.jsonb(&attributes);
         Ok(())
     }

@@ -11,8 +11,12 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::limits::{ID_BYTES, JSON_BYTES, LIST_ITEMS};
-use crate::{Reason, Reject};
+use crate::audit::{Address, ClientAddress};
+use crate::limits::{ID_BYTES, JSON_BYTES, LIST_ITEMS, TEXT_BYTES};
+use crate::{Reason, Reject, body, json, time};
+
+/// U+FEFF at the start of a body.
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The members of one JSON object.
 #[derive(Debug)]
@@ -38,9 +42,14 @@ impl<'t> Fields<'t> {
     /// # Errors
     /// `invalid_json` where the text is not JSON, or not one object.
     pub fn parse(text: &'t str) -> Result<Self, Reject> {
-        // Checked here, because the parser's own words would quote a whole string of the body.
+        // Some encoders begin with a byte order mark; RFC 8259, section 8.1 lets a reader ignore it.
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        // Checked here, because the parser's own message would quote a whole string of the body.
         if !text.trim_ascii_start().starts_with('{') {
-            return Err(Reject::message(Reason::InvalidJson, "expected one JSON object, found something else"));
+            return Err(Reject::message(
+                Reason::InvalidJson,
+                format!("expected one JSON object, found {}", body::describe(text)),
+            ));
         }
         let mut json = serde_json::Deserializer::from_str(text);
         let members = json
@@ -108,10 +117,21 @@ impl<'t> Fields<'t> {
     /// # Errors
     /// `invalid_field` where it is not a string.
     pub fn unbounded_text(&mut self, name: &'static str) -> Result<Option<Cow<'t, str>>, Reject> {
+        Ok(self.raw_text(name)?.map(|(_, text)| text))
+    }
+
+    /// Text with the JSON that it was read from.
+    fn raw_text(&mut self, name: &'static str) -> Result<Option<(&'t RawValue, Cow<'t, str>)>, Reject> {
         let Some(raw) = self.take(name) else { return Ok(None) };
-        string(raw.get())
-            .map(Some)
-            .ok_or_else(|| Reject::invalid(name, format!("expected a string, found {}", found(raw))))
+        match string(raw.get()) {
+            Some(text) => Ok(Some((raw, text))),
+            None => Err(Reject::invalid(name, format!("expected a string, found {}", found(raw)))),
+        }
+    }
+
+    /// Leaves a value over under its own name, so that it is kept in `attributes` as it was sent.
+    fn keep(&mut self, name: &'static str, value: &'t RawValue) {
+        self.members.push(Member { key: Cow::Borrowed(name), value, taken: false });
     }
 
     /// An id or a type, optional.
@@ -137,7 +157,8 @@ impl<'t> Fields<'t> {
     /// A JSON object, as text.
     ///
     /// # Errors
-    /// `invalid_field` where it is not an object, `too_large` above 256 KiB.
+    /// `invalid_field` where it is not an object or has a number that Postgres cannot hold, `too_large` above 256 KiB,
+    /// as it was sent or with its numbers written out, and where it is nested too deeply.
     pub fn object(&mut self, name: &'static str) -> Result<Option<Cow<'t, RawValue>>, Reject> {
         let Some(raw) = self.take(name) else { return Ok(None) };
         if !raw.get().starts_with('{') {
@@ -146,6 +167,7 @@ impl<'t> Fields<'t> {
         if raw.get().len() > JSON_BYTES {
             return Err(Reject::too_large(name, raw.get().len(), JSON_BYTES));
         }
+        json::check(name, raw.get())?;
         Ok(Some(Cow::Borrowed(raw)))
     }
 
@@ -189,18 +211,60 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// One of a few words.
+    /// One of a few words, in upper or lower case.
     ///
     /// # Errors
     /// `invalid_field` where it is another.
     pub fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&'static str, T)]) -> Result<Option<T>, Reject> {
-        let Some(text) = self.text(name, JSON_BYTES)? else { return Ok(None) };
-        match choices.iter().find(|(word, _)| *word == text) {
-            Some((_, choice)) => Ok(Some(*choice)),
-            None => {
-                let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-                Err(Reject::invalid(name, format!("expected one of {}, found `{}`", words.join(", "), excerpt(&text))))
+        self.choice_or_synonym(name, choices, &[])
+    }
+
+    /// As [`Fields::choice`]; a synonym stands for its choice, and is kept in `attributes` as it was sent.
+    ///
+    /// # Errors
+    /// `invalid_field` where it is neither a word nor a synonym.
+    pub fn choice_or_synonym<T: Copy>(
+        &mut self,
+        name: &'static str,
+        choices: &[(&'static str, T)],
+        synonyms: &[(&'static str, T)],
+    ) -> Result<Option<T>, Reject> {
+        let Some((raw, text)) = self.raw_text(name)? else { return Ok(None) };
+        if let Some(choice) = find_word(choices, &text) {
+            return Ok(Some(choice));
+        }
+        if let Some(choice) = find_word(synonyms, &text) {
+            self.keep(name, raw);
+            return Ok(Some(choice));
+        }
+        let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+        Err(Reject::invalid(name, format!("expected one of {}, found `{}`", words.join(", "), excerpt(&text))))
+    }
+
+    /// The address of a client, however a proxy or a framework wrote it. Where part of the text is no address, the
+    /// text is kept in `attributes`.
+    ///
+    /// # Errors
+    /// `invalid_field` where it holds no address, `too_large` above 4 KiB.
+    pub(crate) fn client_address(&mut self, name: &'static str) -> Result<Option<Address>, Reject> {
+        let Some((raw, text)) = self.raw_text(name)? else { return Ok(None) };
+        if text.len() > TEXT_BYTES {
+            return Err(Reject::too_large(name, text.len(), TEXT_BYTES));
+        }
+        match ClientAddress::parse(&text) {
+            Some(ClientAddress { address, is_whole }) => {
+                if !is_whole {
+                    self.keep(name, raw);
+                }
+                Ok(address)
             }
+            None => Err(Reject::invalid(
+                name,
+                format!(
+                    "expected an IPv4 or IPv6 address such as 192.0.2.1 or 2001:db8::1, found {}",
+                    excerpt(raw.get())
+                ),
+            )),
         }
     }
 
@@ -236,39 +300,30 @@ impl<'t> Fields<'t> {
     /// A time with an offset, truncated to microseconds.
     ///
     /// # Errors
-    /// `invalid_field` where it is not RFC 3339.
+    /// `invalid_field` where it is no time with an offset, as [`time::parse`] reads it.
     pub(crate) fn time(
         &mut self,
         name: &'static str,
         reported_as: &'static str,
     ) -> Result<Option<DateTime<Utc>>, Reject> {
         let Some(raw) = self.take(name) else { return Ok(None) };
-        let time = string(raw.get()).and_then(|text| parse_time(&text));
-        time.map(Some).ok_or_else(|| {
-            Reject::invalid(
+        match string(raw.get()).as_deref().and_then(time::parse) {
+            Some(time) => Ok(Some(time)),
+            None => Err(Reject::invalid(
                 reported_as,
                 format!(
-                    "expected an RFC 3339 time with an offset such as 2026-01-31T12:00:00.123456Z, found {}",
-                    found(raw)
+                    "expected an RFC 3339 time with an offset such as 2026-01-31T12:00:00.123456Z, found {}{}",
+                    found(raw),
+                    time::advice(raw.get())
                 ),
-            )
-        })
+            )),
+        }
     }
 
     /// What nobody took, as members of a JSON object: key and value text.
     pub(crate) fn left_over(&self) -> impl Iterator<Item = (&str, &'t str)> {
         self.members.iter().filter(|member| !member.taken).map(|member| (&*member.key, member.value.get()))
     }
-}
-
-/// An RFC 3339 time, truncated to microseconds; a leap second becomes the start of the next one.
-pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
-    DateTime::parse_from_rfc3339(text).ok().map(|time| whole_microseconds(time.to_utc()))
-}
-
-/// A time as Postgres keeps it: what is finer than a microsecond is cut off.
-pub(crate) fn whole_microseconds(time: DateTime<Utc>) -> DateTime<Utc> {
-    DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }
 
 /// The text of a JSON string; borrowed where it has no escapes.
@@ -290,6 +345,11 @@ fn integral(raw: &str) -> Option<i64> {
 /// The double nearest to a JSON number; serde_json's own may be the one beside it.
 fn double(raw: &str) -> Option<f64> {
     raw.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// What a word stands for, in upper or lower case.
+pub(crate) fn find_word<T: Copy>(words: &[(&'static str, T)], text: &str) -> Option<T> {
+    words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, choice)| *choice)
 }
 
 /// Whether `key` is `name` written in camelCase.
@@ -321,7 +381,7 @@ fn found(raw: &RawValue) -> String {
     }
 }
 
-fn excerpt(text: &str) -> Cow<'_, str> {
+pub(crate) fn excerpt(text: &str) -> Cow<'_, str> {
     const EXCERPT_BYTES: usize = 40;
     if text.len() <= EXCERPT_BYTES {
         return Cow::Borrowed(text);
@@ -442,22 +502,10 @@ mod tests {
     }
 
     #[test]
-    fn times_need_an_offset_and_keep_microseconds() {
-        for (text, micros) in [
-            ("2026-01-31T12:00:00Z", Some(1_769_860_800_000_000)),
-            ("2026-01-31T13:00:00.1234569+01:00", Some(1_769_860_800_123_456)),
-            ("2016-12-31T23:59:60Z", Some(1_483_228_800_000_000)),
-            ("2026-01-31T12:00:00", None),
-            ("2026-02-30T12:00:00Z", None),
-            ("1769860800", None),
-        ] {
-            assert_eq!(parse_time(text).map(|time| time.timestamp_micros()), micros, "{text}");
-        }
-    }
-
-    #[test]
     fn only_one_object_is_a_record() {
-        for text in ["", "[]", "null", "3", "\"x\"", "{", "{}{}", "{} x", r#"{"a":}"#, "{\"a\":1,}", "\u{feff}{}"] {
+        for text in
+            ["", "[]", "null", "3", "\"x\"", "{", "{}{}", "{} x", r#"{"a":}"#, "{\"a\":1,}", "\u{feff}\u{feff}{}"]
+        {
             let reason = Fields::parse(text).err().map(|reject| reject.reason);
             assert_eq!(reason, Some(Reason::InvalidJson), "{text:?}");
         }

@@ -1,5 +1,7 @@
 //! The record kinds: one line each here, everything else in the kind's own folder.
 
+use std::borrow::Cow;
+
 use crate::fields::Fields;
 use crate::rollup::Column;
 use crate::row::RowWriter;
@@ -12,6 +14,8 @@ pub struct Spec {
     pub table: &'static str,
     /// The columns of the kind's own fields, in the order in which [`Spec::encode`] writes them.
     pub columns: &'static [&'static str],
+    /// What stands behind the organization in a record's subject.
+    pub detail: Detail,
     /// Behind these, the columns that are worked out of the fields. A member of such a name means nothing.
     pub derived: &'static [&'static str],
     /// What the roll-ups group by, beside the organization.
@@ -32,6 +36,31 @@ pub struct Spec {
     pub(crate) schema: fn() -> schemars::Schema,
     /// Bodies that must be stored and bodies that must be refused, for the tests and the documentation.
     pub fixtures: Fixtures,
+}
+
+/// The field that stands behind the organization in a record's subject, so that readers and permissions can filter.
+#[derive(Debug, Clone, Copy)]
+pub struct Detail {
+    /// The field.
+    pub field: &'static str,
+    /// What stands there where the record does not have the field.
+    pub default: &'static str,
+    /// The stored form of a word from a closed list; `None` where the field has no such list or the word is not on it.
+    pub(crate) word: fn(&str) -> Option<&'static str>,
+}
+
+impl Detail {
+    /// A field that may hold any text.
+    pub(crate) const fn text(field: &'static str) -> Self {
+        Self { field, default: "", word: |_| None }
+    }
+
+    /// Returns the detail of a record, in the form in which the field is stored.
+    pub fn of<'t>(&self, fields: &mut Fields<'t>) -> Cow<'t, str> {
+        // A value that is no text is refused by the decoder, which names it.
+        let text = fields.unbounded_text(self.field).ok().flatten().unwrap_or(Cow::Borrowed(self.default));
+        (self.word)(&text).map_or(text, Cow::Borrowed)
+    }
 }
 
 /// What is bounded by volume, for each organization apart. The limit itself is a setting.

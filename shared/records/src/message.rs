@@ -1,15 +1,16 @@
 //! One message of a stream, from bytes to a row.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::envelope::{Envelope, derived_id};
-use crate::fields::{Fields, parse_time, whole_microseconds};
+use crate::fields::{BYTE_ORDER_MARK, Fields};
 use crate::headers::Headers;
-use crate::limits::MESSAGE_BYTES;
 use crate::row::RowWriter;
 use crate::text::sanitize;
-use crate::{Kind, Reason, Reject, cloudevent, subject};
+use crate::{Kind, Reason, Reject, body, cloudevent, subject, time};
 
 /// Set on a replayed dead letter: the id that the original would have had without one of its own.
 pub const REPLAY_ID_HEADER: &str = "Watchbook-Replay-Id";
@@ -47,8 +48,8 @@ impl Message<'_> {
     pub(crate) fn own_time(&self) -> DateTime<Utc> {
         self.headers
             .get(REPLAY_TIME_HEADER)
-            .and_then(parse_time)
-            .unwrap_or_else(|| whole_microseconds(self.published_at))
+            .and_then(time::parse)
+            .unwrap_or_else(|| time::whole_microseconds(self.published_at))
     }
 
     /// The identity that a replay must carry on, so that replaying twice stores once: the headers
@@ -84,20 +85,48 @@ pub struct RowFacts<'m> {
 /// Why the message is a dead letter. `rows` is then as it was.
 pub fn encode<'m>(message: &Message<'m>, keep: Option<TimeDelta>, rows: &mut Vec<u8>) -> Result<RowFacts<'m>, Reject> {
     let organization = subject::organization(message.subject, message.prefix, message.kind)?;
-    if message.body.len() > MESSAGE_BYTES {
-        return Err(Reject::message(
-            Reason::TooLarge,
-            format!("{} bytes, the limit is {MESSAGE_BYTES}", message.body.len()),
-        ));
+    let body = body::unpack(message.body, message.headers)?;
+    let (text, sanitized) = sanitize(&body);
+    let mut encode_record =
+        |text: &str, sanitized: bool| encode_text(message, organization, text, sanitized, keep, rows);
+    let result = match cloudevent::unwrap(message.kind, message.headers, &text) {
+        Ok(Some(unwrapped)) => unwrapped.encode(sanitized, &mut encode_record),
+        Ok(None) => encode_record(&text, sanitized).or_else(|reject| {
+            // Looked at only now, so that records cost nothing: no record of a kind can be an event as well.
+            match cloudevent::unwrap_unmarked(message.kind, &text) {
+                Some(unwrapped) => unwrapped?.encode(sanitized, &mut encode_record),
+                None => Err(reject),
+            }
+        }),
+        Err(reject) => Err(reject),
+    };
+    result.map_err(|reject| named(reject, &body))
+}
+
+/// Returns the JSON text of a message as it was published: unpacked, in UTF-8, without a byte order mark. Empty where a
+/// CloudEvent in binary mode has no data.
+///
+/// # Errors
+/// `too_large` and `invalid_json` where it cannot be unpacked.
+pub fn body_text<'m>(body: &'m [u8], headers: &Headers) -> Result<Cow<'m, str>, Reject> {
+    let mut text = match body::unpack(body, headers)? {
+        Cow::Borrowed(body) => String::from_utf8_lossy(body),
+        Cow::Owned(body) => Cow::Owned(String::from_utf8_lossy(&body).into_owned()),
+    };
+    if let Some(rest) = text.strip_prefix(BYTE_ORDER_MARK) {
+        text = Cow::Owned(rest.to_owned());
     }
-    let (text, sanitized) = sanitize(message.body);
-    if !message.headers.is_empty()
-        && let Some((record, replaced)) = cloudevent::unwrap(message.kind, message.headers, &text)?
-    {
-        let (text, again) = sanitize(record.as_bytes());
-        return encode_text(message, organization, &text, sanitized || replaced || again, keep, rows);
+    Ok(text)
+}
+
+/// A refusal of a body that is no JSON, with the name of its format where its first bytes give it away.
+fn named(reject: Reject, body: &[u8]) -> Reject {
+    match body::recognize(body) {
+        Some(format) if reject.reason == Reason::InvalidJson => {
+            Reject { detail: format!("expected one JSON object, found what looks like {format}"), ..reject }
+        }
+        _ => reject,
     }
-    encode_text(message, organization, &text, sanitized, keep, rows)
 }
 
 fn encode_text<'m>(

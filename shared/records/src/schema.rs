@@ -23,6 +23,7 @@ pub(crate) fn of(kind: Kind) -> Value {
         properties.extend(own);
     }
     for (name, property) in &mut properties {
+        allow_any_case(property);
         // The decoder takes a null for an absent field, so only a required one may not be null.
         if !required.as_array().is_some_and(|required| required.iter().any(|required| required == name)) {
             allow_null(property);
@@ -35,6 +36,38 @@ pub(crate) fn of(kind: Kind) -> Value {
     schema.insert("required".to_owned(), required);
     schema.insert("additionalProperties".to_owned(), json!(true));
     Value::Object(schema)
+}
+
+/// A schema of a few words, in upper or lower case. JSON Schema's regular expressions have no flag for that (ECMA-262).
+pub(crate) fn words<'w>(description: &str, words: impl Iterator<Item = &'w str>) -> Value {
+    let any_case = |word: &str| -> String {
+        word.chars()
+            .map(|c| match c.is_ascii_alphabetic() {
+                true => format!("[{}{}]", c.to_ascii_uppercase(), c.to_ascii_lowercase()),
+                false => c.to_string(),
+            })
+            .collect()
+    };
+    let pattern = words.map(any_case).collect::<Vec<_>>().join("|");
+    json!({ "type": "string", "pattern": format!("^(?:{pattern})$"), "description": description })
+}
+
+/// Lets words of a closed list stand in any case, as the decoder does.
+fn allow_any_case(property: &mut Value) {
+    if let Some(Value::Array(nested)) = property.get_mut("anyOf") {
+        nested.iter_mut().for_each(allow_any_case);
+    }
+    let Some(choices) = property.get("oneOf").and_then(Value::as_array) else { return };
+    let listed: Vec<_> = choices.iter().filter_map(|choice| choice["const"].as_str()).collect();
+    if listed.is_empty() {
+        return;
+    }
+    let any_case = words("The same words in any case.", listed.into_iter());
+    if let Some(property) = property.as_object_mut()
+        && let Some(choices) = property.remove("oneOf")
+    {
+        property.insert("anyOf".to_owned(), json!([{ "oneOf": choices }, any_case]));
+    }
 }
 
 /// A property that may as well be null.
@@ -57,6 +90,10 @@ fn allow_null(property: &mut Value) {
     }
 }
 
+/// RFC 3339 and its near relatives. The format `date-time` would refuse `+0000`.
+const TIME_PATTERN: &str =
+    r"^\s*\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}([.,]\d+)?\s*([Zz]|UTC|GMT|[+-]\d{2}(:?\d{2})?)\s*$";
+
 fn common() -> Map<String, Value> {
     let fields = json!({
         "id": {
@@ -68,10 +105,10 @@ fn common() -> Map<String, Value> {
             "description": "Must be the subject's organization where it is given."
         },
         "created_at": {
-            "type": "string", "format": "date-time",
-            "description": "When it happened; microseconds are kept. Absent: the time inside a UUIDv7 id, else the stream's."
+            "type": "string", "pattern": TIME_PATTERN,
+            "description": "When it happened, in RFC 3339 with an offset; microseconds are kept. Absent: the time inside a UUIDv7 id, else the stream's."
         },
-        "timestamp": { "type": "string", "format": "date-time", "description": "Stands for created_at where that is absent." },
+        "timestamp": { "type": "string", "pattern": TIME_PATTERN, "description": "Stands for created_at where that is absent." },
         "source": { "type": "string", "maxLength": crate::limits::TEXT_BYTES, "description": "Who published." },
         "attributes": { "description": "Whatever the contract has no field for; unknown fields of the record join it." }
     });

@@ -1,7 +1,8 @@
 //! Audit records: who did what to what.
 
+mod address;
+
 use std::borrow::Cow;
-use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -11,7 +12,10 @@ use crate::kind::{Facts, Fixtures};
 use crate::limits::{ID_BYTES, TEXT_BYTES};
 use crate::rollup::Column;
 use crate::row::RowWriter;
-use crate::{ActorType, Conflict, Json, Kind, Partitioning, Record, Reject, Spec, schema};
+use crate::{ActorType, Conflict, Detail, Json, Kind, Partitioning, Record, Reject, Spec, schema};
+
+pub use address::Address;
+pub(crate) use address::ClientAddress;
 
 /// The only id that a `system` actor may have; a CHECK of the table says so too.
 const SYSTEM: &str = "system";
@@ -31,6 +35,7 @@ pub(crate) const SPEC: Spec = Spec {
         "ip_address",
         "user_agent",
     ],
+    detail: Detail::text("action"),
     derived: &[],
     labels: &[Column::Text("action"), Column::Text("target_type"), Column::Text("actor_id")],
     levels: &[],
@@ -72,55 +77,6 @@ impl Status {
     }
 }
 
-/// An address with its prefix length in bits, as `inet` holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address {
-    /// The address.
-    pub ip: IpAddr,
-    /// The network's length: 32 or 128 for a single host.
-    pub prefix_bits: u8,
-}
-
-impl Address {
-    /// Reads `192.0.2.1`, `10.0.0.0/8` or their like in IPv6; `None` where it is neither.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (ip, bits) = match text.split_once('/') {
-            Some((ip, bits)) => (ip, Some(bits)),
-            None => (text, None),
-        };
-        let ip: IpAddr = ip.parse().ok()?;
-        let host_bits = if ip.is_ipv4() { 32 } else { 128 };
-        let prefix_bits = match bits {
-            Some(bits) if bits.starts_with('+') => return None, // a number to Rust, not to Postgres
-            Some(bits) => bits.parse().ok().filter(|bits| *bits <= host_bits)?,
-            None => host_bits,
-        };
-        Some(Self { ip, prefix_bits })
-    }
-
-    /// Whether `other` is this one or lies in this network, as `<<=` of Postgres says it the other way round.
-    pub fn holds(&self, other: &Self) -> bool {
-        let differ = match (self.ip, other.ip) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
-            (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
-            _ => return false,
-        };
-        self.prefix_bits <= other.prefix_bits && u32::from(self.prefix_bits) <= differ
-    }
-}
-
-impl From<IpAddr> for Address {
-    fn from(ip: IpAddr) -> Self {
-        Self { ip, prefix_bits: if ip.is_ipv4() { 32 } else { 128 } }
-    }
-}
-
-impl Serialize for Address {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}/{}", self.ip, self.prefix_bits))
-    }
-}
-
 /// Who did what to what, and how it ended.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 #[schemars(extend("allOf" = [{
@@ -157,9 +113,11 @@ pub struct AuditRecord<'a> {
     /// Whatever belongs to it.
     #[serde(default)]
     pub metadata: Json<'a>,
-    /// Where the request came from: an IPv4 or IPv6 address, with or without a prefix length.
+    /// Where the request came from: an IPv4 or IPv6 address, with or without a prefix length. With a port or a zone, in
+    /// a list (the first one counts), and as `Forwarded` has it, the address is taken and the text kept in `attributes`;
+    /// an empty text and `unknown` are null.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>", regex(pattern = r"^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?$"))]
+    #[schemars(with = "Option<String>", regex(pattern = r"^(?:\s*|[-@]|_.*|[Uu][Nn][Kk][Nn][Oo][Ww][Nn]|.*[.:].*)$"))]
     pub ip_address: Option<Address>,
     /// With which program.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,12 +144,6 @@ impl<'a> AuditRecord<'a> {
         if actor_type == ActorType::System && actor_id != SYSTEM {
             return Err(Reject::invalid("actor_id", "a `system` actor has the actor_id `system`"));
         }
-        let ip_address = match fields.text("ip_address", ID_BYTES)? {
-            Some(text) => Some(Address::parse(&text).ok_or_else(|| {
-                Reject::invalid("ip_address", "expected an IPv4 or IPv6 address such as 192.0.2.1 or 2001:db8::1")
-            })?),
-            None => None,
-        };
         Ok(Self {
             actor_id,
             actor_type,
@@ -202,7 +154,7 @@ impl<'a> AuditRecord<'a> {
             reason: fields.text("reason", TEXT_BYTES)?,
             error_details: fields.text("error_details", TEXT_BYTES)?,
             metadata: fields.object("metadata")?.map(Json).unwrap_or_default(),
-            ip_address,
+            ip_address: fields.client_address("ip_address")?,
             user_agent: fields.text("user_agent", TEXT_BYTES)?,
         })
     }

@@ -5,15 +5,20 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::fields::Fields;
+use crate::fields::{Fields, find_word};
 use crate::kind::{Facts, Fixtures};
 use crate::limits::{ID_BYTES, TEXT_BYTES};
 use crate::row::RowWriter;
-use crate::{Conflict, Kind, Partitioning, Record, Reject, Spec, schema};
+use crate::{Conflict, Detail, Kind, Partitioning, Record, Reject, Spec, schema};
 
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.entities",
     columns: &["entity", "entity_id", "name", "email", "parent_id", "deleted"],
+    detail: Detail {
+        field: "entity",
+        default: "",
+        word: |text| find_word(EntityKind::CHOICES, text).map(EntityKind::name),
+    },
     derived: &[],
     labels: &[],
     levels: &[],

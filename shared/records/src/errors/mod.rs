@@ -4,19 +4,20 @@ mod fingerprint;
 
 use std::borrow::Cow;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 
-use crate::fields::Fields;
+use crate::fields::{Fields, find_word};
 use crate::kind::{Facts, Fixtures};
 use crate::limits::{ID_BYTES, STACK_BYTES, TEXT_BYTES};
 use crate::rollup::Column;
 use crate::row::RowWriter;
-use crate::{Conflict, Json, Kind, Partitioning, Record, Reject, Spec, schema};
+use crate::{Conflict, Detail, Json, Kind, Partitioning, Record, Reject, Spec, schema};
 
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.error_logs",
     columns: &["trace_id", "error_type", "message", "stack", "detail", "project_id", "run_id", "endpoint", "severity"],
+    detail: Detail { field: "severity", default: "error", word: Severity::word },
     derived: &["fingerprint"],
     labels: &[Column::Text("error_type"), Column::Text("severity"), Column::Text("project_id")],
     levels: &[],
@@ -29,12 +30,26 @@ pub(crate) const SPEC: Spec = Spec {
         error.encode(row);
         Ok(Facts { failed: error.severity != Severity::Warning, ..Facts::default() })
     },
-    schema: schema::own::<ErrorRecord<'static>>,
+    schema: own_schema,
     fixtures: Fixtures {
         accepted: include_str!("fixtures/accepted.ndjson"),
         rejected: include_str!("fixtures/rejected.ndjson"),
     },
 };
+
+/// The fields, with the other names of severities.
+fn own_schema() -> Schema {
+    let mut schema = schema::own::<ErrorRecord<'static>>();
+    if let Some(choices) =
+        schema.get_mut("properties").and_then(|properties| properties["severity"]["oneOf"].as_array_mut())
+    {
+        choices.push(schema::words(
+            "Other names: kept in `attributes` as they were sent.",
+            Severity::SYNONYMS.iter().map(|(word, _)| *word),
+        ));
+    }
+    schema
+}
 
 /// How bad an error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
@@ -52,6 +67,27 @@ pub enum Severity {
 impl Severity {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("warning", Self::Warning), ("error", Self::Error), ("critical", Self::Critical)];
+
+    /// Other names of severities: of syslog (RFC 5424, section 6.2.1) and of common loggers.
+    const SYNONYMS: &'static [(&'static str, Self)] = &[
+        ("warn", Self::Warning),
+        ("info", Self::Warning),
+        ("information", Self::Warning),
+        ("informational", Self::Warning),
+        ("notice", Self::Warning),
+        ("err", Self::Error),
+        ("crit", Self::Critical),
+        ("fatal", Self::Critical),
+        ("panic", Self::Critical),
+        ("alert", Self::Critical),
+        ("emerg", Self::Critical),
+        ("emergency", Self::Critical),
+    ];
+
+    /// The stored word for a word or one of its synonyms.
+    fn word(text: &str) -> Option<&'static str> {
+        find_word(Self::CHOICES, text).or_else(|| find_word(Self::SYNONYMS, text)).map(Self::name)
+    }
 
     /// The word in subjects and columns.
     pub const fn name(self) -> &'static str {
@@ -118,7 +154,7 @@ impl<'a> ErrorRecord<'a> {
             project_id: fields.id("project_id")?,
             run_id: fields.id("run_id")?,
             endpoint: fields.text("endpoint", TEXT_BYTES)?,
-            severity: fields.choice("severity", Severity::CHOICES)?.unwrap_or_default(),
+            severity: fields.choice_or_synonym("severity", Severity::CHOICES, Severity::SYNONYMS)?.unwrap_or_default(),
         })
     }
 

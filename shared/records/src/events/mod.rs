@@ -10,11 +10,12 @@ use crate::kind::{Facts, Fixtures};
 use crate::limits::ID_BYTES;
 use crate::rollup::Column;
 use crate::row::RowWriter;
-use crate::{ActorType, Conflict, Json, Kind, Partitioning, Record, Reject, Spec, schema};
+use crate::{ActorType, Conflict, Detail, Json, Kind, Partitioning, Record, Reject, Spec, schema};
 
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.event_logs",
     columns: &["event_type", "payload", "project_id", "run_id", "user_id", "actor_type", "actor_id"],
+    detail: Detail::text("event_type"),
     derived: &[],
     labels: &[Column::Text("event_type"), Column::Text("project_id")],
     levels: &[],

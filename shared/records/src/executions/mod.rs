@@ -6,12 +6,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::fields::Fields;
+use crate::fields::{Fields, find_word};
 use crate::kind::{Facts, Fixtures};
 use crate::limits::{ID_BYTES, LIST_ITEMS};
 use crate::rollup::Column;
 use crate::row::RowWriter;
-use crate::{Conflict, Json, Kind, Partitioning, Record, Reject, Spec, schema};
+use crate::{Conflict, Detail, Json, Kind, Partitioning, Record, Reject, Spec, schema};
 
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.sandbox_execution_logs",
@@ -29,6 +29,11 @@ pub(crate) const SPEC: Spec = Spec {
         "classes_found",
         "metadata",
     ],
+    detail: Detail {
+        field: "execution_type",
+        default: "",
+        word: |text| find_word(ExecutionType::CHOICES, text).map(ExecutionType::name),
+    },
     derived: &[],
     labels: &[
         Column::Text("strategy_id"),

@@ -10,11 +10,12 @@ use crate::kind::{Facts, Fixtures};
 use crate::limits::{ID_BYTES, LOG_LINE_BYTES};
 use crate::rollup::Column;
 use crate::row::RowWriter;
-use crate::{Conflict, Kind, Partitioning, Record, Reject, Spec, Volume, schema, text};
+use crate::{Conflict, Detail, Kind, Partitioning, Record, Reject, Spec, Volume, schema, text};
 
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.container_logs",
     columns: &["container_id", "stream", "message"],
+    detail: Detail::text("container_id"),
     derived: &[],
     labels: &[Column::Text("container_id"), Column::Text("stream")],
     levels: &[],

@@ -10,11 +10,12 @@ use crate::kind::{Facts, Fixtures};
 use crate::limits::ID_BYTES;
 use crate::rollup::Column;
 use crate::row::RowWriter;
-use crate::{Conflict, Kind, Partitioning, Record, Reject, Spec, schema};
+use crate::{Conflict, Detail, Kind, Partitioning, Record, Reject, Spec, schema};
 
 pub(crate) const SPEC: Spec = Spec {
     table: "watchbook.container_metrics",
     columns: &["container_id", "cpu_usage_percent", "memory_usage_bytes", "network_rx_bytes", "network_tx_bytes"],
+    detail: Detail::text("container_id"),
     derived: &[],
     labels: &[Column::Text("container_id")],
     // Network counters are totals, and no level.

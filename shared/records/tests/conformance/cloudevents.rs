@@ -282,3 +282,51 @@ fn only_its_own_media_type_makes_a_message_structured() {
         assert_eq!(plain.stored().get("attributes"), json!({}), "a plain record: {media_type}");
     }
 }
+
+#[test]
+fn a_structured_one_without_the_header_is_recognized() {
+    for &kind in Kind::ALL {
+        let event = json!({
+            "specversion": "1.0", "id": "order-17", "time": "2026-06-15T11:00:00Z", "source": "/shop", "type": "t",
+            "traceparent": "00-4bf9", "data": minimal(kind),
+        });
+        let marked = structured(kind, &event).stored();
+        assert_eq!(Sent::body(kind, event.to_string()).stored(), marked, "{kind}");
+        let other = Sent::body(kind, event.to_string()).header("Content-Type", "application/json").stored();
+        assert_eq!(other, marked, "{kind}: SDKs also call it plain JSON");
+    }
+    let encoded = json!({
+        "specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data_base64": STANDARD.encode(r#"{"payload":{"a":1}}"#),
+    });
+    let stored = Sent::body(Kind::Events, encoded.to_string()).stored();
+    assert_eq!((stored.get("event_type"), stored.get("payload")), (json!("t"), json!({ "a": 1 })));
+}
+
+#[test]
+fn a_record_that_merely_has_such_fields_is_a_record() {
+    for &kind in Kind::ALL {
+        let such =
+            json!({ "specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": { "event_type": "no" } });
+        let stored = Sent::with(kind, such).stored();
+        assert_eq!(stored.get("source"), json!("/s"), "{kind}");
+        let kept = json!({ "specversion": "1.0", "type": "t", "data": { "event_type": "no" } });
+        assert_eq!(stored.get("attributes"), kept, "{kind}");
+    }
+    // Without what an event must have, or with what it cannot have, it is a record that lacks a field.
+    for body in [
+        json!({ "specversion": "1.0", "id": "1", "source": "/s" }),
+        json!({ "id": "1", "source": "/s", "type": "t", "data": { "event_type": "x" } }),
+        json!({ "specversion": "1.0", "id": "", "source": "/s", "type": "t" }),
+        json!({ "specversion": 1.0, "id": "1", "source": "/s", "type": "t" }),
+        json!({ "specversion": "1.0", "id": "1", "source": "/s", "type": "t", "run_id": "r" }),
+    ] {
+        assert!(Sent::body(Kind::Events, body.to_string()).refused().ends_with("_type") || body["id"] == "", "{body}");
+    }
+}
+
+#[test]
+fn a_binary_one_may_have_no_data() {
+    let sent = Sent::body(Kind::Events, "").header("ce-specversion", "1.0").header("ce-id", "1");
+    let stored = sent.header("ce-source", "/s").header("ce-type", "order.placed").stored();
+    assert_eq!((stored.get("event_type"), stored.get("payload")), (json!("order.placed"), json!({})));
+}

@@ -169,29 +169,102 @@ fn addresses_are_ipv4_or_ipv6_with_or_without_a_length() {
         ("2001:db8::1", "2001:db8::1/128"),
         ("2001:DB8:0:0:0:0:0:1/64", "2001:db8::1/64"),
         ("::", "::/128"),
-        ("::ffff:192.0.2.128", "::ffff:192.0.2.128/128"),
+        ("::ffff:192.0.2.128", "192.0.2.128/32"),
+        ("[::1]", "::1/128"),
+        (" 1.2.3.4", "1.2.3.4/32"),
     ] {
         let stored = Sent::with(Kind::Audit, json!({ "ip_address": text })).stored();
         assert_eq!(stored.get("ip_address"), json!(stored_as), "{text}");
+        assert_eq!(stored.get("attributes"), json!({}), "{text}");
     }
     for text in [
-        "",
         "localhost",
         "1.2.3",
         "1.2.3.4.5",
+        "300.1.1.1",
         "1.2.3.4/33",
         "1.2.3.4/",
         "1.2.3.4/-1",
         "1.2.3.4/+8",
         "::1/129",
-        "[::1]",
-        "1.2.3.4:80",
-        "fe80::1%eth0",
-        " 1.2.3.4",
+        "1.2.3.4:65536",
         "010.1.2.3",
     ] {
         let sent = Sent::with(Kind::Audit, json!({ "ip_address": text }));
         assert_eq!(sent.refused(), "invalid_field:ip_address", "{text:?}");
+    }
+}
+
+#[test]
+fn what_stands_beside_an_address_is_kept_in_attributes() {
+    for (text, stored_as) in [
+        ("1.2.3.4:8080", json!("1.2.3.4/32")),
+        ("[2001:db8::1]:443", json!("2001:db8::1/128")),
+        ("fe80::1%eth0", json!("fe80::1/128")),
+        ("1.2.3.4, 5.6.7.8", json!("1.2.3.4/32")),
+        ("", Value::Null),
+        ("unknown", Value::Null),
+    ] {
+        for name in ["ip_address", "ipAddress"] {
+            let stored = Sent::with(Kind::Audit, json!({ name: text })).stored();
+            assert_eq!(stored.get("ip_address"), stored_as, "{text}");
+            assert_eq!(stored.get("attributes"), json!({ "ip_address": text }), "{text}");
+        }
+    }
+    let long = vec!["2001:db8::1"; 100].join(", ");
+    let stored = Sent::with(Kind::Audit, json!({ "ip_address": long })).stored();
+    assert_eq!(stored.get("ip_address"), json!("2001:db8::1/128"), "a list may be longer than an id");
+    let beside = json!({ "ip_address": "1.2.3.4:80", "attributes": { "ip_address": "5.6.7.8", "a": 1 } });
+    let stored = Sent::with(Kind::Audit, beside).stored();
+    let both = json!({ "attributes": { "ip_address": "5.6.7.8", "a": 1 }, "ip_address": "1.2.3.4:80" });
+    assert_eq!(stored.get("attributes"), both, "neither hides the other");
+}
+
+#[test]
+fn words_of_closed_lists_stand_in_any_case() {
+    for (kind, field, word, stored_as) in [
+        (Kind::Audit, "status", "success", "SUCCESS"),
+        (Kind::Audit, "status", "Failure", "FAILURE"),
+        (Kind::Audit, "actor_type", "API_KEY", "api_key"),
+        (Kind::Events, "actor_type", "User", "user"),
+        (Kind::Errors, "severity", "CRITICAL", "critical"),
+        (Kind::Logs, "stream", "STDERR", "stderr"),
+        (Kind::Executions, "execution_type", "validation", "VALIDATION"),
+        (Kind::Directory, "entity", "Project", "project"),
+    ] {
+        let stored = Sent::with(kind, json!({ field: word })).stored();
+        assert_eq!(stored.get(field), json!(stored_as), "{kind} {word}");
+        assert_eq!(stored.get("attributes"), json!({}), "{kind} {word}: the same word");
+    }
+    assert!(Sent::with(Kind::Audit, json!({ "status": "failure" })).stored().failed, "and counts as it is stored");
+    for (kind, field, word) in [
+        (Kind::Audit, "status", "OK"),
+        (Kind::Errors, "severity", "debug"),
+        (Kind::Errors, "severity", "warnings"),
+        (Kind::Logs, "stream", "out"),
+        (Kind::Executions, "execution_type", ""),
+        (Kind::Directory, "entity", "usér"),
+    ] {
+        assert_eq!(Sent::with(kind, json!({ field: word })).refused(), format!("invalid_field:{field}"), "{word}");
+    }
+}
+
+#[test]
+fn severities_are_known_by_their_usual_names() {
+    for (word, stored_as) in [
+        ("warn", "warning"),
+        ("WARN", "warning"),
+        ("info", "warning"),
+        ("err", "error"),
+        ("fatal", "critical"),
+        ("panic", "critical"),
+        ("crit", "critical"),
+        ("Emergency", "critical"),
+    ] {
+        let stored = Sent::with(Kind::Errors, json!({ "severity": word })).stored();
+        assert_eq!(stored.get("severity"), json!(stored_as), "{word}");
+        assert_eq!(stored.get("attributes"), json!({ "severity": word }), "{word}");
+        assert_eq!(stored.failed, stored_as != "warning", "{word}");
     }
 }
 

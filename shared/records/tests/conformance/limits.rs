@@ -132,3 +132,58 @@ fn a_log_line_is_cut_at_a_character_and_says_by_how_much() {
         }
     }
 }
+
+/// The JSON columns of a kind, and how a message with a value in each is written.
+fn json_columns(kind: Kind) -> Vec<String> {
+    let schema = kind.schema();
+    let properties = schema["properties"].as_object().unwrap();
+    let is_object = |property: &Value| property["type"] == "object" || property["type"] == json!(["object", "null"]);
+    let objects = properties.iter().filter(|(_, property)| is_object(property)).map(|(name, _)| name.clone());
+    objects.chain(["attributes".to_owned()]).collect()
+}
+
+#[test]
+fn numbers_that_postgres_cannot_hold_are_refused_by_name() {
+    let digits = "7".repeat(200_000);
+    for &kind in Kind::ALL {
+        for column in json_columns(kind) {
+            for number in ["1e200000", "-1e131072", "1e-20000", digits.as_str()] {
+                let sent = Sent::with_text(kind, &format!("\"{column}\":{{\"a\":[{{\"b\":{number}}}]}}"));
+                assert_eq!(sent.refused(), format!("invalid_field:{column}"), "{kind} {number:.9}");
+                sent.check();
+            }
+        }
+        let unknown = Sent::with_text(kind, "\"unknown\":1e200000");
+        assert_eq!(unknown.refused(), "invalid_field:attributes", "{kind}");
+    }
+}
+
+#[test]
+fn numbers_written_out_stay_within_the_limit_of_a_column() {
+    for &kind in Kind::ALL {
+        for column in json_columns(kind) {
+            let numbers = |count: usize, number: &str| {
+                let list = vec![number; count].join(",");
+                Sent::with_text(kind, &format!("\"{column}\":{{\"a\":[{list}]}}"))
+            };
+            numbers(2, "1e131000").stored();
+            assert_eq!(numbers(2_000, "1e131000").refused(), format!("too_large:{column}"), "{kind}");
+            assert_eq!(numbers(20, "1.5e-16000").refused(), format!("too_large:{column}"), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn json_is_nested_1000_levels_deep_at_most() {
+    for &kind in Kind::ALL {
+        for column in json_columns(kind) {
+            let nested = |depth: usize| {
+                let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
+                Sent::with_text(kind, &format!("\"{column}\":{{\"a\":{open}{close}}}"))
+            };
+            nested(1_000).stored();
+            assert_eq!(nested(1_001).refused(), format!("too_large:{column}"), "{kind}");
+            assert_eq!(nested(100_000).refused(), format!("too_large:{column}"), "{kind}");
+        }
+    }
+}

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic in a test is its report")]
 
 mod attributes;
+mod bodies;
 mod cloudevents;
 mod dead_letters;
 mod fields;
