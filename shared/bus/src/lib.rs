@@ -13,7 +13,7 @@ mod topology;
 
 pub use announce::{AnnounceError, Announcement};
 pub use connect::{Bus, ConnectError, OLDEST_SERVER};
-pub use reader::{Delivery, Lost, Read, Reader, Window};
+pub use reader::{Delivery, Lost, Read, Reader, Window, headers};
 pub use signals::Signals;
 pub use stream::{BusError, StreamState};
 pub use topology::{Difference, Ensured};

@@ -97,12 +97,8 @@ impl Delivery {
 
     /// Its headers, all of them.
     pub fn headers(&self) -> Headers {
-        let values = |(name, values): (&HeaderName, &Vec<HeaderValue>)| {
-            let name = name.to_string();
-            values.iter().map(|value| (name.clone(), value.to_string())).collect::<Vec<_>>()
-        };
         match &self.headers {
-            HeadersOf::Stream(map) => map.iter().flat_map(|map| map.iter()).flat_map(values).collect(),
+            HeadersOf::Stream(map) => headers(map.as_ref()),
             HeadersOf::Request(headers) => headers.clone(),
         }
     }
@@ -117,6 +113,15 @@ impl Delivery {
             HeadersOf::Request(headers) => headers.clone(),
         }
     }
+}
+
+/// Returns the headers of a message as the client library hands it out.
+pub fn headers(map: Option<&HeaderMap>) -> Headers {
+    let values = |(name, values): (&HeaderName, &Vec<HeaderValue>)| {
+        let name = name.to_string();
+        values.iter().map(|value| (name.clone(), value.to_string())).collect::<Vec<_>>()
+    };
+    map.into_iter().flat_map(|map| map.iter()).flat_map(values).collect()
 }
 
 /// What comes next.

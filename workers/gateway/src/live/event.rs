@@ -55,6 +55,7 @@ impl Events {
     /// What a delivery of this id becomes; `None` where no record will be made of it. It is decoded as the writers do,
     /// so that it is matched by what will be stored: with defaults, in whatever spelling, and out of a CloudEvent too.
     pub(super) fn event(&self, delivery: &Delivery, id: &str) -> Option<Event> {
+        let headers = delivery.record_headers();
         let message = Message {
             kind: self.kind,
             prefix: &self.prefix,
@@ -62,7 +63,7 @@ impl Events {
             stream: &self.stream,
             sequence: delivery.sequence,
             published_at: delivery.published_at,
-            headers: &delivery.record_headers(),
+            headers: &headers,
             body: &delivery.body,
         };
         let mut row = Vec::with_capacity(delivery.body.len());
@@ -76,12 +77,14 @@ impl Events {
                 *content = value.and_then(|value| field.content(value));
             }
         }
-        let body = String::from_utf8_lossy(&delivery.body);
+        let body = records::body_text(&delivery.body, &headers).ok()?;
+        // A CloudEvent in binary mode may have no data.
+        let body = if body.is_empty() { "{}" } else { &*body };
         let data = Data {
             subject: &delivery.subject,
             organization_id: organization,
             received_at: delivery.published_at.to_rfc3339_opts(SecondsFormat::Micros, true),
-            record: serde_json::from_str(&body).ok()?,
+            record: serde_json::from_str(body).ok()?,
         };
         let written = written(Some(id), None, &data)?;
         let organization = organization.map(str::to_owned);

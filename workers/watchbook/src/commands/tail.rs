@@ -43,13 +43,16 @@ impl Tail {
                 message = messages.next() => message,
             };
             let Some(message) = message else { anyhow::bail!("the connection to NATS was closed") };
+            // A body that cannot be unpacked is shown as it is: it will be a dead letter.
+            let body = records::body_text(&message.payload, &bus::headers(message.headers.as_ref()))
+                .unwrap_or_else(|_| String::from_utf8_lossy(&message.payload));
             let mut out = std::io::stdout().lock();
             let written = if watched {
                 // Control characters of a body must not reach the terminal.
-                let body = String::from_utf8_lossy(&message.payload).replace(|c: char| c.is_control(), " ");
+                let body = body.replace(|c: char| c.is_control(), " ");
                 writeln!(out, "\x1b[2m{}\x1b[0m {body}", message.subject)
             } else {
-                out.write_all(&message.payload).and_then(|()| out.write_all(b"\n"))
+                out.write_all(body.as_bytes()).and_then(|()| out.write_all(b"\n"))
             };
             // Whoever read our output has gone: `tail | head` ends here.
             if written.and_then(|()| out.flush()).is_err() {
