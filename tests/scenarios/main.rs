@@ -8,6 +8,7 @@
 
 mod alerts;
 mod batches;
+mod bodies;
 mod commands;
 mod crashes;
 mod dead_letters;
