@@ -72,3 +72,11 @@ pub fn with(body: &mut Value, members: Value) {
     let (Value::Object(body), Value::Object(members)) = (body, members) else { panic!("two objects are needed") };
     body.extend(members);
 }
+
+/// A record that passes every check of ours and that Postgres refuses, once [`World::refuse_poison`](crate::World::refuse_poison)
+/// has added a rule of its own to the table.
+pub fn poison(kind: Kind, n: u64) -> Value {
+    let mut poison = record(kind, n);
+    poison["poison"] = json!(true);
+    poison
+}

@@ -22,6 +22,15 @@ impl World {
         format!("{}.{kind}.{organization}.test", self.name)
     }
 
+    /// Lets Postgres refuse [`messages::poison`], as a constraint does that somebody else added.
+    pub async fn refuse_poison(&self, kind: Kind) {
+        let table = kind.spec().table;
+        self.execute(&format!(
+            "ALTER TABLE {table} ADD CONSTRAINT no_poison CHECK (NOT attributes ? 'poison') NOT VALID"
+        ))
+        .await;
+    }
+
     /// Publishes bytes on a subject, and returns the sequence that the stream gave.
     ///
     /// # Errors
