@@ -149,15 +149,65 @@ async fn a_stream_with_settings_that_lose_records() {
     finished
         .ended_with(1)
         .said(&name)
-        .said("discard is Old, expected New")
+        .said("discard is old, expected new")
         .said("max_age is 3600s, expected unlimited");
-    world.run(&["doctor"]).await.ended_with(1).said("discard is Old");
+    world.run(&["doctor"]).await.ended_with(1).said("discard is old");
     let unchanged = world.jetstream().get_stream(&name).await.unwrap().cached_info().config.clone();
     assert_eq!(unchanged.max_age, dangerous.max_age, "a plain setup changes nothing that is there");
 
     world.run(&["setup", "--update"]).await.succeeded().said("changed: discard");
     world.run(&["setup"]).await.succeeded();
     let worker = world.workers("events").await;
+    world.settled_as(Kind::Events, [10, 0, 0, 0]).await;
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_lets_producers_purge_it() {
+    let world = world().start().await;
+    let name = world.stream(Kind::Events);
+    let info = async || world.jetstream().get_stream(&name).await.unwrap().cached_info().clone();
+    let sound = info().await.config;
+    let purgeable = async_nats::jetstream::stream::Config { allow_rollup: true, ..sound.clone() };
+    world.jetstream().update_stream(&purgeable).await.unwrap();
+    world.publish_records(Kind::Events, 0..100).await;
+    assert_eq!(info().await.state.messages, 100);
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Rollup", "all");
+    let body = harness::messages::event(100).to_string();
+    let sent = world.jetstream().publish_with_headers(world.subject(Kind::Events, "acme"), headers, body.into()).await;
+    sent.unwrap().await.unwrap();
+    assert_eq!(info().await.state.messages, 1, "one message of a producer removed a hundred that nobody had read");
+
+    let finished = refused(&world, &[]).await;
+    finished.said(&name).said("allow_rollup_hdrs is true, expected false").said("watchbook setup --update");
+    for command in [&["setup"][..], &["doctor"]] {
+        let finished = world.run(command).await;
+        finished.ended_with(1).said(&name).said("allow_rollup_hdrs is true").said("watchbook setup --update");
+    }
+    world.run(&["setup", "--update"]).await.succeeded().said("changed: allow_rollup_hdrs");
+    let worker = world.workers("events").await;
+    world.settled_as(Kind::Events, [1, 0, 0, 100]).await;
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_lets_producers_expire_records_has_to_be_replaced() {
+    let world = world().start().await;
+    let name = world.stream(Kind::Events);
+    let sound = world.jetstream().get_stream(&name).await.unwrap().cached_info().config.clone();
+    let expiring = async_nats::jetstream::stream::Config { allow_message_ttl: true, ..sound };
+    world.jetstream().update_stream(&expiring).await.unwrap();
+
+    refused(&world, &[]).await.said("allow_msg_ttl is true, expected false").said(&format!("nats stream rm {name}"));
+    for command in [&["setup"][..], &["setup", "--update"], &["doctor"]] {
+        let finished = world.run(command).await;
+        finished.ended_with(1).said("allow_msg_ttl is true").said(&format!("nats stream rm {name}"));
+    }
+    world.jetstream().delete_stream(&name).await.unwrap();
+    world.run(&["setup"]).await.succeeded();
+    let worker = world.workers("events").await;
+    world.publish_records(Kind::Events, 0..10).await;
     world.settled_as(Kind::Events, [10, 0, 0, 0]).await;
     world.finish([worker]).await;
 }

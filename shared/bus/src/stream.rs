@@ -1,19 +1,23 @@
 //! One kind's stream: its state, its identity, and what is cut off its old end.
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
-use async_nats::jetstream::context::{GetStreamByNameErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::context::{GetStreamByNameErrorKind, RequestErrorKind};
+use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{ErrorCode, stream};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SubsecRound, Utc};
 use records::{Headers, Kind, subject};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::time::Duration;
 
+use crate::settings::Settings;
 use crate::{Bus, Delivery};
 
 /// A reader that is gone for so long is not coming back; the server then forgets its consumer.
-const FORGET_READER_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const FORGET_READER_AFTER: Duration = Duration::from_secs(60);
 
 /// JetStream's code for a sequence that the stream does not hold.
 const NO_MESSAGE_FOUND: u32 = 10037;
@@ -93,8 +97,22 @@ pub struct StreamState {
     pub bytes: u64,
     /// Bytes that it may hold; `None` without a limit.
     pub max_bytes: Option<u64>,
-    /// Its settings.
-    pub config: stream::Config,
+    pub(crate) settings: Settings,
+}
+
+/// What `STREAM.INFO` answers, as far as it is of use here.
+#[derive(Deserialize)]
+pub(crate) struct Info {
+    created: DateTime<Utc>,
+    state: InfoState,
+    config: Settings,
+}
+
+#[derive(Deserialize)]
+struct InfoState {
+    first_seq: u64,
+    last_seq: u64,
+    bytes: u64,
 }
 
 impl Bus {
@@ -109,26 +127,40 @@ impl Bus {
     /// Where there is none, or JetStream does not answer.
     pub async fn stream_state(&self, kind: Kind) -> Result<StreamState, BusError> {
         let name = self.stream_name(kind);
-        let stream = self.jetstream().get_stream(&name).await.map_err(|error| match error.kind() {
-            GetStreamErrorKind::JetStream(refusal) if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                BusError::Missing { stream: name.clone() }
-            }
-            GetStreamErrorKind::JetStream(refusal) => {
-                BusError::Refused { action: "describe", stream: name.clone(), reason: refusal.to_string() }
-            }
-            _ => self.silent("describe", &name),
-        })?;
-        let info = stream.cached_info();
+        let info: Info = self.stream_request("describe", "INFO", &name, &()).await?;
         Ok(StreamState {
             name,
             created_at: info.created.trunc_subsecs(6),
             // A stream that never held a message says 0.
-            first_sequence: info.state.first_sequence.max(1),
-            last_sequence: info.state.last_sequence,
+            first_sequence: info.state.first_seq.max(1),
+            last_sequence: info.state.last_seq,
             bytes: info.state.bytes,
-            max_bytes: u64::try_from(info.config.max_bytes).ok(),
-            config: info.config.clone(),
+            // -1 where it is unlimited.
+            max_bytes: info.config.get("max_bytes").and_then(Value::as_u64),
+            settings: info.config,
         })
+    }
+
+    /// The request `STREAM.<request>` of JetStream's API about a stream, with the error in our words.
+    pub(crate) async fn stream_request<T: DeserializeOwned>(
+        &self,
+        action: &'static str,
+        request: &str,
+        name: &str,
+        body: &impl Serialize,
+    ) -> Result<T, BusError> {
+        let answer = self.jetstream().request(format!("STREAM.{request}.{name}"), body).await;
+        let refused = |reason: String| BusError::Refused { action, stream: name.to_owned(), reason };
+        match answer {
+            Ok(Response::Ok(answer)) => Ok(answer),
+            Ok(Response::Err { error }) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Err(BusError::Missing { stream: name.to_owned() })
+            }
+            Ok(Response::Err { error }) => Err(refused(error.to_string())),
+            // An answer that is not JetStream's.
+            Err(error) if error.kind() == RequestErrorKind::Other => Err(refused(error.to_string())),
+            Err(_) => Err(self.silent(action, name)),
+        }
     }
 
     /// The name of the stream that takes a subject, of whatever kind or none; `None` where no stream does.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use alerting::receiver::Receiver;
 use alerts::{AlertWorker, Rules};
 use anyhow::Context;
-use bus::Bus;
+use bus::{Bus, Difference};
 use gateway::Gateway;
 use notifier::Notifier;
 use records::Kind;
@@ -250,14 +250,18 @@ fn receivers(mut rules: watch::Receiver<Arc<Rules>>, stop: CancellationToken) ->
 async fn check_streams(config: &Config, bus: &Bus, kinds: &[Kind]) -> anyhow::Result<()> {
     for &kind in kinds {
         let state = bus.stream_state(kind).await?;
-        for difference in bus.stream_differences(kind, &state, &config.streams) {
-            if difference.dangerous {
-                anyhow::bail!(
-                    "the stream {} has settings with which records can be lost: {difference}. `watchbook setup --update` changes what can be changed; a stream of another storage or retention has to be made anew",
-                    state.name
-                );
-            }
-            tracing::warn!(stream = state.name, %difference, "the stream differs from the settings; `watchbook setup --update` changes it");
+        let differences = bus.stream_differences(kind, &state, &config.streams);
+        let (dangerous, harmless): (Vec<_>, Vec<_>) = differences.iter().partition(|difference| difference.dangerous);
+        let said = |difference: &Difference| format!("{difference}: {}", difference.mend(&state.name));
+        anyhow::ensure!(
+            dangerous.is_empty(),
+            "the stream {} has settings with which records can be lost, or not be stored: {}",
+            state.name,
+            dangerous.into_iter().map(said).collect::<Vec<_>>().join("; ")
+        );
+        for difference in harmless {
+            let mend = difference.mend(&state.name);
+            tracing::warn!(stream = state.name, %difference, mend, "the stream differs from the settings");
         }
     }
     Ok(())

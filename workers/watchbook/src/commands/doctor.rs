@@ -239,12 +239,7 @@ async fn look_at_streams(config: &Config, bus: &Bus, findings: &mut Findings) {
         }
         for difference in differences {
             let verdict = if difference.dangerous { Verdict::Wrong } else { Verdict::Warning };
-            findings.found(
-                verdict,
-                name.clone(),
-                difference.to_string(),
-                "run `watchbook setup --update`, or set [streams] to what it is",
-            );
+            findings.found(verdict, name.clone(), difference.to_string(), difference.mend(&name));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bus::{Bus, Ensured};
+use bus::{Bus, Difference, Ensured};
 use chrono::Utc;
 use clap::Args;
 use records::Kind;
@@ -16,7 +16,7 @@ use crate::{output, process};
 /// Create what is missing: migrations, streams, partitions for the coming days.
 ///
 /// Safe to repeat. A stream that is there with other settings is named and left alone, and the exit
-/// code is 1; --update changes it. The role under which questions are asked may need a superuser once: then the
+/// code is 1; --update changes it, in what differs and where nats-server allows it. The role under which questions are asked may need a superuser once: then the
 /// statement is shown, and everything but questions works without it.
 #[derive(Debug, Args)]
 pub(crate) struct Setup {
@@ -58,19 +58,23 @@ pub(crate) async fn ensure(
         match bus.ensure_stream(kind, &config.streams, update).await? {
             Ensured::Created => tell(format!("stream {stream}: created")),
             Ensured::Unchanged => tell(format!("stream {stream}: as it should be")),
-            Ensured::Updated(differences) => {
-                differences.iter().for_each(|difference| tell(format!("stream {stream}: changed: {difference}")));
+            Ensured::Updated { changed, left } => {
+                changed.iter().for_each(|difference| tell(format!("stream {stream}: changed: {difference}")));
+                agrees &= left.is_empty();
+                left.iter().for_each(|difference| tell(differs(&stream, difference)));
             }
             Ensured::Differs(differences) => {
                 agrees = false;
-                differences.iter().for_each(|difference| tell(format!("stream {stream}: differs: {difference}")));
+                differences.iter().for_each(|difference| tell(differs(&stream, difference)));
             }
         }
     }
-    if !agrees {
-        tell("Streams that differ were left alone: `watchbook setup --update` changes them, or set [streams] to what they are.".to_owned());
-    }
     Ok(agrees)
+}
+
+/// One line about a difference that was left alone, with how it is mended.
+fn differs(stream: &str, difference: &Difference) -> String {
+    format!("stream {stream}: differs: {difference}; to mend it, {}", difference.mend(stream))
 }
 
 /// Makes the role under which questions are asked, as far as this user may. Who asks none does without it, so that it is
