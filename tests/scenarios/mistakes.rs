@@ -227,6 +227,37 @@ async fn a_stream_of_another_size_is_named_and_used() {
 }
 
 #[tokio::test]
+async fn each_kind_has_a_stream_of_its_own_size() {
+    let (key, mib) = ("WATCHBOOK_STREAMS__LOGS__MAX_BYTES", 1 << 20);
+    let world = world().with(key, "128MiB").start().await;
+    let size = async |kind| {
+        let stream = world.jetstream().get_stream(world.stream(kind)).await.unwrap();
+        stream.cached_info().config.max_bytes / mib
+    };
+    assert_eq!((size(Kind::Logs).await, size(Kind::Events).await), (128, 64));
+    world.run(&["setup"]).await.succeeded();
+    let shown = world.run(&["config", "show"]).await;
+    shown.succeeded().said("[streams.logs]\nmax_bytes = \"128.0 MiB\"").kept_quiet_about("[streams.events]");
+
+    let other = [(key, "96MiB")];
+    let finished = world.run_with(&["setup"], &other, "").await;
+    let differs = format!("stream {}: differs: max_bytes is 134217728, expected 100663296", world.stream(Kind::Logs));
+    finished.ended_with(1).said(&differs).said(&format!("stream {}: as it should be", world.stream(Kind::Events)));
+    assert_eq!(size(Kind::Logs).await, 128, "a plain setup changes nothing that is there");
+    world.run_with(&["setup", "--update"], &other, "").await.succeeded();
+    assert_eq!((size(Kind::Logs).await, size(Kind::Events).await), (96, 64));
+
+    let file = world.directory().join("watchbook.toml");
+    std::fs::write(&file, "[streams]\nmax_bytes = \"1GiB\"\n\n[streams.lgs]\nmax_bytes = \"1GiB\"\n").unwrap();
+    world.run(&["config", "check"]).await.ended_with(1).said("watchbook.toml:4").said("lgs");
+    std::fs::write(&file, "[streams.logs]\nreplay_window = \"29d\"\n").unwrap();
+    let finished = world.run(&["run", "--workers", "logs"]).await;
+    finished.ended_with(1).said("watchbook.toml:2: streams.logs.replay_window: longer than `max_bytes` can hold");
+    std::fs::remove_file(&file).unwrap();
+    world.finish([]).await;
+}
+
+#[tokio::test]
 async fn a_stream_that_is_missing_and_a_database_that_is_not_set_up() {
     let world = world().start().await;
     let name = world.stream(Kind::Events);

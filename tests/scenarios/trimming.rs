@@ -53,6 +53,19 @@ async fn settled_messages_behind_the_window_go_and_unsettled_ones_stay() {
 }
 
 #[tokio::test]
+async fn each_kind_has_a_window_of_its_own() {
+    let world = world().with("WATCHBOOK_STREAMS__LOGS__REPLAY_WINDOW", "2s").start().await;
+    let worker = world.workers("events,logs").await;
+    world.publish_records(Kind::Events, 0..30).await;
+    world.publish_records(Kind::Logs, 0..30).await;
+    world.settled(Kind::Events).await;
+    world.settled(Kind::Logs).await;
+    world.account_where(Kind::Logs, "settled messages are purged", |account| account.messages == 0).await;
+    assert_eq!(world.account(Kind::Events).await.messages, 30, "the window of events is that of all, 1 h");
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
 async fn nothing_goes_before_its_window_ends() {
     const WINDOW: Duration = Duration::from_secs(4);
     let world = world().with("WATCHBOOK_STREAMS__REPLAY_WINDOW", "4s").start().await;

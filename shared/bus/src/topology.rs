@@ -104,7 +104,7 @@ impl Bus {
             // A full stream refuses the publish; nothing that is not written yet is dropped to make room.
             discard: DiscardPolicy::New,
             max_age: Duration::ZERO,
-            max_bytes: i64::try_from(streams.max_bytes.as_u64()).unwrap_or(i64::MAX),
+            max_bytes: i64::try_from(streams.max_bytes(kind.name()).as_u64()).unwrap_or(i64::MAX),
             max_messages: -1,
             max_messages_per_subject: -1,
             max_consumers: -1,

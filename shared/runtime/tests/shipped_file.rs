@@ -17,6 +17,7 @@ const SECTIONS: &[&str] = &[
     "[http]",
     "[gateway]",
     "[streams]",
+    "[streams.logs]",
     "[writer]",
     "[log]",
     "[retention]",

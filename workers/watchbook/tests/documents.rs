@@ -8,6 +8,7 @@ use std::process::Command;
 
 use records::{Kind, subject};
 use runtime::Config;
+use runtime::config::Sources;
 
 /// Clients and drivers that only the crates of the table may name.
 const GUARDED: &[&str] = &["async-nats", "object_store", "sqlx"];
@@ -106,6 +107,18 @@ fn the_settings_keep_each_kind_as_long_as_its_folder_says() {
     for &kind in Kind::ALL {
         let days = keep.of(kind.name()).duration().map(|keep| keep.as_secs() / (24 * 60 * 60));
         assert_eq!(days, kind.spec().keep_days.map(u64::from), "{kind}");
+    }
+}
+
+#[test]
+fn the_stream_of_each_kind_may_have_a_size_of_its_own() {
+    for &kind in Kind::ALL {
+        let environment = vec![(format!("WATCHBOOK_STREAMS__{kind}__MAX_BYTES").to_uppercase(), "3GiB".to_owned())];
+        let streams = Sources { file: None, environment }.load().unwrap().streams;
+        for &other in Kind::ALL {
+            let gib = if other == kind { 3 } else { 1 };
+            assert_eq!(streams.max_bytes(other.name()).as_u64(), gib << 30, "{other} where {kind} is set");
+        }
     }
 }
 

@@ -61,7 +61,7 @@ impl Settings {
             linger: config.writer.linger,
             memory: usize::try_from(config.writer.memory.as_u64()).unwrap_or(usize::MAX) / writers.max(1),
             keep: keep.and_then(|keep| TimeDelta::from_std(keep).ok()),
-            replay_window: config.streams.replay_window,
+            replay_window: config.streams.replay_window(kind.name()),
             partition_days_ahead: config.writer.partition_days_ahead,
         }
     }

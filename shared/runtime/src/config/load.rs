@@ -104,6 +104,7 @@ impl Sources {
         }
         let config = Config::deserialize(table).map_err(|error| error.to_string())?;
         let own = config.problems().into_iter().map(|(key, problem)| (key.to_owned(), problem));
+        let own = own.chain(config.streams.problems(&config.retention.keep));
         let problems: Vec<_> =
             own.chain(check(&config)).map(|(key, problem)| self.place(&key, &problem, &overridden)).collect();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
@@ -226,7 +227,29 @@ mod tests {
             (
                 "[streams]\nreplay_window = \"31d\"\nmax_bytes = \"10GiB\"",
                 vec![],
-                "longer than the shortest time in [retention] keep",
+                "watchbook.toml:2: streams.replay_window: longer than the time in [retention] keep",
+            ),
+            ("[streams.lgs]\nmax_bytes = \"1GiB\"", vec![], "watchbook.toml:1: unknown field `lgs`"),
+            ("[streams.logs]\n\nreplicas = 3", vec![], "watchbook.toml:3: unknown field `replicas`"),
+            (
+                "[streams.logs]\nmax_bytes = \"1MiB\"",
+                vec![],
+                "watchbook.toml:2: streams.logs.max_bytes: at least 16 MiB",
+            ),
+            (
+                "[streams]\nreplay_window = \"10h\"\n[streams.logs]\nmax_bytes = \"16MiB\"",
+                vec![],
+                "watchbook.toml:4: streams.logs.max_bytes: cannot hold `replay_window` (10h)",
+            ),
+            (
+                "[streams]\nmax_bytes = \"64MiB\"",
+                vec![("WATCHBOOK_STREAMS__LOGS__REPLAY_WINDOW", "20d")],
+                "WATCHBOOK_STREAMS__LOGS__REPLAY_WINDOW: longer than `max_bytes`",
+            ),
+            (
+                "",
+                vec![("WATCHBOOK_STREAMS__LGS__MAX_BYTES", "1GiB")],
+                "WATCHBOOK_STREAMS__LGS__MAX_BYTES: unknown field `lgs`",
             ),
             ("[alerts]\ndebounce = \"1s\"", vec![], "watchbook.toml:2: alerts.debounce: longer than"),
             ("[health]\ndegraded_above = 3", vec![], "watchbook.toml:2: invalid type"),
@@ -282,6 +305,7 @@ mod tests {
                 ("WATCHBOOK_RETENTION__KEEP__EVENTS", "7d"),
                 ("WATCHBOOK_NATS__PREFIX", "7"),
                 ("WATCHBOOK_STREAMS__MAX_BYTES", "64MiB"),
+                ("WATCHBOOK_STREAMS__LOGS__MAX_BYTES", "4GiB"),
                 ("WATCHBOOK_HTTP_ADDR", "off"),
                 ("WATCHBOOK_UNRELATED", "ignored"),
             ],
@@ -291,7 +315,8 @@ mod tests {
         assert_eq!(config.nats.prefix, "7");
         assert_eq!(config.writer.lanes.get(), 4);
         assert_eq!(config.retention.keep.events.to_string(), "7d");
-        assert_eq!(config.streams.max_bytes.as_u64(), 64 << 20);
+        assert_eq!(config.streams.max_bytes("audit").as_u64(), 64 << 20);
+        assert_eq!(config.streams.max_bytes("logs").as_u64(), 4 << 30);
         assert_eq!(config.http.address, super::super::HttpAddress::Off);
     }
 

@@ -8,6 +8,7 @@ mod load;
 pub mod receivers;
 mod retention;
 mod share;
+mod streams;
 mod values;
 
 use std::num::NonZeroU32;
@@ -22,6 +23,7 @@ pub use load::{ConfigError, Sources};
 pub use receivers::{Receiver, SecretUrl};
 pub use retention::{ExactPerKind, Keep, KeepPerKind, PerKind, Retention};
 pub use share::{NoShare, Share};
+pub use streams::{StreamSize, Streams};
 pub use values::{HttpAddress, Secret, redact_url};
 
 use crate::LogFormat;
@@ -116,25 +118,6 @@ pub struct Http {
     pub jwt_secret: Option<Secret>,
 }
 
-/// Streams, as `setup` makes them and the writers expect them.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Streams {
-    /// Bytes that each stream may hold. A full stream refuses publishes rather than lose what is not written yet.
-    pub max_bytes: ByteSize,
-    /// How long settled messages stay readable. They go earlier where a stream gets full.
-    #[serde(with = "humantime_serde")]
-    pub replay_window: Duration,
-    /// Copies in a NATS cluster: 1, 3 or 5.
-    pub replicas: u8,
-}
-
-impl Default for Streams {
-    fn default() -> Self {
-        Self { max_bytes: ByteSize::gib(1), replay_window: Duration::from_secs(60 * 60), replicas: 1 }
-    }
-}
-
 /// The writers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -178,10 +161,6 @@ pub struct Log {
 const JWT_SECRET_BYTES: usize = 32;
 /// A prefix longer than this leaves no room for ids in a subject.
 const PREFIX_BYTES: usize = 64;
-/// Below this a stream cannot even hold one batch of large messages.
-const LEAST_STREAM: ByteSize = ByteSize::mib(16);
-/// Bytes a second of a stream that hardly deserves one.
-const SLOWEST_STREAM: u64 = 500;
 /// Below this one message of 1 MiB a kind would not fit.
 const LEAST_MEMORY: ByteSize = ByteSize::mib(32);
 
@@ -218,18 +197,6 @@ impl Config {
             self.nats.cert_file.is_some() == self.nats.key_file.is_some(),
             "nats.cert_file",
             "`cert_file` and `key_file` go together",
-        );
-        check(self.streams.max_bytes >= LEAST_STREAM, "streams.max_bytes", "at least 16 MiB");
-        let slowest_window = self.streams.replay_window.as_secs().saturating_mul(SLOWEST_STREAM);
-        check(
-            slowest_window <= self.streams.max_bytes.as_u64(),
-            "streams.replay_window",
-            "longer than `max_bytes` can hold even at one record of 500 bytes a second",
-        );
-        check(
-            self.retention.keep.shortest().is_none_or(|keep| self.streams.replay_window <= keep),
-            "streams.replay_window",
-            "longer than the shortest time in [retention] keep: what is replayed would be too old to be stored",
         );
         check(
             matches!(self.streams.replicas, 1 | 3 | 5),

@@ -105,11 +105,6 @@ impl KeepPerKind {
     pub fn of(&self, kind: &str) -> Keep {
         self.entries().into_iter().find(|(name, _)| *name == kind).map_or(Keep::Forever, |(_, keep)| keep)
     }
-
-    /// The shortest of them; `None` where every kind is kept for ever.
-    pub(super) fn shortest(&self) -> Option<Duration> {
-        self.entries().into_iter().filter_map(|(_, keep)| keep.duration()).min()
-    }
 }
 
 impl Default for ExactPerKind {
