@@ -16,6 +16,7 @@ mod directory;
 mod duplicates;
 mod exports;
 mod gateway;
+mod leaf_nodes;
 mod leftovers;
 mod levels;
 mod log_volumes;

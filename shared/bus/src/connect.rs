@@ -22,6 +22,8 @@ const REFUSALS_KEPT: usize = 8;
 pub struct Bus {
     link: Arc<RwLock<Client>>,
     pub(crate) prefix: Arc<str>,
+    /// The beginning of every subject of JetStream's API.
+    pub(crate) api_prefix: Arc<str>,
     address: Arc<Address>,
     refusals: Arc<Mutex<VecDeque<String>>>,
     /// Counts connections made and broken: a change means that whatever hung on the old one is gone.
@@ -98,6 +100,7 @@ impl Bus {
         Ok(Self {
             link: Arc::new(RwLock::new(client)),
             prefix: Arc::from(config.prefix.as_str()),
+            api_prefix: Arc::from(config.api_prefix()),
             address: Arc::new(address),
             refusals,
             turns,
@@ -123,7 +126,7 @@ impl Bus {
     }
 
     pub(crate) fn jetstream(&self) -> jetstream::Context {
-        ContextBuilder::new().timeout(ANSWER_WITHIN).build(self.client())
+        ContextBuilder::new().api_prefix(&*self.api_prefix).timeout(ANSWER_WITHIN).build(self.client())
     }
 
     /// Ends the connection, of every clone.
@@ -171,7 +174,9 @@ async fn open(
     if version(&info.version) < OLDEST_SERVER {
         return Err(ConnectError::TooOld { url: shown, version: info.version });
     }
-    if !info.jetstream {
+    // Elsewhere it is another server's JetStream that counts, and the first request tells.
+    let is_elsewhere = address.config.jetstream_domain.is_some() || address.config.jetstream_api_prefix.is_some();
+    if !info.jetstream && !is_elsewhere {
         return Err(ConnectError::NoJetStream { url: shown });
     }
     Ok(client)

@@ -204,7 +204,12 @@ impl Bus {
             kind,
             stream: state.name.clone(),
             reply_prefix: format!("$JS.ACK.{}.{}.", state.name, consumer.cached_info().name),
-            pull_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", state.name, consumer.cached_info().name),
+            pull_subject: format!(
+                "{}.CONSUMER.MSG.NEXT.{}.{}",
+                self.api_prefix,
+                state.name,
+                consumer.cached_info().name
+            ),
             consumer,
             replies,
             inbox,

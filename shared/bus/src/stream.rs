@@ -58,6 +58,18 @@ pub enum BusError {
         /// Which.
         stream: String,
     },
+    /// Nothing listens where JetStream's API is expected.
+    #[error(
+        "no JetStream answers on `{api_prefix}` when asked to {action} {stream}: are jetstream_domain and jetstream_api_prefix in [nats] right, is JetStream enabled for this account, and is a leaf node connected to its hub?"
+    )]
+    Absent {
+        /// Where its API is expected.
+        api_prefix: String,
+        /// What was asked.
+        action: &'static str,
+        /// Of which stream.
+        stream: String,
+    },
     /// JetStream does not answer, which is also how it refuses.
     #[error(
         "JetStream does not answer when asked to {action} {stream}: the server is away or has no leader, or this user may not{refusals}"
@@ -159,6 +171,9 @@ impl Bus {
             Ok(Response::Err { error }) => Err(refused(error.to_string())),
             // An answer that is not JetStream's.
             Err(error) if error.kind() == RequestErrorKind::Other => Err(refused(error.to_string())),
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => {
+                Err(BusError::Absent { api_prefix: self.api_prefix.to_string(), action, stream: name.to_owned() })
+            }
             Err(_) => Err(self.silent(action, name)),
         }
     }
@@ -209,11 +224,11 @@ impl Bus {
         }))
     }
 
-    /// The request `$JS.API.STREAM.MSG.GET`, answered by the stream's leader.
+    /// The request `STREAM.MSG.GET`, answered by the stream's leader.
     async fn stored_message(&self, kind: Kind, request: &str) -> Result<Option<StoredMessage>, BusError> {
         const ACTION: &str = "read a message of";
         let name = self.stream_name(kind);
-        let subject = format!("$JS.API.STREAM.MSG.GET.{name}");
+        let subject = format!("{}.STREAM.MSG.GET.{name}", self.api_prefix);
         let Ok(reply) = self.client().request(subject, request.to_owned().into()).await else {
             return Err(self.silent(ACTION, &name));
         };

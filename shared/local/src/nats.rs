@@ -43,6 +43,8 @@ pub struct NatsOptions {
     pub max_file_store: Option<u64>,
     /// Whether there are streams at all.
     pub jetstream: bool,
+    /// The JetStream domain, where the server is a leaf node or the hub of some.
+    pub domain: Option<String>,
 }
 
 impl NatsOptions {
@@ -55,6 +57,7 @@ impl NatsOptions {
             extra_config: String::new(),
             max_file_store: None,
             jetstream: true,
+            domain: None,
         }
     }
 }
@@ -178,6 +181,9 @@ fn configuration(options: &NatsOptions, directory: &Path, port: u16, server_name
             "jetstream {{\n  store_dir: {}\n  max_file_store: {max_file_store}\n  max_memory_store: {MAX_MEMORY_STORE}\n",
             quoted(&store.to_string_lossy())
         );
+        if let Some(domain) = &options.domain {
+            text += &format!("  domain: {}\n", quoted(domain));
+        }
         if options.sync_always {
             text += "  sync_interval: always\n";
         }
@@ -208,6 +214,7 @@ mod tests {
         options.sync_always = true;
         options.max_file_store = Some(1024);
         options.extra_config = "max_connections: 7".into();
+        options.domain = Some("hub".into());
         let text = configuration(&options, Path::new("/a \"b\"/c"), 4222, "me");
         for expected in [
             "listen: \"127.0.0.1:4222\"",
@@ -215,6 +222,7 @@ mod tests {
             "max_file_store: 1024",
             "sync_interval: always",
             "max_connections: 7",
+            "domain: \"hub\"",
         ] {
             assert!(text.contains(expected), "{expected} in {text}");
         }

@@ -70,6 +70,7 @@ pub struct Builder {
     source: Option<String>,
     options: ConnectOptions,
     credentials_file: Option<PathBuf>,
+    domain: Option<String>,
     limits: Limits,
 }
 
@@ -81,6 +82,7 @@ impl Default for Builder {
             source: None,
             options: ConnectOptions::new().name("watchbook publisher"),
             credentials_file: None,
+            domain: None,
             limits: Limits::default(),
         }
     }
@@ -90,6 +92,16 @@ impl Builder {
     /// The prefix of all subjects, `watchbook` unless set.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
+        self
+    }
+
+    /// The JetStream domain of the streams, as `nats --js-domain`; any unless set.
+    ///
+    /// Records travel on their own subjects and need no domain to arrive. With one set, an acknowledgement by a
+    /// stream of another domain is a [`PublishError::OtherDomain`]: a leaf node may have streams of its own that take
+    /// the same subjects, and answer sooner.
+    pub fn jetstream_domain(mut self, domain: impl Into<String>) -> Self {
+        self.domain = Some(domain.into());
         self
     }
 
@@ -238,7 +250,7 @@ impl Builder {
     }
 
     fn publisher(self, client: Client, denials: Option<watch::Receiver<Denials>>) -> Publisher {
-        let wire = Wire::new(client, self.prefix, self.limits, denials);
+        let wire = Wire::new(client, self.prefix, self.domain, self.limits, denials);
         Publisher::new(Arc::new(wire), self.organization.map(Arc::from), self.source.map(Arc::from))
     }
 }

@@ -108,6 +108,22 @@ pub enum PublishError {
         /// What the server said.
         detail: String,
     },
+    /// A stream of another JetStream domain acknowledged, see
+    /// [`Builder::jetstream_domain`](crate::Builder::jetstream_domain). It has the record; whether one of the wanted
+    /// domain has it too is unclear.
+    #[error(
+        "`{subject}` was acknowledged by the stream {stream} of the JetStream domain `{domain}`, and not of `{wanted}`: no stream of another domain may take this subject"
+    )]
+    OtherDomain {
+        /// Where it went.
+        subject: String,
+        /// The domain that was asked for.
+        wanted: String,
+        /// The domain that acknowledged; empty where that server has none.
+        domain: String,
+        /// The stream that acknowledged.
+        stream: String,
+    },
     /// The client was closed or drained, or gave up reconnecting. Nothing was sent.
     #[error("the NATS connection is closed for good: connect again")]
     Closed,
@@ -133,18 +149,19 @@ impl PublishError {
             | Self::Invalid(_)
             | Self::TooLarge { .. }
             | Self::NotPermitted { .. }
+            | Self::OtherDomain { .. }
             | Self::Closed => false,
         }
     }
 
     /// Whether the record may be stored although it was not acknowledged.
     pub fn is_unclear(&self) -> bool {
-        matches!(self, Self::TimedOut { .. } | Self::ConnectionLost { .. })
+        matches!(self, Self::TimedOut { .. } | Self::ConnectionLost { .. } | Self::OtherDomain { .. })
     }
 
     /// Whether trying again within a second makes sense: the answer was lost, not the place for it.
     pub(crate) fn is_worth_repeating_at_once(&self) -> bool {
-        self.is_unclear()
+        matches!(self, Self::TimedOut { .. } | Self::ConnectionLost { .. })
             || matches!(self, Self::BatchAbandoned { .. })
             || matches!(self, Self::Refused { code, .. } if *code == ErrorCode::ATOMIC_PUBLISH_TOO_MANY_INFLIGHT.0)
     }
@@ -204,6 +221,16 @@ mod tests {
             (PublishError::NotConnected { waited }, true, false),
             (PublishError::BatchAbandoned { subject: subject(), detail: String::new() }, true, false),
             (PublishError::Closed, false, false),
+            (
+                PublishError::OtherDomain {
+                    subject: subject(),
+                    wanted: "hub".to_owned(),
+                    domain: "leaf".to_owned(),
+                    stream: "WATCHBOOK_EVENTS".to_owned(),
+                },
+                false,
+                true,
+            ),
             (server(503, 10077), true, false),  // maximum bytes exceeded
             (server(503, 10008), true, false),  // JetStream system temporarily unavailable
             (server(503, 10023), true, false),  // insufficient resources

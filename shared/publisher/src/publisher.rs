@@ -62,7 +62,7 @@ impl Publisher {
     /// shows as [`PublishError::TimedOut`] after the whole wait, where one that made its own
     /// connection answers [`PublishError::NotPermitted`] at once.
     pub fn from_client(client: Client) -> Self {
-        let wire = Wire::new(client, "watchbook".to_owned(), crate::Limits::default(), None);
+        let wire = Wire::new(client, "watchbook".to_owned(), None, crate::Limits::default(), None);
         Self::new(Arc::new(wire), None, None)
     }
 

@@ -88,6 +88,8 @@ pub(crate) struct Mark {
 pub(crate) struct Wire {
     pub(crate) client: Client,
     pub(crate) prefix: String,
+    /// The domain whose streams have to acknowledge; any where there is none.
+    domain: Option<String>,
     pub(crate) limits: Limits,
     /// The runtime in which the publisher was made, for what it does in the background.
     pub(crate) runtime: Handle,
@@ -103,6 +105,7 @@ impl Wire {
     pub(crate) fn new(
         client: Client,
         prefix: String,
+        domain: Option<String>,
         limits: Limits,
         denials: Option<watch::Receiver<Denials>>,
     ) -> Self {
@@ -112,6 +115,7 @@ impl Wire {
         Self {
             client,
             prefix,
+            domain,
             limits,
             runtime,
             context,
@@ -216,12 +220,28 @@ impl Wire {
         let subject = || message.subject.to_string();
         tokio::select! {
             biased;
-            answer = ack.into_future() => answer.map_err(|error| self.explain(&error, message)),
+            answer = ack.into_future() => match answer {
+                Ok(ack) => self.of_our_domain(ack, message),
+                Err(error) => Err(self.explain(&error, message)),
+            },
             denied = self.denied(mark, is_ours) => Err(denied),
             () = self.connection_lost(mark) => Err(PublishError::ConnectionLost { subject: subject() }),
             () = tokio::time::sleep_until(deadline) => {
                 Err(PublishError::TimedOut { subject: subject(), waited: self.limits.ack_timeout })
             }
+        }
+    }
+
+    /// Refuses an acknowledgement by a stream of another domain than the one that was asked for.
+    fn of_our_domain(&self, ack: PublishAck, message: &Encoded) -> Result<PublishAck, PublishError> {
+        match &self.domain {
+            Some(wanted) if *wanted != ack.domain => Err(PublishError::OtherDomain {
+                subject: message.subject.to_string(),
+                wanted: wanted.clone(),
+                domain: ack.domain,
+                stream: ack.stream,
+            }),
+            _ => Ok(ack),
         }
     }
 

@@ -19,6 +19,8 @@ use store::partitions::Partitions;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use crate::wait::eventually;
+
 /// The database from which each test's own is copied.
 const TEMPLATE: &str = "template_of_tests";
 /// As `watchbook setup` makes them by default, so that a copy is what a fresh installation is.
@@ -96,6 +98,43 @@ pub async fn start_nats(change: impl FnOnce(&mut NatsOptions)) -> Own<NatsServer
     change(&mut options);
     let server = NatsServer::start(programs().await, options).await.expect("start nats-server");
     Own { server, directory }
+}
+
+/// A port of the loopback address that is free now, for what a server has to be told before it starts.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bind a port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Starts a cluster of nats-servers with JetStream, of which the n-th has the tag `node-n` for the placement of
+/// streams, and returns when they have elected a leader.
+pub async fn start_nats_cluster(size: usize) -> Vec<Own<NatsServer>> {
+    let ports: Vec<_> = (0..size).map(|_| free_port()).collect();
+    let routes: Vec<_> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+    let mut servers = Vec::new();
+    for (n, port) in ports.iter().enumerate() {
+        let config = format!(
+            "server_tags: [\"node-{n}\"]\ncluster {{ name: tests, listen: \"127.0.0.1:{port}\", routes: [{}] }}",
+            routes.join(", ")
+        );
+        servers.push(start_nats(|options| options.extra_config = config).await);
+    }
+    for server in &servers {
+        jetstream_answers(&server.url(), "$JS.API").await;
+    }
+    servers
+}
+
+/// Waits until JetStream answers on this prefix of its API.
+pub async fn jetstream_answers(url: &str, api_prefix: &str) {
+    let client = async_nats::connect(url).await.expect("connect to NATS");
+    eventually(&format!("JetStream answers on {api_prefix}"), async || {
+        let answer =
+            client.request(format!("{api_prefix}.INFO"), "".into()).await.map_err(|error| error.to_string())?;
+        let answer: serde_json::Value = serde_json::from_slice(&answer.payload).map_err(|error| error.to_string())?;
+        if answer.get("error").is_none() { Ok(()) } else { Err(answer.to_string()) }
+    })
+    .await;
 }
 
 /// Starts a Postgres. It survives being killed, as any Postgres does, but not the machine's power cut.

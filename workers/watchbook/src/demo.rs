@@ -94,10 +94,7 @@ struct BuildRun {
 
 impl Demo {
     pub(crate) fn new(config: &Config, bus: &Bus) -> anyhow::Result<Self> {
-        let publisher = publisher::Publisher::builder()
-            .prefix(config.nats.prefix.clone())
-            .source("watchbook demo")
-            .from_client(bus.client())?;
+        let publisher = process::publisher_builder(config).source("watchbook demo").from_client(bus.client())?;
         debug_assert_eq!(publisher.prefix(), process::publisher(config, bus)?.prefix());
         let organizations = ORGANIZATIONS
             .iter()

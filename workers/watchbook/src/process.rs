@@ -25,7 +25,16 @@ pub(crate) async fn bus(config: &Config) -> anyhow::Result<Bus> {
 
 /// A publisher on the same connection.
 pub(crate) fn publisher(config: &Config, bus: &Bus) -> anyhow::Result<publisher::Publisher> {
-    Ok(publisher::Publisher::builder().prefix(config.nats.prefix.clone()).from_client(bus.client())?)
+    Ok(publisher_builder(config).from_client(bus.client())?)
+}
+
+/// A publisher's settings, as far as they are in ours.
+pub(crate) fn publisher_builder(config: &Config) -> publisher::Builder {
+    let builder = publisher::Publisher::builder().prefix(config.nats.prefix.clone());
+    match &config.nats.jetstream_domain {
+        Some(domain) => builder.jetstream_domain(domain.clone()),
+        None => builder,
+    }
 }
 
 /// What somebody who waits for an answer waits for a stream's, and how often it is asked.
@@ -34,7 +43,7 @@ const IMPATIENCE: (Duration, u32) = (Duration::from_secs(3), 2);
 /// A publisher for records that somebody waits with: it says sooner that the stream does not answer.
 pub(crate) fn impatient_publisher(config: &Config, bus: &Bus) -> anyhow::Result<publisher::Publisher> {
     let (ack_timeout, attempts) = IMPATIENCE;
-    let builder = publisher::Publisher::builder().prefix(config.nats.prefix.clone());
+    let builder = publisher_builder(config);
     Ok(builder.ack_timeout(ack_timeout).attempts(attempts).from_client(bus.client())?)
 }
 

@@ -36,6 +36,24 @@ async fn a_record_goes_to_its_organization_with_its_source_and_attributes() {
 }
 
 #[tokio::test]
+async fn only_the_domain_that_was_asked_for_acknowledges() {
+    let world = World::with(|options| options.domain = Some("hub".to_owned())).await;
+    world.create(Kind::Events, |_| {}).await;
+    let publisher =
+        async |domain: &str| Publisher::builder().jetstream_domain(domain).connect(world.nats.url()).await.unwrap();
+    publisher("hub").await.publish(event(0)).await.unwrap();
+    publisher("hub").await.publish_batch([event(1), event(2)]).await.unwrap();
+
+    let elsewhere = publisher("leaf").await;
+    let error = elsewhere.publish(event(3)).await.unwrap_err();
+    assert!(matches!(&error, PublishError::OtherDomain { domain, wanted, .. } if domain == "hub" && wanted == "leaf"));
+    assert!(error.to_string().contains("WATCHBOOK_EVENTS"), "{error}");
+    let error = elsewhere.publish_batch([event(4), event(5)]).await.unwrap_err();
+    assert!(matches!(error.error(), PublishError::OtherDomain { .. }), "{error}");
+    assert_eq!(error.acknowledged(), 0);
+}
+
+#[tokio::test]
 async fn json_is_checked_completed_and_otherwise_sent_as_it_is() {
     let world = World::with_events().await;
     let publisher = world.publisher().await;

@@ -47,12 +47,17 @@ impl World {
 
     /// A server without streams, with more lines for its configuration.
     pub async fn bare(extra_config: &str) -> Self {
+        Self::with(|options| options.extra_config = extra_config.to_owned()).await
+    }
+
+    /// A server without streams, with options that differ.
+    pub async fn with(change: impl FnOnce(&mut NatsOptions)) -> Self {
         let tell: Tell = Arc::new(|_| {});
         let need = Need { nats: true, postgres: false };
         let programs = Programs::locate(&cache_dir(), need, &tell).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let mut options = NatsOptions::new(directory.path());
-        options.extra_config = extra_config.to_owned();
+        change(&mut options);
         let nats = NatsServer::start(&programs, options).await.unwrap();
         Self { nats, _directory: directory }
     }

@@ -262,6 +262,24 @@ mod tests {
                 "watchbook.toml:3: unknown field `urll`",
             ),
             ("[[rules]]\nname = \"x\"\nsource = \"y\"\nfoo = 1", vec![], "watchbook.toml:4: unknown field `foo`"),
+            (
+                "[nats]\njetstream_domain = \"hub\"\njetstream_api_prefix = \"JS.hub.API\"",
+                vec![],
+                "watchbook.toml:3: nats.jetstream_api_prefix: set it or `jetstream_domain`, not both",
+            ),
+            (
+                "[nats]\njetstream_domain = \"hub\"",
+                vec![("WATCHBOOK_NATS__JETSTREAM_API_PREFIX", "JS.hub.API")],
+                "WATCHBOOK_NATS__JETSTREAM_API_PREFIX: set it or `jetstream_domain`",
+            ),
+            ("[nats]\njetstream_domain = \"a.b\"", vec![], "watchbook.toml:2: nats.jetstream_domain: expected"),
+            ("", vec![("WATCHBOOK_NATS__JETSTREAM_DOMAIN", "")], "WATCHBOOK_NATS__JETSTREAM_DOMAIN: expected"),
+            (
+                "[nats]\njetstream_api_prefix = \"JS.>\"",
+                vec![],
+                "watchbook.toml:2: nats.jetstream_api_prefix: expected",
+            ),
+            ("[nats]\njetstream_api_prefix = \"JS..API\"", vec![], "nats.jetstream_api_prefix: expected"),
             ("x = ", vec![], "watchbook.toml:1:"),
             ("", vec![("WATCHBOOK_WRITER__LAMES", "2")], "WATCHBOOK_WRITER__LAMES: unknown field `lames`"),
             ("", vec![("WATCHBOOK_WRITER__LANES", "many")], "WATCHBOOK_WRITER__LANES: invalid type"),
@@ -318,6 +336,18 @@ mod tests {
         assert_eq!(config.streams.max_bytes("audit").as_u64(), 64 << 20);
         assert_eq!(config.streams.max_bytes("logs").as_u64(), 4 << 30);
         assert_eq!(config.http.address, super::super::HttpAddress::Off);
+    }
+
+    #[test]
+    fn the_api_of_jetstream_is_that_of_its_domain_or_prefix() {
+        for (text, prefix) in [
+            ("", "$JS.API"),
+            ("jetstream_domain = \"hub\"", "$JS.hub.API"),
+            ("jetstream_api_prefix = \"JS.hub.API\"", "JS.hub.API"),
+            ("jetstream_api_prefix = \"JS.hub.API.\"", "JS.hub.API"),
+        ] {
+            assert_eq!(load(&format!("[nats]\n{text}"), &[]).unwrap().nats.api_prefix(), prefix, "{text}");
+        }
     }
 
     #[test]

@@ -68,6 +68,12 @@ pub struct Nats {
     pub url: Option<String>,
     /// The first token of every subject, and in upper case of every stream.
     pub prefix: String,
+    /// The JetStream domain of the streams, as `nats --js-domain`: where this process connects to a leaf node and the
+    /// streams are on its hub, say. Not with `jetstream_api_prefix`.
+    pub jetstream_domain: Option<String>,
+    /// The subject under which this account imports JetStream's API from the account of the streams, in place of
+    /// `$JS.API`, as `nats --js-api-prefix`. Not with `jetstream_domain`.
+    pub jetstream_api_prefix: Option<String>,
     /// A credentials file (JWT and seed); `NATS_CREDS`.
     pub credentials: Option<std::path::PathBuf>,
     /// A file with an NKey seed.
@@ -89,6 +95,8 @@ impl Default for Nats {
         Self {
             url: None,
             prefix: "watchbook".to_owned(),
+            jetstream_domain: None,
+            jetstream_api_prefix: None,
             credentials: None,
             nkey_seed_file: None,
             user: None,
@@ -96,6 +104,17 @@ impl Default for Nats {
             ca_file: None,
             cert_file: None,
             key_file: None,
+        }
+    }
+}
+
+impl Nats {
+    /// The beginning of every subject of JetStream's API, without a dot behind it.
+    pub fn api_prefix(&self) -> String {
+        match (&self.jetstream_domain, &self.jetstream_api_prefix) {
+            (Some(domain), _) => format!("$JS.{domain}.API"),
+            (None, Some(prefix)) => prefix.trim_end_matches('.').to_owned(),
+            (None, None) => "$JS.API".to_owned(),
         }
     }
 }
@@ -181,6 +200,26 @@ impl Config {
             prefix.len() <= PREFIX_BYTES && prefix.split('.').all(is_token),
             "nats.prefix",
             "expected tokens of A-Z a-z 0-9 _ - separated by dots, 64 bytes at most",
+        );
+        // What nats-server takes in a subject that is published on.
+        let is_subject_token = |token: &str| {
+            !token.is_empty() && token.chars().all(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '*' | '>'))
+        };
+        check(
+            self.nats.jetstream_domain.as_ref().is_none_or(|domain| is_subject_token(domain) && !domain.contains('.')),
+            "nats.jetstream_domain",
+            "expected the domain's name: one token of a subject, without dots",
+        );
+        let is_subject = |prefix: &str| prefix.strip_suffix('.').unwrap_or(prefix).split('.').all(is_subject_token);
+        check(
+            self.nats.jetstream_api_prefix.as_deref().is_none_or(is_subject),
+            "nats.jetstream_api_prefix",
+            "expected the beginning of a subject, such as `JS.hub.API`, without wildcards",
+        );
+        check(
+            self.nats.jetstream_domain.is_none() || self.nats.jetstream_api_prefix.is_none(),
+            "nats.jetstream_api_prefix",
+            "set it or `jetstream_domain`, not both: the domain `hub` is the prefix `$JS.hub.API`",
         );
         let ways = [self.nats.credentials.is_some(), self.nats.nkey_seed_file.is_some(), self.nats.user.is_some()];
         check(

@@ -179,8 +179,7 @@ impl Pipeline {
 
     async fn publish(&self, stack: &BenchStack, kind: Kind) -> anyhow::Result<f64> {
         // One by one, as most clients publish: the messages of an atomic batch carry headers.
-        let publisher = publisher::Publisher::builder()
-            .prefix(stack.config.nats.prefix.clone())
+        let publisher = process::publisher_builder(&stack.config)
             .batch_records(1)
             .acks_in_flight(PUBLISHES_IN_FLIGHT)
             .from_client(stack.bus.client())?;

@@ -35,6 +35,9 @@ impl BenchStack {
         let nats = NatsServer::start(&programs, NatsOptions::new(directory.path().join("nats"))).await?;
         config.postgres.url = Some(Secret::new(postgres.url()));
         config.nats.url = Some(nats.url());
+        // The server above has no domain and one account.
+        config.nats.jetstream_domain = None;
+        config.nats.jetstream_api_prefix = None;
         config.http.address = HttpAddress::Off;
         // Large enough for any number of rows that a bench takes: refusing publishes is not what is measured.
         config.streams.max_bytes = bytesize::ByteSize::gib(4);

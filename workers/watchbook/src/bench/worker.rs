@@ -63,6 +63,8 @@ impl Worker {
         let program = std::env::current_exe().context("find this program")?;
         let child = Command::new(program)
             .args(["run", "--workers", workers])
+            .env_remove("WATCHBOOK_NATS__JETSTREAM_DOMAIN")
+            .env_remove("WATCHBOOK_NATS__JETSTREAM_API_PREFIX")
             .envs(stack.environment()?)
             .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

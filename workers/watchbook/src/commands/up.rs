@@ -112,6 +112,10 @@ impl Stack {
     /// Starts what the settings do not name, and puts it into them.
     async fn start(directory: &Path, config: &mut Config) -> anyhow::Result<Self> {
         let need = Need { nats: config.nats.url.is_none(), postgres: config.postgres.url.is_none() };
+        anyhow::ensure!(
+            !need.nats || config.nats.jetstream_domain.is_none() && config.nats.jetstream_api_prefix.is_none(),
+            "`up` starts a nats-server of its own, which has neither a JetStream domain nor other accounts: set NATS_URL, or take jetstream_domain and jetstream_api_prefix out of [nats]"
+        );
         let tell: Tell = Arc::new(|line: &str| eprintln!("{line}"));
         let programs = Programs::locate(&local::cache_dir(), need, &tell).await?;
         let postgres = if need.postgres {
