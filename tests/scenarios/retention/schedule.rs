@@ -57,9 +57,9 @@ async fn a_time_that_was_missed_is_made_up_for_by_one_of_two() {
     assert_eq!(rows(&world, "events", day(20)).await, 30);
     assert_eq!(runs(&world, 1).await, [run("missed", "done", 30)]);
     let (year,): (String,) = world
-        .ask("SELECT to_char(scheduled_for AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') FROM watchbook.retention_runs")
+        .ask("SELECT to_char(scheduled_for AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') FROM watchbook.retention_runs")
         .await;
-    assert_eq!(year, format!("{}-01-01 00:00:00", Utc::now().year()));
+    assert_eq!(year, format!("{}-01-01 00:00:00.000000", Utc::now().year()));
     let told = audited(&world, "retention.run", 1).await;
     assert_eq!((told[0].0.as_str(), told[0].2.as_str()), ("system", "SUCCESS"));
     let acts = acting(&[&workers[0], &workers[1]]).await;

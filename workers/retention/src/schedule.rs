@@ -1,6 +1,6 @@
 //! When it is time, which time was missed, and when to try again what failed.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use runtime::config::Retention;
 use store::retention::{Cause, Run};
 use tokio::sync::mpsc;
@@ -53,6 +53,9 @@ pub(crate) async fn start(looks: mpsc::Sender<Task>) -> Result<JobScheduler, Job
 /// The newest time of the schedule that has come; `None` where it never has, as with "30 February".
 pub(crate) fn last_due(retention: &Retention, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let (cron, zone) = (retention.cron().ok()?, retention.zone().ok()?);
+    // croner keeps the fraction of a second that it is asked with, and the same time would then be another one at
+    // each look: it would be answered again and again.
+    let now = now.trunc_subsecs(0);
     let mut due = cron.find_previous_occurrence(&now.with_timezone(&zone), true).ok()?;
     // A time that a change of clocks skips is found forwards alone, at the hour that takes its place.
     while let Some(next) = cron.find_next_occurrence(&due, false).ok().filter(|next| *next <= now && *next > due) {
@@ -127,6 +130,21 @@ mod tests {
         assert_eq!(unanswered(&utc, None, now), Some(time("2026-11-25T03:15:00Z")));
         assert_eq!(unanswered(&utc, Some(time("2026-11-24T03:15:00Z")), now), Some(time("2026-11-25T03:15:00Z")));
         assert_eq!(unanswered(&utc, Some(time("2026-11-25T03:15:00Z")), now), None);
+    }
+
+    #[test]
+    fn a_time_of_the_schedule_is_a_whole_second_whenever_it_is_asked_for() {
+        for zone in ["UTC", "Europe/Berlin"] {
+            let daily = retention("15 3 * * *", zone);
+            let due = last_due(&daily, time("2026-11-25T12:00:00Z"));
+            for now in ["2026-11-25T12:00:00.123456Z", "2026-11-25T12:00:30.999999999Z", "2026-11-25T12:00:59.5Z"] {
+                assert_eq!(last_due(&daily, time(now)), due, "{zone} at {now}");
+                assert_eq!(unanswered(&daily, due, time(now)), None, "{zone} at {now}: answered is answered");
+            }
+        }
+        let daily = retention("15 3 * * *", "UTC");
+        assert_eq!(last_due(&daily, time("2026-11-25T03:15:00.000001Z")), Some(time("2026-11-25T03:15:00Z")));
+        assert_eq!(last_due(&daily, time("2026-11-25T03:14:59.999999Z")), Some(time("2026-11-24T03:15:00Z")));
     }
 
     #[test]
