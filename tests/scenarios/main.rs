@@ -23,6 +23,7 @@ mod log_volumes;
 mod metrics;
 mod micro;
 mod mistakes;
+mod nats_clusters;
 mod nats_outages;
 mod poison;
 mod postgres_outages;

@@ -45,6 +45,9 @@ pub struct NatsOptions {
     pub jetstream: bool,
     /// The JetStream domain, where the server is a leaf node or the hub of some.
     pub domain: Option<String>,
+    /// The server's name, which it needs to keep in a cluster: by it the others know what is on its disk. `None` gives
+    /// it another one at each start, by which a greeting of some other server on its port is told from its own.
+    pub server_name: Option<String>,
 }
 
 impl NatsOptions {
@@ -58,6 +61,7 @@ impl NatsOptions {
             max_file_store: None,
             jetstream: true,
             domain: None,
+            server_name: None,
         }
     }
 }
@@ -127,7 +131,7 @@ struct Nats {
     program: PathBuf,
     directory: PathBuf,
     options: NatsOptions,
-    /// Another one at each start, so that a greeting tells whether it comes from our process.
+    /// The name of the process that runs now: a greeting tells by it whether it comes from our process.
     server_name: Mutex<String>,
 }
 
@@ -142,7 +146,10 @@ impl Kind for Nats {
     }
 
     fn prepare(&self, port: u16) -> Result<()> {
-        let name = format!("watchbook-{}", &secret::generate()?[..12]);
+        let name = match &self.options.server_name {
+            Some(name) => name.clone(),
+            None => format!("watchbook-{}", &secret::generate()?[..12]),
+        };
         let text = configuration(&self.options, &self.directory, port, &name);
         let path = self.directory.join("nats.conf");
         // Users' passwords may stand in it.

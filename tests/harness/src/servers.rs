@@ -117,7 +117,11 @@ pub async fn start_nats_cluster(size: usize) -> Vec<Own<NatsServer>> {
             "server_tags: [\"node-{n}\"]\ncluster {{ name: tests, listen: \"127.0.0.1:{port}\", routes: [{}] }}",
             routes.join(", ")
         );
-        servers.push(start_nats(|options| options.extra_config = config).await);
+        let change = |options: &mut NatsOptions| {
+            options.extra_config = config;
+            options.server_name = Some(format!("node-{n}"));
+        };
+        servers.push(start_nats(change).await);
     }
     for server in &servers {
         jetstream_answers(&server.url(), "$JS.API").await;

@@ -3,17 +3,18 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alerting::receiver::Receiver;
 use alerts::{AlertWorker, Rules};
 use anyhow::Context;
-use bus::{Bus, Difference};
+use bus::{Bus, BusError, Difference, StreamState};
+use futures::future::join_all;
 use gateway::Gateway;
 use notifier::Notifier;
 use records::Kind;
 use retention::RetentionWorker;
-use runtime::config::HttpAddress;
+use runtime::config::{HttpAddress, Streams};
 use runtime::{Config, Health, Metrics, Probes, STOP_BUDGET};
 use store::Database;
 use tokio::sync::watch;
@@ -89,7 +90,7 @@ impl Workers {
             .collect();
         let rules = crate::rules::of(config)?;
         process::check_migrations(database).await?;
-        check_streams(config, bus, &kinds).await?;
+        let silent = check_streams(config, bus, &kinds).await?;
         let (health, stop, tasks) = (Health::default(), CancellationToken::new(), TaskTracker::new());
         let metrics = Metrics::install()?;
         writer::describe_metrics();
@@ -126,7 +127,15 @@ impl Workers {
                 settings: Settings::of(config, kind, kinds.len()),
                 health: health.part(kind.name()),
             };
-            tasks.spawn(writer.run(stop.clone()));
+            let (stop, streams) = (stop.clone(), silent.contains(&kind).then(|| config.streams.clone()));
+            tasks.spawn(async move {
+                if let Some(streams) = streams
+                    && stop.run_until_cancelled(wait_for_stream(&streams, &writer)).await.is_none()
+                {
+                    return;
+                }
+                writer.run(stop).await;
+            });
         }
         let rules = crate::rules::follow(file, rules, stop.clone());
         if workers.contains(&Worker::Alerts) {
@@ -247,22 +256,58 @@ fn receivers(mut rules: watch::Receiver<Arc<Rules>>, stop: CancellationToken) ->
     receivers
 }
 
-async fn check_streams(config: &Config, bus: &Bus, kinds: &[Kind]) -> anyhow::Result<()> {
-    for &kind in kinds {
-        let state = bus.stream_state(kind).await?;
-        let differences = bus.stream_differences(kind, &state, &config.streams);
-        let (dangerous, harmless): (Vec<_>, Vec<_>) = differences.iter().partition(|difference| difference.dangerous);
-        let said = |difference: &Difference| format!("{difference}: {}", difference.mend(&state.name));
-        anyhow::ensure!(
-            dangerous.is_empty(),
-            "the stream {} has settings with which records can be lost, or not be stored: {}",
-            state.name,
-            dangerous.into_iter().map(said).collect::<Vec<_>>().join("; ")
-        );
-        for difference in harmless {
-            let mend = difference.mend(&state.name);
-            tracing::warn!(stream = state.name, %difference, mend, "the stream differs from the settings");
+/// How often a stream is asked again that did not answer at the start: as often as one that the writers read.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Makes sure that the streams of these kinds are safe to read. Returns the kinds whose stream does not answer while
+/// others do, as one without a leader: it is checked later, and keeps nobody from writing the others.
+async fn check_streams(config: &Config, bus: &Bus, kinds: &[Kind]) -> anyhow::Result<Vec<Kind>> {
+    let states = join_all(kinds.iter().map(|&kind| bus.stream_state(kind))).await;
+    // A permission that is missing shows as silence too, and only a person can mend that.
+    let is_outage = states.iter().any(Result::is_ok) && bus.refusals().is_empty();
+    let mut silent = Vec::new();
+    for (&kind, state) in kinds.iter().zip(states) {
+        match state {
+            Ok(state) => check_stream(&config.streams, bus, kind, &state)?,
+            Err(error @ (BusError::Silent { .. } | BusError::Refused { .. })) if is_outage => {
+                tracing::warn!(%kind, %error, "the stream does not answer; the other kinds are written meanwhile");
+                silent.push(kind);
+            }
+            Err(error) => return Err(error.into()),
         }
     }
+    Ok(silent)
+}
+
+/// Refuses a stream with settings with which records can be lost or not be stored; names what else differs.
+fn check_stream(streams: &Streams, bus: &Bus, kind: Kind, state: &StreamState) -> anyhow::Result<()> {
+    let differences = bus.stream_differences(kind, state, streams);
+    let (dangerous, harmless): (Vec<_>, Vec<_>) = differences.iter().partition(|difference| difference.dangerous);
+    let said = |difference: &Difference| format!("{difference}: {}", difference.mend(&state.name));
+    anyhow::ensure!(
+        dangerous.is_empty(),
+        "the stream {} has settings with which records can be lost, or not be stored: {}",
+        state.name,
+        dangerous.into_iter().map(said).collect::<Vec<_>>().join("; ")
+    );
+    for difference in harmless {
+        let mend = difference.mend(&state.name);
+        tracing::warn!(stream = state.name, %difference, mend, "the stream differs from the settings");
+    }
     Ok(())
+}
+
+/// Waits until the stream of a writer answers and is safe to read. Never ends otherwise.
+async fn wait_for_stream(streams: &Streams, writer: &Writer) {
+    loop {
+        let problem = match writer.bus.stream_state(writer.kind).await {
+            Ok(state) => match check_stream(streams, &writer.bus, writer.kind, &state) {
+                Ok(()) => return,
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        writer.health.failing(problem);
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
 }

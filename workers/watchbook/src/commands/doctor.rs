@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use ::retention::RetentionWorker;
 use alerts::AlertWorker;
 use archive::Archive;
-use bus::Bus;
+use bus::{Bus, BusError};
 use chrono::{TimeDelta, Utc};
 use clap::Args;
+use futures::future::join_all;
 use records::Kind;
 use runtime::Config;
 use serde::Serialize;
@@ -212,17 +213,21 @@ fn look_at_clock(subject: &str, skew: TimeDelta, findings: &mut Findings) {
 }
 
 async fn look_at_streams(config: &Config, bus: &Bus, findings: &mut Findings) {
-    for &kind in Kind::ALL {
+    // Side by side, each for as long as `Bus` waits for an answer: one that is silent holds up no other.
+    let states = join_all(Kind::ALL.iter().map(|&kind| bus.stream_state(kind))).await;
+    for (&kind, state) in Kind::ALL.iter().zip(states) {
         let name = bus.stream_name(kind);
-        let state = match bus.stream_state(kind).await {
+        let state = match state {
             Ok(state) => state,
             Err(error) => {
-                findings.found(
-                    Verdict::Wrong,
-                    name.as_str(),
-                    error.to_string(),
-                    "run `watchbook setup`, as a user who may create streams",
-                );
+                let mend = match error {
+                    BusError::Missing { .. } => "run `watchbook setup`, as a user who may create streams".to_owned(),
+                    BusError::Absent { .. } => "set jetstream_domain or jetstream_api_prefix in [nats]".to_owned(),
+                    BusError::Silent { .. } | BusError::Refused { .. } => format!(
+                        "see `nats stream info {name}`: most of the servers that hold it have to run, and this user needs the permissions of deploy/nats-server.conf"
+                    ),
+                };
+                findings.found(Verdict::Wrong, name.as_str(), error.to_string(), mend);
                 continue;
             }
         };
@@ -252,7 +257,14 @@ async fn look_at_writers(
 ) -> anyhow::Result<()> {
     let leases: Vec<_> = Kind::ALL.iter().map(|kind| Writer::lease_name(&bus.stream_name(*kind))).collect();
     let writers = Lease::holders(connection, &leases).await?;
-    for (&kind, writer) in Kind::ALL.iter().zip(writers) {
+    let mut settled = Vec::with_capacity(Kind::ALL.len());
+    for &kind in Kind::ALL {
+        let account = positions::find(connection, &bus.stream_name(kind)).await?;
+        settled.push(account.map_or(0, |account| account.position.settled_up_to()));
+    }
+    let asked = Kind::ALL.iter().zip(settled).map(|(&kind, settled)| bus.published_ns(kind, settled + 1));
+    let oldest = join_all(asked).await;
+    for ((&kind, writer), oldest) in Kind::ALL.iter().zip(writers).zip(oldest) {
         let subject = format!("{kind} writer");
         let Some(writer) = writer else {
             findings.found(
@@ -263,9 +275,18 @@ async fn look_at_writers(
             );
             continue;
         };
-        let stream = bus.stream_name(kind);
-        let settled = positions::find(connection, &stream).await?.map_or(0, |account| account.position.settled_up_to());
-        let oldest = bus.published_ns(kind, settled + 1).await.unwrap_or_default();
+        let oldest = match oldest {
+            Ok(oldest) => oldest,
+            Err(error) => {
+                findings.found(
+                    Verdict::Warning,
+                    subject,
+                    format!("{writer} writes, and whether a message waits is not known: {error}"),
+                    format!("see what is said of {}", bus.stream_name(kind)),
+                );
+                continue;
+            }
+        };
         let age = oldest.map(|ns| TimeDelta::nanoseconds(Utc::now().timestamp_nanos_opt().unwrap_or_default() - ns));
         match age.filter(|age| *age > LAG) {
             Some(age) => findings.found(

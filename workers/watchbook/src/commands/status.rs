@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use bus::{Bus, BusError};
 use chrono::Utc;
 use clap::Args;
+use futures::future::join_all;
 use records::Kind;
 use runtime::Config;
 use serde::Serialize;
-use store::{Lease, PgConnection, positions};
+use store::positions::{self, Account};
+use store::{Lease, PgConnection};
 use writer::Writer;
 
 use crate::{output, process};
@@ -16,7 +18,8 @@ use crate::{output, process};
 /// Show where each kind's writer stands, and whether it adds up.
 ///
 /// At any quiet moment: last sequence = stored + duplicates + dead letters + deleted. Exit code 1
-/// where a stream is missing or the sum is wrong for what is settled.
+/// where a stream is missing or does not answer, or the sum is wrong for what is settled. A stream that does not answer
+/// hides no other: what Postgres knows of it is shown, and what only the stream knows is left open (`null`).
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// As a JSON array.
@@ -29,12 +32,12 @@ pub(crate) struct Status {
 struct KindStatus {
     kind: &'static str,
     stream: String,
-    /// The last sequence that the stream gave.
-    last_sequence: u64,
+    /// The last sequence that the stream gave; unknown where it does not answer.
+    last_sequence: Option<u64>,
     /// The last sequence up to which everything is settled.
     settled: u64,
-    /// Sequences that are not settled yet.
-    pending: u64,
+    /// Sequences that are not settled yet; unknown where the stream does not answer.
+    pending: Option<u64>,
     stored: u64,
     duplicates: u64,
     dead_letters: u64,
@@ -59,10 +62,19 @@ impl Status {
         let mut connection = process::connect(&database).await?;
         let leases: Vec<_> = Kind::ALL.iter().map(|kind| Writer::lease_name(&bus.stream_name(*kind))).collect();
         let writers = Lease::holders(&mut connection, &leases).await?;
-        let mut kinds = Vec::new();
-        for (&kind, writer) in Kind::ALL.iter().zip(writers) {
-            kinds.push(of_kind(&bus, &mut connection, kind, writer).await?);
+        // The accounts first: what is settled afterwards is only more, so nothing looks settled that is not.
+        let mut accounts = Vec::with_capacity(Kind::ALL.len());
+        for &kind in Kind::ALL {
+            accounts.push(of_postgres(&bus, &mut connection, kind).await?);
         }
+        // Side by side, each for as long as `Bus` waits for an answer: one that is silent holds up no other.
+        let asked =
+            Kind::ALL.iter().zip(&accounts).map(|(&kind, (account, _))| of_stream(&bus, kind, account.as_ref()));
+        let streams = join_all(asked).await;
+        let of_kind = |(((&kind, writer), (account, rate)), stream)| {
+            KindStatus::new(kind, bus.stream_name(kind), writer, account, rate, stream)
+        };
+        let kinds: Vec<_> = Kind::ALL.iter().zip(writers).zip(accounts).zip(streams).map(of_kind).collect();
         if self.json {
             output::json(&kinds)?;
         } else {
@@ -73,45 +85,73 @@ impl Status {
     }
 }
 
-async fn of_kind(
-    bus: &Bus,
-    connection: &mut PgConnection,
-    kind: Kind,
-    writer: Option<String>,
-) -> anyhow::Result<KindStatus> {
-    // The account first: what is settled afterwards is only more, so nothing looks settled that is not.
-    let stream = bus.stream_name(kind);
-    let account = positions::find(connection, &stream).await?;
-    let (last_sequence, problem) = match bus.stream_state(kind).await {
-        Ok(state) => (state.last_sequence, None),
-        Err(error @ BusError::Missing { .. }) => (0, Some(error.to_string())),
-        Err(error) => return Err(error.into()),
+/// What the stream of a kind says.
+struct OfStream {
+    last_sequence: Option<u64>,
+    /// When the oldest message was published that is not settled, in nanoseconds since 1970.
+    oldest_ns: Option<i64>,
+    problem: Option<String>,
+}
+
+/// What is settled of a kind, and new records a second.
+async fn of_postgres(bus: &Bus, connection: &mut PgConnection, kind: Kind) -> anyhow::Result<(Option<Account>, f64)> {
+    let account = positions::find(connection, &bus.stream_name(kind)).await?;
+    Ok((account, store::outcomes::rate(connection, kind, Utc::now()).await?))
+}
+
+async fn of_stream(bus: &Bus, kind: Kind, account: Option<&Account>) -> OfStream {
+    let last_sequence = match bus.stream_state(kind).await {
+        Ok(state) => state.last_sequence,
+        Err(error) => {
+            // A stream that is missing has given no sequence.
+            let last_sequence = matches!(error, BusError::Missing { .. }).then_some(0);
+            return OfStream { last_sequence, oldest_ns: None, problem: Some(error.to_string()) };
+        }
     };
-    let rate = store::outcomes::rate(connection, kind, Utc::now()).await?;
-    let account = account.as_ref();
-    let (settled, settled_count) =
-        account.map_or((0, 0), |account| (account.position.settled_up_to(), account.position.settled_count()));
-    let pending = last_sequence.saturating_sub(settled_count);
-    let oldest = if pending > 0 && problem.is_none() { bus.published_ns(kind, settled + 1).await? } else { None };
-    let counters = account.map_or((0, 0, 0, 0), |a| (a.stored, a.duplicates, a.dead_letters, a.deleted));
-    let (stored, duplicates, dead_letters, deleted) = counters;
-    Ok(KindStatus {
-        kind: kind.name(),
-        stream,
-        last_sequence,
-        settled,
-        pending,
-        stored,
-        duplicates,
-        dead_letters,
-        deleted,
-        rate,
-        oldest_unsettled_seconds: oldest
-            .map(|ns| (Utc::now().timestamp_nanos_opt().unwrap_or_default() - ns).max(0) as f64 / 1e9),
-        writer,
-        adds_up: settled_count == stored + duplicates + dead_letters + deleted,
-        problem,
-    })
+    let (settled, count) = settled(account);
+    let oldest = if last_sequence > count { bus.published_ns(kind, settled + 1).await } else { Ok(None) };
+    let (oldest_ns, problem) = match oldest {
+        Ok(oldest_ns) => (oldest_ns, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    OfStream { last_sequence: Some(last_sequence), oldest_ns, problem }
+}
+
+/// The last sequence up to which everything is settled, and how many are.
+fn settled(account: Option<&Account>) -> (u64, u64) {
+    account.map_or((0, 0), |account| (account.position.settled_up_to(), account.position.settled_count()))
+}
+
+impl KindStatus {
+    fn new(
+        kind: Kind,
+        stream: String,
+        writer: Option<String>,
+        account: Option<Account>,
+        rate: f64,
+        seen: OfStream,
+    ) -> Self {
+        let (settled, settled_count) = settled(account.as_ref());
+        let counters = account.map_or((0, 0, 0, 0), |a| (a.stored, a.duplicates, a.dead_letters, a.deleted));
+        let (stored, duplicates, dead_letters, deleted) = counters;
+        let now_ns = Utc::now().timestamp_nanos_opt().unwrap_or_default();
+        Self {
+            kind: kind.name(),
+            stream,
+            last_sequence: seen.last_sequence,
+            settled,
+            pending: seen.last_sequence.map(|last_sequence| last_sequence.saturating_sub(settled_count)),
+            stored,
+            duplicates,
+            dead_letters,
+            deleted,
+            rate,
+            oldest_unsettled_seconds: seen.oldest_ns.map(|ns| (now_ns - ns).max(0) as f64 / 1e9),
+            writer,
+            adds_up: settled_count == stored + duplicates + dead_letters + deleted,
+            problem: seen.problem,
+        }
+    }
 }
 
 fn print(kinds: &[KindStatus]) {
@@ -138,15 +178,15 @@ fn print(kinds: &[KindStatus]) {
         };
         let numbers = [
             kind.last_sequence,
-            kind.settled,
+            Some(kind.settled),
             kind.pending,
-            kind.stored,
-            kind.duplicates,
-            kind.dead_letters,
-            kind.deleted,
+            Some(kind.stored),
+            Some(kind.duplicates),
+            Some(kind.dead_letters),
+            Some(kind.deleted),
         ];
         let mut row = vec![kind.kind.to_owned()];
-        row.extend(numbers.map(output::grouped));
+        row.extend(numbers.map(|number| number.map_or_else(|| "-".to_owned(), output::grouped)));
         row.push(format!("{:.1}", kind.rate));
         row.push(kind.oldest_unsettled_seconds.map_or_else(|| "-".to_owned(), |age| format!("{age:.1} s")));
         row.push(kind.writer.clone().unwrap_or_else(|| "nobody".to_owned()));
