@@ -277,6 +277,8 @@ async fn up_brings_everything_runs_once_and_keeps_its_data() {
     stored(&settings).await;
     first.signal(Signal::Interrupt).await;
     assert!(first.ended().await.success(), "{}", first.log());
+    // Its own nats-server was stopped too, and no connection took notice.
+    first.stopped_quietly();
     assert!(!data.join("env").exists(), "nobody is led to servers that have gone");
     assert!(http::get(address, "/healthz").await.is_err());
 
@@ -286,6 +288,7 @@ async fn up_brings_everything_runs_once_and_keeps_its_data() {
     stored(&settings).await;
     third.signal(Signal::Terminate).await;
     assert!(third.ended().await.success(), "{}", third.log());
+    third.stopped_quietly();
     assert!(!third.log().contains(MARKER) && !first.log().contains(MARKER));
     world.finish([first, third]).await;
 }

@@ -13,15 +13,16 @@ async fn is_whole(world: &World) {
     account.matches_rows(Kind::Events).unwrap();
 }
 
-async fn stopped_under_load(signal: Signal) {
+async fn stopped_under_load(signal: Signal, workers: &str) {
     let world = world().with("WATCHBOOK_WRITER__BATCH_ROWS", 100).start().await;
-    let mut first = world.workers("events").await;
+    let mut first = world.workers(workers).await;
     let load = world.load(Kind::Events, 0..5_000);
     world.account_where(Kind::Events, "the worker is under way", |account| account.stored > 500).await;
     first.signal(signal).await;
     let status = first.ended().await;
     assert_eq!(status.code(), Some(0), "{}", first.log());
     assert!(first.log().contains("stopped; what was read is settled"), "{}", first.log());
+    first.stopped_quietly();
     is_whole(&world).await;
     load.acknowledged().await;
     let second = world.workers("events").await;
@@ -32,12 +33,12 @@ async fn stopped_under_load(signal: Signal) {
 
 #[tokio::test]
 async fn a_terminated_worker_under_load_stops_cleanly() {
-    stopped_under_load(Signal::Terminate).await;
+    stopped_under_load(Signal::Terminate, "events").await;
 }
 
 #[tokio::test]
 async fn an_interrupted_worker_under_load_stops_cleanly() {
-    stopped_under_load(Signal::Interrupt).await;
+    stopped_under_load(Signal::Interrupt, "all").await;
 }
 
 #[tokio::test]

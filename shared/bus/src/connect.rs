@@ -1,6 +1,7 @@
 //! Connecting, with errors that say what to mend.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -8,12 +9,15 @@ use async_nats::jetstream::{self, context::ContextBuilder};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
 use runtime::config::{Nats, redact_url};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// The oldest nats-server that has what we use: atomic batches of publishes.
 pub const OLDEST_SERVER: (u64, u64) = (2, 12);
 
 /// A server that does not answer for so long is away, or does not let us ask.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Closing is a word to the client's own task, which takes none while it has more to send than it holds.
+const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 /// What the server refused lately; the answer to a refused request is silence, and this tells why.
 const REFUSALS_KEPT: usize = 8;
 
@@ -28,6 +32,8 @@ pub struct Bus {
     refusals: Arc<Mutex<VecDeque<String>>>,
     /// Counts connections made and broken: a change means that whatever hung on the old one is gone.
     turns: Arc<watch::Sender<u64>>,
+    /// Whether this process has no more use for the connection, so that its end is no news.
+    closing: Arc<AtomicBool>,
 }
 
 /// How the connection is made, and made again.
@@ -95,8 +101,8 @@ impl Bus {
     /// Why there is no connection, with what to do about it.
     pub async fn connect(config: &Nats, url: &str, name: &str) -> Result<Self, ConnectError> {
         let address = Address { config: config.clone(), url: url.to_owned(), name: name.to_owned() };
-        let (refusals, turns) = (Arc::default(), Arc::new(watch::channel(0).0));
-        let client = open(&address, &refusals, &turns).await?;
+        let (refusals, turns, closing) = (Arc::default(), Arc::new(watch::channel(0).0), Arc::default());
+        let client = open(&address, &refusals, &turns, &closing).await?;
         Ok(Self {
             link: Arc::new(RwLock::new(client)),
             prefix: Arc::from(config.prefix.as_str()),
@@ -104,6 +110,7 @@ impl Bus {
             address: Arc::new(address),
             refusals,
             turns,
+            closing,
         })
     }
 
@@ -113,7 +120,7 @@ impl Bus {
     /// # Errors
     /// Why there is no connection; the old one stays.
     pub async fn renew(&self) -> Result<(), ConnectError> {
-        let client = open(&self.address, &self.refusals, &self.turns).await?;
+        let client = open(&self.address, &self.refusals, &self.turns, &self.closing).await?;
         *self.link.write().unwrap_or_else(PoisonError::into_inner) = client;
         self.turns.send_modify(|turns| *turns += 1);
         Ok(())
@@ -129,10 +136,14 @@ impl Bus {
         ContextBuilder::new().api_prefix(&*self.api_prefix).timeout(ANSWER_WITHIN).build(self.client())
     }
 
-    /// Ends the connection, of every clone.
+    /// Ends the connection, of every clone. That it breaks from now on, as when the server is stopped next, is not
+    /// logged as a warning any more.
     pub async fn close(&self) {
-        if let Err(error) = self.client().drain().await {
-            tracing::debug!(%error, "the connection to NATS was closed already");
+        self.closing.store(true, Ordering::Relaxed);
+        match timeout(CLOSE_WITHIN, self.client().drain()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the connection to NATS was closed already"),
+            Err(_) => tracing::debug!("the connection to NATS ends with the process"),
         }
     }
 
@@ -155,12 +166,13 @@ async fn open(
     address: &Address,
     refusals: &Arc<Mutex<VecDeque<String>>>,
     turns: &Arc<watch::Sender<u64>>,
+    closing: &Arc<AtomicBool>,
 ) -> Result<Client, ConnectError> {
     let shown = redact_url(&address.url);
     let callback = {
-        let (refusals, turns) = (refusals.clone(), turns.clone());
+        let (refusals, turns, closing) = (refusals.clone(), turns.clone(), closing.clone());
         move |event: Event| {
-            note(&event, &refusals, &turns);
+            note(&event, &refusals, &turns, closing.load(Ordering::Relaxed));
             async {}
         }
     };
@@ -182,8 +194,12 @@ async fn open(
     Ok(client)
 }
 
-fn note(event: &Event, refusals: &Mutex<VecDeque<String>>, turns: &watch::Sender<u64>) {
+fn note(event: &Event, refusals: &Mutex<VecDeque<String>>, turns: &watch::Sender<u64>, closing: bool) {
     match event {
+        // Nobody waits for what this connection brings.
+        Event::Disconnected | Event::ServerError(_) | Event::SlowConsumer(_) if closing => {
+            tracing::debug!(%event, "NATS connection, which is being closed");
+        }
         Event::Connected => {
             let before = *turns.borrow();
             turns.send_replace(before + 1);

@@ -287,6 +287,17 @@ impl Watchbook {
         }
     }
 
+    /// It logged neither a warning nor an error since it was asked to stop.
+    #[track_caller]
+    pub fn stopped_quietly(&self) {
+        let log = self.log();
+        let (_, since) =
+            log.split_once(" stopping ").unwrap_or_else(|| panic!("{} was not stopped:\n{log}", self.name));
+        let is_loud = |line: &&str| matches!(line.split_whitespace().nth(1), Some("WARN" | "ERROR"));
+        let loud: Vec<_> = since.lines().filter(is_loud).collect();
+        assert!(loud.is_empty(), "{}: {loud:#?}\n{log}", self.name);
+    }
+
     /// Asks it to end, and expects that it does so cleanly.
     pub async fn stop(&mut self) {
         self.signal(Signal::Terminate).await;

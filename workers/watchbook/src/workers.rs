@@ -30,6 +30,8 @@ pub(crate) struct Workers {
     pub(crate) address: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// Every connection that was made for one of them.
+    connections: Vec<Bus>,
 }
 
 /// A worker, by what `run --workers` calls it.
@@ -99,9 +101,11 @@ impl Workers {
         retention::describe_metrics();
         gateway::describe_metrics();
         let probes = Probes { health: health.clone(), metrics };
+        let mut connections = Vec::new();
         let address = match config.http.address {
             _ if workers.contains(&Worker::Gateway) => {
                 let gateway = gateway(config, bus, database, probes, &health).await?;
+                connections.push(gateway.0.bus.clone());
                 let listening = gateway.0.listen(gateway.1, stop.clone()).await?;
                 let address = listening.address;
                 tasks.spawn(listening.serve());
@@ -122,7 +126,7 @@ impl Workers {
             let writer = Writer {
                 kind,
                 // Of its own: what breaks the connection of one kind leaves the others alone.
-                bus: process::bus(config).await?,
+                bus: connect(config, &mut connections).await?,
                 database: database.clone(),
                 settings: Settings::of(config, kind, kinds.len()),
                 health: health.part(kind.name()),
@@ -141,7 +145,7 @@ impl Workers {
         if workers.contains(&Worker::Alerts) {
             let alerts = AlertWorker {
                 name: process::name(),
-                bus: process::bus(config).await?,
+                bus: connect(config, &mut connections).await?,
                 database: database.clone(),
                 publisher: process::publisher(config, bus)?,
                 rules: rules.clone(),
@@ -153,7 +157,7 @@ impl Workers {
         if workers.contains(&Worker::Notifier) {
             let notifier = Notifier {
                 name: process::name(),
-                bus: process::bus(config).await?,
+                bus: connect(config, &mut connections).await?,
                 database: database.clone(),
                 receivers: receivers(rules, stop.clone()),
                 settings: notifier::Settings::of(config),
@@ -171,9 +175,9 @@ impl Workers {
             };
             tasks.spawn(retention.run(stop.clone()));
         }
-        tasks.spawn(offer(process::bus(config).await?, workers, health, stop.clone()));
+        tasks.spawn(offer(connect(config, &mut connections).await?, workers, health, stop.clone()));
         tasks.close();
-        Ok(Self { address, stop, tasks })
+        Ok(Self { address, stop, tasks, connections })
     }
 
     /// Stops reading, flushes, settles, and says whether that was clean: every worker ended within the budget.
@@ -181,6 +185,7 @@ impl Workers {
         let started = Instant::now();
         self.stop.cancel();
         let clean = tokio::time::timeout(STOP_BUDGET, self.tasks.wait()).await.is_ok();
+        join_all(self.connections.iter().map(Bus::close)).await;
         let took_ms = started.elapsed().as_millis();
         if clean {
             tracing::info!(took_ms, "stopped; what was read is settled");
@@ -189,6 +194,13 @@ impl Workers {
         }
         clean
     }
+}
+
+/// A connection of a worker's own, which is closed when the workers have stopped.
+async fn connect(config: &Config, connections: &mut Vec<Bus>) -> anyhow::Result<Bus> {
+    let bus = process::bus(config).await?;
+    connections.push(bus.clone());
+    Ok(bus)
 }
 
 /// Offers this process as a NATS service, with a status for each worker, until it stops.

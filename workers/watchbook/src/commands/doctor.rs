@@ -105,7 +105,13 @@ async fn look_at_nats(config: &Config, findings: &mut Findings) -> Option<Bus> {
             let info = bus.client().server_info();
             let address = format!("{} at {}:{}", info.version, info.host, info.port);
             let payload = info.max_payload;
-            findings.fine("nats", format!("version {address}, JetStream is on"));
+            let elsewhere = config.nats.jetstream_domain.is_some() || config.nats.jetstream_api_prefix.is_some();
+            let jetstream = if elsewhere {
+                format!("JetStream is asked on {}", config.nats.api_prefix())
+            } else {
+                "JetStream is on".to_owned()
+            };
+            findings.fine("nats", format!("version {address}, {jetstream}"));
             if payload < records::limits::MESSAGE_BYTES {
                 findings.found(
                     Verdict::Warning,

@@ -34,6 +34,7 @@ impl Run {
         let signal = runtime::stop_signal().await?;
         tracing::info!(signal, "stopping");
         let clean = workers.stop().await;
+        bus.close().await;
         Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

@@ -98,6 +98,8 @@ impl Up {
             let _ = demo.await;
         }
         let clean = workers.stop().await;
+        // Before its server is stopped.
+        bus.close().await;
         ended.map(|()| clean)
     }
 }
