@@ -6,6 +6,7 @@
 pub mod alerts;
 pub mod batch;
 pub mod bench;
+mod catalogue;
 mod connect;
 mod dataset;
 pub mod days;
@@ -33,6 +34,7 @@ pub mod rollups;
 pub mod silences;
 mod steps;
 
+pub use catalogue::TableName;
 pub use connect::{Database, check_server, clock};
 pub use dataset::Dataset;
 pub use failure::{Failure, describe};

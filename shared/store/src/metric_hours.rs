@@ -75,7 +75,7 @@ pub async fn make_room_for_hours_of(
 
 /// Keeps the hours of samples that go: those in `source_table`, a day's partition that is about to go, but for what is
 /// held of it; in the transaction in which they go, attached or not. Returns how many rows of hours were added to. The
-/// name is one of ours, with its schema; it stands in the statement as it is.
+/// name has its schema, and stands in the statement as it is: quoted where it has to be.
 ///
 /// So each sample is on one level, as itself or in its hour: what goes later, or comes late and goes, is added then.
 ///

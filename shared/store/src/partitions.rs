@@ -8,40 +8,35 @@ use records::{Kind, Partitioning};
 use sqlx::{Connection, PgConnection};
 
 use crate::Dataset;
+use crate::catalogue::{self, Sizes, Stretch, TableName, gaps};
 
-/// One partition: the table and its first day.
+/// One partition: of what, and its first day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Partition {
-    table: &'static str,
-    monthly: bool,
+    dataset: Dataset,
     first_day: NaiveDate,
 }
 
 impl Partition {
     /// The partition that takes a record of `kind` at `time`; `None` for a plain table.
     pub fn of(kind: Kind, time: DateTime<Utc>) -> Option<Self> {
-        let table = kind.spec().table;
-        let day = time.date_naive();
-        match kind.spec().partitioning {
-            Partitioning::Daily => Some(Self { table, monthly: false, first_day: day }),
-            Partitioning::Monthly => Some(Self::of_month(table, day)),
-            Partitioning::None => None,
-        }
+        let is_cut = !matches!(kind.spec().partitioning, Partitioning::None);
+        is_cut.then(|| Self::holding(Dataset::Records(kind), time.date_naive()))
     }
 
     /// The partition that takes a dead letter that failed at `time`.
     pub fn of_dead_letters(time: DateTime<Utc>) -> Self {
-        Self::starting(Dataset::DeadLetters, time.date_naive())
+        Self::holding(Dataset::DeadLetters, time.date_naive())
     }
 
     /// The partition of a dataset that starts with a day.
     pub fn starting(dataset: Dataset, first_day: NaiveDate) -> Self {
-        Self { table: dataset.table(), monthly: dataset.is_monthly(), first_day }
+        Self { dataset, first_day }
     }
 
     /// The table that it is a part of, with its schema.
     pub fn table(&self) -> &'static str {
-        self.table
+        self.dataset.table()
     }
 
     /// Its first day.
@@ -61,20 +56,26 @@ impl Partition {
 
     /// The partition that takes the hour of a container's metrics that begins at `time`.
     pub fn of_metric_hours(time: DateTime<Utc>) -> Self {
-        Self::of_month(Dataset::MetricHours.table(), time.date_naive())
+        Self::holding(Dataset::MetricHours, time.date_naive())
     }
 
-    fn of_month(table: &'static str, day: NaiveDate) -> Self {
-        Self { table, monthly: true, first_day: day.with_day(1).unwrap_or(day) }
+    fn holding(dataset: Dataset, day: NaiveDate) -> Self {
+        let first_day = if dataset.is_monthly() { day.with_day(1).unwrap_or(day) } else { day };
+        Self { dataset, first_day }
     }
 
-    /// Its name, with the schema: the table's and the day.
+    /// Its name where Watchbook makes it, with the schema: the table's and the day. Somebody else may have made it under
+    /// another one.
     pub fn name(&self) -> String {
-        format!("{}_{}", self.table, self.first_day.format(if self.monthly { "%Y%m" } else { "%Y%m%d" }))
+        format!("{}_{}", self.table(), self.first_day.format(if self.dataset.is_monthly() { "%Y%m" } else { "%Y%m%d" }))
+    }
+
+    pub(crate) fn time(&self) -> Stretch {
+        (self.starts_at(), self.ends_at())
     }
 
     fn end(&self) -> NaiveDate {
-        let end = if self.monthly {
+        let end = if self.dataset.is_monthly() {
             self.first_day.checked_add_months(Months::new(1))
         } else {
             self.first_day.checked_add_days(Days::new(1))
@@ -137,12 +138,20 @@ impl Partitions {
     }
 }
 
-/// Whether a partition is there.
+/// Whether all of a partition's time has its place in partitions, whatever their names and bounds are. A DEFAULT
+/// partition does not count.
 ///
 /// # Errors
 /// Where the database cannot be asked.
 pub async fn exists(connection: &mut PgConnection, partition: Partition) -> crate::Result<bool> {
-    Ok(state(connection, partition).await? == State::Attached)
+    Ok(uncovered(connection, partition).await?.is_empty())
+}
+
+/// The parts of a partition's time for which there is no partition.
+async fn uncovered(connection: &mut PgConnection, partition: Partition) -> crate::Result<Vec<Stretch>> {
+    let children = catalogue::children(connection, partition.dataset, Sizes::Unasked).await?;
+    let takes_rows = children.iter().filter(|child| !child.is_default && !child.is_detaching);
+    Ok(gaps(partition.time(), takes_rows.map(|child| child.time)))
 }
 
 /// The advisory lock of a table's partitions: whoever makes, attaches or detaches one holds it.
@@ -168,7 +177,6 @@ pub(crate) async fn unlock(connection: &mut PgConnection, table: &str) -> crate:
 }
 
 async fn create(connection: &mut PgConnection, partition: Partition) -> crate::Result<()> {
-    let (table, name) = (partition.table, partition.name());
     // Without the lock, which whoever takes a day out may hold for a while.
     if exists(connection, partition).await? {
         return Ok(());
@@ -179,33 +187,106 @@ async fn create(connection: &mut PgConnection, partition: Partition) -> crate::R
     sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *transaction).await?;
     // One at a time for each table: two processes that make the same partition would fail each other.
     sqlx::query(&format!("SELECT pg_advisory_xact_lock({ONE_AT_A_TIME})"))
-        .bind(table)
+        .bind(partition.table())
         .execute(&mut *transaction)
         .await?;
-    let attached = exists(&mut transaction, partition).await?;
-    if !attached {
-        // Names are ours and dates are digits: nothing from outside stands in these statements.
-        let create =
-            format!("CREATE TABLE IF NOT EXISTS {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)");
-        sqlx::query(&create).execute(&mut *transaction).await?;
-        attach(&mut transaction, partition).await?;
+    if !exists(&mut transaction, partition).await? {
+        put_back(&mut transaction, partition).await?;
+        for gap in uncovered(&mut transaction, partition).await? {
+            if !default_has(&mut transaction, partition.dataset, gap).await? {
+                make(&mut transaction, partition, gap).await?;
+            }
+        }
     }
     transaction.commit().await
 }
 
-/// Attaches a table of the partition's name, under the lock on the table's partitions. One that was being detached
-/// when whoever did it died is detached first: the rows that arrive for it must not wait for the next clean-up.
-pub(crate) async fn attach(connection: &mut PgConnection, partition: Partition) -> crate::Result<()> {
-    let (table, name) = (partition.table, partition.name());
-    if state(connection, partition).await? == State::Detaching {
-        sqlx::query(&format!("ALTER TABLE {table} DETACH PARTITION {name} FINALIZE")).execute(&mut *connection).await?;
+/// Puts back what was taken out of a partition's time, or is on its way out: the rows that arrive for it must not wait
+/// for the next clean-up. What somebody else detaches is only waited for, and stays out.
+async fn put_back(transaction: &mut PgConnection, partition: Partition) -> crate::Result<()> {
+    let (dataset, (from, until)) = (partition.dataset, partition.time());
+    for child in catalogue::children(transaction, dataset, Sizes::Unasked).await? {
+        if child.is_detaching && child.time.0 < until && child.time.1 > from {
+            finalize(transaction, dataset, &child.name).await?;
+        }
+    }
+    for leftover in catalogue::leftovers(transaction, dataset).await? {
+        let children = catalogue::children(transaction, dataset, Sizes::Unasked).await?;
+        let is_free = gaps(leftover.time, children.into_iter().map(|child| child.time)) == [leftover.time];
+        if leftover.time.0 < until && leftover.time.1 > from && is_free {
+            attach(transaction, dataset, &leftover.name, leftover.time).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the DEFAULT partition has rows of a time. Postgres takes no partition for it then, so its rows go where the
+/// others are.
+async fn default_has(transaction: &mut PgConnection, dataset: Dataset, (from, until): Stretch) -> crate::Result<bool> {
+    let children = catalogue::children(transaction, dataset, Sizes::Unasked).await?;
+    let Some(default) = children.into_iter().find(|child| child.is_default) else { return Ok(false) };
+    let (name, time) = (default.name, dataset.time_column());
+    sqlx::query_scalar(&format!("SELECT EXISTS (SELECT FROM {name} WHERE {time} >= $1 AND {time} < $2)"))
+        .bind(from)
+        .bind(until)
+        .fetch_one(transaction)
+        .await
+}
+
+/// Names that are tried for a partition before it is given up: another one is taken only where somebody has given ours
+/// to something else.
+const NAMES: u8 = 9;
+
+/// Makes a partition for a part of a partition's time, which is all of it unless somebody made one for the rest.
+async fn make(transaction: &mut PgConnection, partition: Partition, gap: Stretch) -> crate::Result<()> {
+    let (table, is_whole) = (partition.table(), gap == partition.time());
+    let name =
+        if is_whole { partition.name() } else { format!("{}_{}", partition.name(), gap.0.format("%d%H%M%S%6f")) };
+    let names = std::iter::once(name.clone()).chain((2..=NAMES).map(|number| format!("{name}_{number}")));
+    for name in names {
+        // A table of our name that is no partition was detached by somebody, and comes back to take its rows.
+        let in_use: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1) AND (relispartition OR relkind <> 'r' OR NOT $2))",
+        )
+        .bind(&name)
+        .bind(is_whole)
+        .fetch_one(&mut *transaction)
+        .await?;
+        if in_use {
+            continue;
+        }
+        // Names are ours and dates are digits: nothing from outside stands in these statements.
+        let create =
+            format!("CREATE TABLE IF NOT EXISTS {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)");
+        sqlx::query(&create).execute(&mut *transaction).await?;
+        return attach(transaction, partition.dataset, &TableName::ours(&name), gap).await;
+    }
+    let problem =
+        format!("{name}, and {name}_2 to {name}_{NAMES}, are all taken by something else: rename one of them");
+    Err(sqlx::Error::Configuration(problem.into()))
+}
+
+/// Attaches a table, under the lock on the table's partitions. One that was being detached when whoever did it died is
+/// detached first.
+pub(crate) async fn attach(
+    connection: &mut PgConnection,
+    dataset: Dataset,
+    name: &TableName,
+    (from, until): Stretch,
+) -> crate::Result<()> {
+    if state(connection, dataset, name).await? == State::Detaching {
+        finalize(connection, dataset, name).await?;
     }
     sqlx::query(&format!("COMMENT ON TABLE {name} IS NULL")).execute(&mut *connection).await?;
-    let statement = format!(
-        "ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{} 00:00:00+00') TO ('{} 00:00:00+00')",
-        partition.first_day,
-        partition.end()
-    );
+    let statement =
+        format!("ALTER TABLE {} ATTACH PARTITION {name} FOR VALUES FROM ('{from}') TO ('{until}')", dataset.table());
+    sqlx::query(&statement).execute(connection).await?;
+    Ok(())
+}
+
+/// Ends the detaching of a table that somebody began.
+pub(crate) async fn finalize(connection: &mut PgConnection, dataset: Dataset, name: &TableName) -> crate::Result<()> {
+    let statement = format!("ALTER TABLE {} DETACH PARTITION {name} FINALIZE", dataset.table());
     sqlx::query(&statement).execute(connection).await?;
     Ok(())
 }
@@ -221,12 +302,12 @@ pub enum State {
     Detached,
 }
 
-pub(crate) async fn state(connection: &mut PgConnection, partition: Partition) -> crate::Result<State> {
+pub(crate) async fn state(connection: &mut PgConnection, dataset: Dataset, name: &TableName) -> crate::Result<State> {
     let pending: Option<bool> = sqlx::query_scalar(
         "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass($1) AND inhparent = to_regclass($2)",
     )
-    .bind(partition.name())
-    .bind(partition.table)
+    .bind(name.to_string())
+    .bind(dataset.table())
     .fetch_optional(connection)
     .await?;
     Ok(match pending {

@@ -172,7 +172,7 @@ pub(super) async fn state(world: &World, of: &str, day: NaiveDate) -> Option<Sta
     let mut connection = connect(world).await;
     let found = days::list(&mut connection, dataset(of)).await.unwrap();
     connection.close().await.unwrap();
-    found.into_iter().find(|found| found.partition.first_day() == day).map(|found| found.state)
+    found.into_iter().find(|found| found.first_day() == day).map(|found| found.state)
 }
 
 /// Everything that retention may change: what the tables show, which partitions they have, and what stands beside them.

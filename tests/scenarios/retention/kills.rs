@@ -38,8 +38,8 @@ async fn keys(world: &World, kept: &Kept<'_>) -> Vec<String> {
     for (of, day, condition) in kept {
         let (dataset, mut tables) = (dataset(of), Vec::new());
         for listed in days::list(&mut connection, dataset).await.unwrap() {
-            if listed.partition.first_day() == *day {
-                tables.push(listed.partition.name());
+            if listed.first_day() == *day {
+                tables.push(listed.name.to_string());
             }
         }
         assert_eq!(tables.len(), 1, "{of} of {day}: {tables:?}");
@@ -62,7 +62,7 @@ async fn samples(world: &World) -> i64 {
     let mut connection = connect(world).await;
     let mut all = world.count("SELECT coalesce(sum(samples), 0)::bigint FROM watchbook.container_metric_hours").await;
     for listed in days::list(&mut connection, Dataset::Records(records::Kind::Metrics)).await.unwrap() {
-        all += world.count(&format!("SELECT count(*) FROM {}", listed.partition.name())).await;
+        all += world.count(&format!("SELECT count(*) FROM {}", listed.name)).await;
     }
     connection.close().await.unwrap();
     all

@@ -10,7 +10,7 @@ use store::days::{self, Day};
 /// # Errors
 /// What failed, in words.
 pub(crate) async fn write(connection: &mut PgConnection, archive: &Archive, day: &Day) -> Result<Manifest, String> {
-    let key = archive::Day { kind: day.dataset.name(), day: day.partition.first_day(), table: day.dataset.table() };
+    let key = archive::Day { kind: day.dataset.name(), day: day.first_day(), table: day.dataset.table() };
     let words = |error: archive::ArchiveError| error.to_string();
     let parts = archive.parts(key.kind, key.day).await.map_err(words)?;
     if !parts.is_empty() {

@@ -6,7 +6,7 @@
 //!
 //! Only the last transaction of either removes anything. It holds the holds still, and finds the day as it was planned, or
 //! else nothing happens. What a crash leaves behind before it is a day that was taken out, which the next run finds by its
-//! name and its mark, or a copy, which is thrown away.
+//! mark, or a copy, which is thrown away.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ impl Work<'_> {
             // Nothing of it is gone, so it is to be seen again, by everybody and by the next plan. Where even that
             // fails the next run sees to it.
             if let Err(error) = days::reattach(self.connection, &day).await {
-                tracing::warn!(partition = day.partition.name(), %error, "a day that was taken out could not be put back");
+                tracing::warn!(partition = %day.name, %error, "a day that was taken out could not be put back");
             }
         }
         // Where the connection is gone the lock is too.
@@ -62,10 +62,10 @@ impl Work<'_> {
             return Err(ItemError::Changed("the plan names no day of anything that is cut by time".to_owned()));
         };
         let found = days::list(self.connection, dataset).await?;
-        let Some(day) = found.into_iter().find(|day| day.partition.first_day() == first_day) else {
+        let Some(day) = found.into_iter().find(|day| day.first_day() == first_day) else {
             return Err(ItemError::Changed("it is gone already".to_owned()));
         };
-        let is_expired = |cutoff| day.partition.ends_at() <= cutoff;
+        let is_expired = |cutoff| day.ends_at <= cutoff;
         if !self.settings.cutoff(dataset, self.now).is_some_and(is_expired) {
             return Err(ItemError::Changed("it is not expired by the settings that are in force".to_owned()));
         }
@@ -114,7 +114,7 @@ impl Work<'_> {
             State::Attached => "it is as it was",
             State::Detaching | State::Detached => "it is not seen any more, and the next run removes it",
         };
-        Err(ItemError::Busy(format!("somebody reads {} for longer than a run waits; {state}", day.partition.table())))
+        Err(ItemError::Busy(format!("somebody reads {} for longer than a run waits; {state}", day.dataset.table())))
     }
 
     /// Drops a day that was taken out.
@@ -201,7 +201,7 @@ impl Work<'_> {
         }
         Err(ItemError::Busy(format!(
             "somebody uses {} for longer than a run waits; it is as it was",
-            day.partition.table()
+            day.dataset.table()
         )))
     }
 

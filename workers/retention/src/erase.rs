@@ -86,11 +86,12 @@ pub async fn execute(
     mut tell: impl FnMut(u64),
 ) -> store::Result<Vec<Erasure>> {
     let mut ended = Vec::with_capacity(erasures.len());
-    let days = days::list(connection, Dataset::Records(Kind::Executions)).await?;
+    // Whatever their bounds are: an erasure is about rows.
+    let tables = days::tables(connection, Dataset::Records(Kind::Executions)).await?;
     for erasure in &erasures {
         let mut batches = Batches::new();
         // A day that a run took out and did not remove is one of them: it may come back.
-        for day in days.iter().filter(|day| day.partition.starts_at() <= erasure.up_to) {
+        for day in tables.iter().filter(|day| day.starts_at <= erasure.up_to) {
             remove_executions(connection, erasure, day, &mut batches, &mut tell).await?;
         }
     }
@@ -141,8 +142,8 @@ async fn blank(
     let (mut batches, mut held) = (Batches::new(), BTreeSet::new());
     let holds = holds::in_force(connection).await?;
     for kind in erasures::blanked_kinds() {
-        for day in days::list(connection, Dataset::Records(kind)).await? {
-            if newest.is_some_and(|newest| day.partition.starts_at() <= newest) {
+        for day in days::tables(connection, Dataset::Records(kind)).await? {
+            if newest.is_some_and(|newest| day.starts_at <= newest) {
                 blank_day(connection, erasures, &day, &mut batches, tell).await?;
                 held.extend(erasures::held_of(connection, erasures, &day, &plan::ranges(&holds, &day)).await?);
             }

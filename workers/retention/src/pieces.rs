@@ -90,8 +90,15 @@ impl<'r> Pieces<'r> {
         let (Some(dataset), Some(first_day)) = (self.work.item.dataset(), self.work.item.day) else {
             return Err(gone());
         };
-        let found = days::list(self.work.connection, dataset).await?;
-        let is_it = |day: &Day| day.partition.first_day() == first_day && day.state == State::Attached;
+        // Lines of a container are trimmed wherever they are; the expired part of a day is that of a whole one.
+        let (found, is_trim) = match self.work.item.action {
+            Action::Trim => (days::tables(self.work.connection, dataset).await?, true),
+            _ => (days::list(self.work.connection, dataset).await?, false),
+        };
+        let is_it = |day: &Day| {
+            let is_its = if is_trim { day.holds(first_day) } else { day.first_day() == first_day };
+            is_its && day.state == State::Attached
+        };
         found.into_iter().find(is_it).ok_or_else(gone)
     }
 
@@ -187,19 +194,19 @@ async fn trim(
     place: Place,
     limit: u32,
 ) -> store::Result<Batch> {
-    let (Some(container), Dataset::Records(kind)) = (&item.container, day.dataset) else {
+    let (Some(container), Some(date), Dataset::Records(kind)) = (&item.container, item.day, day.dataset) else {
         return Ok(Batch { rows: 0, bytes: 0, next: place, is_last: true });
     };
     let ranges = plan::ranges(&holds::frozen(transaction).await?, day);
     let excess = Excess {
         organization_id: container.organization_id.clone(),
         container_id: container.container_id.clone(),
-        day: day.partition.first_day(),
+        day: date,
         bytes_to_remove: place.bytes_left,
         whole_day: false,
         lines: item.rows,
     };
-    let name = day.partition.name();
+    let name = day.name.to_string();
     let (gone, last) =
         log_volumes::trim_container(transaction, kind, &name, &excess, place.from, &ranges, limit).await?;
     let next = Place { from: last.or(place.from), bytes_left: place.bytes_left.saturating_sub(gone.bytes) };

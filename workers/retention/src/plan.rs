@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use records::Kind;
 use serde::{Deserialize, Serialize};
-use store::days::{self, Day};
+use store::days::{self, Day, Strange};
 use store::holds::{self, HeldRange, Hold};
 use store::log_volumes::{self, Excess};
 use store::partitions::State;
@@ -20,7 +20,7 @@ pub enum Action {
     Drop,
     /// The day goes, but for what is held of it.
     Rewrite,
-    /// All of it is held: nothing happens.
+    /// All of it is held, or it is a partition that is no day: nothing happens.
     Keep,
     /// The expired part of a day goes, row by row.
     Delete,
@@ -138,14 +138,16 @@ pub async fn make(
     for dataset in Dataset::all() {
         let Some(cutoff) = settings.cutoff(dataset, now) else { continue };
         for day in days::list(connection, dataset).await? {
-            if day.partition.ends_at() <= cutoff {
-                tell(&format!("{dataset} {}", day.partition.first_day()));
+            if day.ends_at <= cutoff {
+                tell(&format!("{dataset} {}", day.first_day()));
                 items.push(expired(connection, &day, &holds, cutoff).await?);
-            } else if settings.is_exact(dataset) && day.partition.starts_at() < cutoff && day.state == State::Attached {
-                tell(&format!("{dataset} {}", day.partition.first_day()));
+            } else if settings.is_exact(dataset) && day.starts_at < cutoff && day.state == State::Attached {
+                tell(&format!("{dataset} {}", day.first_day()));
                 items.extend(boundary(connection, &day, &holds, cutoff).await?);
             }
         }
+        let strange = days::strange(connection, dataset).await?.into_iter();
+        items.extend(strange.filter(|strange| is_left(strange, cutoff)).map(left));
     }
     tell("containers");
     let trims = trims(connection, settings, &items).await?;
@@ -194,14 +196,14 @@ pub(crate) async fn trims(
         if excess.is_empty() {
             continue;
         }
-        let days = days::list(connection, dataset).await?;
+        let tables = days::tables(connection, dataset).await?;
         for excess in excess.into_iter().take(MOST_LOOKS) {
             if trims.len() == MOST_TRIMS {
                 break;
             }
-            let is_its = |day: &&Day| day.partition.first_day() == excess.day && day.state == State::Attached;
-            let Some(day) = days.iter().find(is_its) else { continue };
-            let name = day.partition.name();
+            let is_its = |day: &&Day| day.holds(excess.day) && day.state == State::Attached;
+            let Some(day) = tables.iter().find(is_its) else { continue };
+            let name = day.name.to_string();
             let would = log_volumes::plan_trim(connection, kind, &name, &excess, &ranges(&holds, day)).await?;
             // Held, all of it.
             if would.lines == 0 {
@@ -265,13 +267,34 @@ fn thin(kind: &str, rows: u64, before: DateTime<Utc>, why: &str) -> Item {
 
 /// The holds that keep something of a day.
 pub(crate) fn relevant<'h>(holds: &'h [Hold], day: &Day) -> impl Iterator<Item = &'h Hold> + use<'h> {
-    let (dataset, from, until) = (day.dataset, day.partition.starts_at(), day.partition.ends_at());
+    let (dataset, from, until) = (day.dataset, day.starts_at, day.ends_at);
     holds.iter().filter(move |hold| hold.covers(dataset, from, until))
 }
 
 /// Ranges of the holds that keep something of a day.
 pub(crate) fn ranges(holds: &[Hold], day: &Day) -> Vec<HeldRange> {
     relevant(holds, day).map(Hold::range).collect()
+}
+
+/// Whether a partition that is no day has anything that is expired, and so is left where it should have gone.
+fn is_left(strange: &Strange, cutoff: DateTime<Utc>) -> bool {
+    strange.stays() && strange.starts_at.is_none_or(|starts_at| starts_at < cutoff)
+}
+
+/// A partition that is no day, which stays whatever its rows are.
+fn left(strange: Strange) -> Item {
+    Item {
+        kind: strange.dataset.name().to_owned(),
+        day: strange.starts_at.map(|starts_at| starts_at.date_naive()),
+        rows: 0,
+        bytes: 0,
+        action: Action::Keep,
+        kept_rows: 0,
+        held: Vec::new(),
+        container: None,
+        before: None,
+        why: format!("{strange}; see `watchbook doctor`"),
+    }
 }
 
 /// A day of which all is expired.
@@ -293,7 +316,7 @@ async fn expired(
     };
     Ok(Item {
         kind: day.dataset.name().to_owned(),
-        day: Some(day.partition.first_day()),
+        day: Some(day.first_day()),
         rows: if action == Action::Keep { 0 } else { gone },
         bytes: match action {
             Action::Keep => 0,
@@ -324,7 +347,7 @@ async fn boundary(
     let (all, _) = days::count(connection, day, &[], None).await?;
     Ok(Some(Item {
         kind: day.dataset.name().to_owned(),
-        day: Some(day.partition.first_day()),
+        day: Some(day.first_day()),
         rows: old - kept_rows,
         bytes: share(day.bytes, old - kept_rows, all),
         action: if old == kept_rows { Action::Keep } else { Action::Delete },

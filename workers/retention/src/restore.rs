@@ -4,9 +4,9 @@ use archive::{Archive, ArchiveError, Manifest};
 use chrono::{DateTime, NaiveDate, Utc};
 use futures::StreamExt;
 use serde_json::json;
-use store::days::{self, Day};
+use store::days;
 use store::holds::Hold;
-use store::partitions::{Partition, Partitions, State};
+use store::partitions::{Partition, Partitions};
 use store::{Connection, Dataset, PgConnection, log_volumes, metric_hours};
 use telling::Deed;
 
@@ -104,8 +104,7 @@ pub async fn restore(
     for part in &parts {
         archive.verify(part).await?;
     }
-    let day = Day { dataset, partition: Partition::starting(dataset, wish.day), state: State::Attached, bytes: 0 };
-    let partition = day.partition;
+    let partition = Partition::starting(dataset, wish.day);
     Partitions::default().ensure(connection, partition).await?;
     // In one transaction: nobody sees samples beside their hours, or what was erased, and no end in between leaves them.
     let mut transaction = connection.begin().await?;
@@ -123,10 +122,15 @@ pub async fn restore(
         metric_hours::forget(&mut transaction, partition.starts_at(), partition.ends_at()).await?;
     }
     // The hold last: whoever removes days waits for the holds, and the day is taken out by nobody while this writes to it.
-    let holds = plan::ranges(&store::holds::frozen(&mut transaction).await?, &day);
-    store::erasures::erase_restored(&mut transaction, &day, &holds).await?;
+    let holds = store::holds::frozen(&mut transaction).await?;
+    for table in days::tables(&mut transaction, dataset).await? {
+        if table.starts_at < partition.ends_at() && table.ends_at > partition.starts_at() {
+            let holds = plan::ranges(&holds, &table);
+            store::erasures::erase_restored(&mut transaction, &table, &holds).await?;
+        }
+    }
     if let Dataset::Records(kind) = dataset {
-        log_volumes::recount_day(&mut transaction, kind, &partition.name(), wish.day).await?;
+        log_volumes::recount_day(&mut transaction, kind, dataset.table(), wish.day).await?;
     }
     let hold = NewHold {
         organization_id: None,

@@ -216,10 +216,14 @@ async fn answers(connection: &mut PgConnection) -> bool {
 async fn tidy(connection: &mut PgConnection, plan: &Plan) -> store::Result<()> {
     for dataset in Dataset::all() {
         put_up_with(days::drop_copies(connection, dataset).await, "a copy of what is held is left")?;
+        let tables = days::tables(connection, dataset).await?;
         for day in days::list(connection, dataset).await? {
-            let goes = |item: &Item| {
-                takes_out(item) && item.dataset() == Some(dataset) && item.day == Some(day.partition.first_day())
-            };
+            if day.state == State::Detached && tables.iter().any(|table| is_in_place_of(table, &day)) {
+                tracing::warn!(partition = %day.name, "a day that was taken out has been made anew since; see `watchbook doctor`");
+                continue;
+            }
+            let goes =
+                |item: &Item| takes_out(item) && item.dataset() == Some(dataset) && item.day == Some(day.first_day());
             if day.state != State::Attached && !plan.items.iter().any(goes) {
                 put_up_with(put_back(connection, &day).await, "a day that was taken out cannot be put back now")?;
             }
@@ -228,12 +232,17 @@ async fn tidy(connection: &mut PgConnection, plan: &Plan) -> store::Result<()> {
     Ok(())
 }
 
+/// Whether another table takes what a day took before it was taken out.
+fn is_in_place_of(table: &Day, day: &Day) -> bool {
+    table.state != State::Detached && table.starts_at < day.ends_at && table.ends_at > day.starts_at
+}
+
 async fn put_back(connection: &mut PgConnection, day: &Day) -> store::Result<()> {
     days::lock(connection, day.dataset).await?;
     let back = days::reattach(connection, day).await;
     days::unlock(connection, day.dataset).await?;
     back?;
-    tracing::info!(partition = day.partition.name(), "put back: it was taken out by a run that did not end");
+    tracing::info!(partition = %day.name, "put back: it was taken out by a run that did not end");
     Ok(())
 }
 

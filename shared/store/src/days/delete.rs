@@ -31,7 +31,7 @@ pub async fn delete_before(
     holds: &[HeldRange],
     limit: u32,
 ) -> crate::Result<(u64, Option<DateTime<Utc>>)> {
-    let (name, time) = (day.partition.name(), day.dataset.time_column());
+    let (name, time) = (&day.name, day.dataset.time_column());
     let held = is_held(day.dataset, 4);
     let columns = HeldColumns::of(holds);
     let gone = format!(
@@ -60,7 +60,7 @@ pub async fn delete_before(
         None => format!("WITH {gone} {all}"),
     };
     let owners: Vec<Gone> = sqlx::query_as(&statement)
-        .bind(from.unwrap_or(day.partition.starts_at()))
+        .bind(from.unwrap_or(day.starts_at))
         .bind(before)
         .bind(i64::from(limit))
         .bind(columns.organizations)
@@ -75,7 +75,7 @@ pub async fn delete_before(
             lines: gone.rows,
             bytes: gone.bytes,
         });
-        log_volumes::subtract(transaction, kind, day.partition.first_day(), gone).await?;
+        log_volumes::subtract(transaction, kind, day.first_day(), gone).await?;
     }
     let rows = owners.iter().map(|gone| unsigned(gone.rows)).sum();
     let last = owners.iter().filter_map(|gone| gone.last).max();

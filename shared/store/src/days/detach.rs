@@ -2,9 +2,9 @@
 
 use sqlx::{Executor, PgConnection};
 
-use super::{Day, TAKEN_OUT};
-use crate::Dataset;
+use super::Day;
 use crate::partitions::{self, State};
+use crate::{Dataset, catalogue};
 
 /// Keeps everybody else from changing which days a dataset has, until [`unlock`] or the end of the session.
 ///
@@ -27,7 +27,7 @@ pub async fn unlock(connection: &mut PgConnection, dataset: Dataset) -> crate::R
 /// # Errors
 /// Where the database cannot be asked.
 pub async fn state(connection: &mut PgConnection, day: &Day) -> crate::Result<State> {
-    partitions::state(connection, day.partition).await
+    partitions::state(connection, day.dataset, &day.name).await
 }
 
 /// Takes a day out of its table, from whatever state it is in. Writers and readers go on meanwhile: new ones do not see
@@ -36,7 +36,7 @@ pub async fn state(connection: &mut PgConnection, day: &Day) -> crate::Result<St
 /// # Errors
 /// Where somebody reads the table for longer than the session waits. The day may be on its way out then: try again.
 pub async fn detach(connection: &mut PgConnection, day: &Day) -> crate::Result<()> {
-    let (table, name) = (day.partition.table(), day.partition.name());
+    let (table, name) = (day.dataset.table(), &day.name);
     // Postgres lets one day at a time be on its way out, and one that was left so is in the way of all others.
     if let Some(pending) = pending(connection, table).await? {
         execute(connection, &format!("ALTER TABLE {table} DETACH PARTITION {pending} FINALIZE")).await?;
@@ -44,7 +44,7 @@ pub async fn detach(connection: &mut PgConnection, day: &Day) -> crate::Result<(
     if state(connection, day).await? == State::Detached {
         return Ok(());
     }
-    execute(connection, &format!("COMMENT ON TABLE {name} IS '{TAKEN_OUT}'")).await?;
+    execute(connection, &format!("COMMENT ON TABLE {name} IS '{}'", catalogue::mark(day.dataset, day.time()))).await?;
     // Postgres refuses to do it concurrently where somebody added a partition for everything else.
     let concurrently = if has_default(connection, table).await? { "" } else { "CONCURRENTLY" };
     execute(connection, &format!("ALTER TABLE {table} DETACH PARTITION {name} {concurrently}")).await
@@ -81,6 +81,6 @@ async fn execute(connection: &mut PgConnection, statement: &str) -> crate::Resul
 pub async fn reattach(connection: &mut PgConnection, day: &Day) -> crate::Result<()> {
     match state(connection, day).await? {
         State::Attached => Ok(()),
-        State::Detaching | State::Detached => partitions::attach(connection, day.partition).await,
+        State::Detaching | State::Detached => partitions::attach(connection, day.dataset, &day.name, day.time()).await,
     }
 }

@@ -6,18 +6,56 @@ use sqlx::PgConnection;
 
 use super::Day;
 use crate::Dataset;
+use crate::catalogue::TableName;
 
-/// The rows of a day as JSON, a line each, in the order of their key.
+/// The rows of a day as JSON, a line each, in the order of their key. Numbers that print long stand there with exponents,
+/// and become the same numbers again.
 pub fn as_json<'c>(connection: &'c mut PgConnection, day: &Day) -> BoxStream<'c, crate::Result<bytes::Bytes>> {
-    let (name, time) = (day.partition.name(), day.dataset.time_column());
-    // CSV of one column between control characters, which JSON never holds as they are: each line is the JSON itself,
-    // where the text format would escape its backslashes once more.
-    let statement = format!(
-        "COPY (SELECT row_to_json(record) FROM {name} AS record ORDER BY {time}, id)
-           TO STDOUT (FORMAT csv, DELIMITER E'\\x02', QUOTE E'\\x01')"
-    );
-    let rows = async move { connection.copy_out_raw(&statement).await };
+    let (name, time) = (day.name.clone(), day.dataset.time_column());
+    let rows = async move {
+        let record = record_as_json(&columns(&mut *connection, &name).await?);
+        // CSV of one column between control characters, which JSON never holds as they are: each line is the JSON itself,
+        // where the text format would escape its backslashes once more.
+        let statement = format!(
+            "COPY (SELECT {record} FROM {name} AS record ORDER BY {time}, id)
+               TO STDOUT (FORMAT csv, DELIMITER E'\\x02', QUOTE E'\\x01')"
+        );
+        connection.copy_out_raw(&statement).await
+    };
     Box::pin(futures::stream::once(rows).try_flatten())
+}
+
+/// The columns of a table in their order, quoted where they have to be, and whether each is a `jsonb`.
+async fn columns(connection: &mut PgConnection, table: &TableName) -> crate::Result<Vec<(String, bool)>> {
+    sqlx::query_as(
+        "SELECT quote_ident(attname), atttypid = 'jsonb'::regtype FROM pg_attribute
+          WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+    )
+    .bind(table.to_string())
+    .fetch_all(connection)
+    .await
+}
+
+/// A row named `record` as JSON: as Postgres prints it, unless numbers in one of its columns print long.
+fn record_as_json(columns: &[(String, bool)]) -> String {
+    let prints_long = |column: &str| format!("watchbook.prints_long(record.{column})");
+    let long: Vec<_> = columns.iter().filter(|(_, is_json)| *is_json).map(|(column, _)| prints_long(column)).collect();
+    if long.is_empty() {
+        return "row_to_json(record)".to_owned();
+    }
+    let one = |(column, is_json): &(String, bool)| match is_json {
+        false => format!("record.{column}"),
+        true => format!(
+            "CASE WHEN {} THEN watchbook.abbreviated(record.{column})::json ELSE record.{column}::json END AS {column}",
+            prints_long(column)
+        ),
+    };
+    let all: Vec<_> = columns.iter().map(one).collect();
+    format!(
+        "CASE WHEN {} THEN (SELECT row_to_json(abbreviated) FROM (SELECT {}) AS abbreviated) ELSE row_to_json(record) END",
+        long.join(" OR "),
+        all.join(", ")
+    )
 }
 
 /// Adds rows that [`as_json`] gave, but for those that are there already, and says how many.

@@ -1,4 +1,5 @@
-//! Days as they are removed: counted, copied, detached, dropped. A day is a partition, a month where a table is cut so.
+//! Days as they are removed: counted, copied, detached, dropped. A day is a partition, a month where a table is cut so. It
+//! is known by its bounds: what its name is, and who made it, is no matter.
 //!
 //! Every function is one step that leaves the database whole. In which order they are taken, and what happens after a
 //! crash between two of them, stands in `workers/retention`.
@@ -7,37 +8,71 @@
 //! - [`detach`]: a day leaves its table, and comes back
 //! - [`copy_held`]: what is held of one, copied until it takes its place
 //! - [`delete_before`]: the expired part of one, row by row
+//! - [`strange`]: partitions that are no days
 //! - [`as_json`]: one on its way into an archive, and back
 
 mod copy;
 mod delete;
 mod detach;
 mod json;
+mod strange;
 
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use sqlx::{Executor, PgConnection};
 
 pub use self::copy::{copy_held, drop_copies, freeze, replace_by_copy};
 pub use self::delete::delete_before;
 pub use self::detach::{detach, lock, reattach, state, unlock};
 pub use self::json::{as_json, insert_json};
+pub use self::strange::{Strange, Why, strange};
+use crate::catalogue::{self, Child, Shape, Sizes, Stretch, TableName};
 use crate::holds::{HeldColumns, HeldRange, is_held};
 use crate::partitions::{Partition, Partitions, State};
 use crate::{Database, Dataset, log_volumes, metric_hours};
 
-/// A day of a dataset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A day of a dataset; from [`tables`] any stretch of time that a table has.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Day {
     /// Of what.
     pub dataset: Dataset,
-    /// The partition.
-    pub partition: Partition,
+    /// The table that it is.
+    pub name: TableName,
+    /// When it begins.
+    pub starts_at: DateTime<Utc>,
+    /// When the next one begins.
+    pub ends_at: DateTime<Utc>,
     /// Whether it is one, or was left behind on its way out.
     pub state: State,
     /// Its size on disk, with indexes.
     pub bytes: u64,
+}
+
+impl Day {
+    /// The date on which it begins, which is its name in plans, archives and records.
+    pub fn first_day(&self) -> NaiveDate {
+        self.starts_at.date_naive()
+    }
+
+    /// Whether it holds all of a date.
+    pub fn holds(&self, date: NaiveDate) -> bool {
+        let day = Partition::starting(Dataset::DeadLetters, date);
+        self.starts_at <= day.starts_at() && day.ends_at() <= self.ends_at
+    }
+
+    /// Whether it is what Watchbook itself would make: a whole day, or a whole month where its table is cut so.
+    fn is_whole(&self) -> bool {
+        Partition::starting(self.dataset, self.first_day()).time() == self.time() && self.is_first_of_month()
+    }
+
+    fn is_first_of_month(&self) -> bool {
+        !self.dataset.is_monthly() || self.starts_at.day() == 1
+    }
+
+    fn time(&self) -> Stretch {
+        (self.starts_at, self.ends_at)
+    }
 }
 
 /// For how long a lock on a table is waited for. Locks on shape queue: whoever comes behind one that waits, waits too.
@@ -49,53 +84,72 @@ const LOCK_WITHIN: Duration = Duration::from_secs(2);
 /// Where the server is away.
 pub async fn session(database: &Database) -> crate::Result<PgConnection> {
     let mut connection = database.connect("retention").await?;
-    let settings = format!("SET lock_timeout = {}; SET TimeZone = 'UTC'", LOCK_WITHIN.as_millis());
+    // A partition of somebody else may have policies of its own: rows that are not seen must not go as if there were none.
+    let settings =
+        format!("SET lock_timeout = {}; SET TimeZone = 'UTC'; SET row_security = off", LOCK_WITHIN.as_millis());
     connection.execute(settings.as_str()).await?;
     Ok(connection)
 }
 
-/// What a table's comment says while retention takes it out: so a table that somebody else detached, to keep it, is left
-/// alone whatever its name is.
-pub(crate) const TAKEN_OUT: &str = "taken out by retention";
-
-/// Every day of a dataset, the oldest first, those that a run left behind as well.
+/// Every day of a dataset, the oldest first, those that a run left behind as well. What is no whole day is in
+/// [`strange`].
 ///
 /// # Errors
 /// Where the database cannot be asked.
 pub async fn list(connection: &mut PgConnection, dataset: Dataset) -> crate::Result<Vec<Day>> {
-    let (schema, table) = dataset.table().split_once('.').unwrap_or(("public", dataset.table()));
-    let digits = if dataset.is_monthly() { 6 } else { 8 };
-    let found: Vec<(String, Option<bool>, Option<i64>)> = sqlx::query_as(
-        "SELECT class.relname::text, inherits.inhdetachpending, pg_total_relation_size(class.oid)
-           FROM pg_class AS class JOIN pg_namespace AS namespace ON namespace.oid = class.relnamespace
-           LEFT JOIN pg_inherits AS inherits ON inherits.inhrelid = class.oid AND inherits.inhparent = to_regclass($1)
-          WHERE namespace.nspname = $2 AND class.relkind = 'r' AND class.relname ~ ('^' || $3 || '_[0-9]{' || $4 || '}$')
-            AND (inherits.inhdetachpending IS FALSE OR obj_description(class.oid, 'pg_class') = $5)
-          ORDER BY class.relname",
-    )
-    .bind(dataset.table())
-    .bind(schema)
-    .bind(table)
-    .bind(digits)
-    .bind(TAKEN_OUT)
-    .fetch_all(connection)
-    .await?;
-    let day = |(name, detaching, bytes): (String, Option<bool>, Option<i64>)| {
-        let digits = name.rsplit_once('_')?.1;
-        let text = if dataset.is_monthly() { format!("{digits}01") } else { digits.to_owned() };
-        Some(Day {
-            dataset,
-            partition: Partition::starting(dataset, NaiveDate::parse_from_str(&text, "%Y%m%d").ok()?),
-            state: match detaching {
-                Some(false) => State::Attached,
-                Some(true) => State::Detaching,
-                None => State::Detached,
-            },
-            // There is none where somebody has just dropped it.
-            bytes: unsigned(bytes?),
-        })
+    let children = catalogue::children(connection, dataset, Sizes::Known).await?;
+    let mut days: Vec<_> = children.iter().filter(|child| child.shape == Shape::Table).collect();
+    days.retain(|child| !child.is_default);
+    let mut days: Vec<_> = days.into_iter().filter_map(|child| attached(dataset, child)).collect();
+    days.extend(left_behind(connection, dataset).await?);
+    days.retain(Day::is_whole);
+    // Where a day was made anew before the one that was left behind was found, that one comes second.
+    days.sort_by_key(|day| (day.starts_at, day.state == State::Detached));
+    Ok(days)
+}
+
+/// Every table that holds rows of a dataset, whatever its bounds are, those that a run left behind as well, the oldest
+/// first: for what is done to single rows wherever they are. Foreign tables are not among them.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub async fn tables(connection: &mut PgConnection, dataset: Dataset) -> crate::Result<Vec<Day>> {
+    let mut tables = Vec::new();
+    for child in catalogue::children(connection, dataset, Sizes::Known).await? {
+        match child.shape {
+            Shape::Table => tables.extend(attached(dataset, &child)),
+            Shape::Partitioned => {
+                for (name, bytes) in catalogue::leaves(connection, &child.name).await? {
+                    tables.extend(attached(dataset, &Child { name, bytes, ..child.clone() }));
+                }
+            }
+            Shape::Foreign => {}
+        }
+    }
+    tables.extend(left_behind(connection, dataset).await?);
+    tables.sort_by_key(|table| (table.starts_at, table.state == State::Detached));
+    Ok(tables)
+}
+
+/// A child as a day; `None` for one that somebody else is taking out, or has just dropped.
+fn attached(dataset: Dataset, child: &Child) -> Option<Day> {
+    let state = match (child.is_detaching, child.is_marked) {
+        (false, _) => State::Attached,
+        (true, true) => State::Detaching,
+        (true, false) => return None,
     };
-    Ok(found.into_iter().filter_map(day).collect())
+    let (name, (starts_at, ends_at), bytes) = (child.name.clone(), child.time, unsigned(child.bytes?));
+    Some(Day { dataset, name, starts_at, ends_at, state, bytes })
+}
+
+async fn left_behind(connection: &mut PgConnection, dataset: Dataset) -> crate::Result<Vec<Day>> {
+    let leftovers = catalogue::leftovers(connection, dataset).await?.into_iter();
+    let day = |leftover: catalogue::Leftover| {
+        let (starts_at, ends_at) = leftover.time;
+        let bytes = unsigned(leftover.bytes?);
+        Some(Day { dataset, name: leftover.name, starts_at, ends_at, state: State::Detached, bytes })
+    };
+    Ok(leftovers.filter_map(day).collect())
 }
 
 /// How many rows a day has, and how many of them are held. With `before`, only those of an earlier time count.
@@ -108,7 +162,7 @@ pub async fn count(
     holds: &[HeldRange],
     before: Option<DateTime<Utc>>,
 ) -> crate::Result<(u64, u64)> {
-    let (name, time) = (day.partition.name(), day.dataset.time_column());
+    let (name, time) = (&day.name, day.dataset.time_column());
     let earlier = if before.is_some() { format!("{time} < $1") } else { "$1::timestamptz IS NULL".to_owned() };
     if holds.is_empty() {
         // Without a look at the rows themselves: an index is enough.
@@ -140,7 +194,7 @@ pub async fn marks(connection: &mut PgConnection, day: &Day) -> crate::Result<(i
     if day.dataset != Dataset::DeadLetters {
         return Ok((0, 0));
     }
-    sqlx::query_as(&format!("SELECT count(replayed_at), count(discarded_at) FROM {}", day.partition.name()))
+    sqlx::query_as(&format!("SELECT count(replayed_at), count(discarded_at) FROM {}", day.name))
         .fetch_one(connection)
         .await
 }
@@ -151,7 +205,7 @@ pub async fn marks(connection: &mut PgConnection, day: &Day) -> crate::Result<(i
 /// Where a statement fails.
 pub async fn make_room_for_levels(connection: &mut PgConnection, day: &Day) -> crate::Result<()> {
     if day.dataset.has_hours() {
-        metric_hours::make_room_for_hours_of(connection, &Partitions::default(), &day.partition.name()).await?;
+        metric_hours::make_room_for_hours_of(connection, &Partitions::default(), &day.name.to_string()).await?;
     }
     Ok(())
 }
@@ -162,7 +216,7 @@ pub async fn make_room_for_levels(connection: &mut PgConnection, day: &Day) -> c
 /// Where a statement fails.
 pub async fn keep_levels(transaction: &mut PgConnection, day: &Day, held: &[HeldRange]) -> crate::Result<()> {
     if day.dataset.has_hours() {
-        metric_hours::keep_hours_of(transaction, &day.partition.name(), held).await?;
+        metric_hours::keep_hours_of(transaction, &day.name.to_string(), held).await?;
     }
     Ok(())
 }
@@ -172,9 +226,9 @@ pub async fn keep_levels(transaction: &mut PgConnection, day: &Day, held: &[Held
 /// # Errors
 /// Where a statement fails.
 pub async fn drop(transaction: &mut PgConnection, day: &Day) -> crate::Result<()> {
-    sqlx::query(&format!("DROP TABLE {}", day.partition.name())).execute(&mut *transaction).await?;
+    sqlx::query(&format!("DROP TABLE {}", day.name)).execute(&mut *transaction).await?;
     if let Dataset::Records(kind) = day.dataset {
-        log_volumes::remove_day(transaction, kind, day.partition.first_day()).await?;
+        log_volumes::remove_day(transaction, kind, day.first_day()).await?;
     }
     Ok(())
 }

@@ -200,7 +200,7 @@ pub async fn remove_executions(
     from: Option<DateTime<Utc>>,
     limit: u32,
 ) -> crate::Result<(u64, Option<DateTime<Utc>>)> {
-    let (name, column, held) = (day.partition.name(), erasure.entity.column(), is_held(day.dataset, 6));
+    let (name, column, held) = (&day.name, erasure.entity.column(), is_held(day.dataset, 6));
     let columns = HeldColumns::of(holds);
     let (removed, last): (i64, Option<DateTime<Utc>>) = sqlx::query_as(&format!(
         "WITH gone AS (
@@ -212,7 +212,7 @@ pub async fn remove_executions(
          ) SELECT count(*), max(created_at) FROM gone"
     ))
     .bind(&erasure.entity_id)
-    .bind(from.unwrap_or(day.partition.starts_at()))
+    .bind(from.unwrap_or(day.starts_at))
     .bind(erasure.up_to)
     .bind(&erasure.organization_id)
     .bind(i64::from(limit))
@@ -235,7 +235,7 @@ pub async fn remove_executions(
 /// Where a statement fails.
 pub async fn erase_restored(transaction: &mut PgConnection, day: &Day, holds: &[HeldRange]) -> crate::Result<()> {
     let Dataset::Records(kind) = day.dataset else { return Ok(()) };
-    let name = day.partition.name();
+    let name = &day.name;
     if kind == Kind::Executions {
         for entity in [Erasable::User, Erasable::Strategy] {
             let (column, held) = (entity.column(), is_held(day.dataset, 2));
@@ -263,7 +263,7 @@ pub async fn erase_restored(transaction: &mut PgConnection, day: &Day, holds: &[
         "SELECT * FROM watchbook.erasures WHERE entity = 'user' AND ended_at IS NOT NULL AND up_to >= $1
           ORDER BY organization_id NULLS FIRST, requested_at",
     )
-    .bind(day.partition.starts_at())
+    .bind(day.starts_at)
     .fetch_all(&mut *transaction)
     .await?;
     for of_one in erased.chunk_by(|a, b| a.organization_id == b.organization_id) {

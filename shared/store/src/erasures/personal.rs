@@ -110,7 +110,7 @@ pub async fn blank(
 ) -> crate::Result<(u64, Option<RecordKey>)> {
     let Dataset::Records(kind) = day.dataset else { return Ok((0, None)) };
     let Some((places, blanks)) = personal(kind) else { return Ok((0, None)) };
-    let (name, held, (condition, erased)) = (day.partition.name(), is_held(day.dataset, 9), theirs(places));
+    let (name, held, (condition, erased)) = (&day.name, is_held(day.dataset, 9), theirs(places));
     let columns = HeldColumns::of(holds);
     let users = Users::of(erasures);
     let (after_time, after_id) = after.unwrap_or((DateTime::UNIX_EPOCH, Uuid::nil()));
@@ -160,7 +160,7 @@ pub async fn held_of(
 ) -> crate::Result<Vec<Uuid>> {
     let Dataset::Records(kind) = day.dataset else { return Ok(Vec::new()) };
     let Some((places, _)) = personal(kind).filter(|_| !holds.is_empty()) else { return Ok(Vec::new()) };
-    let (name, held, (condition, erased)) = (day.partition.name(), is_held(day.dataset, 6), theirs(places));
+    let (name, held, (condition, erased)) = (&day.name, is_held(day.dataset, 6), theirs(places));
     let columns = HeldColumns::of(holds);
     let users = Users::of(erasures);
     // The parameter of the personal fields has no use here, and keeps the others in their places.

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::question::{Question, known_as};
-use super::{Page, SEARCHED_AT_MOST, StoredJson, listed_by};
+use super::{Page, SEARCHED_AT_MOST, StoredJson, listed_by, printable};
 use crate::reading::{Reading, Scope};
 
 /// Which deeds; all where nothing is said. As JSON it is what was asked for.
@@ -133,12 +133,14 @@ pub async fn oldest(reading: &mut Reading) -> crate::Result<Option<DateTime<Utc>
 }
 
 fn question<'q>(reading: &Reading, filter: &'q AuditFilter, page: &Page) -> Question<'q> {
-    let mut question = Question::of(
+    let mut question = Question::of(&format!(
         "SELECT id, organization_id, created_at, received_at, source, actor_id, actor_type, actor.name AS actor_name,
-                actor.email AS actor_email, action, target_type, target_id, status, reason, error_details, metadata,
-                abbrev(ip_address) AS ip_address, user_agent, attributes
+                actor.email AS actor_email, action, target_type, target_id, status, reason, error_details, {},
+                abbrev(ip_address) AS ip_address, user_agent, {}
            FROM (SELECT * FROM control_plane.audit_logs",
-    );
+        printable("metadata"),
+        printable("attributes")
+    ));
     question
         .organization("organization_id", reading, filter.organization_id.as_deref())
         .where_("actor_id = ", filter.actor_id.as_deref())

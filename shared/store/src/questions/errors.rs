@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::question::Question;
-use super::{Key, Listed, Page, SEARCHED_AT_MOST, Span, StoredJson, listed_by};
+use super::{Key, Listed, Page, SEARCHED_AT_MOST, Span, StoredJson, listed_by, printable};
 use crate::reading::{Reading, Scope};
 
 /// How long a time errors may be grouped for: each error of it is looked at, 600,000 in a second and a half.
@@ -101,11 +101,13 @@ listed_by!(created_at: ErrorRow);
 /// # Errors
 /// Where the database cannot be asked, or takes too long.
 pub async fn list(reading: &mut Reading, filter: &ErrorFilter, page: &Page) -> crate::Result<Vec<ErrorRow>> {
-    let mut question = Question::of(
-        "SELECT id, organization_id, created_at, received_at, source, trace_id, error_type, message, stack, detail,
-                project_id, run_id, endpoint, severity, fingerprint, attributes
+    let mut question = Question::of(&format!(
+        "SELECT id, organization_id, created_at, received_at, source, trace_id, error_type, message, stack, {},
+                project_id, run_id, endpoint, severity, fingerprint, {}
            FROM watchbook.error_logs",
-    );
+        printable("detail"),
+        printable("attributes")
+    ));
     filter.add_to(&mut question, reading);
     question.on("created_at", page).newest("created_at", page.limit).all(reading).await
 }
@@ -163,7 +165,8 @@ pub async fn groups(
         .push("::float8)::integer + 1, ")
         .bind(sparks)
         .push(
-            ") AS spark, coalesce(attributes->>'user_id', attributes->>'userId') COLLATE \"C\" AS user_id
+            // As it is stored: as text it might be long, and null is no user.
+            ") AS spark, coalesce(nullif(attributes->'user_id', 'null'), nullif(attributes->'userId', 'null')) AS user_id
               FROM watchbook.error_logs",
         );
     filter.add_to(&mut question, reading);

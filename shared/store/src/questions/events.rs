@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::question::Question;
-use super::{Page, SEARCHED_AT_MOST, StoredJson, listed_by};
+use super::{Page, SEARCHED_AT_MOST, StoredJson, listed_by, printable};
 use crate::reading::{Reading, Scope};
 
 /// Which events; all where nothing is said.
@@ -82,11 +82,13 @@ listed_by!(created_at: EventRow);
 /// # Errors
 /// Where the database cannot be asked, or takes too long.
 pub async fn list(reading: &mut Reading, filter: &EventFilter, page: &Page) -> crate::Result<Vec<EventRow>> {
-    let mut question = Question::of(
-        "SELECT id, organization_id, created_at, received_at, source, event_type, payload, project_id, run_id, user_id,
-                actor_type, actor_id, attributes
+    let mut question = Question::of(&format!(
+        "SELECT id, organization_id, created_at, received_at, source, event_type, {}, project_id, run_id, user_id,
+                actor_type, actor_id, {}
            FROM watchbook.event_logs",
-    );
+        printable("payload"),
+        printable("attributes")
+    ));
     filter.add_to(question.organization("organization_id", reading, filter.organization_id.as_deref()));
     question.on("created_at", page).newest("created_at", page.limit).all(reading).await
 }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::question::{Question, known_as, midnight};
-use super::{Page, SEARCHED_AT_MOST, Span, StoredJson, listed_by};
+use super::{Page, SEARCHED_AT_MOST, Span, StoredJson, listed_by, printable};
 use crate::reading::{Reading, Scope};
 
 /// Days that trends may be asked for: as long as executions are kept by default.
@@ -109,13 +109,15 @@ listed_by!(created_at: ExecutionRow);
 /// # Errors
 /// Where the database cannot be asked, or takes too long.
 pub async fn list(reading: &mut Reading, filter: &ExecutionFilter, page: &Page) -> crate::Result<Vec<ExecutionRow>> {
-    let mut question = Question::of(
+    let mut question = Question::of(&format!(
         "SELECT record.*, person.name AS user_name, person.email AS user_email, strategy.name AS strategy_name
            FROM (SELECT id, organization_id, created_at, received_at, source, user_id, strategy_id, execution_type, success,
                         execution_time_ms, memory_used_mb, cpu_usage_percent, timed_out, error_count, warning_count,
-                        classes_found, metadata, attributes
+                        classes_found, {}, {}
                    FROM watchbook.sandbox_execution_logs",
-    );
+        printable("metadata"),
+        printable("attributes")
+    ));
     filter.add_to(&mut question, reading);
     question
         .on("created_at", page)

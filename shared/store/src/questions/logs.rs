@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::question::Question;
-use super::{Page, SEARCHED_AT_MOST, StoredJson, listed_by};
+use super::{Page, SEARCHED_AT_MOST, StoredJson, listed_by, printable};
 use crate::reading::{Reading, Scope};
 
 /// Which lines; all where nothing is said.
@@ -63,10 +63,11 @@ listed_by!(created_at: LogRow);
 /// # Errors
 /// Where the database cannot be asked, or takes too long.
 pub async fn list(reading: &mut Reading, filter: &LogFilter, page: &Page) -> crate::Result<Vec<LogRow>> {
-    let mut question = Question::of(
-        "SELECT id, organization_id, created_at, received_at, source, container_id, stream, message, attributes
+    let mut question = Question::of(&format!(
+        "SELECT id, organization_id, created_at, received_at, source, container_id, stream, message, {}
            FROM watchbook.container_logs",
-    );
+        printable("attributes")
+    ));
     question
         .organization("organization_id", reading, filter.organization_id.as_deref())
         .where_("container_id = ", filter.container_id.as_deref())

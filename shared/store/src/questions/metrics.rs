@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::question::Question;
-use super::{Page, StoredJson, listed_by};
+use super::{Page, StoredJson, listed_by, printable};
 use crate::Steps;
 use crate::metric_hours::{self, Point};
 use crate::reading::Reading;
@@ -55,11 +55,12 @@ listed_by!(created_at: MetricRow);
 /// # Errors
 /// Where the database cannot be asked, or takes too long.
 pub async fn list(reading: &mut Reading, filter: &MetricFilter, page: &Page) -> crate::Result<Vec<MetricRow>> {
-    Question::of(
+    Question::of(&format!(
         "SELECT id, organization_id, created_at, received_at, source, container_id, cpu_usage_percent, memory_usage_bytes,
-                network_rx_bytes, network_tx_bytes, attributes
+                network_rx_bytes, network_tx_bytes, {}
            FROM watchbook.container_metrics",
-    )
+        printable("attributes")
+    ))
     .organization("organization_id", reading, filter.organization_id.as_deref())
     .where_("container_id = ", Some(filter.container_id.as_str()))
     .on("created_at", page)

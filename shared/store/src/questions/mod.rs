@@ -34,6 +34,12 @@ pub type Key = (DateTime<Utc>, Uuid);
 /// JSON as it is stored: passed on and never read. A `jsonb` holds numbers that no program's own types do.
 pub type StoredJson = Json<Box<RawValue>>;
 
+/// A `jsonb` column as a list selects it: what prints to more than a list can carry is replaced by an object that says
+/// why. See `migrations/0017_long_numbers.sql`.
+pub(crate) fn printable(column: &str) -> String {
+    format!("watchbook.printable({column}) AS {column}")
+}
+
 /// A page of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {

@@ -54,6 +54,24 @@ pub struct StoredEvent {
 }
 listed_by!(created_at: StoredEvent);
 
+impl StoredEvent {
+    /// Whether it is here as it is stored. One whose JSON can be printed neither as it is nor with exponents has null in
+    /// its place, which is no payload that was ever stored.
+    pub fn is_whole(&self) -> bool {
+        [&self.payload, &self.attributes].into_iter().all(|json| json.get() != "null")
+    }
+}
+
+/// A `jsonb` column as a replay selects it: numbers that print long with exponents, as their producer may have written
+/// them. See `migrations/0017_long_numbers.sql`.
+fn as_published(column: &str) -> String {
+    format!(
+        "CASE WHEN watchbook.prints_long({column})
+              THEN CASE WHEN watchbook.can_be_abbreviated({column}) THEN watchbook.abbreviated({column})::json ELSE 'null' END
+              ELSE {column}::json END AS {column}"
+    )
+}
+
 fn is_nothing(json: &RawValue) -> bool {
     json.get() == "{}"
 }
@@ -69,10 +87,13 @@ pub async fn each(
     page: &Page,
     take: impl FnMut(StoredEvent) -> crate::Result<ControlFlow<()>> + Send,
 ) -> crate::Result<()> {
-    const SELECTION: &str = "SELECT id, organization_id, created_at, event_type, payload, project_id, run_id, user_id,
-                actor_type, actor_id, source, attributes
-           FROM watchbook.event_logs";
-    let mut question = which(SELECTION, reading, filter);
+    let selection = format!(
+        "SELECT id, organization_id, created_at, event_type, {}, project_id, run_id, user_id, actor_type, actor_id, source, {}
+           FROM watchbook.event_logs",
+        as_published("payload"),
+        as_published("attributes")
+    );
+    let mut question = which(&selection, reading, filter);
     question.onward("created_at", page).oldest("created_at", page.limit).each(reading, take).await
 }
 

@@ -12,11 +12,12 @@ use futures::future::join_all;
 use records::Kind;
 use runtime::Config;
 use serde::Serialize;
+use store::days::{self, Why};
 use store::migrations::{self, State};
 use store::own_records::OwnRecord;
 use store::partitions::Partition;
 use store::reading::{ROLE, Reader};
-use store::{Database, Lease, PgConnection, positions, retention};
+use store::{Database, Dataset, Lease, PgConnection, positions, retention};
 use writer::Writer;
 
 use crate::{output, process};
@@ -314,6 +315,13 @@ async fn look_at_writers(
                 format!("{} is missing", partition.name()),
                 "the writer makes it within the hour, and on demand; `watchbook setup` makes it now",
             );
+        }
+    }
+    for dataset in Dataset::all() {
+        for strange in days::strange(connection, dataset).await? {
+            // Rows that are kept too long wait for somebody; rows that the wrong people see do not.
+            let verdict = if strange.why == Why::Readable { Verdict::Wrong } else { Verdict::Warning };
+            findings.found(verdict, format!("{dataset} partitions"), strange.to_string(), strange.mend());
         }
     }
     Ok(())

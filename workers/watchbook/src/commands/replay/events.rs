@@ -123,7 +123,7 @@ impl Events {
             eprintln!("{}", summary.end());
         }
         bus.close().await;
-        Ok(if summary.stopped { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if summary.stopped || summary.skipped > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
     /// Which events. On a subject of Watchbook's own it can only be those of the organization that stands in it: the

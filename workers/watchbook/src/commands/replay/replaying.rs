@@ -72,27 +72,42 @@ impl Replaying {
         }
     }
 
-    /// Publishes some, in order. Where they are refused, one by one: so it is known which one.
+    /// Publishes some, in order, and passes by those that would only become dead letters. Where the stream refuses them,
+    /// one by one: so it is known which one.
     async fn slice(&self, slice: &[Again], summary: &mut Summary) -> anyhow::Result<()> {
-        let sound = match self.writers.as_ref() {
-            None => slice.len(),
-            Some(writers) => {
-                slice.iter().position(|again| writers.check(&again.message).is_err()).unwrap_or(slice.len())
+        let mut rest = slice;
+        while !rest.is_empty() {
+            let mut problem = None;
+            let sound = rest.iter().position(|again| {
+                problem = self.problem(again);
+                problem.is_some()
+            });
+            let (sendable, behind) = rest.split_at(sound.unwrap_or(rest.len()));
+            if !sendable.is_empty()
+                && let Err((index, error)) = self.send(sendable, summary.stream.is_some()).await
+            {
+                taken(&sendable[..index], summary);
+                return Err(refused(&sendable[index], &error.to_string()));
             }
-        };
-        let (sendable, rest) = slice.split_at(sound);
-        if let Err((index, error)) = self.send(sendable, summary.stream.is_some()).await {
-            taken(&sendable[..index], summary);
-            return Err(refused(&sendable[index], &error.to_string()));
-        }
-        taken(sendable, summary);
-        match (rest.first(), &self.writers) {
-            (Some(again), Some(writers)) => {
-                let reject = writers.check(&again.message).err().map(|reject| reject.to_string());
-                Err(refused(again, &format!("it would be a dead letter: {}", reject.unwrap_or_default())))
+            taken(sendable, summary);
+            rest = behind;
+            if let (Some((again, behind)), Some(problem)) = (rest.split_first(), problem) {
+                if let Some(skipped) = summary.skip(again.key, problem) {
+                    self.progress.suspend(|| eprintln!("{skipped}"));
+                }
+                rest = behind;
             }
-            _ => Ok(()),
         }
+        Ok(())
+    }
+
+    /// Why an event cannot be published again.
+    fn problem(&self, again: &Again) -> Option<String> {
+        if !again.is_whole {
+            return Some("its JSON is nested too deep for numbers that print so long".to_owned());
+        }
+        let reject = self.writers.as_ref()?.check(&again.message).err()?;
+        Some(format!("it would be a dead letter: {reject}"))
     }
 
     /// Sends some, in order. Where one is not taken, says which.

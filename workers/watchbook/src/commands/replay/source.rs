@@ -24,6 +24,8 @@ const ROWS: u32 = 1_000;
 pub(super) struct Again {
     pub(super) key: Key,
     pub(super) message: Encoded,
+    /// Whether the message is the event that is stored.
+    pub(super) is_whole: bool,
 }
 
 /// Which events, and where they go.
@@ -121,7 +123,7 @@ impl Source {
             let message =
                 message(&event, subject, headers).map_err(|error| store::Error::Io(io::Error::other(error)))?;
             bytes += message.size();
-            part.push(Again { key: event.key(), message });
+            part.push(Again { key: event.key(), message, is_whole: event.is_whole() });
             Ok(if bytes >= PART_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         });
         read.await?;

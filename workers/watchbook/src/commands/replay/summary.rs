@@ -26,6 +26,10 @@ pub(super) struct Summary {
     pub(super) published: u64,
     /// The last of these.
     pub(super) last: Option<Last>,
+    /// Events that were not published, because they cannot be stored as they are: they would be dead letters.
+    pub(super) skipped: u64,
+    /// The first of these.
+    skipped_events: Vec<Skipped>,
     /// Whether it was stopped before its end.
     pub(super) stopped: bool,
 }
@@ -37,6 +41,17 @@ pub(super) struct Last {
     id: Uuid,
 }
 
+/// Skipped events that are named; of more only the number is told, so that a replay of what is too old stays bounded.
+const NAMED: usize = 100;
+
+/// An event that was not published.
+#[derive(Debug, Clone, Serialize)]
+struct Skipped {
+    created_at: DateTime<Utc>,
+    id: Uuid,
+    why: String,
+}
+
 impl From<Key> for Last {
     fn from((created_at, id): Key) -> Self {
         Self { created_at, id }
@@ -46,7 +61,19 @@ impl From<Key> for Last {
 impl Summary {
     pub(super) fn of(subject: String, stream: Option<String>, span: Span, dry_run: bool) -> Self {
         let Span { from, to } = span;
-        Self { subject, stream, dry_run, from, to, events: 0, published: 0, last: None, stopped: false }
+        Self {
+            subject,
+            stream,
+            dry_run,
+            from,
+            to,
+            events: 0,
+            published: 0,
+            last: None,
+            skipped: 0,
+            skipped_events: Vec::new(),
+            stopped: false,
+        }
     }
 
     /// What there is to do, before it is done.
@@ -65,10 +92,24 @@ impl Summary {
         )
     }
 
+    /// Counts an event that is not published. Returns what to say of it; nothing once enough of them are named.
+    pub(super) fn skip(&mut self, (created_at, id): Key, why: String) -> Option<String> {
+        self.skipped += 1;
+        if self.skipped_events.len() == NAMED {
+            return (self.skipped == NAMED as u64 + 1).then(|| "more events are skipped, and only counted".to_owned());
+        }
+        let said = format!("the event {id} of {} is skipped: {why}", time(created_at));
+        self.skipped_events.push(Skipped { created_at, id, why });
+        Some(said)
+    }
+
     /// What was done, and how to go on where it is not all.
     pub(super) fn end(&self) -> String {
         let published = output::grouped(self.published);
         match self.last {
+            _ if !self.stopped && self.skipped > 0 => {
+                format!("{published} events published, {} skipped", output::grouped(self.skipped))
+            }
             _ if !self.stopped => format!("{published} events published"),
             None => "stopped before the first event".to_owned(),
             Some(Last { created_at, id }) => {
@@ -117,5 +158,11 @@ mod tests {
         assert!(summary.unread().contains("--from 2026-01-02T03:04:05.000006Z"));
         summary.stopped = false;
         assert_eq!(summary.end(), "700 events published");
+        for number in 1..=NAMED as u64 + 2 {
+            let said = summary.skip((at, Uuid::nil()), "too old".to_owned());
+            assert_eq!(said.is_some(), number <= NAMED as u64 + 1);
+        }
+        assert_eq!(summary.end(), "700 events published, 102 skipped");
+        assert_eq!(summary.skipped_events.len(), NAMED);
     }
 }
