@@ -54,7 +54,7 @@ async fn deeds(world: &World, organization: &str, count: u32, apart: &str) {
 }
 
 /// What the gateway answers, whole. Asked in HTTP/1.0, where an answer ends with its connection.
-async fn answer(address: SocketAddr, path: &str, token: &str) -> String {
+pub(super) async fn answer(address: SocketAddr, path: &str, token: &str) -> String {
     let mut connection = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.0\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
     connection.write_all(request.as_bytes()).await.unwrap();

@@ -20,6 +20,7 @@ mod leaf_nodes;
 mod leftovers;
 mod levels;
 mod log_volumes;
+mod long_numbers;
 mod metrics;
 mod micro;
 mod mistakes;
