@@ -92,16 +92,21 @@ pub struct Partitions {
 }
 
 impl Partitions {
-    /// Makes sure that `partition` is there. Never makes a writer of the table wait: a partition is
-    /// made beside the table and then attached, which conflicts with no INSERT or COPY.
+    /// Makes sure that all of the time of `partition` has its place, in partitions of whatever names and bounds: where
+    /// somebody made one for a part of it, one is made for the rest. Never makes a writer of the table wait: a partition
+    /// is made beside the table and then attached, which conflicts with no INSERT or COPY.
     ///
     /// # Errors
     /// Where the database cannot be asked, or somebody holds the table's lock for longer than 2 s.
     pub async fn ensure(&self, connection: &mut PgConnection, partition: Partition) -> crate::Result<()> {
+        self.ensure_with(connection, partition, Cut::Filled).await
+    }
+
+    async fn ensure_with(&self, connection: &mut PgConnection, partition: Partition, cut: Cut) -> crate::Result<()> {
         if self.lock().contains(&partition) {
             return Ok(());
         }
-        create(connection, partition).await?;
+        create(connection, partition, cut).await?;
         self.lock().insert(partition);
         Ok(())
     }
@@ -114,7 +119,8 @@ impl Partitions {
     /// Makes the partitions of `kind`, and those of dead letters, for today and some days ahead.
     ///
     /// # Errors
-    /// As [`Partitions::ensure`].
+    /// As [`Partitions::ensure`], and where there is a partition for a part of such a day: somebody can still correct
+    /// that, before the first record needs the rest.
     pub async fn ensure_ahead(
         &self,
         connection: &mut PgConnection,
@@ -125,9 +131,9 @@ impl Partitions {
         for ahead in 0..=u64::from(days) {
             let Some(day) = now.checked_add_days(Days::new(ahead)) else { break };
             if let Some(partition) = Partition::of(kind, day) {
-                self.ensure(connection, partition).await?;
+                self.ensure_with(connection, partition, Cut::Refused).await?;
             }
-            self.ensure(connection, Partition::of_dead_letters(day)).await?;
+            self.ensure_with(connection, Partition::of_dead_letters(day), Cut::Refused).await?;
         }
         Ok(())
     }
@@ -176,7 +182,16 @@ pub(crate) async fn unlock(connection: &mut PgConnection, table: &str) -> crate:
     Ok(())
 }
 
-async fn create(connection: &mut PgConnection, partition: Partition) -> crate::Result<()> {
+/// What happens where somebody made a partition for a part of a partition's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// Others are made for the rest.
+    Filled,
+    /// Postgres says which one is in the way.
+    Refused,
+}
+
+async fn create(connection: &mut PgConnection, partition: Partition, cut: Cut) -> crate::Result<()> {
     // Without the lock, which whoever takes a day out may hold for a while.
     if exists(connection, partition).await? {
         return Ok(());
@@ -192,7 +207,11 @@ async fn create(connection: &mut PgConnection, partition: Partition) -> crate::R
         .await?;
     if !exists(&mut transaction, partition).await? {
         put_back(&mut transaction, partition).await?;
-        for gap in uncovered(&mut transaction, partition).await? {
+        let mut gaps = uncovered(&mut transaction, partition).await?;
+        if cut == Cut::Refused && !gaps.is_empty() {
+            gaps = vec![partition.time()];
+        }
+        for gap in gaps {
             if !default_has(&mut transaction, partition.dataset, gap).await? {
                 make(&mut transaction, partition, gap).await?;
             }

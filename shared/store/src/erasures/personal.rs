@@ -30,6 +30,14 @@ const PERSONAL: &[&str] = &[
     "userAgent",
 ];
 
+/// A member of a JSON column as an id, where it may be one: an object or an array is none, and as text it may be longer
+/// than Postgres prints.
+macro_rules! id_of {
+    ($member:literal) => {
+        concat!("CASE WHEN jsonb_typeof(", $member, ") IN ('string', 'number') THEN ", $member, " #>> '{}' END")
+    };
+}
+
 /// Where a row of a kind may name a user, and what is done to one that does, with the users' ids as parameter 1 and
 /// [`PERSONAL`] as 2.
 pub(super) const fn personal(kind: Kind) -> Option<(&'static [&'static str], &'static str)> {
@@ -38,17 +46,22 @@ pub(super) const fn personal(kind: Kind) -> Option<(&'static [&'static str], &'s
             &[
                 "user_id",
                 "CASE WHEN actor_type = 'user' THEN actor_id END",
-                "attributes->>'user_id'",
-                "attributes->>'userId'",
-                "payload->>'user_id'",
-                "payload->>'userId'",
+                id_of!("attributes->'user_id'"),
+                id_of!("attributes->'userId'"),
+                id_of!("payload->'user_id'"),
+                id_of!("payload->'userId'"),
             ],
             "user_id = CASE WHEN user_id = ANY ($1) THEN NULL ELSE user_id END,
              actor_id = CASE WHEN actor_type = 'user' AND actor_id = ANY ($1) THEN NULL ELSE actor_id END,
              payload = payload - $2::text[], attributes = (attributes - $2::text[]) || '{\"erased\": true}'",
         )),
         Kind::Errors => Some((
-            &["attributes->>'user_id'", "attributes->>'userId'", "detail->>'user_id'", "detail->>'userId'"],
+            &[
+                id_of!("attributes->'user_id'"),
+                id_of!("attributes->'userId'"),
+                id_of!("detail->'user_id'"),
+                id_of!("detail->'userId'"),
+            ],
             "detail = detail - $2::text[], attributes = (attributes - $2::text[]) || '{\"erased\": true}'",
         )),
         _ => None,
