@@ -166,10 +166,9 @@ async fn a_replay_publishes_them_as_they_may_have_come_and_passes_by_what_it_can
         insert(&world, kind, (columns, values), column, &hostile).await;
     }
     // Too deep to be written with exponents.
-    let deep = format!(
-        "('{{\"n\": ' || repeat('[', 400) || rtrim(repeat('1e131000,', 40), ',') || repeat(']', 400) || '}}')::jsonb"
-    );
-    insert(&world, kind, (columns, values), column, &deep).await;
+    let deep =
+        r#"('{"n": ' || repeat('[', 400) || rtrim(repeat('1e131000,', 40), ',') || repeat(']', 400) || '}')::jsonb"#;
+    insert(&world, kind, (columns, values), column, deep).await;
     insert(&world, kind, (columns, values), column, r#"'{"n": 2.50}'"#).await;
     let (name, subject) = (format!("ELSEWHERE_{}", world.name()), format!("elsewhere.{}", world.name()));
     let config = stream::Config { name: name.clone(), subjects: vec![subject.clone()], ..Default::default() };
