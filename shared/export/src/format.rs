@@ -7,8 +7,13 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use csv::{Terminator, Writer, WriterBuilder};
 use store::questions::audit::AuditRow;
 
-/// With these a cell is a formula to a spreadsheet.
-const FORMULA: [char; 7] = ['=', '+', '-', '@', '\t', '\r', '\n'];
+/// A spreadsheet takes a cell for a formula that begins with one of these, behind blanks as well. The full-width ones are
+/// taken for the others where such a keyboard is usual (OWASP, "CSV Injection").
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+/// Of these some spreadsheets make a cell of its own of what follows.
+const BREAKS: [char; 3] = ['\t', '\r', '\n'];
+/// Stands before a cell that is text: spreadsheets show what follows, and calculate nothing.
+const AS_TEXT: char = '\'';
 
 /// The columns of CSV, named as the members of the list's items are.
 const COLUMNS: [&str; 19] = [
@@ -36,7 +41,10 @@ const COLUMNS: [&str; 19] = [
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A header, and a row a line. What a spreadsheet would run begins with an apostrophe.
+    /// A header, and a row a line (RFC 4180). A cell gets one apostrophe before it where a spreadsheet would calculate it,
+    /// which is where it begins with a tab or a line break, or, behind blanks, with one of `= + - @ ＝ ＋ － ＠`, and is
+    /// no plain number such as `-5.00`; and where it begins with an apostrophe itself. So whoever takes one apostrophe off
+    /// each cell that begins with one has exactly what is stored.
     Csv,
     /// A JSON object a line.
     Ndjson,
@@ -154,29 +162,133 @@ fn write_cells(lines: &mut Writer<Vec<u8>>, row: &AuditRow) -> io::Result<()> {
     Ok(())
 }
 
-/// A cell that no spreadsheet runs: whoever acts chooses what stands in the log, and whoever opens it is an auditor.
+/// A cell that no spreadsheet calculates, see [`Format::Csv`]: whoever acts chooses what stands in the log, and whoever
+/// opens it is an auditor.
 fn defused(cell: &str) -> Cow<'_, str> {
-    if cell.starts_with(FORMULA) { format!("'{cell}").into() } else { cell.into() }
+    if cell.starts_with(AS_TEXT) || is_calculated(cell) { format!("{AS_TEXT}{cell}").into() } else { cell.into() }
+}
+
+fn is_calculated(cell: &str) -> bool {
+    cell.starts_with(BREAKS) || (cell.trim_start_matches(is_blank).starts_with(FORMULA) && !is_plain_number(cell))
+}
+
+/// What a spreadsheet may pass by before a formula: blanks of all scripts, control characters, and those that are not
+/// seen. One too many costs an apostrophe.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(c, '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+}
+
+/// A number with a sign, such as `-5.00`, `+3` or `-1e9`: what it is calculated to is itself.
+fn is_plain_number(cell: &str) -> bool {
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let unsigned = |text: &str| text.strip_prefix(['+', '-']).unwrap_or(text).to_owned();
+    let (number, exponent) = match cell.split_once(['e', 'E']) {
+        Some((number, exponent)) => (unsigned(number), Some(unsigned(exponent))),
+        None => (unsigned(cell), None),
+    };
+    let is_number = match number.split_once('.') {
+        Some((whole, fraction)) => is_digits(whole) && is_digits(fraction),
+        None => is_digits(&number),
+    };
+    is_number && exponent.is_none_or(|exponent| is_digits(&exponent))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What a reader does who wants the text itself.
+    fn undone(cell: &str) -> &str {
+        cell.strip_prefix('\'').unwrap_or(cell)
+    }
 
     #[test]
     fn formulas_are_defused() {
-        for (cell, safe) in [
-            ("=1+1", "'=1+1"),
-            ("+1", "'+1"),
-            ("-1", "'-1"),
-            ("@x", "'@x"),
-            ("\tx", "'\tx"),
-            ("\rx", "'\rx"),
-            ("\nx", "'\nx"),
-            ("a=1", "a=1"),
-            ("", ""),
+        for cell in [
+            "=1+1",
+            "+1+1",
+            "-1-1",
+            "@x",
+            "\tx",
+            "\rx",
+            "\nx",
+            " =1",
+            "\u{a0}=1",
+            "\u{3000}=1",
+            " \t \r\n=1",
+            "\u{feff}=1",
+            "\u{200b}@x",
+            "\u{b}=1",
+            "\u{1}=1",
+            "＝1+1",
+            "＋x",
+            "－x",
+            "＠x",
+            " ＝1",
+            "-",
+            "+",
+            "-x",
+            "-5 ",
+            " -5",
+            "-5.",
+            "-.5",
+            "-5e",
+            "-5e+",
+            "--5",
+            "-5.0.0",
+            "-1,5",
+            "+49 170",
+            "-5%",
+            "-٥",
+            "－5",
+            "-1+cmd|' /C calc'!A0",
+            "'",
+            "'=1",
+            "''",
+            "'plain",
         ] {
-            assert_eq!(defused(cell), safe);
+            let safe = defused(cell);
+            assert_eq!(safe, format!("'{cell}"), "{cell:?}");
+            assert_eq!(undone(&safe), cell);
+        }
+        for cell in [
+            "",
+            "a=1",
+            " a=1",
+            "5",
+            "-5",
+            "-5.00",
+            "+3",
+            "+0",
+            "-1e9",
+            "-1.5E-10",
+            "+491701234567",
+            "{\"a\":\"=1\"}",
+            "’=",
+            " ",
+        ] {
+            assert_eq!(defused(cell), cell, "it is as good as it is");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn defusing_can_be_undone(cell in "([ \t\r\n\u{a0}'=+@＝0-9.eE-]|\\PC){0,12}") {
+            let safe = defused(&cell);
+            prop_assert_eq!(undone(&safe), &cell);
+            // Nothing else is ever written for another cell, and nothing that is written is calculated.
+            prop_assert!(safe.len() - cell.len() <= 1);
+            prop_assert!(!is_calculated(&safe));
+        }
+
+        #[test]
+        fn what_is_left_alone_begins_with_nothing_that_calculates(cell in "[ \t\u{a0}]{0,3}[=+@＝-][a-z0-9(]{0,8}") {
+            let is_left_alone = matches!(defused(&cell), Cow::Borrowed(_));
+            prop_assert_eq!(is_left_alone, cell.parse::<f64>().is_ok_and(f64::is_finite), "{:?}", cell);
         }
     }
 

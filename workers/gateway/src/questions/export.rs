@@ -84,7 +84,7 @@ impl FromQuery for Asked {
 /// That it was exported is written into the log before anything is answered. An answer that is broken off, because the
 /// gateway stops or the database is away, ends without the last chunk, so that no client takes it for complete.
 #[utoipa::path(get, path = "/api/audit/export", params(Wanted, Filters), responses((
-    status = 200, description = "The log. In CSV, what a spreadsheet would run begins with an apostrophe.",
+    status = 200, description = "The log. In CSV a cell has one apostrophe before it where a spreadsheet would calculate it (it begins with a tab or a line break, or, behind blanks, with one of `= + - @ ＝ ＋ － ＠`, and is no plain number such as `-5.00`), and where it begins with an apostrophe itself: one taken off each cell that begins with one gives back what is stored.",
     content((String = "text/csv"), (String = "application/x-ndjson")),
 )))]
 pub(crate) async fn export(

@@ -24,8 +24,9 @@ use crate::{bench, output, own_records, process};
 
 /// Write the audit log as CSV or NDJSON, newest first, all of it unless options narrow it.
 ///
-/// The same as GET /api/audit/export: streamed, however long the log is, and with an apostrophe before what a
-/// spreadsheet would run. That it was exported, by whom and with which options, is written into the log before the
+/// The same as GET /api/audit/export: streamed, however long the log is. In CSV an apostrophe stands before what a
+/// spreadsheet would calculate, and before what begins with one: one taken off each cell that begins with one gives back
+/// what is stored. That it was exported, by whom and with which options, is written into the log before the
 /// first row is read. With --output the file appears when it is complete, and never before.
 #[derive(Debug, Args)]
 #[command(
