@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use harness::messages::{MARKER, event};
 use harness::{Signal, Watchbook, World, eventually, http};
 use records::Kind;
@@ -223,6 +224,33 @@ async fn help_and_wrong_usage_have_their_exit_codes() {
     world.run(&["run", "--workers", "nonsense"]).await.ended_with(2).said("events");
     world.run(&["run", "--nonsense"]).await.ended_with(2);
     world.finish([]).await;
+}
+
+#[tokio::test]
+async fn times_are_taken_as_people_type_them() {
+    let world = world().start().await;
+    let hold = ["retention", "hold", "--kind", "audit", "--reason", "case 17", "--json"];
+    let hold = world.run(&[&hold[..], &["--from", "2026-01-01", "--to", "-24h"]].concat()).await.succeeded().json();
+    assert_eq!(hold["starts_at"], "2026-01-01T00:00:00Z", "{hold}");
+    let time = |member: &str| hold[member].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    assert_eq!(time("created_at") - time("ends_at"), TimeDelta::hours(24), "{hold}");
+    let replay =
+        ["replay", "events", "--to", "rebuild.search", "--dry-run", "--json", "--from", "-7d", "--to-time", "-1h"];
+    let replay = world.run(&replay).await.succeeded().json();
+    assert_eq!(replay["events"], 0, "{replay}");
+    world.run(&["retention", "plan", "--at", "2026-01-01", "--json"]).await.succeeded();
+    for wrong in [
+        &["audit", "export", "--from", "yesterday"][..],
+        &["audit", "export", "--from", "-7w"],
+        &["retention", "hold", "--reason", "x", "--to", "2026-02-30"],
+        &["replay", "events", "--to", "a.b", "--to-time", "24h"],
+        &["alerts", "silence", "add", "a=b", "--reason", "x", "--until", "tomorrow"],
+    ] {
+        world.run(wrong).await.ended_with(2).said("2026-06-15").said("-24h");
+    }
+    let worker = world.workers("audit").await;
+    world.settled(Kind::Audit).await;
+    world.finish([worker]).await;
 }
 
 /// `watchbook up`, with nothing given: it brings its own servers.

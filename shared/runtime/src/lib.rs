@@ -8,6 +8,7 @@ mod health;
 mod probes;
 mod stopping;
 mod telemetry;
+pub mod when;
 
 pub use backoff::Backoff;
 pub use config::Config;
@@ -15,3 +16,4 @@ pub use health::{Health, Part};
 pub use probes::{Probes, serve_probes};
 pub use stopping::{STOP_BUDGET, stop_signal};
 pub use telemetry::{LogFormat, Metrics, start_logging};
+pub use when::When;

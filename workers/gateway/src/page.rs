@@ -26,12 +26,16 @@ pub struct Page {
     /// Items at the most. Of large ones there are fewer: whether there are more says `next_cursor` alone.
     #[param(minimum = 1, maximum = 1000, default = 100, value_type = Option<u32>)]
     pub limit: u32,
-    /// Where to go on: `next_cursor` of the page before, with the same filters.
+    /// Where to go on: `next_cursor` of the page before, with the same filters. It keeps the time of the first page, so
+    /// that relative times mean the same on each.
     #[param(max_length = 1024)]
     pub cursor: Option<String>,
-    /// From then on.
+    /// From then on: a time of RFC 3339, a date such as `2026-06-15` for its midnight in UTC, or a time before now such
+    /// as `-30m`, `-24h` or `-7d`.
+    #[param(value_type = Option<String>, pattern = "^(-[0-9]{1,9}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?)$")]
     pub from: Option<DateTime<Utc>>,
-    /// Up to then; now unless said.
+    /// Up to then, in the same forms; now unless said.
+    #[param(value_type = Option<String>, pattern = "^(-[0-9]{1,9}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?)$")]
     pub to: Option<DateTime<Utc>>,
     /// Of this organization alone. One that the caller may not see has nothing.
     #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
@@ -42,15 +46,21 @@ pub struct Page {
     /// A range at the most.
     #[param(ignore)]
     pub longest: TimeDelta,
+    /// When it was asked: what `now` is for all of the request.
+    #[param(ignore)]
+    pub asked_at: DateTime<Utc>,
 }
 
 /// Of what time and of whom something is asked that has no pages.
 #[derive(Debug, Clone, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Range {
-    /// From then on.
+    /// From then on: a time of RFC 3339, a date such as `2026-06-15` for its midnight in UTC, or a time before now such
+    /// as `-30m`, `-24h` or `-7d`.
+    #[param(value_type = Option<String>, pattern = "^(-[0-9]{1,9}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?)$")]
     pub from: Option<DateTime<Utc>>,
-    /// Up to then; now unless said.
+    /// Up to then, in the same forms; now unless said.
+    #[param(value_type = Option<String>, pattern = "^(-[0-9]{1,9}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?)$")]
     pub to: Option<DateTime<Utc>>,
     /// Of this organization alone. One that the caller may not see has nothing.
     #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
@@ -58,6 +68,9 @@ pub struct Range {
     /// A range at the most.
     #[param(ignore)]
     pub longest: TimeDelta,
+    /// When it was asked: what `now` is for all of the request.
+    #[param(ignore)]
+    pub asked_at: DateTime<Utc>,
 }
 
 impl FromQuery for Range {
@@ -69,12 +82,7 @@ impl FromQuery for Range {
 impl Range {
     /// Reads it, for a question that may be about so long a time.
     pub fn within(longest: TimeDelta, parameters: &mut Parameters) -> Self {
-        let range = Self {
-            from: parameters.time("from"),
-            to: parameters.time("to"),
-            organization_id: parameters.text("organization_id"),
-            longest,
-        };
+        let range = Self::unchecked(longest, parameters);
         if let (Some(from), Some(to)) = (range.from, range.to) {
             if from >= to {
                 parameters.refuse("from", "has to be before `to`");
@@ -85,13 +93,25 @@ impl Range {
         range
     }
 
-    /// The time that is asked for: up to `now` unless said, and from `usual` before its end. Where only an end is said
+    fn unchecked(longest: TimeDelta, parameters: &mut Parameters) -> Self {
+        Self {
+            from: parameters.time("from"),
+            to: parameters.time("to"),
+            organization_id: parameters.text("organization_id"),
+            longest,
+            asked_at: parameters.now(),
+        }
+    }
+
+    /// The time that is asked for: up to now unless said, and from `usual` before its end. Where only an end is said
     /// that lies further ahead than any record may, the time ends there instead: it would pass by all that there is.
     ///
     /// # Errors
     /// 400 where it begins after its end, or is too long.
-    pub fn range(&self, now: DateTime<Utc>, usual: TimeDelta) -> Result<(DateTime<Utc>, DateTime<Utc>), Problem> {
+    pub fn range(&self, usual: TimeDelta) -> Result<(DateTime<Utc>, DateTime<Utc>), Problem> {
         let refuse = |reason: &str| Err(Problem::parameters(vec![Fault::of("from", reason)]));
+        // One now for all of it: `from=-7d` is seven days before a `to` that is not said, and no microsecond more.
+        let now = self.asked_at;
         let to = match (self.to, self.from) {
             (Some(to), None) => to.min(now + AHEAD),
             (to, _) => to.unwrap_or(now),
@@ -124,29 +144,43 @@ impl FromQuery for Page {
 impl Page {
     /// Reads it, for a list that may be asked for so long a time.
     pub fn within(longest: TimeDelta, parameters: &mut Parameters) -> Self {
-        let Range { from, to, organization_id, longest } = Range::within(longest, parameters);
+        let cursor = parameters.bounded_text("cursor", CURSOR_BYTES);
+        // With a cursor the time is that of the first page. What a relative time means by now says nothing about it, and
+        // may have passed the other end meanwhile.
+        let range = match cursor {
+            Some(_) => Range::unchecked(longest, parameters),
+            None => Range::within(longest, parameters),
+        };
+        let Range { from, to, organization_id, longest, asked_at } = range;
         Self {
             limit: parameters.number("limit", 1..=MOST_ITEMS).unwrap_or(USUAL_ITEMS),
-            cursor: parameters.bounded_text("cursor", CURSOR_BYTES),
+            cursor,
             from,
             to,
             organization_id,
             filters: parameters.filters(),
             longest,
+            asked_at,
         }
     }
 
     /// Of what time and of whom it is asked.
     pub fn of(&self) -> Range {
-        Range { from: self.from, to: self.to, organization_id: self.organization_id.clone(), longest: self.longest }
+        Range {
+            from: self.from,
+            to: self.to,
+            organization_id: self.organization_id.clone(),
+            longest: self.longest,
+            asked_at: self.asked_at,
+        }
     }
 
     /// As [`Range::range`].
     ///
     /// # Errors
     /// As there.
-    pub fn range(&self, now: DateTime<Utc>, usual: TimeDelta) -> Result<(DateTime<Utc>, DateTime<Utc>), Problem> {
-        self.of().range(now, usual)
+    pub fn range(&self, usual: TimeDelta) -> Result<(DateTime<Utc>, DateTime<Utc>), Problem> {
+        self.of().range(usual)
     }
 
     /// Whose records are asked for.
@@ -184,9 +218,13 @@ mod tests {
     use super::*;
     use crate::query::names_of;
 
+    fn read(query: &str) -> Result<Page, Problem> {
+        let now: DateTime<Utc> = "2026-06-15T12:00:00Z".parse().unwrap();
+        Parameters::at(query, now).read::<Page>()
+    }
+
     #[test]
     fn pages_are_bounded() {
-        let read = |query: &str| Parameters::of(query).read::<Page>();
         assert_eq!(read("").unwrap().limit, USUAL_ITEMS);
         assert_eq!(read("limit=1000").unwrap().limit, MOST_ITEMS);
         for wrong in [
@@ -195,21 +233,42 @@ mod tests {
             "from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z",
             "from=2026-02-01T00:00:00Z&to=2026-02-01T00:00:00Z",
             "from=2020-02-01T00:00:00Z&to=2026-02-01T00:00:00Z",
+            "from=2026-02-02&to=2026-02-01",
+            "from=-1h&to=-2h",
+            "from=-401d&to=-0s",
         ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
-        let now: DateTime<Utc> = "2026-06-15T12:00:00Z".parse().unwrap();
+        let now = read("").unwrap().asked_at;
         let day = TimeDelta::days(1);
-        assert_eq!(read("").unwrap().range(now, day).unwrap(), (now - day, now));
+        assert_eq!(read("").unwrap().range(day).unwrap(), (now - day, now));
         let week = TimeDelta::days(7);
         for (to, end) in [("2026-06-16T12:00:00Z", now + day), ("2099-01-01T00:00:00Z", now + AHEAD)] {
-            assert_eq!(read(&format!("to={to}")).unwrap().range(now, week).unwrap(), (end - week, end), "{to}");
+            assert_eq!(read(&format!("to={to}")).unwrap().range(week).unwrap(), (end - week, end), "{to}");
         }
-        let ahead = read("from=2026-06-15T11:00:00Z&to=2027-01-01T00:00:00Z").unwrap().range(now, week).unwrap();
+        let ahead = read("from=2026-06-15T11:00:00Z&to=2027-01-01T00:00:00Z").unwrap().range(week).unwrap();
         assert_eq!(ahead.1.to_rfc3339(), "2027-01-01T00:00:00+00:00", "what is said is asked");
-        assert!(read("from=2026-06-15T12:00:00Z").unwrap().range(now, day).is_err());
-        assert!(read("from=2000-06-15T12:00:00Z").unwrap().range(now, day).is_err());
+        assert!(read("from=2026-06-15T12:00:00Z").unwrap().range(day).is_err());
+        assert!(read("from=2000-06-15T12:00:00Z").unwrap().range(day).is_err());
         assert!(read("to=-262143-01-01T00:00:00Z").is_err());
+    }
+
+    #[test]
+    fn dates_and_relative_times_are_times() {
+        let (day, week) = (TimeDelta::days(1), TimeDelta::days(7));
+        let range = |query: &str| read(query).unwrap().range(week).unwrap();
+        let now = read("").unwrap().asked_at;
+        assert_eq!(range("from=-24h"), (now - day, now));
+        assert_eq!(range("from=-7d&to=-24h"), (now - week, now - day));
+        let midnight: DateTime<Utc> = "2026-06-14T00:00:00Z".parse().unwrap();
+        assert_eq!(range("from=2026-06-14"), (midnight, now));
+        assert_eq!(range("from=2026-06-13&to=2026-06-14"), (midnight - day, midnight));
+        // The longest range there is, to the microsecond.
+        assert_eq!(range("from=-400d"), (now - LONGEST_RANGE, now));
+        // On a later page the time is that of the cursor, wherever relative times have come to since.
+        assert!(read("from=-1h&to=2026-06-15T10:00:00Z").is_err());
+        assert!(read("from=-1h&to=2026-06-15T10:00:00Z&cursor=x").is_ok());
+        assert!(read("from=yesterday&cursor=x").is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use axum::http::request::Parts;
 use chrono::{DateTime, TimeDelta, Utc};
 use percent_encoding::percent_decode_str;
 use records::audit::Address;
+use runtime::when::{self, When};
 
 use crate::problem::{Fault, Problem};
 
@@ -32,6 +33,7 @@ pub trait FromQuery: Sized {
 /// The parameters of a request, not all of which are read yet.
 #[derive(Debug, Default)]
 pub struct Parameters {
+    now: DateTime<Utc>,
     pairs: BTreeMap<String, String>,
     known: BTreeSet<&'static str>,
     faults: Vec<Fault>,
@@ -40,7 +42,12 @@ pub struct Parameters {
 impl Parameters {
     /// Reads what stands behind the `?`.
     pub fn of(query: &str) -> Self {
-        let mut parameters = Self::default();
+        Self::at(query, Utc::now())
+    }
+
+    /// As [`Parameters::of`], where it is `now`.
+    pub fn at(query: &str, now: DateTime<Utc>) -> Self {
+        let mut parameters = Self { now, ..Self::default() };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), Some(value)) = (decoded(name), decoded(value)) else {
@@ -110,15 +117,22 @@ impl Parameters {
         flag
     }
 
-    /// A time of RFC 3339, with its offset.
+    /// A time as [`When`] reads one. Relative times count from [`Parameters::now`].
     pub fn time(&mut self, name: &'static str) -> Option<DateTime<Utc>> {
         let text = self.take(name)?;
         // In a query `+` is a space; who forgot to escape the one of an offset means it.
-        let time = DateTime::parse_from_rfc3339(&text.replace(' ', "+")).map(|time| time.to_utc()).ok();
-        if time.is_none() {
-            self.refuse(name, "expected a time such as 2026-06-15T12:00:00Z");
+        match text.replace(' ', "+").parse::<When>() {
+            Ok(when) => Some(when.at(self.now)),
+            Err(error) => {
+                self.refuse(name, error.to_string());
+                None
+            }
         }
-        time
+    }
+
+    /// When the request was read: the same moment for every relative time in it.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.now
     }
 
     /// One of several words.
@@ -145,7 +159,7 @@ impl Parameters {
 
     /// How long something is: `60s`, `5m`, `1h` or `7d`.
     pub fn length(&mut self, name: &'static str) -> Option<TimeDelta> {
-        let length = length_of(&self.take(name)?);
+        let length = when::length(&self.take(name)?);
         if length.is_none() {
             self.refuse(name, "expected a time such as 60s, 5m, 1h or 7d");
         }
@@ -236,21 +250,6 @@ pub fn path_text(name: &'static str, text: Result<Path<String>, PathRejection>) 
     }
 }
 
-/// Of a whole number and its unit. Nine digits of days are more than any calendar has.
-fn length_of(text: &str) -> Option<TimeDelta> {
-    let unit = text.chars().next_back()?;
-    let digits = text.strip_suffix(unit)?;
-    let is_number = (1..=9).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit());
-    let count: i64 = is_number.then(|| digits.parse().ok()).flatten()?;
-    match unit {
-        's' => TimeDelta::try_seconds(count),
-        'm' => TimeDelta::try_minutes(count),
-        'h' => TimeDelta::try_hours(count),
-        'd' => TimeDelta::try_days(count),
-        _ => None,
-    }
-}
-
 fn decoded(text: &str) -> Option<String> {
     let text = text.replace('+', " ");
     let decoded = percent_decode_str(&text).decode_utf8().ok()?;
@@ -331,16 +330,6 @@ mod tests {
             assert_eq!(refused(query), fields, "{query}");
         }
         assert_eq!(refused(&format!("user={}", "x".repeat(257))), ["user"]);
-    }
-
-    #[test]
-    fn lengths_have_a_unit() {
-        for (text, seconds) in [("60s", 60), ("5m", 300), ("1h", 3_600), ("7d", 604_800), ("0s", 0)] {
-            assert_eq!(length_of(text), Some(TimeDelta::seconds(seconds)), "{text}");
-        }
-        for wrong in ["", "s", "5", "5 m", "-5m", "+5m", "1.5h", "5M", "5min", "1h30m", "9999999999d", "5ß", "٥m"] {
-            assert_eq!(length_of(wrong), None, "{wrong}");
-        }
     }
 
     #[test]

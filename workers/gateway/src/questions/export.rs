@@ -49,15 +49,18 @@ pub(crate) struct Wanted {
     /// `csv` or `ndjson`.
     #[param(pattern = "^(csv|ndjson)$", value_type = Option<String>)]
     format: Format,
-    /// From then on.
-    #[param(value_type = Option<DateTime<Utc>>)]
+    /// From then on: a time of RFC 3339, a date such as `2026-06-15` for its midnight in UTC, or a time before now such
+    /// as `-30m`, `-24h` or `-7d`.
+    #[param(value_type = Option<String>, pattern = "^(-[0-9]{1,9}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?)$")]
     from: Option<DateTime<Utc>>,
-    /// Until then; what happened at that moment is in it.
-    #[param(value_type = Option<DateTime<Utc>>)]
+    /// Until then, in the same forms; what happened at that moment is in it.
+    #[param(value_type = Option<String>, pattern = "^(-[0-9]{1,9}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?)$")]
     to: Option<DateTime<Utc>>,
     /// Of this organization alone. One that the caller may not see has nothing.
     #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     organization_id: Option<String>,
+    #[param(ignore)]
+    asked_at: DateTime<Utc>,
 }
 
 /// All that an export is asked with.
@@ -74,6 +77,7 @@ impl FromQuery for Asked {
             from: parameters.time("from"),
             to: parameters.time("to"),
             organization_id: parameters.text("organization_id"),
+            asked_at: parameters.now(),
         };
         Self { wanted, filters: Filters::from_query(parameters) }
     }
@@ -101,6 +105,7 @@ pub(crate) async fn export(
         organization_id: wanted.organization_id,
         filters: String::new(),
         longest: LONGEST,
+        asked_at: wanted.asked_at,
     };
     let reach = filters.reach(&page.scope(&caller)?);
     let checked = Checked::of(&app, &caller, ROUTE, &page, reach)?;

@@ -38,7 +38,7 @@ impl Reach {
     /// # Errors
     /// 400 for one that cannot be, or is too long.
     pub(crate) fn span(self, asked: &Range) -> Result<Span, Problem> {
-        let (from, to) = asked.range(Utc::now(), self.usual)?;
+        let (from, to) = asked.range(self.usual)?;
         match self.longest.filter(|longest| to - from > *longest) {
             None => Ok(Span { from, to }),
             Some(longest) => {

@@ -1,6 +1,8 @@
 //! The audit log: who sees what of it, all of it in one piece, and that whoever looks stands in it.
 
-use chrono::{Days, Utc};
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Days, TimeDelta, Utc};
 use gateway::Settings;
 use gateway::auth::Role;
 use harness::World;
@@ -125,6 +127,51 @@ async fn a_cursor_goes_on_where_the_page_before_ended() {
 }
 
 #[tokio::test]
+async fn a_relative_time_is_the_same_moment_on_each_page() {
+    let stand = stand().await;
+    deeds(&stand, "acme", 25).await;
+    let (token, all) = (of(Role::Viewer), sign(&claims("viewer", &["*"])));
+    let whole = items(&stand, "/api/audit", &token).await;
+    let asked = "/api/audit?limit=10&from=-7d";
+    let (mut read, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let answer = stand.get(&format!("{asked}{cursor}"), &token).await.json();
+        read.extend_from_slice(answer["items"].as_array().unwrap());
+        let Some(next) = answer["next_cursor"].as_str() else { break };
+        let elsewhere = stand.get(&format!("/api/audit?limit=10&from=-8d&cursor={next}"), &token).await;
+        assert_eq!(elsewhere.problem(400)["errors"][0]["field"], "cursor", "as it is written it is a filter");
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(read, whole);
+    // Each page says in the log of which time it is.
+    let time = |record: &Value, end: &str| record["metadata"][end].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    let records = own_records(&stand).await;
+    let pages: Vec<_> = records.iter().filter(|(_, record)| record["metadata"]["how"]["limit"] == 10).collect();
+    let spans: BTreeSet<_> = pages.iter().map(|(_, record)| (time(record, "from"), time(record, "to"))).collect();
+    assert_eq!((pages.len(), spans.len()), (3, 1), "{pages:?}");
+    assert!(spans.iter().all(|(from, to)| *to - *from == TimeDelta::days(7)));
+
+    // Exactly as long as may be asked for, and a date.
+    assert_eq!(items(&stand, "/api/audit?status=SUCCESS&from=-7d", &all).await.len(), 25);
+    let tomorrow = (Utc::now() + Days::new(1)).format("%Y-%m-%d");
+    for (query, rows) in [
+        ("from=-24h".to_owned(), 25),
+        ("to=-20h".to_owned(), 0),
+        (format!("from=2020-01-01&to={tomorrow}"), 25),
+        ("from=2020-01-01&to=2020-02-01".to_owned(), 0),
+    ] {
+        let exported = stand.get(&format!("/api/audit/export?format=ndjson&{query}"), &token).await;
+        assert_eq!((exported.status.as_u16(), exported.text.lines().count()), (200, rows), "{query}: {exported:?}");
+    }
+    for wrong in ["-7w", "24h", "2026-02-30", "-999999999d", "now"] {
+        let refused = stand.get(&format!("/api/audit?from={wrong}"), &token).await.problem(400);
+        let reason = refused["errors"][0]["reason"].as_str().unwrap();
+        assert!(refused["errors"][0]["field"] == "from" && reason.contains("-24h"), "{refused}");
+    }
+    stand.finish().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_asked_is_named_and_leaves_no_record() {
     let stand = stand().await;
     let (token, all) = (of(Role::Viewer), sign(&claims("viewer", &["*"])));
@@ -175,8 +222,8 @@ async fn an_export_is_the_list_in_one_piece() {
     assert_eq!(table.header("content-disposition"), r#"attachment; filename="audit.csv""#);
     let mut reader = csv::Reader::from_reader(table.text.as_bytes());
     let columns = reader.headers().unwrap().clone();
-    let members: std::collections::BTreeSet<_> = listed[0].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(columns.iter().collect::<std::collections::BTreeSet<_>>(), members);
+    let members: BTreeSet<_> = listed[0].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(columns.iter().collect::<BTreeSet<_>>(), members);
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), listed.len());
     for (row, item) in rows.iter().zip(&listed) {

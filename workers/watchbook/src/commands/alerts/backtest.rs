@@ -7,8 +7,8 @@ use alerting::rule::Source;
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
-use runtime::Config;
 use runtime::config::Sources;
+use runtime::{Config, When};
 
 use super::words;
 use crate::{output, process, rules};
@@ -22,12 +22,12 @@ pub(crate) struct Backtest {
     /// A file with [[rules]], as in watchbook.toml.
     #[arg(long = "rule", value_name = "FILE")]
     file: PathBuf,
-    /// From when, in RFC 3339.
-    #[arg(long, value_name = "TIME")]
-    from: DateTime<Utc>,
-    /// Until when, in RFC 3339; now where not said.
-    #[arg(long, value_name = "TIME")]
-    to: Option<DateTime<Utc>>,
+    /// From when: RFC 3339, a date (midnight UTC), or before now such as -30m, -24h or -7d.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: When,
+    /// Until when, in the same forms; now where not said.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    to: Option<When>,
     /// As JSON.
     #[arg(long)]
     json: bool,
@@ -35,8 +35,9 @@ pub(crate) struct Backtest {
 
 impl Backtest {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
-        let to = self.to.unwrap_or_else(Utc::now);
-        anyhow::ensure!(self.from < to, "--from {} is not before --to {to}", self.from);
+        let now = Utc::now();
+        let (from, to) = (self.from.at(now), self.to.map_or(now, |to| to.at(now)));
+        anyhow::ensure!(from < to, "--from {from} is not before --to {to}");
         let text =
             std::fs::read_to_string(&self.file).with_context(|| format!("{}: cannot be read", self.file.display()))?;
         let sources = Sources { file: Some((self.file, text)), environment: Vec::new() };
@@ -55,7 +56,7 @@ impl Backtest {
             );
             let tell = |until: DateTime<Utc>| progress.set_message(format!("{}: {until}", rule.name));
             let groups = config.alerts.max_groups;
-            let found = alerts::backtest::backtest(&mut connection, rule, groups, self.from, to, tell).await?;
+            let found = alerts::backtest::backtest(&mut connection, rule, groups, from, to, tell).await?;
             all.push((rule.name.clone(), found));
         }
         progress.finish_and_clear();

@@ -8,7 +8,7 @@ use alerting::recurrence::Recurrence;
 use alerts::notes;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use clap::{Args, Subcommand};
-use runtime::Config;
+use runtime::{Config, When};
 use serde_json::json;
 use store::silences::SilenceRow;
 use uuid::Uuid;
@@ -58,12 +58,12 @@ struct Add {
     /// For how long.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, required_unless_present = "until", conflicts_with = "until")]
     hold_for: Option<Duration>,
-    /// Until when, in RFC 3339.
-    #[arg(long, value_name = "TIME")]
-    until: Option<DateTime<Utc>>,
-    /// From when on, in RFC 3339; now where not said.
-    #[arg(long, value_name = "TIME")]
-    from: Option<DateTime<Utc>>,
+    /// Until when, in RFC 3339 or as a date (midnight UTC).
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<When>,
+    /// From when on: RFC 3339, a date (midnight UTC), or before now such as -30m or -24h; now where not said.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<When>,
     /// Only at these hours, such as "sat,sun 22:00-06:00", "mon-fri 01:00-02:00" or "daily 02:30-03:30".
     #[arg(long, value_name = "DAYS HOURS", requires = "timezone")]
     every: Option<String>,
@@ -118,9 +118,9 @@ impl Silence {
 
 impl Add {
     fn silence(self, now: DateTime<Utc>) -> anyhow::Result<alerting::silence::Silence> {
-        let starts_at = self.from.unwrap_or(now);
+        let starts_at = self.from.map_or(now, |from| from.at(now));
         let ends_at = match (self.until, self.hold_for) {
-            (Some(until), _) => until,
+            (Some(until), _) => until.at(now),
             (None, Some(hold_for)) => starts_at + TimeDelta::from_std(hold_for)?,
             (None, None) => starts_at,
         };

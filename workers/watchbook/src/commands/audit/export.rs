@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use indicatif::ProgressBar;
 use records::audit::Address;
-use runtime::Config;
+use runtime::{Config, When};
 use serde_json::json;
 use store::questions::Span;
 use store::questions::audit::{self, AuditFilter};
@@ -36,12 +36,13 @@ pub(crate) struct Export {
     /// Only of this organization.
     #[arg(long, value_name = "ORG", value_parser = process::organization)]
     org: Option<String>,
-    /// From this time on, in RFC 3339; unless said, from the oldest record on.
-    #[arg(long, value_name = "TIME")]
-    from: Option<DateTime<Utc>>,
-    /// Up to this time, in RFC 3339; unless said, up to now.
-    #[arg(long, value_name = "TIME")]
-    to: Option<DateTime<Utc>>,
+    /// From this time on: RFC 3339, a date (midnight UTC), or before now such as -30m, -24h or -7d; unless said, from
+    /// the oldest record on.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<When>,
+    /// Up to this time, in the same forms; unless said, up to now.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    to: Option<When>,
     /// Only of this actor.
     #[arg(long, value_name = "ID")]
     actor_id: Option<String>,
@@ -137,8 +138,9 @@ impl Export {
             status: self.status.clone(),
             ip_address: self.ip_address,
         };
-        let to = self.to.unwrap_or_else(Utc::now);
-        let mut from = self.from.unwrap_or(DateTime::UNIX_EPOCH);
+        let now = Utc::now();
+        let to = self.to.map_or(now, |to| to.at(now));
+        let mut from = self.from.map_or(DateTime::UNIX_EPOCH, |from| from.at(now));
         anyhow::ensure!(from < to, "--from has to be before --to, or before now");
         if filter.longest(&scope).is_some() {
             // What no index leads to is looked for week by week: not in the decades before the first record.

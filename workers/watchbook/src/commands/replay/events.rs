@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use records::subject::NO_ORGANIZATION;
-use runtime::Config;
+use runtime::{Config, When};
 use serde_json::json;
 use store::questions::Span;
 use store::questions::events::EventFilter;
@@ -50,12 +50,13 @@ pub(crate) struct Events {
     /// Only of this organization.
     #[arg(long, value_name = "ORG", value_parser = process::organization)]
     org: Option<String>,
-    /// Only from this time on, in RFC 3339; with what an interrupted replay says it goes on.
-    #[arg(long, value_name = "TIME")]
-    from: Option<DateTime<Utc>>,
-    /// Only up to this time, in RFC 3339; unless said, up to now.
-    #[arg(long, value_name = "TIME")]
-    to_time: Option<DateTime<Utc>>,
+    /// Only from this time on: RFC 3339, a date (midnight UTC), or before now such as -30m, -24h or -7d; with what an
+    /// interrupted replay says it goes on.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<When>,
+    /// Only up to this time, in the same forms; unless said, up to now.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    to_time: Option<When>,
     /// Events a second at the most, or `unlimited`.
     #[arg(long, value_name = "N", default_value = "1000")]
     rate: Rate,
@@ -73,7 +74,9 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         let filter = self.filter(&config.nats.prefix)?;
-        let asked = Span { from: self.from.unwrap_or(DateTime::UNIX_EPOCH), to: self.to_time.unwrap_or_else(Utc::now) };
+        let now = Utc::now();
+        let from = self.from.map_or(DateTime::UNIX_EPOCH, |from| from.at(now));
+        let asked = Span { from, to: self.to_time.map_or(now, |to| to.at(now)) };
         anyhow::ensure!(asked.from < asked.to, "--from has to be before --to-time, or before now");
         let bus = process::bus(&config).await?;
         let database = process::database(&config).await?;

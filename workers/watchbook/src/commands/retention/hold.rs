@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use clap::Args;
 use retention::holds::{self, NewHold};
-use runtime::Config;
+use runtime::{Config, When};
 use uuid::Uuid;
 
 use crate::{output, own_records, process};
@@ -24,12 +24,12 @@ pub(crate) struct Hold {
     /// Only records of this kind, or `dead_letters`.
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
-    /// Only records from this time on, in RFC 3339.
-    #[arg(long, value_name = "TIME")]
-    from: Option<DateTime<Utc>>,
-    /// Only records before this time, in RFC 3339.
-    #[arg(long, value_name = "TIME")]
-    to: Option<DateTime<Utc>>,
+    /// Only records from this time on: RFC 3339, a date (midnight UTC), or before now such as -30m, -24h or -7d.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<When>,
+    /// Only records before this time, in the same forms.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    to: Option<When>,
     /// Over by itself after this time; without it the hold is in force until it is released.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     lasts: Option<Duration>,
@@ -73,8 +73,8 @@ impl Hold {
         let new = NewHold {
             organization_id: self.org,
             kind: self.kind,
-            starts_at: self.from,
-            ends_at: self.to,
+            starts_at: self.from.map(|from| from.at(now)),
+            ends_at: self.to.map(|to| to.at(now)),
             expires_at,
             reason: self.reason,
             created_by: self.by,

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use chrono::{DateTime, Utc};
 use clap::Args;
 use retention::Settings;
 use retention::plan::{self, Item};
-use runtime::Config;
+use runtime::{Config, When};
 use store::days;
 
 use super::bytes;
@@ -18,9 +17,9 @@ use crate::{bench, output, process};
 ///     watchbook retention plan --json > plan.json; watchbook retention run --plan plan.json
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
-    /// As if it were this time, in RFC 3339: what will go by then.
-    #[arg(long, value_name = "TIME")]
-    at: Option<DateTime<Utc>>,
+    /// As if it were this time, in RFC 3339 or as a date (midnight UTC): what will go by then.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    at: Option<When>,
     /// As a JSON array.
     #[arg(long)]
     json: bool,
@@ -33,7 +32,9 @@ impl Plan {
         let mut connection = days::session(&database).await?;
         let progress = bench::progress();
         let now = match self.at {
-            Some(at) => at,
+            Some(When::At(at)) => at,
+            // The database's clock, by which what is too old is told.
+            Some(ago) => ago.at(plan::now(&mut connection).await?),
             None => plan::now(&mut connection).await?,
         };
         let mut told = |what: &str| progress.set_message(format!("counting {what}"));
