@@ -36,7 +36,7 @@ impl Default for KeyTimes {
 pub enum Keys {
     /// HS256 with a shared secret.
     Secret(Secret),
-    /// RS256, ES256 or EdDSA, with the keys that the issuer publishes here.
+    /// RS256, ES256 or Ed25519, with the keys that the issuer publishes here.
     Published {
         /// Where.
         url: String,

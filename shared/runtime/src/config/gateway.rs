@@ -15,7 +15,7 @@ pub struct Gateway {
     pub issuer: String,
     /// What `aud` of a token has to name.
     pub audience: String,
-    /// Where the issuer publishes its public keys (RS256, ES256, EdDSA), instead of `jwt_secret` in `[http]`.
+    /// Where the issuer publishes its public keys (RS256, ES256, Ed25519), instead of `jwt_secret` in `[http]`.
     pub jwks_url: Option<String>,
     /// Pages of other origins that may call with a token of their own, such as `https://console.example.com`.
     pub cors_origins: Vec<String>,

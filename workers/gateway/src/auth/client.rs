@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use jsonwebtoken::jwk::JwkSet;
 use reqwest::{Client, redirect};
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
@@ -34,8 +33,8 @@ pub(super) fn build() -> anyhow::Result<Client> {
         .context("set up the HTTP client for the issuer's keys")
 }
 
-/// Fetches the keys that an issuer publishes.
-pub(super) async fn fetch(client: &Client, url: &str) -> Result<JwkSet, String> {
+/// Fetches the keys that an issuer publishes, as they stand in its set.
+pub(super) async fn fetch(client: &Client, url: &str) -> Result<Vec<Value>, String> {
     let mut response = client.get(url).send().await.map_err(|error| error.without_url().to_string())?;
     if !response.status().is_success() {
         return Err(format!("the issuer answered {}", response.status()));
@@ -49,8 +48,7 @@ pub(super) async fn fetch(client: &Client, url: &str) -> Result<JwkSet, String> 
     }
     let published: Published = serde_json::from_slice(&body)
         .map_err(|error| format!("the issuer answered with what is no set of keys: {error}"))?;
-    // What is no key that we understand leaves the others as good as they are (RFC 7517, section 5).
-    Ok(JwkSet { keys: published.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok()).collect() })
+    Ok(published.keys)
 }
 
 /// A set of keys, each of which may be of a kind that nobody here knows.

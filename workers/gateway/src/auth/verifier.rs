@@ -2,12 +2,15 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::Caller;
-use super::claims::Claims;
+use super::claims::{Claims, Expected};
 use super::jwks::{Jwks, NoKey};
 use crate::problem::Problem;
 use crate::settings::{Keys, Settings};
@@ -23,25 +26,22 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Verifier {
     source: Source,
+    issuer: String,
+    audience: String,
 }
 
 enum Source {
-    Secret {
-        key: DecodingKey,
-        validation: Box<Validation>,
-    },
-    /// With what is asked of a token for each way in which a published key may sign.
-    Published {
-        jwks: Jwks,
-        validations: Box<[Validation; 3]>,
-    },
+    /// HS256 with a shared secret.
+    Secret(DecodingKey),
+    /// Each key says how it signs.
+    Published(Jwks),
 }
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Secret { .. } => f.write_str("Secret"),
-            Self::Published { jwks, .. } => jwks.fmt(f),
+            Self::Secret(_) => f.write_str("Secret"),
+            Self::Published(jwks) => jwks.fmt(f),
         }
     }
 }
@@ -94,21 +94,12 @@ impl Verifier {
     /// # Errors
     /// Where the issuer could not be asked for its keys, because this machine can make no HTTP requests.
     pub fn new(settings: &Settings) -> anyhow::Result<Self> {
-        let (issuer, audience) = (settings.gateway.issuer.clone(), settings.gateway.audience.clone());
         let source = match &settings.keys {
-            Keys::Secret(secret) => Source::Secret {
-                key: DecodingKey::from_secret(secret.reveal().as_bytes()),
-                validation: Box::new(validation(Algorithm::HS256, &issuer, &audience)),
-            },
-            Keys::Published { url, times } => Source::Published {
-                jwks: Jwks::new(url.clone(), *times)?,
-                validations: Box::new(
-                    [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]
-                        .map(|algorithm| validation(algorithm, &issuer, &audience)),
-                ),
-            },
+            Keys::Secret(secret) => Source::Secret(DecodingKey::from_secret(secret.reveal().as_bytes())),
+            Keys::Published { url, times } => Source::Published(Jwks::new(url.clone(), *times)?),
         };
-        Ok(Self { source })
+        let (issuer, audience) = (settings.gateway.issuer.clone(), settings.gateway.audience.clone());
+        Ok(Self { source, issuer, audience })
     }
 
     /// Who a token says that its bearer is.
@@ -116,60 +107,81 @@ impl Verifier {
         if token.len() > TOKEN_BYTES {
             return Err(Refusal::Invalid(format!("the token is longer than {TOKEN_BYTES} bytes")));
         }
-        let header =
-            jsonwebtoken::decode_header(token).map_err(|_| Refusal::Invalid("the token is no JWT".to_owned()))?;
-        let claims = match &self.source {
-            Source::Secret { key, validation } => decode(token, key, validation)?,
-            Source::Published { jwks, validations } => {
-                let key = jwks.key(header.kid.as_deref()).await.map_err(|no_key| match no_key {
-                    NoKey::Unknown => unknown_key(),
+        let parts = Parts::of(token).ok_or_else(|| Refusal::Invalid("the token is no JWT".to_owned()))?;
+        match &self.source {
+            Source::Secret(key) => parts.verify(key, Algorithm::HS256)?,
+            Source::Published(jwks) => {
+                let key = jwks.key(parts.header.kid.as_deref()).await.map_err(|no_key| match no_key {
+                    NoKey::Unknown => {
+                        let reason = "the token is signed with a key that the issuer does not publish";
+                        Refusal::Invalid(reason.to_owned())
+                    }
                     NoKey::Away => Refusal::Unknown("the issuer's keys cannot be fetched".to_owned()),
                 })?;
-                // The key says how it signs, and never the token: what is public in it could sign HS256 otherwise.
-                let validation = validations.iter().find(|validation| validation.algorithms == [key.algorithm]);
-                decode(token, &key.key, validation.ok_or_else(unknown_key)?)?
+                parts.verify(&key.key, key.algorithm)?;
             }
-        };
-        let expires_at = claims.exp;
-        let caller = claims.caller().map_err(|reason| Refusal::Invalid(reason.to_owned()))?;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let expected = Expected { issuer: &self.issuer, audience: &self.audience, now, leeway: LEEWAY.as_secs() };
+        let claims = Claims::parse(&parts.payload).map_err(Refusal::Invalid)?;
+        let expires_at = claims.check(&expected).map_err(Refusal::Invalid)?;
+        let caller = claims.caller().map_err(Refusal::Invalid)?;
         Ok(Verified { caller, expires_at })
     }
 }
 
-fn unknown_key() -> Refusal {
-    Refusal::Invalid("the token is signed with a key that the issuer does not publish".to_owned())
+/// A token taken apart (RFC 7515, section 3.1). Nothing of it is believed yet.
+struct Parts<'t> {
+    header: Header,
+    payload: Vec<u8>,
+    /// What is signed: header and payload as they stand in the token.
+    message: &'t str,
+    signature: &'t str,
 }
 
-fn validation(algorithm: Algorithm, issuer: &str, audience: &str) -> Validation {
-    let mut validation = Validation::new(algorithm);
-    validation.set_required_spec_claims(&["sub", "exp", "iss", "aud"]);
-    validation.set_issuer(&[issuer]);
-    validation.set_audience(&[audience]);
-    validation.validate_nbf = true;
-    validation.leeway = LEEWAY.as_secs();
-    validation
+/// What of a token's header is read. The library's own type knows no `Ed25519`.
+#[derive(Debug, Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    crit: Option<IgnoredAny>,
 }
 
-fn decode(token: &str, key: &DecodingKey, validation: &Validation) -> Result<Claims, Refusal> {
-    let decoded = jsonwebtoken::decode::<Claims>(token, key, validation);
-    decoded.map(|data| data.claims).map_err(|error| Refusal::Invalid(words(error.kind())))
-}
+impl<'t> Parts<'t> {
+    fn of(token: &'t str) -> Option<Self> {
+        let (message, signature) = token.rsplit_once('.')?;
+        let (header, payload) = message.split_once('.')?;
+        let header: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+        let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
+        Some(Self { header, payload, message, signature })
+    }
 
-/// What is told of a bad token: enough to mend it, nothing of it or of our keys.
-fn words(kind: &ErrorKind) -> String {
-    match kind {
-        ErrorKind::ExpiredSignature => "the token has expired".to_owned(),
-        ErrorKind::ImmatureSignature => "the token is not good yet".to_owned(),
-        ErrorKind::InvalidIssuer => "the token is of another issuer".to_owned(),
-        ErrorKind::InvalidAudience => "the token is made for somebody else".to_owned(),
-        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
-            "the token is signed in a way that its issuer does not use".to_owned()
+    /// Checks the signature with the algorithm of the key. The token has to name the same one and never chooses: a public
+    /// key could otherwise be used as a secret of HS256.
+    fn verify(&self, key: &DecodingKey, algorithm: Algorithm) -> Result<(), Refusal> {
+        let refuse = |reason: &str| Err(Refusal::Invalid(reason.to_owned()));
+        if !is_named(algorithm, &self.header.alg) {
+            return refuse("the token is signed in a way that its issuer does not use");
         }
-        ErrorKind::MissingRequiredClaim(claim) => format!("the token has no `{claim}`"),
-        ErrorKind::Json(_) | ErrorKind::InvalidClaimFormat(_) => {
-            "the token lacks a claim, or has one of the wrong type: `sub`, `exp`, `iss`, `aud` and `role` have to be there"
-                .to_owned()
+        // Extensions that a recipient must understand (RFC 7515, section 4.1.11): none is supported.
+        if self.header.crit.is_some() {
+            return refuse("the token asks for extensions (`crit`) that are not understood here");
         }
-        _ => "the token's signature is not its issuer's".to_owned(),
+        match crypto::verify(self.signature, self.message.as_bytes(), key, algorithm) {
+            Ok(true) => Ok(()),
+            _ => refuse("the token's signature is not its issuer's"),
+        }
+    }
+}
+
+/// Whether this is a name of an algorithm in `alg` of a token or of a key. Ed25519 has two: `EdDSA` of RFC 8037, which
+/// stands for other curves as well, and its own of RFC 9864. Keys of other curves are never used.
+pub(super) fn is_named(algorithm: Algorithm, name: &str) -> bool {
+    match algorithm {
+        Algorithm::HS256 => name == "HS256",
+        Algorithm::RS256 => name == "RS256",
+        Algorithm::ES256 => name == "ES256",
+        Algorithm::EdDSA => matches!(name, "EdDSA" | "Ed25519"),
+        _ => false,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use chrono::Utc;
 use gateway::auth::{Access, Role};
 use harness::World;
 use serde_json::json;
@@ -97,6 +98,17 @@ async fn a_caller_is_who_the_token_says() {
     let mut nobody = claims("viewer", &[]);
     nobody.as_object_mut().unwrap().remove("orgs");
     assert_eq!(stand.get("/api/me", &sign(&nobody)).await.json()["organizations"], json!([]));
+    for (orgs, organizations) in [("acme", "acme"), ("*", "*")] {
+        let mut one = claims("viewer", &[]);
+        one["orgs"] = json!(orgs);
+        assert_eq!(stand.get("/api/me", &sign(&one)).await.json()["organizations"], json!([organizations]));
+    }
+    let mut fractions = claims("viewer", &[]);
+    let now = Utc::now().timestamp() as f64;
+    for (claim, seconds) in [("exp", now + 3_600.5), ("nbf", now - 3_600.5), ("iat", now - 0.123)] {
+        fractions[claim] = json!(seconds);
+    }
+    assert_eq!(stand.get("/api/me", &sign(&fractions)).await.status, 200);
     let mut many = claims("viewer", &[]);
     many["aud"] = json!(["others", "watchbook"]);
     assert_eq!(stand.get("/api/me", &sign(&many)).await.status, 200);

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
@@ -62,6 +64,19 @@ impl Pair {
     pub(crate) fn sign_as(&self, kid: Option<&str>, claims: &Value) -> String {
         let header = Header { kid: kid.map(str::to_owned), ..Header::new(self.algorithm) };
         jsonwebtoken::encode(&header, claims, &self.key).unwrap()
+    }
+
+    /// A token that this key signs, with another name of its algorithm in the header.
+    pub(crate) fn sign_named(&self, alg: &str, claims: &Value) -> String {
+        self.sign_with_header(&json!({ "alg": alg, "kid": self.name }), claims)
+    }
+
+    /// A token that this key signs, with whatever header.
+    pub(crate) fn sign_with_header(&self, header: &Value, claims: &Value) -> String {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", part(header), part(claims));
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm).unwrap();
+        format!("{message}.{signature}")
     }
 
     /// The public key, as it is published.

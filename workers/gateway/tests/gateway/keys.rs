@@ -5,9 +5,10 @@ use std::time::Duration;
 use futures::future::join_all;
 use gateway::{KeyTimes, Keys};
 use harness::{World, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::issuer::{Issuer, Pair};
+use crate::log::Log;
 use crate::stand::{Stand, settings};
 use crate::tokens::{claims, sign_with};
 
@@ -55,6 +56,72 @@ async fn each_way_of_signing_is_that_of_its_key() {
         }
     }
     assert_eq!(issuer.asked(), 1);
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn ed25519_has_two_names() {
+    let (issuer, admin) = (Issuer::start(&[]).await, claims("admin", &["*"]));
+    let stand = stand(&issuer, ALWAYS_AGAIN).await;
+    let renamed = |pair: &Pair, alg: &str| {
+        let mut key = pair.published();
+        key["alg"] = json!(alg);
+        key
+    };
+    for named in ["EdDSA", "Ed25519"] {
+        issuer.publish(vec![renamed(&Pair::ed(), named), Pair::ec().published(), Pair::rsa().published()]);
+        for alg in ["EdDSA", "Ed25519"] {
+            assert_eq!(status(&stand, &Pair::ed().sign_named(alg, &admin)).await, 200, "{alg} by a key of {named}");
+        }
+        // A name says nothing about the key, and the key nothing about other names.
+        for alg in ["ed25519", "Ed448", "ES256", "HS256", "none", ""] {
+            assert_eq!(status(&stand, &Pair::ed().sign_named(alg, &admin)).await, 401, "{alg}");
+        }
+        for pair in [Pair::ec(), Pair::rsa()] {
+            assert_eq!(status(&stand, &pair.sign_named("Ed25519", &admin)).await, 401, "{}", pair.name);
+        }
+    }
+    let asking = json!({ "alg": "Ed25519", "kid": "ed", "crit": ["b64"], "b64": false });
+    assert_eq!(status(&stand, &Pair::ed().sign_with_header(&asking, &admin)).await, 401);
+    // Too short a key is none, and nobody's fault but its issuer's.
+    let mut short = Pair::ed().published();
+    short["x"] = json!("AAAA");
+    issuer.publish(vec![short]);
+    assert_eq!(status(&stand, &Pair::next().sign(&admin)).await, 401, "the old keys are forgotten");
+    assert_eq!(status(&stand, &Pair::ed().sign_named("Ed25519", &admin)).await, 401);
+    stand.finish().await;
+}
+
+#[tokio::test]
+async fn a_skipped_key_is_logged_once_for_each_change() {
+    let (issuer, log) = (Issuer::start(&[]).await, Log::default());
+    let _logging = log.listen();
+    let stand = stand(&issuer, ALWAYS_AGAIN).await;
+    let mut encrypts = Pair::ec().published();
+    encrypts["use"] = json!("enc");
+    let tomorrow = json!({ "kty": "AKP", "kid": "of tomorrow", "alg": "ML-DSA-44", "pub": "AA" });
+    let fetch = async |keys: Vec<Value>| {
+        issuer.publish(keys);
+        let asked = issuer.asked();
+        assert_eq!(status(&stand, &Pair::next().sign(&claims("admin", &["*"]))).await, 401);
+        assert_eq!(issuer.asked(), asked + 1);
+        log.lines("is skipped")
+    };
+    let is_about = |line: &str, kid: &str, reason: &str| {
+        assert!(line.contains(&format!("kid=\"{kid}\"")) && line.contains(reason), "{line}");
+    };
+    let first = fetch(vec![Pair::ed().published(), encrypts.clone(), tomorrow.clone()]).await;
+    assert_eq!(first.len(), 2, "{first:?}");
+    is_about(&first[0], "ec", "not for signatures");
+    is_about(&first[1], "of tomorrow", "ML-DSA-44");
+    for _ in 0..3 {
+        let again = fetch(vec![tomorrow.clone(), encrypts.clone(), Pair::ed().published()]).await;
+        assert_eq!(again.len(), 2, "nothing has changed: {again:?}");
+    }
+    encrypts["use"] = json!("wrap");
+    let changed = fetch(vec![encrypts, tomorrow]).await;
+    assert_eq!(changed.len(), 3, "{changed:?}");
+    is_about(&changed[2], "ec", "wrap");
     stand.finish().await;
 }
 

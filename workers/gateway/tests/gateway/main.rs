@@ -14,6 +14,7 @@ mod issuer;
 mod keys;
 mod live;
 mod problems;
+mod log;
 mod publishing;
 mod questions;
 mod resuming;
