@@ -45,11 +45,22 @@ async fn tokens_are_made_with_the_secret_that_is_there() {
     let directory = world.directory().to_str().unwrap().to_owned();
     let found = world.run(&[&create[..], &["--data-dir", &directory]].concat()).await;
     assert_eq!(found.succeeded().output.trim().split('.').count(), 3);
-    for wrong in [&["--org", "a b"][..], &["--sub", ""], &["--ttl", "0s"]] {
-        let wrong = [&["token", "create", "--role", "viewer"], wrong].concat();
-        let wrong = if wrong.contains(&"--sub") { wrong } else { [&wrong[..], &["--sub", "me"]].concat() };
-        world.run_with(&wrong, &[SECRET], "").await.ended_with(1);
+    for wrong in [
+        &["--sub", "me", "--org", "acme", "--role", "god"][..],
+        &["--sub", "me", "--org", "a b", "--role", "viewer"],
+        &["--sub", "", "--org", "acme", "--role", "viewer"],
+        &["--sub", "me", "--org", "acme", "--role", "viewer", "--ttl", "0s"],
+    ] {
+        world.run_with(&[&["token", "create"], wrong].concat(), &[SECRET], "").await.ended_with(2);
     }
-    world.run_with(&["token", "create", "--sub", "me", "--role", "god"], &[SECRET], "").await.ended_with(2);
+    // A token for nobody would see nothing, whatever its role.
+    for role in ["viewer", "producer", "operator", "admin"] {
+        let nobodys = world.run_with(&["token", "create", "--sub", "me", "--role", role], &[SECRET], "").await;
+        assert_eq!(nobodys.ended_with(2).said("--org <ORG|'*'>").output, "");
+    }
+    let all = world.run_with(&["token", "create", "--sub", "me", "--role", "admin", "--org", "*"], &[SECRET], "").await;
+    all.succeeded();
+    let centuries = [&create[..create.len() - 1], &["9000y"]].concat();
+    world.run_with(&centuries, &[SECRET], "").await.ended_with(1).said("--ttl");
     world.finish([]).await;
 }

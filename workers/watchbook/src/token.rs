@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::Utc;
-use gateway::auth::Role;
+use gateway::auth::{LATEST_DATE, Role};
 use jsonwebtoken::{EncodingKey, Header};
 use runtime::Config;
 use runtime::config::Secret;
@@ -44,8 +44,8 @@ pub(crate) struct Grant<'g> {
 /// Where its end is beyond all time, or it cannot be signed, which would be a bug.
 pub(crate) fn sign(secret: &Secret, config: &Config, grant: &Grant<'_>) -> anyhow::Result<String> {
     let now = Utc::now().timestamp();
-    let end =
-        i64::try_from(grant.ttl.as_secs()).ok().and_then(|ttl| now.checked_add(ttl)).context("--ttl is too long")?;
+    let end = i64::try_from(grant.ttl.as_secs()).ok().and_then(|ttl| now.checked_add(ttl));
+    let end = end.filter(|end| end.unsigned_abs() <= LATEST_DATE).context("--ttl reaches behind the year 9999")?;
     let claims = Claims {
         sub: grant.subject,
         iss: &config.gateway.issuer,

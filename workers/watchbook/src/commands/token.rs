@@ -8,11 +8,10 @@ use anyhow::Context;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use gateway::auth::Role;
-use records::subject;
 use runtime::Config;
 
-use crate::output;
 use crate::token::{self, Grant};
+use crate::{output, process};
 
 /// In `--org`: every organization.
 const ALL: &str = "*";
@@ -35,16 +34,18 @@ enum TokenCommand {
 #[derive(Debug, Args)]
 struct Create {
     /// Whose token it is: stands in audit records.
-    #[arg(long = "sub", value_name = "SUBJECT")]
+    #[arg(long = "sub", value_name = "SUBJECT", value_parser = subject)]
     subject: String,
-    /// An organization whose records it is good for, or `*` for all; may be given several times.
-    #[arg(long = "org", value_name = "ORG")]
+    /// An organization whose records it is good for, or '*' for every one; may be given several times.
+    ///
+    /// Required for every role: a token without an organization reads nothing, and posts and changes nothing.
+    #[arg(long = "org", value_name = "ORG|'*'", value_parser = organization, required = true)]
     organizations: Vec<String>,
     /// What it allows: viewer reads, producer also posts, operator also silences, acknowledges and replays, admin all.
     #[arg(long, value_parser = PossibleValuesParser::new(Role::ALL.map(Role::name)))]
     role: String,
     /// How long it is good for, such as 30m, 8h or 7d.
-    #[arg(long, value_name = "TIME", default_value = "8h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "8h", value_parser = ttl)]
     ttl: Duration,
     /// Where `watchbook up` keeps its data.
     #[arg(long, value_name = "DIR", default_value = ".watchbook")]
@@ -61,18 +62,6 @@ impl Token {
 impl Create {
     fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(
-            (1..=256).contains(&self.subject.len()) && !self.subject.contains('\0'),
-            "--sub has to be 1 to 256 bytes"
-        );
-        for organization in &self.organizations {
-            anyhow::ensure!(
-                organization == ALL
-                    || (subject::is_organization(organization) && organization != subject::NO_ORGANIZATION),
-                "--org {organization}: expected 1 to 64 of A-Z a-z 0-9 _ -, or `*`"
-            );
-        }
-        anyhow::ensure!(self.ttl >= Duration::from_secs(1), "--ttl has to be at least a second");
-        anyhow::ensure!(
             config.gateway.jwks_url.is_none(),
             "the gateway takes tokens of the issuer at `jwks_url` in [gateway]: only that one can make them"
         );
@@ -84,4 +73,21 @@ impl Create {
         output::say(token::sign(&secret, config, &grant)?);
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn subject(text: &str) -> Result<String, String> {
+    if (1..=records::limits::ID_BYTES).contains(&text.len()) && !text.contains('\0') {
+        Ok(text.to_owned())
+    } else {
+        Err("expected 1 to 256 bytes".to_owned())
+    }
+}
+
+fn organization(text: &str) -> Result<String, String> {
+    if text == ALL { Ok(text.to_owned()) } else { process::organization(text) }
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if ttl >= Duration::from_secs(1) { Ok(ttl) } else { Err("expected a second at least".to_owned()) }
 }
