@@ -9,7 +9,7 @@ use async_nats::Subject;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use records::fields::Fields;
-use records::{Headers, Kind, Message, Outgoing, Record, Reject, subject};
+use records::{Headers, Kind, Message, Outgoing, Record, Reject, cloudevent, subject};
 use uuid::Uuid;
 
 use crate::PublishError;
@@ -154,6 +154,11 @@ impl Place<'_> {
         scratch: &mut Vec<u8>,
     ) -> Result<Prepared, PublishError> {
         let text = String::from_utf8_lossy(&body.0);
+        // The record inside can be given an identity; an event cannot hold our names.
+        if let Some(unwrapped) = cloudevent::unwrap_unmarked(kind, &text) {
+            let record = unwrapped?.into_json(matches!(text, Cow::Owned(_)));
+            return self.json(kind, record.into(), terms, scratch);
+        }
         let mut fields = Fields::parse(&text)?;
         let detail = kind.spec().detail.of(&mut fields);
         let identity = missing_identity(&mut fields, terms.identity);
@@ -305,6 +310,15 @@ mod tests {
     }
 
     #[test]
+    fn a_cloudevent_is_published_as_the_record_inside() {
+        let event = r#"{"specversion":"1.0","id":"17","source":"/s","type":"build.done","data":{"run_id":"r"}}"#;
+        let prepared = json(Kind::Events, event).unwrap();
+        assert_eq!(prepared.message.subject(), "watchbook.events.acme.build.done");
+        assert_eq!(prepared.id, json(Kind::Events, r#"{"event_type":"x","id":"17"}"#).unwrap().id);
+        assert!(text(&prepared).contains("created_at"), "it has a time, so that it can be sent again");
+    }
+
+    #[test]
     fn json_names_its_subject() {
         for (kind, body, subject) in [
             (Kind::Events, r#"{"eventType":"a b"}"#, "watchbook.events.acme.a_b"),
@@ -313,6 +327,11 @@ mod tests {
                 Kind::Errors,
                 r#"{"trace_id":"t","error_type":"E","message":"m","severity":"critical"}"#,
                 "watchbook.errors.acme.critical",
+            ),
+            (
+                Kind::Errors,
+                r#"{"trace_id":"t","error_type":"E","message":"m","severity":"WARN"}"#,
+                "watchbook.errors.acme.warning",
             ),
             (Kind::Metrics, r#"{"container_id":"c-1"}"#, "watchbook.metrics.acme.c-1"),
         ] {

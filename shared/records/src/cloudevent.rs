@@ -23,7 +23,8 @@ use crate::{Kind, Reason, Reject};
 const NO_DATA: &str = "{}";
 
 /// The plain record inside of a CloudEvent.
-pub(crate) struct Unwrapped {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unwrapped {
     /// The record as JSON text.
     record: String,
     /// Whether text was replaced in decoding it.
@@ -31,6 +32,16 @@ pub(crate) struct Unwrapped {
 }
 
 impl Unwrapped {
+    /// Returns the record as JSON text, with `sanitized` where text was replaced in decoding it, or before as the
+    /// argument says.
+    pub fn into_json(mut self, sanitized: bool) -> String {
+        if sanitized || self.replaced {
+            self.record.pop();
+            self.record.push_str(r#","sanitized":true}"#);
+        }
+        self.record
+    }
+
     /// Encodes the record with `encode`, which is told whether anything of its text was replaced.
     pub(crate) fn encode<T>(
         &self,
@@ -43,7 +54,10 @@ impl Unwrapped {
 }
 
 /// Returns the plain record inside; `None` where the headers do not say that the message is a CloudEvent.
-pub(crate) fn unwrap(kind: Kind, headers: &Headers, body: &str) -> Result<Option<Unwrapped>, Reject> {
+///
+/// # Errors
+/// Where the event holds no record or is of another version than 1.0.
+pub fn unwrap(kind: Kind, headers: &Headers, body: &str) -> Result<Option<Unwrapped>, Reject> {
     if headers.is_empty() {
         Ok(None)
     } else if is_structured(headers) {
@@ -62,7 +76,12 @@ pub(crate) fn unwrap(kind: Kind, headers: &Headers, body: &str) -> Result<Option
 /// none: without its required attributes, or with a member that no event may have. Names of attributes consist of
 /// lower-case letters and digits (section "Naming conventions" of the specification), and each kind of record requires a
 /// field whose name has an underscore or a capital letter. So nothing is both.
-pub(crate) fn unwrap_unmarked(kind: Kind, body: &str) -> Option<Result<Unwrapped, Reject>> {
+///
+/// # Errors
+/// As [`unwrap`].
+pub fn unwrap_unmarked(kind: Kind, body: &str) -> Option<Result<Unwrapped, Reject>> {
+    // Far cheaper than parsing, and rarely there.
+    memchr::memmem::find(body.as_bytes(), b"\"specversion\"")?;
     let envelope = Fields::parse(body).ok()?;
     let is_attribute = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let has_text = |name: &str| {

@@ -19,7 +19,7 @@
 
 pub mod audit;
 mod body;
-mod cloudevent;
+pub mod cloudevent;
 pub mod directory;
 mod envelope;
 pub mod errors;

@@ -1,29 +1,57 @@
-//! Bodies of requests: bounded each, and all together.
+//! Bodies of requests: bounded each, and all together, whether they arrive compressed or not.
+//!
+//! A compressed body is unpacked as it arrives, so it is never held in both forms at once. It counts by its unpacked size
+//! and has the same limit as any other body. Decoders are bounded as well: a window of gzip has 32 KiB, one of zstd at
+//! most 8 MiB (RFC 9659), of which a decoder writes no more than it has unpacked.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
+use async_compression::zstd::DParameter;
 use axum::body::HttpBody;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
 use runtime::config::Gateway;
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt};
+use tokio_util::io::StreamReader;
 
 use crate::app::App;
-use crate::problem::Problem;
+use crate::problem::{Fault, Problem};
 use crate::shares::{NoShare, Share};
 
 /// What a body may take to arrive: the largest one over a slow line.
 const BODY_WITHIN: Duration = Duration::from_secs(20);
 /// When some may have arrived.
 const ARRIVED_AFTER: Duration = Duration::from_secs(1);
+/// Bytes that are unpacked in one go before other requests get their turn: some tens of microseconds of work.
+const PIECE: usize = 64 * 1024;
+/// What a decoder holds beside the window of zstd: its tables and buffers.
+const DECODER_BYTES: u64 = 512 * 1024;
+/// The largest window of zstd, as a power of two: the 8 MiB that every sender may use (RFC 9659, section 3). The library
+/// allocates what a frame's header asks for, however little the frame holds.
+const ZSTD_WINDOW_LOG: u32 = 23;
+/// A byte order mark, which some write before JSON. It is passed by (RFC 8259, section 8.1).
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A body, and the room that it takes until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Body {
+    /// What is in it, unpacked and without a byte order mark.
     pub(crate) bytes: Bytes,
     _room: Share,
+}
+
+/// How a body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coding {
+    /// RFC 1952, of one member or several.
+    Gzip,
+    /// RFC 8878, of one frame or several.
+    Zstd,
 }
 
 /// What bodies of one caller may hold together: half of what all may, so that one who sends slowly leaves others theirs;
@@ -32,41 +60,113 @@ pub(crate) fn share_of_one(settings: &Gateway) -> u64 {
     (settings.memory.as_u64() / 2).max(settings.max_body_bytes.as_u64())
 }
 
-/// Refuses a body of another type than is taken, or one that is compressed: what it would become nobody could bound.
-pub(crate) fn expect<'t>(headers: &HeaderMap, types: &[&'t str]) -> Result<&'t str, Problem> {
-    let refuse = || {
-        let detail = format!("expected Content-Type {}, not compressed", types.join(" or "));
-        let (status, name) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type");
-        Err(Problem::new(status, name, "Unsupported Media Type", detail))
-    };
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return refuse();
+/// A body of JSON, for routes that take nothing else and no compression.
+///
+/// # Errors
+/// 415 for another type or a compressed one; and those of [`read`].
+pub(crate) async fn read_json(app: &App, caller: &Arc<str>, request: Request, limit: u64) -> Result<Body, Problem> {
+    const JSON: &str = "application/json";
+    match media_type(request.headers()) {
+        Some(media_type) if media_type.eq_ignore_ascii_case(JSON) => {}
+        _ => return Err(unsupported_type(&[JSON], "")),
     }
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    match types.iter().find(|expected| kind.eq_ignore_ascii_case(expected)) {
-        Some(found) => Ok(found),
-        None => refuse(),
+    if !codings(request.headers()).is_ok_and(|codings| codings.is_empty()) {
+        let detail = "the header Content-Encoding is wrong: a compressed body is not taken here";
+        return Err(unsupported_coding("identity", "expected none: a compressed body is not taken here", detail));
+    }
+    read(app, caller, request, limit, None).await
+}
+
+/// The media type of a body, without its parameters.
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let written = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(written.split(';').next().unwrap_or_default().trim())
+}
+
+/// 415 for a type that is not taken. `Accept` says which are (RFC 9110, section 12.5.1).
+pub(crate) fn unsupported_type(types: &[&str], why: &str) -> Problem {
+    let expected = format!("expected {}{why}", types.join(", "));
+    let detail = format!("the header Content-Type is wrong: {expected}");
+    let (status, name) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type");
+    Problem::new(status, name, "Unsupported Media Type", detail)
+        .with_faults(vec![Fault::of("Content-Type", expected)], 0)
+        .with_header(header::ACCEPT, types.join(", "))
+}
+
+/// How a body is compressed, by its `Content-Encoding`; `None` where it is not.
+///
+/// # Errors
+/// 415 for codings that are not taken, or several.
+pub(crate) fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Problem> {
+    let refuse = || {
+        let detail = "the header Content-Encoding is wrong: expected gzip or zstd, once, or none";
+        Err(unsupported_coding("gzip, zstd", "expected gzip or zstd, once, or none", detail))
+    };
+    match codings(headers).as_deref() {
+        Ok([]) => Ok(None),
+        // The older name is the same coding (RFC 9110, section 8.4.1.3).
+        Ok([one]) if one.eq_ignore_ascii_case("gzip") || one.eq_ignore_ascii_case("x-gzip") => Ok(Some(Coding::Gzip)),
+        Ok([one]) if one.eq_ignore_ascii_case("zstd") => Ok(Some(Coding::Zstd)),
+        _ => refuse(),
     }
 }
 
-/// Reads a caller's body of at most so many bytes, where there is room for it beside all others.
-pub(crate) async fn read(app: &App, caller: &Arc<str>, request: Request, limit: u64) -> Result<Body, Problem> {
+/// The codings of a body but for `identity`, which is none.
+fn codings(headers: &HeaderMap) -> Result<Vec<&str>, header::ToStrError> {
+    let mut codings = Vec::new();
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        codings.extend(value.to_str()?.split(',').map(str::trim));
+    }
+    codings.retain(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"));
+    Ok(codings)
+}
+
+/// 415 for a coding that is not taken. `Accept-Encoding` says which are (RFC 9110, section 12.5.3).
+fn unsupported_coding(taken: &str, reason: &str, detail: &'static str) -> Problem {
+    let (status, name) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-content-encoding");
+    Problem::new(status, name, "Unsupported Content-Encoding", detail)
+        .with_faults(vec![Fault::of("Content-Encoding", reason)], 0)
+        .with_header(header::ACCEPT_ENCODING, taken)
+}
+
+/// Reads a caller's body of at most so many bytes, where there is room for it beside all others. A compressed one may
+/// have as many before and after it is unpacked.
+///
+/// # Errors
+/// 413 for a larger one, 400 for one that cannot be unpacked, 408 for one that takes too long to arrive, 429 and 503
+/// where there is no room.
+pub(crate) async fn read(
+    app: &App,
+    caller: &Arc<str>,
+    request: Request,
+    limit: u64,
+    coding: Option<Coding>,
+) -> Result<Body, Problem> {
     let body = request.into_body();
     let hint = body.size_hint();
     if hint.lower() > limit {
         return Err(too_large(limit));
     }
-    let most = hint.upper().map_or(limit, |upper| upper.min(limit));
-    let room = app.bodies.take(caller, most).map_err(|refusal| match refusal {
-        NoShare::OfOne => {
-            let detail = "this caller has as many bodies under way as it may have: send fewer at once";
-            Problem::too_many("too-many-bodies", detail, ARRIVED_AFTER)
+    let most = match coding {
+        None => hint.upper().map_or(limit, |upper| upper.min(limit)),
+        Some(_) => DECODER_BYTES.min(limit),
+    };
+    let mut room = app.bodies.take(caller, most).map_err(no_room)?;
+    let bytes = async {
+        match coding {
+            None => collect(body, hint.lower(), limit).await,
+            Some(coding) => {
+                let chunks = body.into_data_stream().map_err(io::Error::other);
+                let largest_share = share_of_one(&app.settings.gateway);
+                unpack(StreamReader::new(chunks), coding, limit, &mut room, largest_share).await
+            }
         }
-        NoShare::InAll => Problem::unavailable("too many bodies are under way", ARRIVED_AFTER),
-    })?;
-    let bytes = tokio::time::timeout(BODY_WITHIN, collect(body, hint.lower(), limit));
-    let bytes = bytes.await.map_err(|_| Problem::of_status(StatusCode::REQUEST_TIMEOUT))??;
+    };
+    let bytes = tokio::time::timeout(BODY_WITHIN, bytes).await;
+    let mut bytes = bytes.map_err(|_| Problem::of_status(StatusCode::REQUEST_TIMEOUT))??;
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes = bytes.slice(BYTE_ORDER_MARK.len()..);
+    }
     Ok(Body { bytes, _room: room })
 }
 
@@ -83,7 +183,252 @@ async fn collect(body: axum::body::Body, expected: u64, limit: u64) -> Result<By
     Ok(bytes.freeze())
 }
 
+/// Unpacks what arrives. `room` grows with what comes out of it, up to `largest_share`.
+async fn unpack(
+    packed: impl AsyncBufRead + Unpin,
+    coding: Coding,
+    limit: u64,
+    room: &mut Share,
+    largest_share: u64,
+) -> Result<Bytes, Problem> {
+    // Members and frames without content would otherwise have no bound.
+    let packed = packed.take(limit + 1);
+    let (unpacked, is_too_much) = match coding {
+        Coding::Gzip => {
+            let mut decoder = GzipDecoder::new(packed);
+            decoder.multiple_members(true);
+            let room = |bytes: u64| room.set((DECODER_BYTES + bytes).min(largest_share));
+            let unpacked = fill(&mut decoder, limit, room).await;
+            (unpacked, decoder.get_ref().limit() == 0)
+        }
+        Coding::Zstd => {
+            let mut decoder = ZstdDecoder::with_params(packed, &[DParameter::window_log_max(ZSTD_WINDOW_LOG)]);
+            decoder.multiple_members(true);
+            // A second copy: the decoder's window holds at most what it has unpacked so far.
+            let room = |bytes: u64| room.set((DECODER_BYTES + 2 * bytes).min(largest_share));
+            let unpacked = fill(&mut decoder, limit, room).await;
+            (unpacked, decoder.get_ref().limit() == 0)
+        }
+    };
+    if is_too_much {
+        return Err(too_large(limit));
+    }
+    let unpacked = unpacked.map_err(|error| match error {
+        Unfilled::TooLarge => too_large(limit),
+        Unfilled::NoRoom(refusal) => no_room(refusal),
+        Unfilled::Unreadable(error) => unreadable(coding, &error),
+    })?;
+    // The decoder has gone. Shrinking is never refused.
+    room.set((unpacked.capacity() as u64).min(largest_share)).ok();
+    Ok(unpacked.into())
+}
+
+/// Why nothing was unpacked.
+#[derive(Debug)]
+enum Unfilled {
+    TooLarge,
+    NoRoom(NoShare),
+    Unreadable(io::Error),
+}
+
+/// Reads to the end, or until there are more bytes than `limit`. Never holds more than one byte above it, and takes
+/// `room` before it allocates.
+async fn fill(
+    mut from: impl AsyncRead + Unpin,
+    limit: u64,
+    mut room: impl FnMut(u64) -> Result<(), NoShare>,
+) -> Result<Vec<u8>, Unfilled> {
+    let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    loop {
+        if bytes.len() == bytes.capacity() {
+            let more = (bytes.capacity() * 2).max(PIECE).min(most);
+            room(more as u64).map_err(Unfilled::NoRoom)?;
+            bytes.reserve_exact(more - bytes.len());
+        }
+        let read = from.read_buf(&mut (&mut bytes).limit(PIECE)).await.map_err(Unfilled::Unreadable)?;
+        if bytes.len() as u64 > limit {
+            return Err(Unfilled::TooLarge);
+        }
+        if read == 0 {
+            return Ok(bytes);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn unreadable(coding: Coding, error: &io::Error) -> Problem {
+    let name = match coding {
+        Coding::Gzip => "gzip",
+        Coding::Zstd => "zstd with windows of 8 MiB at the most",
+    };
+    let reason = format!("cannot be unpacked as {name}: {error}");
+    let detail = "the body is not what its Content-Encoding says, or not all of it";
+    Problem::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be read", detail)
+        .with_faults(vec![Fault::of("body", reason)], 0)
+}
+
+fn no_room(refusal: NoShare) -> Problem {
+    match refusal {
+        NoShare::OfOne => {
+            let detail = "this caller has as many bodies under way as it may have: send fewer at once";
+            Problem::too_many("too-many-bodies", detail, ARRIVED_AFTER)
+        }
+        NoShare::InAll => Problem::unavailable("too many bodies are under way", ARRIVED_AFTER),
+    }
+}
+
 fn too_large(limit: u64) -> Problem {
     let detail = format!("the body is larger than {limit} bytes");
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", "Payload Too Large", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use async_compression::tokio::bufread::GzipEncoder;
+    use axum::http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::shares::Shares;
+
+    const LIMIT: u64 = 4 << 20;
+
+    async fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        GzipEncoder::new(bytes).read_to_end(&mut packed).await.unwrap();
+        packed
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        zstd::encode_all(bytes, 3).unwrap()
+    }
+
+    /// What a frame needs to be unpacked is what its head says.
+    fn zstd_with_window(bytes: &[u8], log: u32) -> Vec<u8> {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.set_parameter(zstd::zstd_safe::CParameter::WindowLog(log)).unwrap();
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    async fn unpacked(packed: &[u8], coding: Coding, room_for: u64) -> Result<Bytes, u16> {
+        let shares = Shares::new(room_for, room_for);
+        let mut room = shares.take(&"c".into(), 0).unwrap();
+        // In pieces, as a body arrives.
+        let chunks = packed.chunks(1_000).map(|chunk| Ok::<_, io::Error>(Bytes::copy_from_slice(chunk)));
+        let packed = StreamReader::new(futures::stream::iter(chunks.collect::<Vec<_>>()));
+        let unpacked = unpack(packed, coding, LIMIT, &mut room, LIMIT * 4).await;
+        if let Ok(bytes) = &unpacked {
+            assert!(room.units() >= bytes.len() as u64 && room.units() <= 2 * bytes.len() as u64 + PIECE as u64);
+        }
+        unpacked.map_err(|problem| problem.status().as_u16())
+    }
+
+    #[tokio::test]
+    async fn what_was_packed_comes_out_again() {
+        let largest: Vec<u8> = (0..LIMIT).map(|n| (n * n % 251) as u8).collect();
+        for bytes in [&b""[..], b"{}", &largest[..100_000], &largest] {
+            assert_eq!(unpacked(&gzip(bytes).await, Coding::Gzip, LIMIT * 4).await.as_deref(), Ok(bytes));
+            assert_eq!(unpacked(&zstd(bytes), Coding::Zstd, LIMIT * 4).await.as_deref(), Ok(bytes));
+            assert_eq!(unpacked(&zstd_with_window(bytes, 23), Coding::Zstd, LIMIT * 4).await.as_deref(), Ok(bytes));
+        }
+        // Several members, or frames, are one body.
+        let members = [gzip(b"[{}").await, gzip(b"").await, gzip(b",{}]").await].concat();
+        assert_eq!(unpacked(&members, Coding::Gzip, LIMIT).await.as_deref(), Ok(&b"[{},{}]"[..]));
+        let skippable = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc".to_vec();
+        let frames = [zstd(b"[{}"), skippable, zstd(b""), zstd(b",{}]")].concat();
+        assert_eq!(unpacked(&frames, Coding::Zstd, LIMIT).await.as_deref(), Ok(&b"[{},{}]"[..]));
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_or_broken_is_refused() {
+        let bytes: Vec<u8> = (0..50_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+        for (packed, coding) in [
+            (gzip(&bytes).await, Coding::Gzip),
+            ([gzip(b"[]").await, gzip(&bytes).await].concat(), Coding::Gzip),
+            (zstd(&bytes), Coding::Zstd),
+            ([zstd(b"[]"), zstd(&bytes)].concat(), Coding::Zstd),
+        ] {
+            let len = packed.len();
+            for end in [0, 1, 5, 12, len / 2, len - 9, len - 4, len - 1] {
+                // What ends with a whole member or frame is whole.
+                let unpacked = unpacked(&packed[..end], coding, LIMIT * 4).await;
+                assert_eq!(unpacked, Err(400), "{coding:?}, {end} of {len}");
+            }
+            let behind = [&packed[..], b"garbage behind it"].concat();
+            assert_eq!(unpacked(&behind, coding, LIMIT * 4).await, Err(400), "{coding:?}");
+            assert_eq!(unpacked(b"{\"event_type\":\"x\"}", coding, LIMIT * 4).await, Err(400), "{coding:?}");
+        }
+        // A changed byte of what gzip guards with its sum.
+        let mut packed = gzip(&bytes).await;
+        let middle = packed.len() / 2;
+        packed[middle] ^= 0x10;
+        assert_eq!(unpacked(&packed, Coding::Gzip, LIMIT * 4).await, Err(400));
+        // A window that nobody has to offer, however little is in it.
+        assert_eq!(unpacked(&zstd_with_window(b"{}", 24), Coding::Zstd, LIMIT * 4).await, Err(400));
+    }
+
+    #[tokio::test]
+    async fn a_bomb_ends_at_the_limit() {
+        let many = vec![0; 64 << 20];
+        for (packed, coding) in [(gzip(&many).await, Coding::Gzip), (zstd(&many), Coding::Zstd)] {
+            assert!(packed.len() < 100 * 1024, "{} bytes", packed.len());
+            assert_eq!(unpacked(&packed, coding, LIMIT * 4).await, Err(413), "{coding:?}");
+            // Where others have the room it is refused before it takes any.
+            assert_eq!(unpacked(&packed, coding, LIMIT / 2).await, Err(429), "{coding:?}");
+        }
+        let nothing = gzip(b"").await;
+        let members = nothing.repeat(LIMIT as usize / nothing.len() + 1);
+        assert_eq!(unpacked(&members, Coding::Gzip, LIMIT).await, Err(413), "much of nothing");
+    }
+
+    #[tokio::test]
+    async fn no_more_is_held_than_there_was_room_for() {
+        let mut asked = 0;
+        let room = |bytes| {
+            asked = bytes;
+            Ok(())
+        };
+        let ended = fill(tokio::io::repeat(b'x'), LIMIT, room).await;
+        assert!(matches!(ended, Err(Unfilled::TooLarge)), "{ended:?}");
+        assert_eq!(asked, LIMIT + 1);
+    }
+
+    #[test]
+    fn codings_are_named_by_their_header() {
+        let of = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::CONTENT_ENCODING, HeaderValue::from_str(value).unwrap());
+            }
+            coding(&headers).map_err(|problem| format!("{problem:?}"))
+        };
+        for none in [&[][..], &["identity"], &[""], &["Identity, identity"]] {
+            assert_eq!(of(none), Ok(None), "{none:?}");
+        }
+        for gzip in [&["gzip"][..], &["GZIP"], &["x-gzip"], &["identity", "gzip"], &[" gzip ,"]] {
+            assert_eq!(of(gzip), Ok(Some(Coding::Gzip)), "{gzip:?}");
+        }
+        assert_eq!(of(&["zstd"]), Ok(Some(Coding::Zstd)));
+        for wrong in [&["br"][..], &["deflate"], &["gzip, gzip"], &["gzip", "zstd"], &["compress"], &["gzip;q=1"]] {
+            let refused = of(wrong).unwrap_err();
+            assert!(refused.contains("Content-Encoding") && refused.contains("accept-encoding"), "{refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_never_more_than_refused(garbage in proptest::collection::vec(any::<u8>(), 0..300), head in 0_usize..3) {
+            let heads = [&b""[..], b"\x1f\x8b\x08\0\0\0\0\0\0\xff", b"\x28\xb5\x2f\xfd"];
+            let packed = [heads[head], &garbage[..]].concat();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            for coding in [Coding::Gzip, Coding::Zstd] {
+                let unpacked = runtime.block_on(unpacked(&packed, coding, LIMIT * 4));
+                prop_assert!(matches!(unpacked, Ok(_) | Err(400)), "{:?}", unpacked);
+            }
+        }
+    }
 }

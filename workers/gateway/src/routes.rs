@@ -197,6 +197,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let sent = [
         header::AUTHORIZATION,
         header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
         publish::ORGANIZATION,
         publish::IDEMPOTENCY_KEY,
         live::LAST_EVENT_ID,
@@ -206,7 +207,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         CorsLayer::new()
             .allow_origin(allowed)
             .allow_methods([Method::GET, Method::POST, Method::DELETE])
-            .allow_headers(sent)
+            .allow_headers(sent.into_iter().chain(publish::ATTRIBUTES).collect::<Vec<_>>())
             .expose_headers([REQUEST_ID, header::RETRY_AFTER]),
     )
 }

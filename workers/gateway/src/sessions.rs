@@ -45,9 +45,8 @@ pub(crate) async fn begin(
     request: Request,
 ) -> Result<impl IntoResponse, Problem> {
     session::refuse_foreign_pages(&headers, Asks::Origin)?;
-    body::expect(&headers, &["application/json"])?;
     // Who they are is in it: until then all who sign in are one caller, of a name that nobody has.
-    let body = body::read(&app, &"".into(), request, SIGN_IN_BYTES).await?;
+    let body = body::read_json(&app, &"".into(), request, SIGN_IN_BYTES).await?;
     let sign_in: SignIn = serde_json::from_slice(&body.bytes)
         .map_err(|_| Problem::parameters(vec![Fault::of("token", r#"expected the body {"token": "..."}"#)]))?;
     let verified = auth::verify(&app, &sign_in.token, asker.ip_address).await?;

@@ -62,6 +62,35 @@ impl Shares {
     }
 }
 
+impl Share {
+    /// Grows or shrinks it to so many units. Shrinking always succeeds.
+    ///
+    /// # Errors
+    /// Where it cannot grow so far; it is then unchanged.
+    pub(crate) fn set(&mut self, units: u64) -> Result<(), NoShare> {
+        let shares = Arc::clone(&self.shares);
+        let mut taken = shares.lock();
+        let own = taken.by.get(&self.caller).copied().unwrap_or_default() - self.units + units;
+        let in_all = taken.in_all - self.units + units;
+        if units > self.units && own > shares.per_caller {
+            return Err(NoShare::OfOne);
+        }
+        if units > self.units && in_all > shares.in_all {
+            return Err(NoShare::InAll);
+        }
+        taken.in_all = in_all;
+        taken.by.insert(self.caller.clone(), own);
+        self.units = units;
+        Ok(())
+    }
+
+    /// How many it has.
+    #[cfg(test)]
+    pub(crate) fn units(&self) -> u64 {
+        self.units
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         let mut taken = self.shares.lock();
@@ -92,6 +121,15 @@ mod tests {
         drop(held);
         assert!(shares.take(&b, 10).is_ok());
         drop(last);
+        let mut first = shares.take(&a, 0).unwrap();
+        let second = shares.take(&b, 15).unwrap();
+        assert_eq!(first.set(21), Err(NoShare::OfOne));
+        assert_eq!(first.set(16), Err(NoShare::InAll));
+        assert_eq!((first.set(15), first.units()), (Ok(()), 15));
+        assert!(shares.take(&a, 1).is_err(), "what it grew by is taken");
+        first.set(5).unwrap();
+        assert!(shares.take(&a, 10).is_ok(), "and what it shrank by is there again");
+        drop((first, second));
         assert!(shares.lock().by.is_empty() && shares.lock().in_all == 0);
     }
 }

@@ -19,7 +19,7 @@ pub struct Gateway {
     pub jwks_url: Option<String>,
     /// Pages of other origins that may call with a token of their own, such as `https://console.example.com`.
     pub cors_origins: Vec<String>,
-    /// A request's body at the most.
+    /// A request's body at the most, before and after it is unpacked where it is compressed.
     pub max_body_bytes: ByteSize,
     /// Bytes of bodies that all requests under way may hold together; what would pass it is answered 503, and 429 where
     /// one caller would hold more than half of it. The records that are made of them take about as much again.

@@ -40,21 +40,21 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Remembers a request by its key, or finds when it came first.
+    /// Remembers a request by its key, or finds when it came first. `of_body` is the digest of all that its records are
+    /// made of.
     pub(super) async fn remember(
         app: &App,
         caller: &Caller,
         organization: &str,
         kind: Kind,
         key: &str,
-        body: &[u8],
+        of_body: &[u8],
     ) -> Result<Self, Problem> {
         let digest =
             digest(&[caller.subject.as_bytes(), organization.as_bytes(), kind.name().as_bytes(), key.as_bytes()]);
-        let of_body = Sha256::digest(body);
-        let known = idempotency::remember(&app.pool, &digest, &of_body).await;
+        let known = idempotency::remember(&app.pool, &digest, of_body).await;
         let known = known.map_err(|error| Problem::of_database(&error))?;
-        if known.body != of_body.as_slice() {
+        if known.body != of_body {
             let detail = "this Idempotency-Key came with another body before: a new request needs a new key";
             let (status, name) = (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused");
             return Err(Problem::new(status, name, "Idempotency-Key used twice", detail));
@@ -81,7 +81,7 @@ impl Identity {
 }
 
 /// Over parts with their lengths, so that no two lists of parts look the same.
-fn digest(parts: &[&[u8]]) -> Vec<u8> {
+pub(super) fn digest(parts: &[&[u8]]) -> Vec<u8> {
     let mut digest = Sha256::new();
     for part in parts {
         digest.update((part.len() as u64).to_be_bytes());

@@ -7,6 +7,7 @@ use serde::Deserializer;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::form::Form;
 use crate::problem::{Fault, Problem};
 
 /// Records of one request at the most: ten atomic batches. Whoever has more sends them in several requests, and knows
@@ -15,13 +16,16 @@ const RECORDS: usize = 10_000;
 
 /// The records of a body, as they stand in it. Those that are too many are counted and not kept: a body of commas and
 /// digits would take eight times its size in places alone.
-pub(super) fn records_of(body: &[u8], is_ndjson: bool) -> Result<Vec<&[u8]>, Problem> {
-    let found = match body.trim_ascii_start().first() {
-        _ if is_ndjson => lines(body),
-        Some(b'[') => elements(body)?,
+pub(super) fn records_of<'b>(body: &'b [u8], form: &Form) -> Result<Vec<&'b [u8]>, Problem> {
+    let one = || Found { records: vec![body], count: 1 };
+    let found = match (form, body.trim_ascii_start().first()) {
+        (Form::Lines, _) => lines(body),
+        // The event is in the headers, and its data may be absent.
+        (Form::Binary(_), _) => one(),
+        (_, None) => Found::default(),
+        (Form::Json, Some(b'[')) | (Form::Batch, _) => elements(body)?,
         // Whatever else it is, the decoder says better what is wrong with it.
-        Some(_) => Found { records: vec![body], count: 1 },
-        None => Found::default(),
+        (Form::Json | Form::Structured, Some(_)) => one(),
     };
     match found.count {
         0 => Err(bad("there is no record in it".to_owned())),
@@ -96,7 +100,8 @@ mod tests {
     #[test]
     fn a_body_is_one_many_or_lines() {
         let count = |body: &str, lines| {
-            records_of(body.as_bytes(), lines).map(|records| records.len()).map_err(|problem| problem.status().as_u16())
+            let form = if lines { Form::Lines } else { Form::Json };
+            records_of(body.as_bytes(), &form).map(|records| records.len()).map_err(|problem| problem.status().as_u16())
         };
         assert_eq!(count(" {\"a\":1} ", false), Ok(1));
         assert_eq!(count("[{}, {\"a\":[1]},3]", false), Ok(3));

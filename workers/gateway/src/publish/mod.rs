@@ -1,10 +1,12 @@
 //! `POST /api/{kind}`: records into their stream, acknowledged or not at all.
 //!
-//! The order of things: whose records they are, the body, what is in it (`input`), each
-//! record through the writers' own decoder, and only when all are good the stream. With an `Idempotency-Key` the
-//! records' identity is fixed before that (`identity`).
+//! The order of things: whose records they are, what the headers say of the body (`form`), the body, what is in it
+//! (`input`), each record as plain JSON, out of its CloudEvent where it comes in one, and through the writers' own
+//! decoder, and only when all are good the stream. Headers of a request are never those of a message. With an
+//! `Idempotency-Key` the records' identity is fixed before that (`identity`).
 
 mod describe;
+mod form;
 mod identity;
 mod input;
 mod refusals;
@@ -19,6 +21,7 @@ use records::{Kind, subject};
 use serde::Serialize;
 use uuid::Uuid;
 
+use self::form::Form;
 use self::identity::Identity;
 use crate::app::App;
 use crate::auth::{Caller, Organizations};
@@ -27,14 +30,12 @@ use crate::query::{Nothing, Query};
 use crate::{body, metrics};
 
 pub(crate) use describe::describe;
+pub(crate) use form::ATTRIBUTES;
 
 /// Whose records a request posts.
 pub(crate) const ORGANIZATION: HeaderName = HeaderName::from_static("x-organization");
 /// By which a request that is sent again is the same request.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Types of bodies that are taken.
-const TYPES: [&str; 2] = ["application/json", NDJSON];
-const NDJSON: &str = "application/x-ndjson";
 /// Records that are checked in one go before other requests get their turn: about a millisecond.
 const CHECKED_AT_ONCE: usize = 128;
 
@@ -58,15 +59,20 @@ async fn publish(
     request: Request,
 ) -> Result<Response, Problem> {
     let organization = organization(&caller, request.headers())?;
-    let content_type = body::expect(request.headers(), &TYPES)?;
+    let form = Form::of(request.headers())?;
+    let coding = body::coding(request.headers())?;
     let key = identity::key(request.headers())?;
-    let body = body::read(&app, &caller.subject, request, app.settings.gateway.max_body_bytes.as_u64()).await?;
-    let records = input::records_of(&body.bytes, content_type == NDJSON)?;
+    let limit = app.settings.gateway.max_body_bytes.as_u64();
+    let body = body::read(&app, &caller.subject, request, limit, coding).await?;
+    let records = input::records_of(&body.bytes, &form)?;
     let identity = match key {
-        Some(key) => Some(Identity::remember(&app, &caller, &organization, kind, &key, &body.bytes).await?),
+        Some(key) => {
+            let of_body = form.fingerprint(&body.bytes);
+            Some(Identity::remember(&app, &caller, &organization, kind, &key, &of_body).await?)
+        }
         None => None,
     };
-    let prepared = prepare(&app, kind, &organization, &records, identity.as_ref()).await;
+    let prepared = prepare(&app, kind, &organization, &form, &records, identity.as_ref()).await;
     if let (Err(_), Some(identity)) = (&prepared, &identity) {
         identity.take_back(&app).await;
     }
@@ -106,6 +112,7 @@ async fn prepare(
     app: &App,
     kind: Kind,
     organization: &str,
+    form: &Form,
     records: &[&[u8]],
     identity: Option<&Identity>,
 ) -> Result<(Vec<Uuid>, Vec<Encoded>), Problem> {
@@ -114,7 +121,8 @@ async fn prepare(
     let keep = app.settings.keep.get(&kind).copied();
     for (index, &record) in records.iter().enumerate() {
         let terms = Terms { identity: identity.map(|identity| identity.of(index)), keep };
-        match app.publisher.prepare_json_with(kind, Some(organization), record, terms) {
+        let plain = form.plain(kind, record).map_err(PublishError::Rejected);
+        match plain.and_then(|plain| app.publisher.prepare_json_with(kind, Some(organization), plain, terms)) {
             Ok(prepared) => {
                 ids.push(prepared.id);
                 messages.push(prepared.message);

@@ -33,8 +33,7 @@ pub(super) fn id(text: &str) -> Result<Uuid, Problem> {
 /// # Errors
 /// 400 where it is not what is expected, with what is wrong; 413, 415, 429 and 503 as all bodies.
 pub(super) async fn body<T: DeserializeOwned>(app: &App, caller: &Caller, request: Request) -> Result<T, Problem> {
-    body::expect(request.headers(), &["application/json"])?;
-    let body = body::read(app, &caller.subject, request, BODY_BYTES).await?;
+    let body = body::read_json(app, &caller.subject, request, BODY_BYTES).await?;
     serde_json::from_slice(&body.bytes)
         .map_err(|error| Problem::parameters(vec![Fault::of("body", format!("cannot be read: {error}"))]))
 }

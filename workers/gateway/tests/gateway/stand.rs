@@ -133,8 +133,12 @@ impl Stand {
     }
 
     pub(crate) async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.send(method, path, headers, body.as_bytes().to_vec()).await
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let mut request = self.client.request(method, format!("http://{}{path}", self.address)).body(body.to_owned());
+        let mut request = self.client.request(method, format!("http://{}{path}", self.address)).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -159,13 +163,19 @@ impl Stand {
 
     /// Posts JSON, with more headers.
     pub(crate) async fn post(&self, path: &str, token: &str, more: &[(&str, &str)], body: &str) -> Answer {
+        self.post_bytes(path, token, more, body.as_bytes().to_vec()).await
+    }
+
+    /// Posts whatever bytes, as JSON unless the headers name another type or are those of a CloudEvent.
+    pub(crate) async fn post_bytes(&self, path: &str, token: &str, more: &[(&str, &str)], body: Vec<u8>) -> Answer {
         let bearer = format!("Bearer {token}");
         let mut headers = vec![("authorization", bearer.as_str())];
-        if more.iter().all(|(name, _)| *name != "content-type") {
+        let names_type = |name: &str| name.eq_ignore_ascii_case("content-type") || name == "ce-specversion";
+        if !more.iter().any(|(name, _)| names_type(name)) {
             headers.push(("content-type", "application/json"));
         }
         headers.extend_from_slice(more);
-        self.ask("POST", path, &headers, body).await
+        self.send("POST", path, &headers, body).await
     }
 
     /// Messages in a kind's stream.
