@@ -14,7 +14,9 @@ const REGEX_BYTES: usize = 1 << 20;
 /// Bytes of a value at the most.
 const VALUE_BYTES: usize = 1_000;
 
-/// A condition on one label. An absent label is an empty one; a label's name may come without `_id`.
+/// A condition on one label, with the semantics of Prometheus: an absent label has the empty string as its value, an
+/// expression has to match the whole value, `.` matches line breaks too, and `!~` is the negation of `=~`. A label's name
+/// may come without `_id`.
 #[derive(Debug, Clone)]
 pub struct Matcher {
     name: String,
@@ -100,10 +102,11 @@ impl Matcher {
     }
 }
 
-/// An expression that has to match from beginning to end.
+/// An expression that has to match from beginning to end. Values may have several lines, such as a message that was
+/// sent as `error_type`, so `.` matches a line break as well: Prometheus compiles `^(?s:…)$`.
 fn whole(expression: &str) -> Result<Regex, MatcherError> {
     // By itself first: `a)|(b` is no expression, and must not become one by what is put around it.
-    let compile = |text: &str| RegexBuilder::new(text).size_limit(REGEX_BYTES).build();
+    let compile = |text: &str| RegexBuilder::new(text).dot_matches_new_line(true).size_limit(REGEX_BYTES).build();
     compile(expression).and_then(|_| compile(&format!(r"\A(?:{expression})\z"))).map_err(|error| {
         let said = match error {
             regex::Error::CompiledTooBig(_) => "it would take too much memory".to_owned(),
@@ -242,6 +245,58 @@ mod tests {
         ] {
             let matcher: Matcher = text.parse().unwrap();
             assert_eq!(matcher.matches(&labels()), matches, "{text}");
+        }
+    }
+
+    #[test]
+    fn expressions_match_values_of_several_lines() {
+        let labels = |value: &str| Labels::from([("error_type".to_owned(), value.to_owned())]);
+        let lines = "DB error:\nconnection refused\r\n";
+        for (expression, value, matches) in [
+            ("DB error.*", lines, true),
+            (".*", lines, true),
+            (".+refused..", lines, true),
+            ("DB error:", lines, false),
+            ("DB error:$", lines, false),
+            ("connection refused", lines, false),
+            ("^connection.*", lines, false),
+            ("DB error:\\nconnection refused\\r\\n", lines, true),
+            ("DB error:[^\\n]*", lines, false),
+            ("(?-s)DB error.*", lines, false),
+            ("DB error:", "DB error:\n", false),
+            ("DB error:.", "DB error:\n", true),
+            (".*", "", true),
+            (".+", "", false),
+            ("", "\n", false),
+        ] {
+            let of = |operation| Matcher::new("error_type", operation, expression).unwrap();
+            let found =
+                [Operation::Matches, Operation::MatchesNot].map(|operation| of(operation).matches(&labels(value)));
+            assert_eq!(found, [matches, !matches], "{expression:?} {value:?}");
+            // As it is written on a command line and stored with a silence.
+            let written: Matcher = of(Operation::Matches).to_string().parse().unwrap();
+            assert_eq!(written.matches(&labels(value)), matches, "{written}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_negated_expression_is_the_exact_opposite(
+            expression in prop::sample::select(vec![".*", ".+", "", "a.b", "a|b", "[^a]*", "a?.?"]),
+            value in prop::option::of("[ab\\r\\n]{0,4}"),
+        ) {
+            let labels = value.iter().map(|value| ("x".to_owned(), value.clone())).collect::<Labels>();
+            let matches = |operation, labels: &Labels| {
+                let matcher = Matcher::new("x", operation, expression).unwrap();
+                let absent = Labels::from([("x".to_owned(), String::new())]);
+                assert_eq!(matcher.matches_absence(), matcher.matches(&absent));
+                matcher.matches(labels)
+            };
+            prop_assert_eq!(matches(Operation::Matches, &labels), !matches(Operation::MatchesNot, &labels));
+            if value.is_none() {
+                let empty = Labels::from([("x".to_owned(), String::new())]);
+                prop_assert_eq!(matches(Operation::Matches, &labels), matches(Operation::Matches, &empty));
+            }
         }
     }
 

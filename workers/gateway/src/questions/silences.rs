@@ -76,7 +76,9 @@ pub(crate) async fn all(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewSilence {
-    /// What it matches: `label=value`, `label!=value`, `label=~regex` or `label!~regex`. All have to match.
+    /// What it matches: `label=value`, `label!=value`, `label=~regex` or `label!~regex`. All have to match. As in
+    /// Prometheus, an expression has to match the whole value, `.` matches line breaks too, and an absent label is the
+    /// empty string.
     #[schema(min_items = 1, max_items = 50)]
     matchers: Vec<String>,
     /// From when on; now where nothing is said.
