@@ -16,7 +16,7 @@ pub const OLDEST_SERVER: (u64, u64) = (2, 12);
 
 /// A server that does not answer for so long is away, or does not let us ask.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Closing is a word to the client's own task, which takes none while it has more to send than it holds.
+/// Bounds `drain`, which waits for room in the command queue of the client's own task.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 /// What the server refused lately; the answer to a refused request is silence, and this tells why.
 const REFUSALS_KEPT: usize = 8;
@@ -32,7 +32,7 @@ pub struct Bus {
     refusals: Arc<Mutex<VecDeque<String>>>,
     /// Counts connections made and broken: a change means that whatever hung on the old one is gone.
     turns: Arc<watch::Sender<u64>>,
-    /// Whether this process has no more use for the connection, so that its end is no news.
+    /// Set by [`Bus::close`]: from then on a broken connection is expected and not worth a warning.
     closing: Arc<AtomicBool>,
 }
 
@@ -136,8 +136,8 @@ impl Bus {
         ContextBuilder::new().api_prefix(&*self.api_prefix).timeout(ANSWER_WITHIN).build(self.client())
     }
 
-    /// Ends the connection, of every clone. That it breaks from now on, as when the server is stopped next, is not
-    /// logged as a warning any more.
+    /// Ends the connection of every clone, within half a second. No warning is logged about it from then on, as when
+    /// the server is stopped next.
     pub async fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
         match timeout(CLOSE_WITHIN, self.client().drain()).await {
@@ -186,7 +186,7 @@ async fn open(
     if version(&info.version) < OLDEST_SERVER {
         return Err(ConnectError::TooOld { url: shown, version: info.version });
     }
-    // Elsewhere it is another server's JetStream that counts, and the first request tells.
+    // In another domain or account a different JetStream answers, and the first request shows whether it does.
     let is_elsewhere = address.config.jetstream_domain.is_some() || address.config.jetstream_api_prefix.is_some();
     if !info.jetstream && !is_elsewhere {
         return Err(ConnectError::NoJetStream { url: shown });
@@ -196,7 +196,7 @@ async fn open(
 
 fn note(event: &Event, refusals: &Mutex<VecDeque<String>>, turns: &watch::Sender<u64>, closing: bool) {
     match event {
-        // Nobody waits for what this connection brings.
+        // Expected once the process is done with the connection.
         Event::Disconnected | Event::ServerError(_) | Event::SlowConsumer(_) if closing => {
             tracing::debug!(%event, "NATS connection, which is being closed");
         }

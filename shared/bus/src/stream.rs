@@ -11,6 +11,7 @@ use records::{Headers, Kind, subject};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::error::Error as _;
 use std::time::Duration;
 
 use crate::settings::Settings;
@@ -114,7 +115,7 @@ pub struct StreamState {
 
 /// What `STREAM.INFO` answers, as far as it is of use here.
 #[derive(Deserialize)]
-pub(crate) struct Info {
+struct Info {
     created: DateTime<Utc>,
     state: InfoState,
     config: Settings,
@@ -169,8 +170,10 @@ impl Bus {
                 Err(BusError::Missing { stream: name.to_owned() })
             }
             Ok(Response::Err { error }) => Err(refused(error.to_string())),
-            // An answer that is not JetStream's.
-            Err(error) if error.kind() == RequestErrorKind::Other => Err(refused(error.to_string())),
+            // An answer that is not JetStream's, or not one that this build understands.
+            Err(error) if error.source().is_some_and(|source| source.is::<serde_json::Error>()) => {
+                Err(refused(error.to_string()))
+            }
             Err(error) if error.kind() == RequestErrorKind::NoResponders => {
                 Err(BusError::Absent { api_prefix: self.api_prefix.to_string(), action, stream: name.to_owned() })
             }

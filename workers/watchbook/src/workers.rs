@@ -268,14 +268,14 @@ fn receivers(mut rules: watch::Receiver<Arc<Rules>>, stop: CancellationToken) ->
     receivers
 }
 
-/// How often a stream is asked again that did not answer at the start: as often as one that the writers read.
+/// How often a stream that did not answer at the start is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Makes sure that the streams of these kinds are safe to read. Returns the kinds whose stream does not answer while
-/// others do, as one without a leader: it is checked later, and keeps nobody from writing the others.
+/// Checks that the streams of these kinds are safe to read. Returns the kinds whose stream does not answer although
+/// others do, such as one without a leader: their writers check it later, and the other kinds are written meanwhile.
 async fn check_streams(config: &Config, bus: &Bus, kinds: &[Kind]) -> anyhow::Result<Vec<Kind>> {
     let states = join_all(kinds.iter().map(|&kind| bus.stream_state(kind))).await;
-    // A permission that is missing shows as silence too, and only a person can mend that.
+    // A missing permission shows as silence too, and only a person can mend it: the server names it in a refusal.
     let is_outage = states.iter().any(Result::is_ok) && bus.refusals().is_empty();
     let mut silent = Vec::new();
     for (&kind, state) in kinds.iter().zip(states) {
@@ -291,7 +291,7 @@ async fn check_streams(config: &Config, bus: &Bus, kinds: &[Kind]) -> anyhow::Re
     Ok(silent)
 }
 
-/// Refuses a stream with settings with which records can be lost or not be stored; names what else differs.
+/// Fails for a stream with settings with which records can be lost or not be stored; logs every other difference.
 fn check_stream(streams: &Streams, bus: &Bus, kind: Kind, state: &StreamState) -> anyhow::Result<()> {
     let differences = bus.stream_differences(kind, state, streams);
     let (dangerous, harmless): (Vec<_>, Vec<_>) = differences.iter().partition(|difference| difference.dangerous);

@@ -220,7 +220,7 @@ fn look_at_clock(subject: &str, skew: TimeDelta, findings: &mut Findings) {
 }
 
 async fn look_at_streams(config: &Config, bus: &Bus, findings: &mut Findings) {
-    // Side by side, each for as long as `Bus` waits for an answer: one that is silent holds up no other.
+    // In parallel, each bounded by the time that `Bus` waits for an answer: a silent stream delays no other.
     let states = join_all(Kind::ALL.iter().map(|&kind| bus.stream_state(kind))).await;
     for (&kind, state) in Kind::ALL.iter().zip(states) {
         let name = bus.stream_name(kind);

@@ -67,7 +67,7 @@ impl Status {
         for &kind in Kind::ALL {
             accounts.push(of_postgres(&bus, &mut connection, kind).await?);
         }
-        // Side by side, each for as long as `Bus` waits for an answer: one that is silent holds up no other.
+        // In parallel, each bounded by the time that `Bus` waits for an answer: a silent stream delays no other.
         let asked =
             Kind::ALL.iter().zip(&accounts).map(|(&kind, (account, _))| of_stream(&bus, kind, account.as_ref()));
         let streams = join_all(asked).await;
