@@ -104,7 +104,8 @@ impl Arguments {
             Command::Audit(command) => command.run(config).await,
             Command::Token(command) => command.run(&config),
             Command::Doctor(command) => command.run(config).await,
-            Command::Bench(command) => command.run(config).await,
+            // The largest of these futures: on the heap, so that every other command need not carry its size.
+            Command::Bench(command) => Box::pin(command.run(config)).await,
             Command::Config(command) => command.run(&sources),
         }
     }
