@@ -96,7 +96,7 @@ impl<'r> Pieces<'r> {
             _ => (days::list(self.work.connection, dataset).await?, false),
         };
         let is_it = |day: &Day| {
-            let is_its = if is_trim { day.holds(first_day) } else { day.first_day() == first_day };
+            let is_its = if is_trim { day.covers(first_day) } else { day.first_day() == first_day };
             is_its && day.state == State::Attached
         };
         found.into_iter().find(is_it).ok_or_else(gone)

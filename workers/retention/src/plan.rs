@@ -201,7 +201,7 @@ pub(crate) async fn trims(
             if trims.len() == MOST_TRIMS {
                 break;
             }
-            let is_its = |day: &&Day| day.holds(excess.day) && day.state == State::Attached;
+            let is_its = |day: &&Day| day.covers(excess.day) && day.state == State::Attached;
             let Some(day) = tables.iter().find(is_its) else { continue };
             let name = day.name.to_string();
             let would = log_volumes::plan_trim(connection, kind, &name, &excess, &ranges(&holds, day)).await?;

@@ -55,19 +55,16 @@ impl Day {
         self.starts_at.date_naive()
     }
 
-    /// Whether it holds all of a date.
-    pub fn holds(&self, date: NaiveDate) -> bool {
+    /// Whether its time covers all of a date in UTC.
+    pub fn covers(&self, date: NaiveDate) -> bool {
         let day = Partition::starting(Dataset::DeadLetters, date);
         self.starts_at <= day.starts_at() && day.ends_at() <= self.ends_at
     }
 
-    /// Whether it is what Watchbook itself would make: a whole day, or a whole month where its table is cut so.
+    /// Whether it is one day, or one month where its table is cut so: the partition that Watchbook itself would make.
     fn is_whole(&self) -> bool {
-        Partition::starting(self.dataset, self.first_day()).time() == self.time() && self.is_first_of_month()
-    }
-
-    fn is_first_of_month(&self) -> bool {
-        !self.dataset.is_monthly() || self.starts_at.day() == 1
+        let is_first = !self.dataset.is_monthly() || self.starts_at.day() == 1;
+        is_first && Partition::starting(self.dataset, self.first_day()).time() == self.time()
     }
 
     fn time(&self) -> Stretch {
@@ -98,9 +95,8 @@ pub async fn session(database: &Database) -> crate::Result<PgConnection> {
 /// Where the database cannot be asked.
 pub async fn list(connection: &mut PgConnection, dataset: Dataset) -> crate::Result<Vec<Day>> {
     let children = catalogue::children(connection, dataset, Sizes::Known).await?;
-    let mut days: Vec<_> = children.iter().filter(|child| child.shape == Shape::Table).collect();
-    days.retain(|child| !child.is_default);
-    let mut days: Vec<_> = days.into_iter().filter_map(|child| attached(dataset, child)).collect();
+    let tables = children.iter().filter(|child| child.shape == Shape::Table && !child.is_default);
+    let mut days: Vec<_> = tables.filter_map(|child| attached(dataset, child)).collect();
     days.extend(left_behind(connection, dataset).await?);
     days.retain(Day::is_whole);
     // Where a day was made anew before the one that was left behind was found, that one comes second.

@@ -1,4 +1,4 @@
-//! Partitions that are no days: retention neither drops nor archives them.
+//! Partitions that are not one whole day: retention neither drops nor archives them.
 
 use std::fmt;
 
