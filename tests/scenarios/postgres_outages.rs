@@ -178,7 +178,7 @@ async fn a_table_that_is_not_there_is_an_outage_and_no_dead_letter() {
     world.settled(Kind::Events).await;
     world.execute("ALTER TABLE watchbook.event_logs RENAME TO hidden").await;
     world.publish_records(Kind::Events, 10..50).await;
-    worker.says_ready(503, "Postgres does not take batches").await;
+    worker.says_ready(503, "cannot commit batches to Postgres").await;
     let letters = world.count("SELECT count(*) FROM watchbook.dead_letters").await;
     world.execute("ALTER TABLE watchbook.hidden RENAME TO event_logs").await;
     assert_eq!(letters, 0);

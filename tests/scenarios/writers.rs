@@ -115,7 +115,7 @@ async fn two_that_write_the_same_batch_at_once_settle_it_once() {
     gate.close().await.unwrap();
 
     world.settled_as(Kind::Events, [20, 0, 0, 0]).await;
-    second.logged("somebody else settled some of it").await;
+    second.logged("another writer settled a part of the batch").await;
     first.logged("the lease is lost").await;
     world.publish_records(Kind::Events, 20..40).await;
     world.settled_as(Kind::Events, [40, 0, 0, 0]).await;

@@ -1,4 +1,4 @@
-//! Messages gathered into a batch: each becomes a row or a dead letter at once. Pure.
+//! Gathers messages into a batch. Each message is decoded at once and becomes a row or a dead letter. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,13 +11,13 @@ use store::dead_letters::DeadLetter;
 use store::partitions::Partition;
 use uuid::Uuid;
 
-/// What all batches of a stream share.
+/// The settings that all batches of a stream share.
 #[derive(Debug, Clone)]
 pub(crate) struct Contract {
     pub(crate) kind: Kind,
     pub(crate) prefix: String,
     pub(crate) stream: String,
-    /// How long the kind is kept; older records are refused. `None` keeps for ever.
+    /// How long the kind is kept; older records are rejected. `None` keeps them for ever.
     pub(crate) keep: Option<TimeDelta>,
 }
 
@@ -36,8 +36,8 @@ impl Contract {
     }
 }
 
-/// A contiguous range of a stream, decoded. Keeps the messages until it is settled, because a row that
-/// Postgres refuses becomes a dead letter with its message whole.
+/// A contiguous range of a stream, decoded. It keeps its messages until it is settled, because a row that Postgres
+/// rejects becomes a dead letter with the whole message.
 #[derive(Debug)]
 pub(crate) struct Batch {
     first: u64,
@@ -50,7 +50,7 @@ pub(crate) struct Batch {
     message_bytes: usize,
 }
 
-/// One row: where it ends in the buffer, which message it came from, and what the counts need.
+/// One row: the end of its bytes in the buffer, the message it came from, and the facts the roll-ups need.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     end: usize,
@@ -62,7 +62,7 @@ struct Entry {
 }
 
 impl Batch {
-    /// A batch that starts with the sequence `first`.
+    /// Returns an empty batch that starts at the sequence `first`.
     pub(crate) fn starting_at(first: u64) -> Self {
         Self {
             first,
@@ -76,7 +76,7 @@ impl Batch {
         }
     }
 
-    /// Adds the message that comes next.
+    /// Adds the message at the next sequence.
     pub(crate) fn push(&mut self, contract: &Contract, delivery: Delivery) {
         debug_assert_eq!(delivery.sequence, self.last + 1, "a batch is contiguous");
         self.last = delivery.sequence;
@@ -91,7 +91,7 @@ impl Batch {
         self.deliveries.push(delivery);
     }
 
-    /// Adds sequences that the stream does not hold.
+    /// Adds sequences that the stream no longer holds.
     pub(crate) fn push_deleted(&mut self, first: u64, last: u64) {
         debug_assert_eq!(first, self.last + 1, "a batch is contiguous");
         self.last = last;
@@ -102,7 +102,7 @@ impl Batch {
         self.last < self.first
     }
 
-    /// The sequence that comes next.
+    /// Returns the sequence after the last one of the batch.
     pub(crate) fn next(&self) -> u64 {
         self.last + 1
     }
@@ -115,12 +115,12 @@ impl Batch {
         self.last
     }
 
-    /// Messages, including those that are refused.
+    /// Returns the number of messages, including rejected ones.
     pub(crate) fn messages(&self) -> usize {
         self.deliveries.len()
     }
 
-    /// Bytes of the rows, or of the messages that they came from, whichever is more.
+    /// Returns the size in bytes of the rows or of the messages they came from, whichever is larger.
     pub(crate) fn bytes(&self) -> usize {
         self.rows.len().max(self.message_bytes)
     }
@@ -129,27 +129,26 @@ impl Batch {
         self.deleted
     }
 
-    /// The newest message: its sequence, and the stream's timestamp in nanoseconds.
+    /// Returns the newest message: its sequence, and the stream's timestamp in nanoseconds.
     pub(crate) fn newest(&self) -> Option<(u64, i64)> {
         let newest = self.deliveries.last()?;
         Some((newest.sequence, newest.published_at.timestamp_nanos_opt()?))
     }
 
-    /// How many rows there are.
     pub(crate) fn row_count(&self) -> usize {
         self.entries.len()
     }
 
-    /// The rows from the `from`th up to the `to`th, as COPY takes them.
+    /// Returns the rows `from..to`, encoded for COPY.
     pub(crate) fn rows(&self, from: usize, to: usize) -> &[u8] {
         let end_of =
             |count: usize| count.checked_sub(1).and_then(|last| self.entries.get(last)).map_or(0, |entry| entry.end);
         self.rows.get(end_of(from)..end_of(to)).unwrap_or_default()
     }
 
-    /// The partitions that the rows need.
+    /// Returns the partitions that the rows need.
     pub(crate) fn partitions(&self, kind: Kind) -> BTreeSet<Partition> {
-        // Records of a batch mostly share their day: ask the calendar once for each run of equal days.
+        // The records of a batch mostly share one day, so the partition is computed once per run of equal days.
         let mut partitions = BTreeSet::new();
         let mut seen = None;
         for entry in &self.entries {
@@ -162,12 +161,12 @@ impl Batch {
         partitions
     }
 
-    /// The messages that the contract refuses.
+    /// Returns the messages that failed validation, as dead letters.
     pub(crate) fn refused<'b>(&'b self, contract: &'b Contract) -> impl Iterator<Item = DeadLetter<'b>> {
         self.refused.iter().filter_map(|(delivery, reject)| self.dead_letter(contract, *delivery, reject.clone()))
     }
 
-    /// The message of a row, as a dead letter that Postgres refused.
+    /// Returns the message of a row as a dead letter with the reason `rejected_by_database`.
     pub(crate) fn rejected_by_database<'b>(
         &'b self,
         contract: &'b Contract,
@@ -195,7 +194,7 @@ impl Batch {
         })
     }
 
-    /// All rows, counted.
+    /// Returns the roll-up of all rows.
     pub(crate) fn rollup(&self, kind: Kind) -> Rollup<'_> {
         let mut rollup = Rollup::new(kind);
         for row in 0..self.entries.len() {
@@ -204,7 +203,8 @@ impl Batch {
         rollup
     }
 
-    /// The rows with these keys, counted; of rows with the same key the first one.
+    /// Returns the roll-up of the rows with these keys. Of several rows with the same key only the first one
+    /// counts.
     pub(crate) fn rollup_of(&self, kind: Kind, keys: &[RecordKey]) -> Rollup<'_> {
         let mut by_key: HashMap<RecordKey, usize> = HashMap::with_capacity(self.entries.len());
         for (row, entry) in self.entries.iter().enumerate() {

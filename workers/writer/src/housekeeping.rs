@@ -1,4 +1,4 @@
-//! What a writer does beside writing: partitions ahead, settled messages trimmed.
+//! The background work of a writer: create partitions ahead of time, trim settled messages, fold roll-ups.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::origin::lost_tail;
 
-/// How often the stream's size is looked at. At 100,000 messages a second of 450 bytes a stream of
-/// 1 GiB is full after 23 s.
+/// Interval between checks of the stream's size. At 100,000 messages a second of 450 bytes each, a stream of 1 GiB
+/// is full after 23 s.
 const SIZE_EVERY: Duration = Duration::from_secs(5);
-/// How often messages behind the replay window are looked for; that many minutes more do no harm.
+/// Interval between checks for messages older than the replay window. A few minutes more do no harm.
 const WINDOW_EVERY: Duration = Duration::from_secs(60);
-/// How often partitions are made ahead. Days ahead, so an hour is often.
+/// Interval between runs that create partitions. They are created days ahead, so an hour is often enough.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(60 * 60);
-/// How often old roll-ups and volumes are folded and roll-ups that are too old removed.
+/// Interval between runs that fold roll-ups and volumes and delete expired roll-ups.
 const ROLLUPS_EVERY: Duration = Duration::from_secs(60);
-/// What a turn of folding may take: the rest waits for the next one.
+/// Time limit of one folding run. The rest is done in the next run.
 const FOLDING_AT_MOST: Duration = Duration::from_secs(20);
-/// For how long roll-ups by label are kept: a week to compare with, and a month to try a rule on.
+/// How long roll-ups by label are kept: long enough to compare with last week and to test a rule on a month.
 const ROLLUPS_KEPT: TimeDelta = TimeDelta::days(35);
-/// Above this share of `max_bytes`, in percent, settled messages go before their window ends: refusing
-/// a producer is worse than a shorter replay.
+/// Above this percentage of `max_bytes`, settled messages are purged before their replay window ends: rejecting a
+/// producer's message is worse than a shorter replay window.
 const CROWDED_PERCENT: u64 = 75;
 
-/// What the housekeeping of a kind needs.
+/// Everything the background work of one kind needs.
 #[derive(Debug)]
 pub(crate) struct Housekeeping {
     pub(crate) kind: Kind,
@@ -45,12 +45,13 @@ pub(crate) struct Housekeeping {
 enum TrimError {
     #[error(transparent)]
     Bus(#[from] BusError),
-    #[error("Postgres does not answer: {0}")]
+    #[error("Postgres request failed: {0}")]
     Store(#[from] store::Error),
 }
 
 impl Housekeeping {
-    /// Keeps house until `stop`, whatever is under way then: a question that nobody answers must not hold the process.
+    /// Runs until `stop` and then aborts the work in progress, so that an unanswered request cannot delay the
+    /// shutdown.
     pub(crate) async fn run(self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -58,7 +59,7 @@ impl Housekeeping {
         }
     }
 
-    /// What fails is tried again at the next turn.
+    /// Runs every task when it is due. A task that fails is tried again at its next interval.
     async fn keep_house(&self) {
         let window_every = WINDOW_EVERY.min(self.replay_window / 2).max(Duration::from_secs(1));
         let mut ticks = interval(SIZE_EVERY.min(window_every));
@@ -73,29 +74,29 @@ impl Housekeeping {
                 window_due = Instant::now() + window_every;
             }
             if let Err(error) = self.trim(by_window).await {
-                tracing::debug!(kind = %self.kind, %error, "settled messages stay in the stream for now");
+                tracing::debug!(kind = %self.kind, %error, "cannot trim the stream; will try again");
             }
             if Instant::now() >= rollups_due {
                 rollups_due = Instant::now() + ROLLUPS_EVERY;
                 if let Err(error) = self.fold_rollups().await {
-                    tracing::debug!(kind = %self.kind, %error, "roll-ups stay as they are for now");
+                    tracing::debug!(kind = %self.kind, %error, "cannot fold roll-ups; will try again");
                 }
                 if let Err(error) = self.fold_volumes().await {
-                    tracing::debug!(kind = %self.kind, %error, "volumes stay as they are for now");
+                    tracing::debug!(kind = %self.kind, %error, "cannot fold volumes; will try again");
                 }
             }
             if Instant::now() >= partitions_due {
                 match self.make_partitions().await {
                     Ok(()) => partitions_due = Instant::now() + PARTITIONS_EVERY,
                     Err(error) => {
-                        tracing::warn!(kind = %self.kind, %error, "partitions for the coming days could not be made")
+                        tracing::warn!(kind = %self.kind, %error, "cannot create partitions for the coming days; will try again")
                     }
                 }
             }
         }
     }
 
-    /// Folds the roll-ups of each minute into one row, and removes those that nobody asks for any more.
+    /// Folds the roll-ups of each minute into one row and deletes those older than [`ROLLUPS_KEPT`].
     async fn fold_rollups(&self) -> store::Result<()> {
         let until = Instant::now() + FOLDING_AT_MOST;
         let mut connection = self.database.connect("rollups").await?;
@@ -104,7 +105,7 @@ impl Housekeeping {
         Ok(())
     }
 
-    /// Folds the volumes of each day into one row, where the kind's are bounded.
+    /// Folds the volumes of each day into one row. Does nothing for kinds without a volume limit.
     async fn fold_volumes(&self) -> store::Result<()> {
         if self.kind.spec().volume.is_none() {
             return Ok(());
@@ -120,7 +121,7 @@ impl Housekeeping {
         self.partitions.ensure_ahead(&mut connection, self.kind, Utc::now(), self.partition_days_ahead).await
     }
 
-    /// Purges settled messages that are behind the replay window, or that crowd the stream.
+    /// Purges settled messages that are older than the replay window, or that fill the stream too far.
     async fn trim(&self, by_window: bool) -> Result<(), TrimError> {
         let state = self.bus.stream_state(self.kind).await?;
         let crowded = state.max_bytes.is_some_and(|max| state.bytes > max / 100 * CROWDED_PERCENT);
@@ -131,19 +132,19 @@ impl Housekeeping {
         let Some(position) = self.agreed_position(&state).await? else { return Ok(()) };
         let mut old = if by_window { self.behind_window().await? } else { 0 };
         if crowded {
-            // The newest message stays: by it alone a stream is known that lost its tail of late.
+            // The newest settled message stays: only its timestamp shows whether the stream was truncated recently.
             old = old.max(position.newest.map_or(0, |(sequence, _)| sequence - 1));
         }
         let up_to = position.settled_up_to().min(old).min(state.last_sequence);
         if up_to >= state.first_sequence {
             let purged = self.bus.purge_up_to(self.kind, up_to).await?;
-            tracing::debug!(stream = state.name, purged, crowded, "settled messages were trimmed");
+            tracing::debug!(stream = state.name, purged, crowded, "trimmed settled messages");
         }
         Ok(())
     }
 
-    /// The position of the stream. None where the two do not agree: until the position is mended, what
-    /// it calls settled may be other messages.
+    /// Returns the position of the stream, or `None` if stream and position disagree. Until the position is
+    /// corrected, its settled sequences may belong to other messages.
     async fn agreed_position(&self, state: &StreamState) -> Result<Option<Position>, TrimError> {
         let mut connection = self.database.connect("trim").await?;
         let account = positions::find(&mut connection, &state.name).await?;

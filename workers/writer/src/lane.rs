@@ -1,8 +1,8 @@
-//! A lane: one connection on which batches are committed, one after the other.
+//! A lane: a writer connection on which batches are committed one after the other.
 //!
-//! The fast way copies the rows straight into their table. Where that fails, the error says how to go
-//! on: a duplicate sends the batch the slow way, a bad row is looked for by halving, and an outage is
-//! waited out. A batch is never given up but at shutdown, and then nothing of it is settled.
+//! The fast path copies the rows straight into their table. If that fails, the error decides what follows: a
+//! duplicate sends the batch down the slow path, a bad row is isolated by bisection, and an outage is waited out. A
+//! batch is only abandoned at shutdown, and then none of it is settled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,61 +23,61 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{Batch, Contract};
 use crate::metrics;
 
-/// Contention passes by itself within milliseconds.
+/// Contention goes away by itself within milliseconds.
 const CONTENTION_FIRST_WAIT: Duration = Duration::from_millis(5);
 const CONTENTION_LONGEST_WAIT: Duration = Duration::from_millis(500);
 
-/// How many batches go the slow way after one that had duplicates, until COPY is tried again.
+/// After a batch with duplicates, this many batches take the slow path before COPY is tried again.
 const MERGES_AFTER_DUPLICATES: u32 = 16;
 
-/// A transaction takes well below a second; one that got no answer for so long has lost its connection without being
-/// told, or waits for somebody's lock. The guard of `positions::settle` makes another try harmless.
+/// Time limit of one transaction, which normally takes well below a second. Beyond this the connection is dead
+/// without an error, or waits for a lock. The guard in `positions::settle` makes another attempt harmless.
 const ANSWER_WITHIN: Duration = Duration::from_secs(120);
-/// What a transaction under way may still take once the writer has to stop: within the budget of the whole stop.
+/// Time left for a running transaction once the writer has to stop. It lies within the budget of the whole
+/// shutdown.
 const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// What all lanes of a writer share.
+/// The state that all lanes of a writer share.
 #[derive(Debug)]
 pub(crate) struct LaneContext {
     pub(crate) contract: Contract,
     pub(crate) database: Database,
     pub(crate) partitions: Arc<Partitions>,
     pub(crate) health: Part,
-    /// Told of each commit that counted something.
+    /// Notified of each commit that stored rows.
     pub(crate) commits: Arc<Notify>,
-    /// The process stops: a batch that cannot be committed now is left for whoever comes next.
+    /// Cancelled when the process stops. A batch that cannot be committed by then is left to the next writer.
     pub(crate) stop: CancellationToken,
 }
 
-/// One connection on which batches are committed.
 #[derive(Debug)]
 pub(crate) struct Lane {
     number: u16,
     context: Arc<LaneContext>,
     connection: Option<PgConnection>,
-    /// Batches that go the slow way at once, because one of late had duplicates.
+    /// Number of coming batches that take the slow path at once, because a recent one had duplicates.
     merges_ahead: u32,
 }
 
-/// How a batch ended.
+/// The outcome of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// It is settled.
+    /// The batch is settled.
     Settled,
-    /// Somebody else had settled some of it, or the stream is another one by now.
+    /// Another writer had settled a part of it, or the stream was recreated.
     Overtaken,
-    /// The process stops, and Postgres did not take it in time. Nothing of it is settled.
+    /// The process stops and Postgres did not commit in time. Nothing of the batch is settled.
     Abandoned,
 }
 
-/// How the rows of a batch are stored.
+/// The way the rows of a batch are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// Copied straight into the table: every row is new.
+    /// COPY straight into the table: all rows are new.
     Copy,
-    /// Merged by way of a temporary table: some are duplicates.
+    /// Merge through a temporary table: some rows are duplicates.
     Merge,
-    /// Merged by halves until the bad rows are alone.
+    /// Merge by bisection until the bad rows are alone.
     Isolate,
 }
 
@@ -86,7 +86,7 @@ impl Lane {
         Self { number, context, connection: None, merges_ahead: 0 }
     }
 
-    /// Commits a batch, however often it has to try.
+    /// Commits a batch, and retries until it is settled, overtaken, or the process stops.
     pub(crate) async fn write(&mut self, stream: &StreamIdentity, batch: &Batch) -> Ended {
         let kind = self.context.contract.kind;
         let mut way = if self.merges_ahead > 0 { Way::Merge } else { Way::Copy };
@@ -126,12 +126,13 @@ impl Lane {
                     contention.next_wait()
                 }
                 (Failure::Contention | Failure::Duplicate, _) => contention.next_wait(),
-                // A bad row that halving did not find would be a bug; waiting loses nothing and shows.
+                // A bad row that bisection did not find is a bug. Waiting loses nothing, and the failure shows in
+                // `/readyz`.
                 (Failure::Outage | Failure::BadRow, _) => {
                     self.connection = None;
-                    self.context.health.failing(format!("Postgres does not take batches: {error}"));
+                    self.context.health.failing(format!("cannot commit batches to Postgres: {error}"));
                     if !failing {
-                        tracing::warn!(%kind, first = batch.first(), last = batch.last(), %error, "Postgres does not take a batch; trying again until it does");
+                        tracing::warn!(%kind, first = batch.first(), last = batch.last(), %error, "cannot commit a batch to Postgres; retrying until it succeeds");
                         failing = true;
                     }
                     outage.next_wait()
@@ -144,8 +145,8 @@ impl Lane {
         }
     }
 
-    /// One transaction: rows, dead letters, counts, and last the settled range. `None` where it was
-    /// rolled back because somebody else was faster.
+    /// Runs one transaction: rows, dead letters, roll-ups, and last the settled range. Returns `None` if it was
+    /// rolled back because another writer settled the range first.
     async fn attempt(&mut self, stream: &StreamIdentity, batch: &Batch, way: Way) -> store::Result<Option<Settlement>> {
         let context = self.context.clone();
         let (contract, kind) = (&context.contract, context.contract.kind);
@@ -153,7 +154,7 @@ impl Lane {
             Some(connection) => connection,
             none => none.insert(context.database.connect(kind.name()).await?),
         };
-        // Made before the transaction, which then holds no lock on any table's shape.
+        // Partitions are created before the transaction, so that it holds no DDL lock.
         let failed_at = Utc::now();
         context.partitions.ensure(connection, Partition::of_dead_letters(failed_at)).await?;
         for partition in batch.partitions(kind) {
@@ -200,9 +201,10 @@ impl Lane {
         Ok(Some(settlement))
     }
 
-    /// Duplicates come in runs: a replay, a producer that tries again. Then a COPY that fails first is
-    /// wasted, and so the slow way is taken at once until it finds nothing, or for a while where
-    /// finding nothing says nothing (an entity that is updated counts as stored).
+    /// Decides which path the next batches take. Duplicates come in runs (a replay, a producer that retries), and
+    /// then a COPY that fails first is wasted. So the slow path is taken at once until it finds no duplicate. For
+    /// kinds that keep the newest record an update counts as stored, so finding none proves nothing; there the slow
+    /// path is taken for a fixed number of batches.
     fn learn(&mut self, way: Way, settlement: &Settlement) {
         let all_new =
             settlement.duplicates == 0 && matches!(self.context.contract.kind.spec().conflict, Conflict::KeepFirst);
@@ -233,19 +235,19 @@ impl Lane {
     }
 }
 
-/// Resolves when a transaction has had its time since the writer was told to stop.
+/// Resolves [`LAST_ANSWER_WITHIN`] after the writer was told to stop.
 async fn overdue(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(LAST_ANSWER_WITHIN).await;
 }
 
 fn silence() -> store::Error {
-    let words = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+    let words = format!("no answer from Postgres within {} s", ANSWER_WITHIN.as_secs());
     store::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words))
 }
 
-/// Merges the rows by halves until each bad one is alone, and makes dead letters of those. Each half
-/// has a savepoint: what is wrong with one does not undo the other.
+/// Merges the rows by bisection until each bad row is alone, and turns those into dead letters. Each half has its
+/// own savepoint, so an error in one does not undo the other.
 async fn isolate<'b>(
     transaction: &mut PgConnection,
     contract: &'b Contract,
@@ -273,7 +275,7 @@ async fn isolate<'b>(
             continue;
         }
         let middle = from + (to - from) / 2;
-        // The first half comes first, so that of equal records the first one is kept.
+        // The first half is merged first, so that the first of two equal records is kept.
         ranges.push((middle, to));
         ranges.push((from, middle));
     }

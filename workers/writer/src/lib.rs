@@ -1,19 +1,19 @@
-//! From stream to table: one writer a record kind.
+//! Writes the records of a stream to their table. One writer per record kind.
 //!
-//! A writer holds the kind's lease, reads its stream from the first hole in what is settled, gathers
-//! messages into batches, and gives each batch to a lane. A lane stores the rows, the dead letters, the
-//! counts and the settled range in one transaction, however often it has to try.
+//! A writer holds the lease of its kind, reads the stream from the first unsettled sequence, gathers messages into
+//! batches, and passes each batch to a lane (a writer connection). A lane commits the rows, the dead letters, the
+//! roll-ups and the settled range in one transaction, and retries until it succeeds.
 //!
-//! - [`writer`]: the life of a writer, from waiting for the lease to giving it up
+//! - [`writer`]: the lifecycle of a writer, from waiting for the lease to releasing it
 //! - `session`: reading and dispatching while the lease is held
-//! - `origin`: is this still the stream that Postgres knows, and from where is it read
-//! - `batch`: messages become rows and dead letters; pure
-//! - `lane`: a batch is committed, whatever happens
-//! - `housekeeping`: partitions ahead, settled messages trimmed, roll-ups folded
-//! - `signal`: whoever watches the roll-ups hears of new ones
+//! - `origin`: checks whether Postgres knows this stream, and where to start reading
+//! - `batch`: decodes messages into rows and dead letters; pure
+//! - `lane`: commits a batch, with retries
+//! - `housekeeping`: creates partitions ahead, trims settled messages, folds roll-ups
+//! - `signal`: signals new roll-ups to the alert evaluator
 //!
-//! What never happens, and rests on the guard of `store::positions::settle` alone: that a sequence is
-//! settled twice. A crash, a second writer or a zombie can waste work and nothing else.
+//! A sequence is never settled twice. Only the guard in `store::positions::settle` ensures this. A crash or a second
+//! writer can waste work, but cannot do more harm.
 
 mod batch;
 mod housekeeping;

@@ -1,15 +1,15 @@
-//! Is this still the stream that Postgres knows, and from where is it read?
+//! Checks whether Postgres knows this stream, and finds the sequence to read from.
 //!
-//! Sequences repeat when a stream was deleted and made anew, and when it lost its tail: a crash of the
-//! operating system can take messages that were acknowledged and not yet on disk. The position keeps
-//! what tells both apart: the stream's creation time, and the newest settled message's own timestamp.
+//! Sequences repeat after a stream was deleted and recreated, or truncated: a crash of the operating system can
+//! lose messages that were acknowledged but not yet on disk. The position stores what reveals both: the creation
+//! time of the stream, and the timestamp of the newest settled message.
 
 use bus::{Bus, BusError, StreamState};
 use records::Kind;
 use store::PgConnection;
 use store::positions::{self, Position, StreamIdentity};
 
-/// A stream, and what of it is settled.
+/// A stream and its settled ranges.
 #[derive(Debug)]
 pub(crate) struct Origin {
     pub(crate) stream: StreamState,
@@ -17,28 +17,28 @@ pub(crate) struct Origin {
     pub(crate) position: Position,
 }
 
-/// Why there is nothing to start from.
+/// An error that prevents reading the stream or its position.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OriginError {
     #[error(transparent)]
     Bus(#[from] BusError),
-    #[error("Postgres does not answer: {0}")]
+    #[error("Postgres request failed: {0}")]
     Store(#[from] store::Error),
 }
 
-/// Finds the stream and its position, and mends the position where the stream is not the one it speaks of.
+/// Reads the state of the stream and its position. Corrects the position if the stream was recreated or truncated.
 pub(crate) async fn find(bus: &Bus, connection: &mut PgConnection, kind: Kind) -> Result<Origin, OriginError> {
     let seen = bus.stream_state(kind).await?;
     let identity = StreamIdentity { name: seen.name, created_at: seen.created_at };
     let mut position = positions::load(connection, &identity, kind).await?;
-    // Asked again behind the position: whoever wrote until now may have settled more in between, and a
-    // stream that was seen before that would look as if it had lost its tail.
+    // The stream is read again after the position. The previous writer may have settled more in between, and an
+    // older state of the stream would then look truncated.
     let stream = bus.stream_state(kind).await?;
     let identity = StreamIdentity { created_at: stream.created_at, ..identity };
     if position.created_at != stream.created_at {
         tracing::warn!(
             stream = stream.name, was = %position.created_at, is = %stream.created_at,
-            "the stream was deleted and made anew; reading it from its start"
+            "the stream was deleted and recreated; reading it from its start"
         );
         positions::start_anew(connection, &identity, position.created_at).await?;
         position = positions::load(connection, &identity, kind).await?;
@@ -47,7 +47,7 @@ pub(crate) async fn find(bus: &Bus, connection: &mut PgConnection, kind: Kind) -
             stream = stream.name,
             last_agreed = agreed,
             was_settled_up_to = position.settled.last().map(|(_, last)| *last),
-            "the stream lost its tail; reading again from where both agree"
+            "the stream was truncated; reading again from the last sequence on which stream and position agree"
         );
         positions::rewind(connection, &identity, agreed).await?;
         position = positions::load(connection, &identity, kind).await?;
@@ -55,7 +55,7 @@ pub(crate) async fn find(bus: &Bus, connection: &mut PgConnection, kind: Kind) -
     Ok(Origin { stream, identity, position })
 }
 
-/// The last sequence on which stream and position agree, where they do not agree on all of it.
+/// Returns the last sequence on which stream and position agree, or `None` if the stream was not truncated.
 pub(crate) async fn lost_tail(
     bus: &Bus,
     kind: Kind,
@@ -71,14 +71,14 @@ pub(crate) async fn lost_tail(
     } else {
         match bus.published_ns(kind, sequence).await? {
             Some(actual) => actual != published_ns,
-            // Trimmed behind the replay window, or deleted: no witness, and no reason for doubt.
+            // The message was trimmed after its replay window, or deleted. There is no evidence of a truncation.
             None => false,
         }
     };
     if !lost {
         return Ok(None);
     }
-    // A stream's timestamps only grow, so what was published after our newest came after the loss.
+    // The stream's timestamps only grow, so a message newer than our newest one was published after the loss.
     let agreed = bus.last_sequence_before(kind, published_ns.saturating_add(1)).await?;
     Ok(Some(agreed.min(stream.last_sequence)))
 }

@@ -1,4 +1,4 @@
-//! Reading and dispatching, while the lease is held and the stream stays the same.
+//! Reads the stream and dispatches batches, as long as the lease is held and the stream stays the same.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::lane::{Ended, Lane};
 use crate::metrics;
 use crate::origin::Origin;
 
-/// A batch that could still grow, because more messages are there, waits so many times the linger at the most.
+/// Factor on the linger for a batch that could still grow because more messages are in the stream.
 const LINGER_WHILE_MORE_COMES: u32 = 10;
 
-/// Bounds of a batch, and what a lone record waits for company.
+/// The limits of a batch, and how long a lone record waits for more.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub(crate) rows: usize,
@@ -27,16 +27,16 @@ pub(crate) struct Bounds {
     pub(crate) window: Window,
 }
 
-/// Why a session ended.
+/// The reason why a session ended.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// It was told to.
+    /// The session was told to stop.
     Stopped,
-    /// The stream has to be looked at again: the reader is in doubt, or somebody else settled sequences.
+    /// The stream must be opened again: the reader may have missed messages, or another writer settled sequences.
     Reopen(String),
 }
 
-/// One stretch of reading.
+/// One continuous run of reading.
 pub(crate) struct Session<'s> {
     pub(crate) bus: &'s Bus,
     pub(crate) contract: &'s Contract,
@@ -46,18 +46,18 @@ pub(crate) struct Session<'s> {
     pub(crate) stop: &'s CancellationToken,
 }
 
-/// The batch that is being gathered.
+/// The batch that is being filled.
 struct Gathering {
     batch: Batch,
-    /// Since when it holds something.
+    /// When the first message was added.
     since: Option<Instant>,
-    /// A settled range comes next: nothing can be added, and the batch after this one starts there.
+    /// A settled range follows: nothing can be added, and the next batch starts at this sequence.
     resume_at: Option<u64>,
-    /// Sequences that the stream does not hold and that are not in a batch yet.
+    /// Sequences missing from the stream that are not yet in a batch.
     gone: Option<(u64, u64)>,
-    /// How many messages the stream held behind the last one.
+    /// Number of messages in the stream after the last one read.
     behind: u64,
-    /// What was missing when the reader was last idle.
+    /// The sequence that was missing when the reader was last idle.
     missing_at: Option<u64>,
 }
 
@@ -70,8 +70,8 @@ impl Gathering {
         self.resume_at.is_some() || self.batch.messages() >= bounds.rows || self.batch.bytes() >= bounds.bytes
     }
 
-    /// From when on the batch is worth a transaction: at once where it is full, soon where nothing more
-    /// is there to wait for, a little later where more comes anyway.
+    /// Returns when the batch is due: at once if it is full, after the linger if no more messages are waiting, and
+    /// after a multiple of the linger if more are coming.
     fn ripe_at(&self, bounds: &Bounds) -> Option<Instant> {
         let since = self.since?;
         if self.is_full(bounds) {
@@ -81,7 +81,7 @@ impl Gathering {
         Some(since + bounds.linger * patience)
     }
 
-    /// Goes on behind a settled range.
+    /// Continues after a settled range.
     fn skip_to(&mut self, next: u64) {
         if self.batch.is_empty() {
             self.batch = Batch::starting_at(next);
@@ -90,14 +90,14 @@ impl Gathering {
         }
     }
 
-    /// Takes the batch out, and leaves the one after it.
+    /// Takes the batch out and starts the next one.
     fn take_batch(&mut self) -> Batch {
         let next = self.resume_at.take().unwrap_or_else(|| self.batch.next());
         self.since = None;
         std::mem::replace(&mut self.batch, Batch::starting_at(next))
     }
 
-    /// Adds what the stream does not hold, between settled ranges.
+    /// Adds the missing sequences, leaving out ranges that are already settled.
     fn add_gone(&mut self, position: &Position) {
         while let Some((first, last)) = self.gone
             && self.resume_at.is_none()
@@ -118,7 +118,7 @@ impl Gathering {
 }
 
 impl Session<'_> {
-    /// Reads until told to stop or in doubt. The lanes come back idle, every batch ended.
+    /// Reads until stopped or in doubt. On return every lane is idle again and every batch has ended.
     pub(crate) async fn run(self, idle: &mut Vec<Lane>) -> End {
         let (first, _) = self.origin.position.first_hole();
         let mut reader =
@@ -167,14 +167,14 @@ impl Session<'_> {
                         idle.push(lane);
                         match ended {
                             Ended::Settled => {}
-                            Ended::Overtaken => return End::Reopen("somebody else settled some of it".to_owned()),
+                            Ended::Overtaken => return End::Reopen("another writer settled a part of the batch".to_owned()),
                             Ended::Abandoned => return End::Stopped,
                         }
                         if running.is_empty() && gathering.batch.is_empty() {
                             self.health.idle();
                         }
                     }
-                    Err(error) => return End::Reopen(format!("a lane ended: {error}")),
+                    Err(error) => return End::Reopen(format!("a lane panicked: {error}")),
                 },
                 () = sleep_until(ripe_at.unwrap_or_else(Instant::now)), if ripe_at.is_some() && !idle.is_empty() => {}
                 read = reader.read(), if gathering.gone.is_none() && !gathering.is_full(&self.bounds) => match read {
@@ -188,8 +188,9 @@ impl Session<'_> {
         }
     }
 
-    /// The reader is in doubt. What was read is written first: the next reader then begins right at the
-    /// gap, where alone it can tell whether the stream still holds what is missing.
+    /// Handles a reader that may have missed messages. The messages read so far are written first, so that the next
+    /// reader starts right at the gap: only a fresh reader can tell whether the stream still holds the missing
+    /// ones.
     async fn reopen(
         &self,
         lost: Lost,
@@ -201,7 +202,7 @@ impl Session<'_> {
         End::Reopen(lost.to_string())
     }
 
-    /// Adds what was read to the batch, and what has arrived with it.
+    /// Adds a message to the batch, and all that have arrived with it.
     fn take_arrived(&self, read: Read, reader: &mut Reader, gathering: &mut Gathering) -> Result<(), Lost> {
         self.take(read, gathering);
         while gathering.gone.is_none() && !gathering.is_full(&self.bounds) {
@@ -218,7 +219,7 @@ impl Session<'_> {
             Read::Message(delivery) => {
                 let (hole, _) = self.origin.position.hole_from(delivery.sequence);
                 if hole > delivery.sequence {
-                    // Settled already, by a lane that was ahead when somebody died: read past it.
+                    // A faster lane settled it before the previous writer died: skip it.
                     gathering.skip_to(delivery.sequence + 1);
                     return;
                 }
@@ -237,18 +238,18 @@ impl Session<'_> {
         }
     }
 
-    /// Is the stream still the one that we read, and does it hold something that does not come?
+    /// Checks whether the stream is still the same, and whether it holds messages that do not arrive.
     async fn look_again(&self, gathering: &mut Gathering) -> Option<End> {
         let next = gathering.batch.next();
         match self.bus.stream_state(self.contract.kind).await {
             Err(error) => Some(End::Reopen(error.to_string())),
             Ok(state) if state.created_at != self.origin.stream.created_at => {
-                Some(End::Reopen("the stream was made anew".to_owned()))
+                Some(End::Reopen("the stream was recreated".to_owned()))
             }
-            Ok(state) if state.last_sequence + 1 < next => Some(End::Reopen("the stream lost its tail".to_owned())),
-            // One may have come since the last pull ended. The second time around it would be here.
+            Ok(state) if state.last_sequence + 1 < next => Some(End::Reopen("the stream was truncated".to_owned())),
+            // A message may have come since the last pull ended, so only the second check counts.
             Ok(state) if state.last_sequence >= next && gathering.missing_at.replace(next) == Some(next) => {
-                Some(End::Reopen("the stream holds messages that do not come".to_owned()))
+                Some(End::Reopen("the stream holds messages that do not arrive".to_owned()))
             }
             Ok(_) => None,
         }
@@ -262,14 +263,14 @@ impl Session<'_> {
         });
     }
 
-    /// Reading ends: what was read is written, if Postgres takes it before the process has to stop.
+    /// Writes the messages read so far, if a lane becomes idle and Postgres commits before the process has to stop.
     async fn flush(&self, batch: Batch, idle: &mut Vec<Lane>, running: &mut JoinSet<(Lane, Ended)>) {
         let mut taken = true;
         if idle.is_empty()
             && let Some(Ok((lane, ended))) = running.join_next().await
         {
             idle.push(lane);
-            // What Postgres did not take in time it will not take in more time.
+            // Postgres did not commit that batch in time, so another one would not succeed either.
             taken = ended != Ended::Abandoned;
         }
         if taken

@@ -1,4 +1,4 @@
-//! Tells whoever watches the roll-ups that there is more of them.
+//! Signals new roll-ups to the alert evaluator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,13 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// The signal.
+/// The name of the signal.
 const ROLLUPS: &str = "rollups";
-/// At full speed lanes commit every few milliseconds, and nobody looks as often as that.
+/// Minimum time between two signals. At full speed lanes commit every few milliseconds, far more often than alerts
+/// are evaluated.
 const APART: Duration = Duration::from_millis(25);
 
-/// Raises the signal after commits, until `stop`. The first one of a burst goes out at once, and one after its end.
+/// Raises the signal after commits, until `stop`: at once for the first commit of a burst, and once after its end.
 pub(crate) async fn raise_after(commits: Arc<Notify>, bus: Bus, stop: CancellationToken) {
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! The life of a writer: wait for the lease, write while it is held, give it up.
+//! The lifecycle of a writer: wait for the lease, write while holding it, release it.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -23,36 +23,36 @@ use crate::origin;
 use crate::session::{Bounds, End, Session};
 use crate::signal;
 
-/// A session that read for so long was none that failed.
+/// A session that ran at least this long does not count as failed.
 const SOUND_AFTER: Duration = Duration::from_millis(500);
-/// After so many sessions that ended where they began, the message there is read by itself.
+/// After this many sessions that ended where they began, the message at that sequence is read on its own.
 const READ_SINGLY_AFTER: u32 = 2;
-/// After so many failures in a row the connection to NATS is made anew.
+/// The NATS connection is replaced after this many consecutive failures.
 const RENEW_AFTER: u32 = 3;
-/// The largest message that a stream takes, with its subject and headers.
+/// Size in bytes of the largest message that a stream accepts, with its subject and headers.
 const LARGEST_MESSAGE: usize = 2 * limits::MESSAGE_BYTES + 64 * 1024;
 
-/// What a writer may use and how it behaves.
+/// The limits and intervals of a writer.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Parallel transactions.
+    /// Number of parallel transactions.
     pub lanes: NonZeroU32,
-    /// Rows of a batch at the most.
+    /// Maximum number of rows in a batch.
     pub batch_rows: NonZeroU32,
-    /// What a lone record waits for company.
+    /// How long a lone record waits for more.
     pub linger: Duration,
-    /// Bytes of messages and rows that this writer may hold.
+    /// Maximum bytes of messages and rows that this writer holds.
     pub memory: usize,
-    /// How long the kind is kept; `None` for ever.
+    /// How long the kind is kept. `None` keeps it for ever.
     pub keep: Option<TimeDelta>,
     /// How long settled messages stay in the stream.
     pub replay_window: Duration,
-    /// Days for which partitions are made ahead.
+    /// Number of days for which partitions are created ahead.
     pub partition_days_ahead: u32,
 }
 
 impl Settings {
-    /// The settings of one of `writers` writers in this process, which share its memory.
+    /// Returns the settings of one of `writers` writers that share the memory limit of this process.
     pub fn of(config: &Config, kind: Kind, writers: usize) -> Self {
         let keep = config.retention.keep.of(kind.name()).duration();
         Self {
@@ -66,8 +66,8 @@ impl Settings {
         }
     }
 
-    /// The memory shared out: a window on its way from the server, a batch being gathered (messages and
-    /// rows), and the same for each lane.
+    /// Divides the memory: one part for messages in transit from the server, two for the batch being filled
+    /// (messages and rows), and two for each lane.
     fn bounds(&self) -> Bounds {
         let shares = 3 + 2 * self.lanes.get() as usize;
         let bytes = self.memory / shares;
@@ -81,28 +81,29 @@ impl Settings {
     }
 }
 
-/// Writes one kind.
+/// Writes the records of one kind.
 #[derive(Debug)]
 pub struct Writer {
-    /// Which.
+    /// The record kind.
     pub kind: Kind,
-    /// Where it reads.
+    /// The stream to read from.
     pub bus: Bus,
-    /// Where it writes.
+    /// The database to write to.
     pub database: Database,
-    /// How.
+    /// Limits and intervals.
     pub settings: Settings,
-    /// How it tells how it is.
+    /// Reports the state of this writer for `/readyz`.
     pub health: Part,
 }
 
 impl Writer {
-    /// The name of the lease on a stream: databases and stream prefixes may be shared.
+    /// Returns the name of the lease on a stream. It contains the stream's name because prefixes may share a
+    /// database.
     pub fn lease_name(stream: &str) -> String {
         format!("writer {stream}")
     }
 
-    /// Writes until `stop`. Outages are waited out; nothing but `stop` ends this.
+    /// Writes until `stop`. Waits out outages; only `stop` ends it.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::for_server();
         let mut failing = false;
@@ -115,9 +116,9 @@ impl Writer {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    self.health.failing(format!("Postgres does not answer: {error}"));
+                    self.health.failing(format!("cannot acquire the lease from Postgres: {error}"));
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(kind = %self.kind, %error, "the lease cannot be asked for; trying again until it can");
+                        tracing::warn!(kind = %self.kind, %error, "cannot acquire the lease; retrying until it succeeds");
                     }
                     pause(backoff.next_wait(), &stop).await;
                 }
@@ -125,16 +126,16 @@ impl Writer {
         }
     }
 
-    /// The lease once nobody else holds it; `None` where the process stops first.
+    /// Waits for the lease. Returns `None` if the process stops first.
     async fn wait_for_lease(&self, stop: &CancellationToken) -> store::Result<Option<Lease>> {
         let standing_by = || {
-            tracing::info!(kind = %self.kind, "another process writes; standing by");
+            tracing::info!(kind = %self.kind, "another process holds the lease; standing by");
             self.health.standby();
         };
         Lease::wait(&self.database, &Self::lease_name(&self.bus.stream_name(self.kind)), standing_by, stop).await
     }
 
-    /// Writes for as long as the lease is held.
+    /// Writes as long as the lease is held.
     async fn write_with(&self, lease: Lease, stop: &CancellationToken) {
         tracing::info!(kind = %self.kind, "writing");
         gauge!(metrics::ACTIVE, "kind" => self.kind.name()).set(1.0);
@@ -154,7 +155,7 @@ impl Writer {
         let signaller = tokio::spawn(signal::raise_after(commits.clone(), self.bus.clone(), held.clone()));
         self.write_sessions(partitions, commits, &held).await;
         held.cancel();
-        // All end by the token; a panic in one of them is reported by its own hook.
+        // All three end by the token. The panic hook has already reported a panic in one of them.
         let _ = tokio::join!(keeper, housekeeper, signaller);
         gauge!(metrics::ACTIVE, "kind" => self.kind.name()).set(0.0);
     }
@@ -181,7 +182,7 @@ impl Writer {
         let mut failures = 0_u32;
         while !held.is_cancelled() {
             let found = tokio::select! {
-                // A question that nobody answers must not hold the process.
+                // An unanswered request must not delay the shutdown.
                 () = held.cancelled() => return,
                 found = self.find_origin() => found,
             };
@@ -194,18 +195,18 @@ impl Writer {
                     self.health.failing(error.to_string());
                     failures += 1;
                     if failures == 1 {
-                        tracing::warn!(kind = %self.kind, %error, "the stream cannot be read; trying again until it can");
+                        tracing::warn!(kind = %self.kind, %error, "cannot read the stream or its position; retrying until it succeeds");
                     }
-                    // The client heals from all that a network does. Where it does not, it may have ended
-                    // itself; where the server is away, this fails as well and changes nothing.
+                    // The client recovers from network failures by itself. If it does not, it may have terminated.
+                    // If the server is down, renewing fails too and changes nothing.
                     if failures.is_multiple_of(RENEW_AFTER) && self.bus.renew().await.is_ok() {
-                        tracing::info!(kind = %self.kind, "the connection to NATS was made anew");
+                        tracing::info!(kind = %self.kind, "replaced the connection to NATS");
                     }
                     pause(backoff.next_wait(), held).await;
                     continue;
                 }
             };
-            // A session that got further was no failure: a stream with many gaps ends many of them.
+            // A session that made progress did not fail: a stream with many gaps ends many sessions.
             let (hole, _) = origin.position.first_hole();
             ended_there = if hole == last_hole { ended_there + 1 } else { 0 };
             if hole != last_hole {
@@ -227,8 +228,8 @@ impl Writer {
             match session.run(&mut idle).await {
                 End::Stopped => {}
                 End::Reopen(reason) => {
-                    tracing::info!(kind = %self.kind, reason, "reading again from the first hole");
-                    // A session that held for a while was no failure: the next one opens at once.
+                    tracing::info!(kind = %self.kind, reason, "reading again from the first unsettled sequence");
+                    // A session that ran for a while did not fail: open the next one at once.
                     if opened.elapsed() > SOUND_AFTER {
                         backoff.reset();
                     }
@@ -238,9 +239,9 @@ impl Writer {
         }
     }
 
-    /// Reads the message of one sequence by request and writes it by itself: whatever ends every reader
-    /// at this message (bytes in a subject or header on which the client gives up) must not stop what
-    /// comes behind it. `false` where the stream holds no such message or it could not be written.
+    /// Reads the message at one sequence by request and writes it as a batch of its own. A message that ends every
+    /// reader (the client fails on some bytes in a subject or header) must not block the messages after it. Returns
+    /// `false` if the stream holds no such message or it could not be written.
     async fn write_singly(
         &self,
         contract: &Contract,
@@ -251,7 +252,7 @@ impl Writer {
         let (Ok(Some(delivery)), Some(lane)) = (self.bus.message(self.kind, sequence).await, idle.first_mut()) else {
             return false;
         };
-        tracing::warn!(kind = %self.kind, sequence, "reading ended at this message again and again; it is taken by itself");
+        tracing::warn!(kind = %self.kind, sequence, "reading failed repeatedly at this message; reading it on its own");
         let mut batch = Batch::starting_at(sequence);
         batch.push(contract, delivery);
         lane.write(&origin.identity, &batch).await == Ended::Settled
