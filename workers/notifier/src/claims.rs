@@ -1,4 +1,4 @@
-//! A notifier's conversation with Postgres: what it claims, and the outcomes that are still to be written.
+//! The notifier's side of the outbox: the rows it has claimed, and the outcomes not yet written to Postgres.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
@@ -15,22 +15,23 @@ use crate::notifier::Settings;
 use crate::outcome::Outcome;
 use crate::retry;
 
-/// A statement that takes longer than this is on a connection that is gone.
+/// Time limit of a statement. Beyond it the connection is considered dead.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Under way to one receiver: enough for a fast one, and no storm for one that has just come back.
+/// Maximum number of concurrent deliveries to one receiver: enough for a fast receiver, and no flood for one that
+/// has just recovered.
 const PER_RECEIVER: u32 = 8;
-/// How long what was delivered can be looked up.
+/// How long delivered notifications are kept.
 const KEEP_DELIVERED: Duration = Duration::from_secs(7 * 86_400);
-/// How long what was given up is shown.
+/// How long failed notifications are kept and shown.
 const KEEP_FAILED: Duration = Duration::from_secs(90 * 86_400);
-/// Rows removed by one statement: few, because deliveries wait meanwhile.
+/// Number of rows deleted by one statement. It is small because deliveries wait meanwhile.
 const REMOVED_AT_ONCE: u32 = 1_000;
-/// How often old rows are looked for.
+/// Interval between deletions of old rows.
 const REMOVE_EVERY: Duration = Duration::from_secs(3_600);
-/// How often the gauges are set. The question reads what is open and what failed.
+/// Interval between updates of the gauges. The query reads the pending and the failed rows.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 
-/// A try that is over, until its outcome is written.
+/// A finished delivery attempt whose outcome is not yet written.
 #[derive(Debug)]
 pub(crate) struct Tried {
     pub(crate) claim: Claimed,
@@ -38,7 +39,7 @@ pub(crate) struct Tried {
     pub(crate) took: Duration,
 }
 
-/// What of a notifier concerns Postgres.
+/// The claims and outcomes of a notifier, and its connection to Postgres.
 #[derive(Debug)]
 pub(crate) struct Claims {
     name: String,
@@ -48,7 +49,7 @@ pub(crate) struct Claims {
     unwritten: VecDeque<Tried>,
     remove_at: Instant,
     count_at: Instant,
-    /// Receivers with a gauge, which must fall to zero once nothing is left of them.
+    /// Receivers that have a gauge. The gauge must drop to zero when no rows of the receiver are left.
     counted: BTreeSet<String>,
 }
 
@@ -59,17 +60,18 @@ impl Claims {
         Self { name, database, connection: None, settings, unwritten, remove_at, count_at, counted }
     }
 
-    /// Remembers an outcome until it is written.
+    /// Keeps an outcome until it is written.
     pub(crate) fn ended(&mut self, tried: Tried) {
         self.unwritten.push_back(tried);
     }
 
-    /// Forgets the connection: after an error nobody knows what it is in the middle of.
+    /// Drops the connection, because its state is unknown after an error.
     pub(crate) fn disconnect(&mut self) {
         self.connection = None;
     }
 
-    /// Writes the outcomes of all tries that are over, in their order. What is not written stays for the next time.
+    /// Writes the outcomes of all finished attempts, in order. Outcomes that could not be written are kept for the
+    /// next call.
     pub(crate) async fn write(&mut self) -> store::Result<()> {
         while let Some(tried) = self.unwritten.front() {
             let (claim, name, settings) = (&tried.claim, self.name.as_str(), &self.settings);
@@ -89,30 +91,31 @@ impl Claims {
         Ok(())
     }
 
-    /// Claims at most `free` rows, beside what is under way to the receivers `under_way`.
+    /// Claims at most `free` rows. `under_way` names the receiver of each delivery in progress, and counts towards
+    /// the limit per receiver.
     pub(crate) async fn claim(&mut self, free: u32, under_way: &[String]) -> store::Result<Vec<Claimed>> {
         let bounds = Bounds { rows: free, per_receiver: PER_RECEIVER, under_way, lease: self.settings.lease };
         let connection = open(&mut self.connection, &self.database).await?;
         let claimed = answered(outbox::claim(connection, &self.name, bounds)).await?;
-        // Who was ever told has gauges, of zero as well: that nothing waits is a figure too.
+        // A receiver that was ever notified keeps its gauges, with zero when nothing is pending.
         self.counted.extend(claimed.iter().map(|claim| claim.receiver.clone()));
         Ok(claimed)
     }
 
-    /// Lets go of all claims whose outcome is not written.
+    /// Releases all claims whose outcome is not written. Returns their number.
     pub(crate) async fn release(&mut self) -> store::Result<u64> {
         let connection = open(&mut self.connection, &self.database).await?;
         answered(outbox::release(connection, &self.name)).await
     }
 
-    /// Removes old rows and sets the gauges, each when it is time.
+    /// Deletes old rows and updates the gauges, each at its interval.
     pub(crate) async fn keep_house(&mut self) -> store::Result<()> {
         let now = Instant::now();
         if now >= self.remove_at {
             let connection = open(&mut self.connection, &self.database).await?;
             let removing = outbox::remove_old(connection, KEEP_DELIVERED, KEEP_FAILED, REMOVED_AT_ONCE);
             let removed = answered(removing).await?;
-            // A full batch says that there is more: the next turn takes it.
+            // A full batch means that more rows are left: continue at the next call.
             self.remove_at = if removed == u64::from(REMOVED_AT_ONCE) { now } else { now + REMOVE_EVERY };
         }
         if now >= self.count_at {
@@ -154,15 +157,15 @@ async fn open<'c>(
     Ok(connection.insert(opened))
 }
 
-/// Waits for a statement, and takes silence for an outage.
+/// Runs a statement with a time limit, and treats a missing answer as an outage.
 async fn answered<T>(statement: impl Future<Output = store::Result<T>>) -> store::Result<T> {
     timeout(ANSWER_WITHIN, statement).await.unwrap_or_else(|_| {
-        let silence = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+        let silence = format!("no answer from Postgres within {} s", ANSWER_WITHIN.as_secs());
         Err(store::Error::Io(io::Error::new(io::ErrorKind::TimedOut, silence)))
     })
 }
 
-/// Logs and counts an outcome once it is written. Problems hold no secrets: receivers see to that.
+/// Logs and counts an outcome after it was written. `problem` contains no secrets: the receivers remove them.
 fn report(tried: &Tried, written: Written) {
     let Claimed { id, receiver, attempts, .. } = &tried.claim;
     let problem = match &tried.outcome {
@@ -171,7 +174,7 @@ fn report(tried: &Tried, written: Written) {
     };
     let outcome = match (&tried.outcome, written) {
         (_, Written::NotOurs) => {
-            tracing::info!(receiver, %id, attempts, "the claim was over before its outcome could be written");
+            tracing::info!(receiver, %id, attempts, "the claim expired before its outcome was written");
             "not_ours"
         }
         (Outcome::Delivered, _) => {
@@ -181,16 +184,16 @@ fn report(tried: &Tried, written: Written) {
             "delivered"
         }
         (_, Written::Later(due_at)) => {
-            // The first time is news; the tries after it say the same for a day.
+            // Only the first failure is logged as a warning. The retries would repeat it for a day.
             if *attempts == 1 {
-                tracing::warn!(receiver, %id, problem, %due_at, "a notification could not be delivered; trying again");
+                tracing::warn!(receiver, %id, problem, %due_at, "cannot deliver a notification; will retry");
             } else {
-                tracing::debug!(receiver, %id, attempts, problem, %due_at, "a notification could not be delivered again");
+                tracing::debug!(receiver, %id, attempts, problem, %due_at, "cannot deliver a notification; will retry");
             }
             "retry"
         }
         (_, Written::Done | Written::GivenUp) => {
-            tracing::error!(receiver, %id, attempts, problem, "a notification is given up; it is kept and shown");
+            tracing::error!(receiver, %id, attempts, problem, "a notification failed for good; it is kept and shown as failed");
             "given_up"
         }
     };

@@ -1,4 +1,4 @@
-//! What all receivers that speak HTTP share: one client, and one answer to what a status means.
+//! The HTTP client that receivers share, and the meaning of each response status.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,23 +13,24 @@ use crate::retry;
 use crate::secrets::{Secrets, shown};
 use crate::text::{clip, one_line};
 
-/// Of an answer's body. It is only read for what it says about a refusal.
+/// Maximum number of bytes read of a response body. The body is only used to explain an error.
 const BODY_BYTES: usize = 4 * 1024;
-/// Of that, in a problem.
+/// Maximum number of characters of a response body in an error message.
 const SHOWN_CHARACTERS: usize = 200;
-/// A body that does not come says nothing; the status has been said already.
+/// Time limit for reading a response body. The status is already known, so the body can be skipped.
 const BODY_WITHIN: Duration = Duration::from_secs(2);
-/// Who we are.
+/// The `User-Agent` header.
 const USER_AGENT: &str = concat!("watchbook/", env!("CARGO_PKG_VERSION"));
 
-/// A client with its pool of connections. Cheap to clone.
+/// An HTTP client with a connection pool. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
-    /// Why there is none stands in each try: nothing but the stop token ends a worker.
+    /// The client, or the reason why it could not be built. The reason becomes the problem of each attempt, because
+    /// the worker must not end.
     client: Result<Client, String>,
 }
 
-/// A request, complete.
+/// A complete request.
 #[derive(Debug)]
 pub(crate) struct Call {
     url: Url,
@@ -39,19 +40,20 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Fetches a URL.
+    /// Builds a GET request.
     pub(crate) fn get(url: &Secret) -> Result<Self, Outcome> {
         Self::to(url.reveal(), None)
     }
 
-    /// Posts a JSON body, which is serialized already because it may be signed.
+    /// Builds a POST request with a JSON body, which is already serialized because it may be signed.
     pub(crate) fn post(url: &str, body: Vec<u8>) -> Result<Self, Outcome> {
         Self::to(url, Some(body))
     }
 
     fn to(url: &str, body: Option<Vec<u8>>) -> Result<Self, Outcome> {
-        // The parser's error says what is wrong and not what was read.
-        let url = Url::parse(url).map_err(|error| Outcome::give_up(format!("the receiver's URL is none: {error}")))?;
+        // The parser's error does not contain the URL, which may be secret.
+        let url =
+            Url::parse(url).map_err(|error| Outcome::give_up(format!("the receiver's URL is invalid: {error}")))?;
         let secrets = Secrets::of_url(&url);
         Ok(Self { url, body, headers: Vec::new(), secrets })
     }
@@ -62,7 +64,7 @@ impl Call {
         self
     }
 
-    /// Hides a text from every problem, beside what the URL holds.
+    /// Adds a text to the secrets that are removed from error messages. The secrets in the URL are included anyway.
     pub(crate) fn hiding(mut self, secret: &str) -> Self {
         self.secrets.add(secret);
         self
@@ -70,17 +72,17 @@ impl Call {
 }
 
 impl Http {
-    /// A client that trusts what this machine trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` included) and uses the
-    /// proxies of the environment.
+    /// Builds a client that uses the certificate store of the system (including `SSL_CERT_FILE` and `SSL_CERT_DIR`)
+    /// and the proxies of the environment.
     pub(crate) fn new() -> Self {
         let client = build();
         if let Err(problem) = &client {
-            tracing::error!(problem, "no receiver can be reached by HTTP");
+            tracing::error!(problem, "cannot build the HTTP client; HTTP receivers do not work");
         }
         Self { client }
     }
 
-    /// Sends a request, and says what its answer means.
+    /// Sends a request and returns the outcome that its response means.
     pub(crate) async fn send(&self, call: Call) -> Outcome {
         let client = match &self.client {
             Ok(client) => client,
@@ -113,12 +115,15 @@ impl Http {
     }
 }
 
-/// What a status other than 2xx means. As Alertmanager does, what the client did wrong is not tried again, but for
-/// the three that say "not now": RFC 9110, section 15.5.9; RFC 8470, section 5.2; RFC 6585, section 4.
+/// Returns the outcome for a status other than 2xx. As in Alertmanager, client errors are not retried, except for
+/// the three statuses that mean "not now": 408 (RFC 9110, section 15.5.9), 425 (RFC 8470, section 5.2) and 429 (RFC
+/// 6585, section 4).
 fn judge(status: StatusCode, after: Option<Duration>, problem: String) -> Outcome {
     match status.as_u16() {
         408 | 425 | 429 | 500.. => Outcome::Retry { after, problem },
-        300..400 => Outcome::give_up(format!("{problem} (redirects are not followed: a secret must not travel)")),
+        300..400 => Outcome::give_up(format!(
+            "{problem} (redirects are not followed, so that secrets do not reach another host)"
+        )),
         _ => Outcome::GiveUp { problem },
     }
 }
@@ -137,14 +142,14 @@ async fn what_it_said(mut response: reqwest::Response, secrets: &Secrets) -> Str
     };
     let whole = tokio::time::timeout(BODY_WITHIN, read).await.unwrap_or(false);
     if !whole {
-        // At the cut there may be the beginning of a secret, which no comparison would find.
+        // The cut may leave the beginning of a secret at the end, which a comparison would not find.
         body.truncate(body.len().min(BODY_BYTES).saturating_sub(secrets.longest()));
     }
     let said = clip(&one_line(&secrets.hide(&String::from_utf8_lossy(&body))), SHOWN_CHARACTERS);
     if said.is_empty() { said } else { format!(": {said}") }
 }
 
-/// An error with its causes, each of which says a part: "error sending request: connection refused".
+/// Formats an error with its causes, such as "error sending request: connection refused".
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -160,19 +165,19 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 fn build() -> Result<Client, String> {
     let mut roots = RootCertStore::empty();
-    // A certificate that cannot be read is one that is not trusted; the connection says so.
+    // Unreadable certificates are skipped. A connection that needs one of them fails with its own error.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| format!("TLS cannot be set up: {error}"))?
+        .map_err(|error| format!("cannot set up TLS: {error}"))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Client::builder()
         .user_agent(USER_AGENT)
         .tls_backend_preconfigured(tls)
         .redirect(redirect::Policy::none())
-        // One stage owns the retrying, and this is not it.
+        // Retries are decided in one place only, by the notifier.
         .retry(protocol_retry::never())
         .build()
-        .map_err(|error| format!("the HTTP client cannot be set up: {}", causes(&error)))
+        .map_err(|error| format!("cannot set up the HTTP client: {}", causes(&error)))
 }

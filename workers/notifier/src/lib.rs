@@ -1,17 +1,17 @@
-//! From the outbox to the outside: one file a receiver.
+//! Delivers notifications from the outbox to their receivers.
 //!
-//! A notifier claims what is due in `watchbook.outbox`, tries each notification once, and writes how that ended. The
-//! order of effects is claim → try → write. Only after the write is the next one of the same group free, so nothing
-//! overtakes within a group, however many notifiers there are.
+//! A notifier claims due rows of `watchbook.outbox`, attempts each notification once, and writes the outcome: claim →
+//! deliver → write. The next notification of a group becomes due only after that write, so the order within a group
+//! holds for any number of notifiers.
 //!
-//! - [`notifier`]: the life of a notifier; the only place that decides to try again, and when (`retry`)
-//! - `claims`: its conversation with Postgres, and what of it is still to be written
-//! - [`receivers`]: one file a receiver, each a single try that ends in an [`Outcome`]
-//! - `http`: what all receivers that speak HTTP share, and what a status means
+//! - [`notifier`]: the delivery loop; the only place that decides whether and when to retry (`retry`)
+//! - `claims`: the rows claimed from the outbox, and the outcomes not yet written
+//! - [`receivers`]: one file per receiver; each makes a single attempt and returns an [`Outcome`]
+//! - `http`: the shared HTTP client, and the meaning of each response status
 //! - `secrets`: keeps URLs and keys out of errors and logs
 //!
-//! What is promised: at least one delivery under a stable id. A crash between the delivery and its mark delivers
-//! again, under the same id; no crash, second notifier or late one delivers out of order within a group.
+//! Delivery is at least once, under a stable id. After a crash between the delivery and the write the notification is
+//! delivered again under the same id. Neither a crash nor a second notifier changes the order within a group.
 
 mod claims;
 mod http;

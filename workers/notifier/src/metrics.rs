@@ -1,4 +1,4 @@
-//! The metrics of the notifier: names, and what they mean to whoever scrapes them.
+//! The metrics of the notifier: their names and descriptions.
 
 use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
@@ -9,16 +9,15 @@ pub(crate) const PENDING: &str = "watchbook_notifications_pending";
 pub(crate) const OLDEST_PENDING: &str = "watchbook_notifications_oldest_pending_seconds";
 pub(crate) const FAILED: &str = "watchbook_notifications_failed";
 
-/// Tells the recorder of this process what the notifier's metrics mean. Once, before it starts.
+/// Registers the descriptions of the notifier metrics. Call it once per process, before the notifier starts.
 pub fn describe() {
-    describe_counter!(TRIES, "Tries by this process, by receiver and outcome: delivered, retry, or given_up");
-    describe_histogram!(TRY_SECONDS, Unit::Seconds, "How long a try took");
-    describe_histogram!(
-        DELAY_SECONDS,
-        Unit::Seconds,
-        "From the writing of a notification to the try that delivered it"
+    describe_counter!(
+        TRIES,
+        "Delivery attempts by this process, by receiver and outcome: delivered, retry, or given_up"
     );
-    describe_gauge!(PENDING, "Notifications of a receiver that are neither delivered nor given up");
-    describe_gauge!(OLDEST_PENDING, Unit::Seconds, "How old the oldest of these is");
-    describe_gauge!(FAILED, "Notifications of a receiver that were given up and are still kept");
+    describe_histogram!(TRY_SECONDS, Unit::Seconds, "Duration of a delivery attempt");
+    describe_histogram!(DELAY_SECONDS, Unit::Seconds, "Time from the creation of a notification to its delivery");
+    describe_gauge!(PENDING, "Notifications of a receiver that are neither delivered nor failed");
+    describe_gauge!(OLDEST_PENDING, Unit::Seconds, "Age of the oldest pending notification of a receiver");
+    describe_gauge!(FAILED, "Failed notifications of a receiver that are still kept");
 }

@@ -1,4 +1,4 @@
-//! The life of a notifier: claim, try, write; and when to do that again.
+//! The delivery loop: claim, deliver, write, and decide when to do so again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,30 +21,30 @@ use crate::claims::{Claims, Tried};
 use crate::outcome::Outcome;
 use crate::receivers::{Delivery, Sender};
 
-/// How often is looked without a signal: for retries that are due, and for signals that were lost.
+/// Interval between polls without a signal, for retries that are due and for signals that were lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Tries under way at once, to all receivers. They wait for others and cost next to nothing.
+/// Maximum number of concurrent deliveries to all receivers. They mostly wait for the network and cost little.
 const AT_ONCE: usize = 32;
-/// What tries that are under way get to end when the process stops.
+/// Time that deliveries in progress get to finish when the process stops.
 const STOP_TRIES: Duration = Duration::from_secs(3);
-/// What their outcomes get to be written then. Both together stay below `runtime::STOP_BUDGET`.
+/// Time to write their outcomes after that. Together both stay below `runtime::STOP_BUDGET`.
 const STOP_WRITES: Duration = Duration::from_secs(3);
 
-/// How a notifier behaves.
+/// The time limits of a notifier.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// From a notification's writing: after that it is given up.
+    /// How long delivery is attempted, counted from the creation of the notification. After that it has failed.
     pub deliver_within: Duration,
-    /// What one try may take.
+    /// Time limit of one attempt.
     pub request_timeout: Duration,
-    /// How long a claim holds: after a crash its notifications wait for so long. A try never outlives it.
+    /// How long a claim lasts. After a crash its notifications wait this long. An attempt never outlives its claim.
     pub lease: Duration,
-    /// Where Watchbook's page is, for receivers that show a link. Empty where there is none.
+    /// The URL of Watchbook's page, for receivers that show a link. Empty if there is none.
     pub external_url: String,
 }
 
 impl Settings {
-    /// As they are configured.
+    /// Returns the settings of the configuration.
     pub fn of(config: &runtime::Config) -> Self {
         Self {
             deliver_within: config.alerts.deliver_within,
@@ -65,29 +65,30 @@ impl Default for Settings {
     }
 }
 
-/// Delivers what is in the outbox. Any number of them run at once.
+/// Delivers the notifications of the outbox. Any number of notifiers may run at once.
 #[derive(Debug)]
 pub struct Notifier {
-    /// Names this process among all notifiers: host and process id.
+    /// Identifies this process among all notifiers: host name and process id.
     pub name: String,
-    /// Where the outbox is.
+    /// The database that holds the outbox.
     pub database: Database,
-    /// Where it hears that there is something in the outbox ([`Signals::OUTBOX`]), and for receivers on NATS.
+    /// Carries the signal for new rows in the outbox ([`Signals::OUTBOX`]), and serves receivers on NATS.
     pub bus: Bus,
-    /// Whom there is, now. What was claimed for nobody that is in it is tried again later.
+    /// The receivers of the current configuration. A notification for a receiver that is not among them is retried
+    /// later.
     pub receivers: watch::Receiver<Arc<Vec<Receiver>>>,
-    /// How.
+    /// The time limits.
     pub settings: Settings,
-    /// How it tells how it is.
+    /// Reports the state of the notifier for `/readyz`.
     pub health: Part,
 }
 
 impl Notifier {
-    /// Delivers until `stop`. Outages are waited out; nothing but `stop` ends this, and then it takes seconds.
+    /// Delivers until `stop`. Waits out outages; only `stop` ends it, within seconds.
     pub async fn run(self, stop: CancellationToken) {
         let sender = Sender::new(
             Some(self.bus.clone()),
-            // A try that outlived its claim could overtake what another notifier does with it.
+            // An attempt that outlived its claim could overtake the next notifier's attempt.
             self.settings.request_timeout.min(self.settings.lease),
             self.settings.external_url.clone(),
         );
@@ -119,7 +120,7 @@ struct Work {
 }
 
 impl Work {
-    /// Never ends. May be dropped wherever it waits.
+    /// Runs for ever. Cancel safe.
     async fn go_on(&mut self, bus: &Bus) {
         let mut signals = bus.signals(Signals::OUTBOX).await;
         let mut backoff = Backoff::for_server();
@@ -133,16 +134,16 @@ impl Work {
                 }
                 Err(error) => {
                     self.claims.disconnect();
-                    self.health.failing(format!("Postgres does not answer: {error}"));
+                    self.health.failing(format!("cannot read or write the outbox in Postgres: {error}"));
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "the outbox cannot be read or written; trying again until it can");
+                        tracing::warn!(%error, "cannot read or write the outbox; retrying until it succeeds");
                     }
                     sleep(backoff.next_wait()).await;
                     continue;
                 }
             }
             tokio::select! {
-                // One look answers all signals that have come until then.
+                // One poll serves all signals received so far.
                 _ = signals.next() => while signals.next().now_or_never().is_some() {},
                 () = sleep(LOOK_EVERY) => {}
                 Some(ended) = self.tries.join_next_with_id() => self.ended(ended),
@@ -150,7 +151,8 @@ impl Work {
         }
     }
 
-    /// Outcomes first: what comes after a delivered one of its group is free only then.
+    /// Writes outcomes, then claims and starts new deliveries. Outcomes come first, because the next notification
+    /// of a group is due only after that.
     async fn turn(&mut self) -> store::Result<()> {
         while let Some(ended) = self.tries.try_join_next_with_id() {
             self.ended(ended);
@@ -159,7 +161,7 @@ impl Work {
         let free = AT_ONCE.saturating_sub(self.tries.len());
         if free > 0 {
             let under_way: Vec<String> = self.under_way.values().map(|claim| claim.receiver.clone()).collect();
-            // Taken before the question, so that our lease is over before the database's.
+            // Taken before the query, so that the lease ends here before it ends in the database.
             let asked = Instant::now();
             for claim in self.claims.claim(u32::try_from(free).unwrap_or(u32::MAX), &under_way).await? {
                 self.start(claim, asked);
@@ -175,10 +177,10 @@ impl Work {
             let started = Instant::now();
             let left = lease.saturating_sub(started.duration_since(asked));
             let outcome = if left.is_zero() {
-                // Nothing is sent: somebody else may be at it.
-                Outcome::retry("the claim was over before the try began")
+                // Nothing is sent: another notifier may already deliver it.
+                Outcome::retry("the claim expired before the attempt began")
             } else {
-                let late = || Outcome::retry("the claim was over before the receiver answered");
+                let late = || Outcome::retry("the claim expired before the receiver answered");
                 timeout(left, attempt(&sender, &receivers, &claimed, asked)).await.unwrap_or_else(|_| late())
             };
             (outcome, started.elapsed())
@@ -188,15 +190,16 @@ impl Work {
 
     fn ended(&mut self, ended: Result<(Id, (Outcome, Duration)), JoinError>) {
         let (id, (outcome, took)) = ended.unwrap_or_else(|error| {
-            // A panic of ours is no reason to lose a notification.
-            (error.id(), (Outcome::retry("the try broke off"), Duration::ZERO))
+            // A panic must not lose the notification.
+            (error.id(), (Outcome::retry("the attempt panicked"), Duration::ZERO))
         });
         if let Some(claim) = self.under_way.remove(&id) {
             self.claims.ended(Tried { claim, outcome, took });
         }
     }
 
-    /// Lets tries end, writes what came of them and lets go of the rest, each for a bounded time.
+    /// Waits for deliveries in progress, writes their outcomes and releases the remaining claims. Each step has a
+    /// time limit.
     async fn wind_up(&mut self) {
         let tries = async {
             while let Some(ended) = self.tries.join_next_with_id().await {
@@ -205,7 +208,7 @@ impl Work {
         };
         if timeout(STOP_TRIES, tries).await.is_err() {
             self.tries.abort_all();
-            // Those that were broken off have no outcome: the claim is given back instead.
+            // Aborted deliveries have no outcome: their claims are released.
             self.under_way.clear();
         }
         let writes = async {
@@ -214,21 +217,23 @@ impl Work {
         };
         match timeout(STOP_WRITES, writes).await {
             Ok(Ok(0)) => {}
-            Ok(Ok(released)) => tracing::info!(released, "tries were broken off; they begin anew elsewhere"),
-            Ok(Err(error)) => tracing::warn!(%error, "outcomes could not be written; their claims run out"),
-            Err(_) => tracing::warn!("outcomes could not be written in time; their claims run out"),
+            Ok(Ok(released)) => {
+                tracing::info!(released, "aborted deliveries and released their claims; another notifier repeats them")
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "cannot write outcomes; their claims will expire"),
+            Err(_) => tracing::warn!("cannot write outcomes in time; their claims will expire"),
         }
     }
 }
 
-/// One try, from what stands in the outbox.
+/// Makes one attempt to deliver a claimed row of the outbox.
 async fn attempt(sender: &Sender, receivers: &[Receiver], claim: &Claimed, asked: Instant) -> Outcome {
     let Some(receiver) = receivers.iter().find(|receiver| receiver.name == claim.receiver) else {
-        return Outcome::retry(format!("no receiver called {} in the configuration", claim.receiver));
+        return Outcome::retry(format!("the configuration has no receiver named {}", claim.receiver));
     };
     let notification = match serde_json::from_value::<Notification>(claim.notification.clone()) {
         Ok(notification) => notification,
-        Err(error) => return Outcome::give_up(format!("what the outbox holds is no notification: {error}")),
+        Err(error) => return Outcome::give_up(format!("cannot decode the notification in the outbox: {error}")),
     };
     let age = Duration::try_from_secs_f64(claim.age_seconds).unwrap_or_default() + asked.elapsed();
     let delivery =

@@ -1,20 +1,20 @@
-//! How one try ended.
+//! The outcome of one delivery attempt.
 
 use std::time::Duration;
 
-/// How one try ended, as the receiver sees it. What follows from it is decided elsewhere.
+/// The outcome of one delivery attempt, as the receiver reports it. The notifier decides whether to retry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The receiver took it.
+    /// The receiver accepted the notification.
     Delivered,
-    /// The same may work later.
+    /// A later attempt may succeed.
     Retry {
-        /// What the receiver asked for, if it did: not before so long from now.
+        /// The minimum delay that the receiver asked for.
         after: Option<Duration>,
         /// What went wrong, without secrets.
         problem: String,
     },
-    /// The receiver will never take this: trying again would only repeat the answer.
+    /// The receiver will never accept this notification, so a retry is useless.
     GiveUp {
         /// What went wrong, without secrets.
         problem: String,
@@ -22,12 +22,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The same may work later, and nobody said when.
+    /// Returns an outcome that allows a retry at any time.
     pub(crate) fn retry(problem: impl Into<String>) -> Self {
         Self::Retry { after: None, problem: problem.into() }
     }
 
-    /// No try will do better.
+    /// Returns an outcome that excludes a retry.
     pub(crate) fn give_up(problem: impl Into<String>) -> Self {
         Self::GiveUp { problem: problem.into() }
     }

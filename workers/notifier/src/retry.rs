@@ -1,17 +1,17 @@
-//! When to try again. Pure but for the jitter.
+//! Computes when to retry. Pure except for the jitter.
 
 use std::time::{Duration, SystemTime};
 
 use runtime::Backoff;
 
-/// After the first failure: a restart of the other side takes about as long.
+/// Delay after the first failure: about the time that a receiver needs to restart.
 const FIRST: Duration = Duration::from_secs(1);
-/// At the most: who mends a receiver waits no longer than this for what was held up.
+/// Upper bound of the delay: after a receiver is repaired, pending notifications arrive within this time.
 const LONGEST: Duration = Duration::from_secs(300);
-/// A receiver may ask for so much and no more: one answer must not silence it for a day.
+/// Upper bound of a delay that a receiver asks for. One response must not silence it for a day.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
-/// How long to wait after the try number `attempts`, where the receiver asked for `asked`.
+/// Returns the delay after attempt number `attempts`, if the receiver asked for a delay of `asked`.
 pub(crate) fn wait(attempts: i32, asked: Option<Duration>) -> Duration {
     let doublings = u32::try_from(attempts.saturating_sub(1)).unwrap_or(0).min(16);
     let longest = (FIRST * 2_u32.pow(doublings)).min(LONGEST);
@@ -19,7 +19,8 @@ pub(crate) fn wait(attempts: i32, asked: Option<Duration>) -> Duration {
     wait.max(asked.unwrap_or_default().min(LONGEST_ASKED))
 }
 
-/// Reads `Retry-After`: seconds or a date, RFC 9110, section 10.2.3. What is neither asks for nothing.
+/// Parses `Retry-After` (RFC 9110, section 10.2.3), which is a number of seconds or a date. Returns `None` if it is
+/// neither.
 pub(crate) fn asked(header: &str, now: SystemTime) -> Option<Duration> {
     let header = header.trim();
     if let Ok(seconds) = header.parse::<u64>() {
@@ -39,7 +40,7 @@ mod tests {
             let bound = Duration::from_secs(bound);
             for _ in 0..50 {
                 let wait = wait(attempts, None);
-                assert!(wait >= bound / 2 && wait <= bound, "{wait:?} after try {attempts}");
+                assert!(wait >= bound / 2 && wait <= bound, "{wait:?} after attempt {attempts}");
             }
         }
     }
@@ -48,7 +49,7 @@ mod tests {
     fn a_receiver_may_ask_for_more_but_not_for_a_day() {
         assert_eq!(wait(1, Some(Duration::from_secs(120))), Duration::from_secs(120));
         assert_eq!(wait(1, Some(Duration::from_secs(86_400))), LONGEST_ASKED);
-        assert!(wait(20, Some(Duration::ZERO)) >= LONGEST / 2, "less than our own wait is no reason to hurry");
+        assert!(wait(20, Some(Duration::ZERO)) >= LONGEST / 2, "a shorter delay than our own is ignored");
     }
 
     #[test]
@@ -57,7 +58,7 @@ mod tests {
         let minute = Some(Duration::from_secs(60));
         assert_eq!(asked("60", now), minute);
         assert_eq!(asked(" 60 ", now), minute);
-        // The three spellings of RFC 9110, section 5.6.7.
+        // The three date formats of RFC 9110, section 5.6.7.
         assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", now), minute);
         assert_eq!(asked("Sunday, 06-Nov-94 08:49:37 GMT", now), minute);
         assert_eq!(asked("Sun Nov  6 08:49:37 1994", now), minute);

@@ -1,13 +1,13 @@
-//! Keeps URLs and keys out of errors and logs.
+//! Removes URLs and keys from errors and logs.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
-/// Shorter pieces are words of every answer, and no secret worth the name.
+/// Minimum length of a secret in bytes. Shorter parts are common words in responses.
 const SHORTEST: usize = 4;
-/// What a secret is replaced by.
+/// The replacement for a secret.
 const HIDDEN: &str = "***";
 
 /// Texts that must not be shown, longest first.
@@ -15,8 +15,8 @@ const HIDDEN: &str = "***";
 pub(crate) struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// All of a URL but its scheme, host and port: webhooks keep their secret in the path, others in the query or
-    /// before the host, and a server that echoes it may echo a part of it.
+    /// Collects all parts of a URL except scheme, host and port. Webhooks keep their secret in the path, others in
+    /// the query or in the user info, and a server may echo only a part of it.
     pub(crate) fn of_url(url: &Url) -> Self {
         let mut secrets = Self::default();
         secrets.add(url.as_str());
@@ -36,13 +36,13 @@ impl Secrets {
         secrets.add(url.username());
         secrets.add(url.password().unwrap_or_default());
         if !user.is_empty() || !password.is_empty() {
-            // As the header of RFC 7617 carries it.
+            // The form used by the `Authorization` header, RFC 7617.
             secrets.add(&STANDARD.encode(format!("{user}:{password}")));
         }
         secrets
     }
 
-    /// Hides `secret` as well, as it is and percent-decoded.
+    /// Adds `secret`, both as it is and percent-decoded.
     pub(crate) fn add(&mut self, secret: &str) {
         for secret in [secret.to_owned(), decoded(secret)] {
             if secret.len() >= SHORTEST && !self.0.contains(&secret) {
@@ -52,18 +52,19 @@ impl Secrets {
         self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     }
 
-    /// `text` with every secret replaced.
+    /// Returns `text` with every secret replaced.
     pub(crate) fn hide(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, HIDDEN))
     }
 
-    /// How long the longest is, in bytes: so much of the end of a text that was cut may be a part of it.
+    /// Returns the length of the longest secret in bytes. A truncated text may end with a secret's beginning of up
+    /// to this length.
     pub(crate) fn longest(&self) -> usize {
         self.0.first().map_or(0, String::len)
     }
 }
 
-/// What of a URL may be shown: scheme, host and port.
+/// Returns the parts of a URL that may be shown: scheme, host and port.
 pub(crate) fn shown(url: &Url) -> String {
     let host = url.host_str().unwrap_or("?");
     match url.port() {

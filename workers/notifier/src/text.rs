@@ -1,11 +1,11 @@
-//! Words for people, shared by the receivers that are read by some.
+//! Text for people, shared by the receivers that format messages.
 
 use alerting::notification::{Alert, Notification, Status, Why};
 
-/// Alerts that are spelled out in one message; the rest is counted. More than this nobody reads on a phone.
+/// Maximum number of alerts listed in one message; the rest is counted. A longer list is useless on a phone.
 pub(crate) const ALERTS_SHOWN: usize = 20;
 
-/// A headline of one line: what happened, to what, how many.
+/// Returns a headline of one line: the status, the rule and group, and how many alerts.
 pub(crate) fn headline(notification: &Notification) -> String {
     let firing = notification.alerts.iter().filter(|alert| alert.status == Status::Firing).count();
     let tag = match (notification.why, notification.status()) {
@@ -17,7 +17,7 @@ pub(crate) fn headline(notification: &Notification) -> String {
     let subject = match notification.alerts.as_slice() {
         [alert] if total == 1 => name(alert),
         _ if notification.why == Why::Digest => {
-            format!("many at once: {total} alerts, {firing} of those listed are firing")
+            format!("alert storm: {total} alerts, {firing} of those listed are firing")
         }
         [first, ..] if notification.alerts.iter().all(|alert| alert.rule == first.rule) => {
             format!("{}: {total} alerts, {firing} firing", first.rule)
@@ -27,9 +27,9 @@ pub(crate) fn headline(notification: &Notification) -> String {
     one_line(&format!("[{tag}] {subject}"))
 }
 
-/// A rule and its group in a few words.
+/// Returns the rule and the values of its group.
 pub(crate) fn name(alert: &Alert) -> String {
-    // What the rule says of itself is the same in every alert of it.
+    // The rule's own labels are the same for all of its alerts.
     let group: Vec<&str> = alert
         .labels
         .iter()
@@ -39,7 +39,7 @@ pub(crate) fn name(alert: &Alert) -> String {
     if group.is_empty() { alert.rule.clone() } else { format!("{} ({})", alert.rule, group.join(", ")) }
 }
 
-/// The worst severity of the alerts that fire, or of all where none does.
+/// Returns the highest severity of the firing alerts, or of all alerts if none is firing.
 pub(crate) fn severity(notification: &Notification) -> &str {
     let rank = |alert: &&Alert| match alert.severity.as_str() {
         "critical" => 3,
@@ -52,7 +52,6 @@ pub(crate) fn severity(notification: &Notification) -> &str {
     worst.map_or("info", |alert| alert.severity.as_str())
 }
 
-/// `firing` or `resolved`.
 pub(crate) fn status(status: Status) -> &'static str {
     match status {
         Status::Firing => "firing",
@@ -60,19 +59,19 @@ pub(crate) fn status(status: Status) -> &'static str {
     }
 }
 
-/// How many alerts stand behind the first `shown`, counting those that were left out before.
+/// Returns how many alerts are not listed after the first `shown`, including those that were already left out.
 pub(crate) fn left_out(notification: &Notification, shown: usize) -> u64 {
     notification.alerts.len().saturating_sub(shown) as u64 + notification.truncated_alerts
 }
 
-/// Without line breaks and other control characters, and with single spaces.
+/// Replaces line breaks and other control characters, and collapses white space.
 pub(crate) fn one_line(text: &str) -> String {
     let words: Vec<&str> =
         text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|w| !w.is_empty()).collect();
     words.join(" ")
 }
 
-/// At most `characters` characters, the last of which says that something is missing.
+/// Cuts a text to at most `characters` characters. A cut text ends with `…`.
 pub(crate) fn clip(text: &str, characters: usize) -> String {
     if text.chars().count() <= characters {
         return text.to_owned();

@@ -1,7 +1,7 @@
-//! A real Alertmanager: `POST /api/v2/alerts`.
+//! Alertmanager: `POST /api/v2/alerts`.
 //!
-//! <https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml>, `postableAlert`. An Alertmanager forgets
-//! an alert at its `endsAt`, so a firing one gets one that outlives two lost refreshes.
+//! See <https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml>, `postableAlert`. Alertmanager
+//! drops an alert at its `endsAt`, so the `endsAt` of a firing alert lies beyond two missed refreshes.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::http::Call;
 use crate::outcome::Outcome;
 use crate::receivers::{Delivery, json, webhook};
 
-/// How many refreshes a firing alert outlives. One may be late and one lost.
+/// Number of refresh intervals until a firing alert ends. One refresh may be late and one lost.
 const REFRESHES: i32 = 3;
 
 #[derive(Serialize)]
@@ -24,7 +24,7 @@ struct Postable<'d> {
     annotations: Labels,
     starts_at: String,
     ends_at: String,
-    /// The schema wants a URI where there is any text.
+    /// Left out when empty: the schema requires a URI.
     #[serde(rename = "generatorURL", skip_serializing_if = "str::is_empty")]
     generator_url: &'d str,
 }
@@ -51,15 +51,16 @@ pub(super) fn call(settings: &Alertmanager, delivery: Delivery<'_>, external_url
     Call::post(&format!("{base}/api/v2/alerts"), json(&alerts)?)
 }
 
-/// The labels by which Alertmanager tells this alert from all others, so the same while it fires and when it is over.
+/// Returns the labels that identify the alert in Alertmanager. They are the same for firing and resolved.
 fn labels(alert: &Alert) -> Labels {
     let mut labels = valid(&alert.labels);
     labels.entry("alertname".to_owned()).or_insert_with(|| alert.rule.clone());
     labels
 }
 
-/// Names as Prometheus allows them everywhere, `[a-zA-Z_][a-zA-Z0-9_]*`, and values that are not empty: an empty value
-/// is no label there. Of two names that become one, the one that was valid stays.
+/// Makes labels valid for every Prometheus version: names match `[a-zA-Z_][a-zA-Z0-9_]*`, and labels with an empty
+/// value are left out because Prometheus treats them as missing. If two names become equal, the one that was valid
+/// before is kept.
 fn valid(labels: &Labels) -> Labels {
     let mut valid = BTreeMap::new();
     let (good, others): (Vec<_>, Vec<_>) = labels.iter().partition(|(name, _)| valid_name(name) == **name);

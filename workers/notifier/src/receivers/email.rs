@@ -1,4 +1,4 @@
-//! Mail by SMTP, as plain text and as HTML.
+//! Email by SMTP, as plain text and HTML.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -20,16 +20,16 @@ use crate::receivers::Delivery;
 use crate::secrets::Secrets;
 use crate::text::{self, clip, one_line};
 
-/// Of a subject: what a list of mails shows of it, and more.
+/// Maximum length of a subject, more than mail clients show in a list.
 const SUBJECT_CHARACTERS: usize = 200;
-/// Of what a server said, in a problem.
+/// Maximum length of a server reply in an error message.
 const SHOWN_CHARACTERS: usize = 200;
-/// The port of mail submission, RFC 6409.
+/// Port of mail submission, RFC 6409.
 const SUBMISSION: u16 = 587;
-/// The port of submission by TLS from the first byte, RFC 8314.
+/// Port of mail submission over implicit TLS, RFC 8314.
 const SUBMISSIONS: u16 = 465;
 
-/// Nobody's out-of-office may answer: RFC 3834, section 5.
+/// Suppresses automatic replies such as out-of-office mails: RFC 3834, section 5.
 #[derive(Debug, Clone, Copy)]
 struct AutoSubmitted;
 
@@ -59,7 +59,7 @@ pub(super) async fn send(settings: &Email, delivery: Delivery<'_>, external_url:
     match transport.send(message).await {
         Ok(_) => Outcome::Delivered,
         Err(error) => {
-            // A server may repeat the sign-in line that it does not like.
+            // A server may echo a rejected AUTH line.
             let said = one_line(&secrets(settings).hide(&error.to_string()));
             let problem = format!("{}: {}", shown(&settings.server), clip(&said, SHOWN_CHARACTERS));
             if error.is_permanent() { Outcome::GiveUp { problem } } else { Outcome::retry(problem) }
@@ -72,7 +72,7 @@ fn secrets(settings: &Email) -> Secrets {
     if let Some(password) = settings.password.as_ref().map(|password| password.reveal()) {
         let user = settings.user.as_deref().unwrap_or_default();
         secrets.add(password);
-        // As AUTH LOGIN and AUTH PLAIN (RFC 4616) carry it.
+        // The forms used by AUTH LOGIN and AUTH PLAIN (RFC 4616).
         secrets.add(&STANDARD.encode(password));
         secrets.add(&STANDARD.encode(format!("\0{user}\0{password}")));
     }
@@ -84,20 +84,20 @@ fn shown(server: &str) -> String {
 }
 
 fn transport(settings: &Email) -> Result<AsyncSmtpTransport<Tokio1Executor>, String> {
-    let url = Url::parse(&settings.server).map_err(|error| format!("the mail server's URL is none: {error}"))?;
-    let host = url.host_str().ok_or("the mail server's URL names no host")?.trim_matches(['[', ']']);
-    let parameters = || TlsParameters::new(host.to_owned()).map_err(|error| format!("TLS cannot be set up: {error}"));
+    let url = Url::parse(&settings.server).map_err(|error| format!("the mail server's URL is invalid: {error}"))?;
+    let host = url.host_str().ok_or("the mail server's URL has no host")?.trim_matches(['[', ']']);
+    let parameters = || TlsParameters::new(host.to_owned()).map_err(|error| format!("cannot set up TLS: {error}"));
     let (tls, port) = match url.scheme() {
         "smtps" => (Tls::Wrapper(parameters()?), SUBMISSIONS),
-        // Nobody listens between us and ourselves, and a local relay often has no certificate.
+        // Loopback traffic cannot be intercepted on the network, and a local relay often has no certificate.
         "smtp" if is_loopback(host) => (Tls::Opportunistic(parameters()?), SUBMISSION),
         "smtp" => (Tls::Required(parameters()?), SUBMISSION),
-        _ => return Err("the mail server's URL begins with neither smtp:// nor smtps://".to_owned()),
+        _ => return Err("the mail server's URL must begin with smtp:// or smtps://".to_owned()),
     };
     let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host)
         .port(url.port().unwrap_or(port))
         .tls(tls)
-        // The time of a try is bounded as a whole.
+        // The time limit covers the whole attempt.
         .timeout(None);
     if let (Some(user), Some(password)) = (&settings.user, &settings.password) {
         builder = builder.credentials(Credentials::new(user.clone(), password.reveal().to_owned()));
@@ -112,11 +112,12 @@ fn is_loopback(host: &str) -> bool {
 fn compose(settings: &Email, delivery: Delivery<'_>, external_url: &str) -> Result<Message, String> {
     let notification = delivery.notification;
     let mailbox = |address: &str| {
-        Mailbox::from_str(address).map_err(|error| format!("{} is no address: {error}", one_line(address)))
+        Mailbox::from_str(address)
+            .map_err(|error| format!("{} is not a valid email address: {error}", one_line(address)))
     };
     let from = mailbox(&settings.from)?;
     let domain = from.email.domain().to_owned();
-    // A thread's first message is none: clients put together what refers to the same.
+    // Mail clients group mails that reference the same message id into a thread. No mail with this id is ever sent.
     let thread = format!("<watchbook.{}@{domain}>", thread(&notification.receiver, &notification.group_key));
     let mut builder = Message::builder()
         .from(from)
@@ -134,7 +135,7 @@ fn compose(settings: &Email, delivery: Delivery<'_>, external_url: &str) -> Resu
             plain(notification, external_url),
             html(notification, external_url),
         ))
-        .map_err(|error| format!("the mail cannot be written: {error}"))
+        .map_err(|error| format!("cannot build the mail: {error}"))
 }
 
 fn thread(receiver: &str, group_key: &str) -> String {
@@ -142,7 +143,7 @@ fn thread(receiver: &str, group_key: &str) -> String {
     sum.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What is said of an alert: names and texts, in order.
+/// Returns the facts of an alert as names and values, in display order.
 fn facts(alert: &Alert) -> Vec<(String, String)> {
     let time = |time: chrono::DateTime<chrono::Utc>| time.format("%Y-%m-%d %H:%M:%S UTC").to_string();
     let mut facts = vec![("why".to_owned(), alert.reason.clone()), ("since".to_owned(), time(alert.starts_at))];
@@ -153,13 +154,13 @@ fn facts(alert: &Alert) -> Vec<(String, String)> {
     facts
 }
 
-/// The line above an alert's facts.
+/// Returns the line above an alert's facts.
 fn heading(alert: &Alert) -> String {
-    let test = if alert.test { " (only a test: nothing is wrong)" } else { "" };
+    let test = if alert.test { " (this is a test; nothing is wrong)" } else { "" };
     format!("{}: {}{test}", text::status(alert.status), text::name(alert))
 }
 
-/// What stands below all alerts.
+/// Returns the line below all alerts, if some are not listed.
 fn footer(notification: &Notification) -> Option<String> {
     let left_out = text::left_out(notification, text::ALERTS_SHOWN);
     (left_out > 0).then(|| format!("{left_out} more are not listed."))

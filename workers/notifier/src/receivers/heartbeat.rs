@@ -1,4 +1,4 @@
-//! A dead man's switch: whoever runs it raises the alarm when no ping comes.
+//! A dead man's switch: the service at the other end raises an alarm if no ping arrives.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::http::Call;
 use crate::outcome::Outcome;
 use crate::receivers::Delivery;
 
-/// A ping says "everything works now". One of another time would say what nobody knows.
+/// Maximum age of a ping. A ping means "everything works now", which an old one cannot claim.
 const LATEST: Duration = Duration::from_secs(120);
 
 pub(super) fn call(settings: &Heartbeat, delivery: Delivery<'_>) -> Result<Call, Outcome> {
     if delivery.age > LATEST {
         return Err(Outcome::give_up(format!(
-            "not sent within {} s: a late ping would say that all is well now",
+            "not sent within {} s; a late ping would wrongly report that everything works now",
             LATEST.as_secs()
         )));
     }

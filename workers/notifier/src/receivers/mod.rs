@@ -1,4 +1,4 @@
-//! The receivers: each file is one, and does one try.
+//! The receivers, one per file. Each makes a single delivery attempt.
 
 mod alertmanager;
 mod email;
@@ -19,22 +19,22 @@ use uuid::Uuid;
 use crate::http::Http;
 use crate::outcome::Outcome;
 
-/// One try to deliver one notification.
+/// One attempt to deliver one notification.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'n> {
-    /// The notification's id, the same at each try.
+    /// The id of the notification, the same in every attempt.
     pub id: Uuid,
-    /// What is told.
+    /// The content to deliver.
     pub notification: &'n Notification,
-    /// When it was written, the same at each try.
+    /// When the notification was created, the same in every attempt.
     pub created_at: DateTime<Utc>,
-    /// How long ago that was, by the clock of whoever wrote it.
+    /// The age of the notification, by the clock of the database.
     pub age: Duration,
-    /// When this try is made.
+    /// The time of this attempt.
     pub now: DateTime<Utc>,
 }
 
-/// What the receivers need to reach anybody. Cheap to clone.
+/// The clients that receivers use. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Sender {
     http: Http,
@@ -44,13 +44,13 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Reaches NATS by `bus`, gives up a try after `timeout`, and tells receivers that Watchbook's page is at
-    /// `external_url` (empty where there is none).
+    /// Builds a sender that publishes on `bus` and aborts an attempt after `timeout`. `external_url` is the URL of
+    /// Watchbook's page, or empty.
     pub fn new(bus: Option<Bus>, timeout: Duration, external_url: impl Into<String>) -> Self {
         Self { http: Http::new(), bus, timeout, external_url: external_url.into() }
     }
 
-    /// Tries once to deliver. Ends within the time-out, whatever the receiver does.
+    /// Makes one attempt to deliver. Returns within the timeout.
     pub async fn send(&self, receiver: &Receiver, delivery: Delivery<'_>) -> Outcome {
         match tokio::time::timeout(self.timeout, self.dispatch(&receiver.channel, delivery)).await {
             Ok(outcome) => outcome,
@@ -76,7 +76,7 @@ impl Sender {
     }
 }
 
-/// A body as it goes out. What cannot be serialized now never can.
+/// Serializes a request body. A failure is permanent.
 fn json(body: &impl serde::Serialize) -> Result<Vec<u8>, Outcome> {
-    serde_json::to_vec(body).map_err(|error| Outcome::give_up(format!("the body cannot be written as JSON: {error}")))
+    serde_json::to_vec(body).map_err(|error| Outcome::give_up(format!("cannot serialize the body as JSON: {error}")))
 }

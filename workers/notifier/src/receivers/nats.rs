@@ -1,4 +1,4 @@
-//! The NATS subject: each alert as JSON, for services that want to know.
+//! A NATS subject: each alert is published as one JSON message.
 
 use ::bus::{AnnounceError, Announcement, Bus};
 use alerting::notification::{Alert, Why};
@@ -11,7 +11,7 @@ use crate::receivers::{Delivery, json};
 
 #[derive(Serialize)]
 struct Message<'d> {
-    /// With the alert's id, tells this message from all others.
+    /// Identifies this message together with the alert's id.
     notification_id: Uuid,
     group_key: &'d str,
     why: Why,
@@ -21,7 +21,7 @@ struct Message<'d> {
 
 pub(super) async fn send(settings: &Nats, bus: Option<&Bus>, delivery: Delivery<'_>) -> Outcome {
     let Some(bus) = bus else {
-        return Outcome::retry("there is no connection to NATS");
+        return Outcome::retry("no connection to NATS");
     };
     let notification = delivery.notification;
     let announcements = notification.alerts.iter().map(|alert| {
@@ -48,7 +48,8 @@ fn subject(prefix: &str, alert: &Alert) -> String {
     format!("{prefix}.alerts.{}.{}", token(&alert.organization), token(&alert.rule))
 }
 
-/// One token of a subject: without separators, wildcards and whatever a server may read in another way.
+/// Makes a text one valid subject token: replaces separators, wildcards and all characters that a server might
+/// treat specially.
 fn token(text: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' };
     if text.is_empty() { "_".to_owned() } else { text.chars().map(safe).collect() }

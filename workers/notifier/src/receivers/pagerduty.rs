@@ -1,6 +1,7 @@
 //! PagerDuty, Events API v2.
 //!
-//! <https://developer.pagerduty.com/docs/events-api-v2-overview>. One event a notification: the group is the incident.
+//! See <https://developer.pagerduty.com/docs/events-api-v2-overview>. Each notification is one event, and each
+//! group one incident.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +16,13 @@ use crate::outcome::Outcome;
 use crate::receivers::{Delivery, json, webhook};
 use crate::text::{self, clip};
 
-/// PagerDuty's bound on `dedup_key`, in characters.
+/// PagerDuty's limit on `dedup_key`, in characters.
 const KEY_CHARACTERS: usize = 255;
-/// PagerDuty's bound on `payload.summary`, in characters.
+/// PagerDuty's limit on `payload.summary`, in characters.
 const SUMMARY_CHARACTERS: usize = 1024;
-/// Of one text among the details. An event may have 512 KB in all.
+/// Maximum length of one text among the details. An event is limited to 512 KB.
 const DETAIL_CHARACTERS: usize = 2000;
-/// How we are called there.
+/// The `client` field.
 const CLIENT: &str = "Watchbook";
 
 #[derive(Serialize)]
@@ -73,8 +74,8 @@ pub(super) fn call(settings: &Pagerduty, delivery: Delivery<'_>, external_url: &
     Ok(Call::post(&settings.url, json(&event)?)?.hiding(settings.routing_key.reveal()))
 }
 
-/// The group's key where it fits, so that people recognise it; else a digest of it. Digests of storms (`*`) of a
-/// receiver share one incident.
+/// Returns the receiver and group key if they fit, so that people recognise them, or else a digest. All digests of
+/// alert storms (`*`) of a receiver share one incident.
 fn dedup_key(receiver: &str, group_key: &str) -> String {
     let key = format!("watchbook/{receiver}/{group_key}");
     if key.chars().count() <= KEY_CHARACTERS {
@@ -84,7 +85,7 @@ fn dedup_key(receiver: &str, group_key: &str) -> String {
     format!("watchbook/{sum}")
 }
 
-/// The four that PagerDuty knows.
+/// Maps a severity to one of the four that PagerDuty accepts.
 fn severity(ours: &str) -> &'static str {
     match ours {
         "critical" => "critical",

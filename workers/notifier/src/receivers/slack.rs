@@ -1,7 +1,7 @@
 //! Slack's incoming webhooks.
 //!
-//! <https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>; what is escaped:
-//! <https://docs.slack.dev/messaging/formatting-message-text#escaping>; bounds of blocks:
+//! Reference: <https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>. Escaping:
+//! <https://docs.slack.dev/messaging/formatting-message-text#escaping>. Limits of blocks:
 //! <https://docs.slack.dev/reference/block-kit/blocks>.
 
 use alerting::notification::{Alert, Notification, Status, Why};
@@ -13,18 +13,18 @@ use crate::outcome::Outcome;
 use crate::receivers::{Delivery, json};
 use crate::text;
 
-/// Slack's bound on the text of a section, in characters, entities as they are written.
+/// Slack's limit on the text of a section, in characters after escaping.
 const SECTION_CHARACTERS: usize = 3000;
-/// Slack's bound on the text of a header.
+/// Slack's limit on the text of a header, in characters.
 const HEADER_CHARACTERS: usize = 150;
-/// Of a value in the list of labels. The rest is on the page.
+/// Maximum length of a label name or value. The page shows the rest.
 const VALUE_CHARACTERS: usize = 200;
-/// Of a summary or a reason, so that both fit into a section whatever they hold.
+/// Maximum length of a summary or a reason, so that both always fit into one section.
 const SENTENCE_CHARACTERS: usize = 500;
 
 #[derive(Serialize)]
 struct Message {
-    /// For notifications on a phone, which show no blocks.
+    /// Shown in phone notifications, which do not render blocks.
     text: String,
     attachments: [Attachment; 1],
 }
@@ -56,9 +56,9 @@ pub(super) fn call(settings: &Slack, delivery: Delivery<'_>, external_url: &str)
 
 fn message(notification: &Notification, external_url: &str) -> Message {
     let headline = text::headline(notification);
-    // Plain text is shown as it is: an escaped `&` would show.
+    // Plain text is shown verbatim, so it must not be escaped.
     let mut blocks = vec![Block::Header { text: Text::PlainText { text: text::clip(&headline, HEADER_CHARACTERS) } }];
-    // Bounded far below Slack's 50 blocks, because nobody reads that many.
+    // Far below Slack's limit of 50 blocks, because a longer list is not read.
     blocks.extend(notification.alerts.iter().take(text::ALERTS_SHOWN).map(section));
     let left_out = text::left_out(notification, text::ALERTS_SHOWN);
     let mut footer = Vec::new();
@@ -82,7 +82,7 @@ fn section(alert: &Alert) -> Block {
         Status::Firing => ":red_circle: firing",
         Status::Resolved => ":large_green_circle: resolved",
     };
-    let test = if alert.test { " (only a test: nothing is wrong)" } else { "" };
+    let test = if alert.test { " (this is a test; nothing is wrong)" } else { "" };
     let mut lines = vec![format!("*{}* {state}{test}", escape(&text::name(alert), SENTENCE_CHARACTERS))];
     for sentence in [alert.annotations.get("summary"), Some(&alert.reason)].into_iter().flatten() {
         lines.push(escape(sentence, SENTENCE_CHARACTERS));
@@ -103,8 +103,8 @@ fn section(alert: &Alert) -> Block {
     Block::Section { text: Text::Mrkdwn { text: lines.join("\n") } }
 }
 
-/// `&`, `<` and `>` as entities, so that no label mentions a channel or hides a link. Bounded as it is written, and
-/// never cut within an entity.
+/// Escapes `&`, `<` and `>`, so that a label cannot mention a channel or hide a link. The limit counts escaped
+/// characters, and an entity is never cut.
 fn escape(text: &str, characters: usize) -> String {
     let mut escaped = String::new();
     let mut length = 0;

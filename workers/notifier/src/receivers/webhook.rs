@@ -1,7 +1,7 @@
-//! HTTP with the body of Alertmanager's webhooks, version 4, signed as Standard Webhooks asks.
+//! HTTP with Alertmanager's webhook body, version 4, signed according to Standard Webhooks.
 //!
-//! The body: <https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>, whose members are those of
-//! `template.Data`: <https://prometheus.io/docs/alerting/latest/notifications/>. The signature:
+//! Body: <https://prometheus.io/docs/alerting/latest/configuration/#webhook_config>, with the fields of
+//! `template.Data`: <https://prometheus.io/docs/alerting/latest/notifications/>. Signature:
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
 
 use alerting::notification::{Alert, Labels, Status};
@@ -19,9 +19,9 @@ use crate::outcome::Outcome;
 use crate::receivers::{Delivery, json};
 use crate::text;
 
-/// Go's zero time: how a version 4 body says "not yet".
+/// Go's zero time, which means "not ended" in a version 4 body.
 const NOT_YET: &str = "0001-01-01T00:00:00Z";
-/// What a Standard Webhooks secret may begin with.
+/// Optional prefix of a Standard Webhooks secret.
 const SECRET_PREFIX: &str = "whsec_";
 
 #[derive(Serialize)]
@@ -66,7 +66,7 @@ pub(super) fn call(settings: &Webhook, delivery: Delivery<'_>, external_url: &st
     Ok(call)
 }
 
-/// The same bytes at each try: nothing in it depends on the time of the try.
+/// Builds the body. It does not depend on the time of the attempt, so every attempt sends the same bytes.
 fn body<'d>(max_alerts: usize, delivery: Delivery<'d>, external_url: &'d str) -> Body<'d> {
     let notification = delivery.notification;
     let listed = if max_alerts == 0 { notification.alerts.len() } else { max_alerts };
@@ -76,7 +76,7 @@ fn body<'d>(max_alerts: usize, delivery: Delivery<'d>, external_url: &'d str) ->
         version: "4",
         group_key: &notification.group_key,
         truncated_alerts: text::left_out(notification, listed),
-        // Of all alerts, those that are left out included, as Alertmanager says it.
+        // The status of all alerts, including those left out, as Alertmanager does.
         status: text::status(notification.status()),
         receiver: &notification.receiver,
         group_labels: &notification.group_labels,
@@ -103,7 +103,7 @@ fn body<'d>(max_alerts: usize, delivery: Delivery<'d>, external_url: &'d str) ->
     }
 }
 
-/// An alert's annotations with its reason, and with the mark of a test.
+/// Returns the annotations of an alert with its reason, and with `test` for a test alert.
 pub(super) fn annotations(alert: &Alert) -> Labels {
     let mut annotations = alert.annotations.clone();
     annotations.entry("reason".to_owned()).or_insert_with(|| alert.reason.clone());
@@ -113,7 +113,7 @@ pub(super) fn annotations(alert: &Alert) -> Labels {
     annotations
 }
 
-/// What all have in common. Of nothing it is nothing.
+/// Returns the labels that all sets have in common, or none if there are no sets.
 fn common<'l>(mut sets: impl Iterator<Item = &'l Labels>) -> Labels {
     let mut common = sets.next().cloned().unwrap_or_default();
     for set in sets {
@@ -122,9 +122,9 @@ fn common<'l>(mut sets: impl Iterator<Item = &'l Labels>) -> Labels {
     common
 }
 
-/// The fingerprint of a set of labels that Prometheus and Alertmanager compute: FNV-1a of names and values in order,
-/// each followed by 0xff, <https://github.com/prometheus/common/blob/main/model/fnv.go>. So whoever joins what comes
-/// from here with what comes from there finds the same.
+/// Computes the label set fingerprint of Prometheus and Alertmanager: FNV-1a over the sorted names and values, each
+/// followed by 0xff, <https://github.com/prometheus/common/blob/main/model/fnv.go>. So alerts from here can be
+/// joined with alerts from there.
 fn fingerprint(labels: &Labels) -> u64 {
     const OFFSET: u64 = 14_695_981_039_346_656_037;
     const PRIME: u64 = 1_099_511_628_211;
@@ -144,7 +144,7 @@ fn bare(secret: &Secret) -> &str {
 fn sign(secret: &Secret, id: &str, timestamp: &str, body: &[u8]) -> Result<String, Outcome> {
     let key = STANDARD.decode(bare(secret)).unwrap_or_else(|_| bare(secret).as_bytes().to_vec());
     let mut mac = Hmac::<Sha256>::new_from_slice(&key)
-        .map_err(|_| Outcome::give_up("the secret is no key for a signature".to_owned()))?;
+        .map_err(|_| Outcome::give_up("the webhook secret cannot be used as a signing key".to_owned()))?;
     for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
         mac.update(part);
     }

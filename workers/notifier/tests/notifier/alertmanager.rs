@@ -1,4 +1,4 @@
-//! A real Alertmanager: what fires appears, what is over disappears.
+//! Tests against a real Alertmanager: firing alerts appear there, resolved ones disappear.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::stub::{Answer, Stub};
 use crate::table::{alert, nasty, notification, receiver, send, webhook};
 
-/// Debian's name first; upstream's archives have the other.
+/// The name of the Debian package's binary, then the upstream name.
 const NAMES: [&str; 2] = ["prometheus-alertmanager", "alertmanager"];
 
 struct Server {
@@ -32,7 +32,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// `None`, said aloud, where none is installed. CI installs one, and says so by `CI`.
+    /// Starts Alertmanager. Returns `None` and prints a note if it is not installed. If `CI` is set, it must be
+    /// installed.
     async fn start() -> Option<Self> {
         let installed = NAMES.into_iter().find(|name| {
             Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
@@ -68,7 +69,7 @@ impl Server {
         receiver(Channel::Alertmanager(Alertmanager { url, refresh }))
     }
 
-    /// What it knows and shows as active.
+    /// Returns the alerts that Alertmanager shows as active.
     async fn alerts(&self) -> Vec<Value> {
         let url = format!("http://127.0.0.1:{}/api/v2/alerts", self.port);
         let answer = fetch(&url).await;
@@ -114,9 +115,9 @@ async fn what_fires_appears_and_what_is_over_disappears() {
     let ends_at: chrono::DateTime<chrono::Utc> = of("a")["endsAt"].as_str().unwrap().parse().unwrap();
     let starts_at: chrono::DateTime<chrono::Utc> = of("a")["startsAt"].as_str().unwrap().parse().unwrap();
     assert_eq!(starts_at, a.starts_at);
-    assert!(ends_at > chrono::Utc::now() + chrono::TimeDelta::seconds(60), "it outlives a refresh that is late");
+    assert!(ends_at > chrono::Utc::now() + chrono::TimeDelta::seconds(60), "the alert must outlive a late refresh");
 
-    // Its own tool sees them as well, where it is installed beside it.
+    // Check with `amtool` as well, if it is installed.
     if let Ok(output) = Command::new("amtool")
         .args(["alert", "query", "--output=json", &format!("--alertmanager.url=http://127.0.0.1:{}", server.port)])
         .output()
@@ -125,7 +126,7 @@ async fn what_fires_appears_and_what_is_over_disappears() {
         assert_eq!(seen.len(), 2, "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    // Our webhooks name an alert as Alertmanager does.
+    // The webhook receiver computes the same fingerprint as Alertmanager.
     let stub = Stub::always(Answer::status(200)).await;
     send(&webhook(&stub.url(), None), &notification(vec![a])).await;
     assert_eq!(stub.asked()[0].json()["alerts"][0]["fingerprint"], of("a")["fingerprint"]);

@@ -1,4 +1,4 @@
-//! From a real outbox to receivers: order, retries, ends.
+//! Deliveries from a real outbox: order, retries and final outcomes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Running {
     }
 }
 
-/// Puts a notification into the outbox, written so many seconds ago.
+/// Inserts a notification into the outbox that was created `seconds_ago`.
 pub(crate) async fn put(world: &World, receiver: &str, group: &str, seconds_ago: u32) -> Uuid {
     let id = Uuid::now_v7();
     let told = Notification {
@@ -78,15 +78,15 @@ pub(crate) async fn put(world: &World, receiver: &str, group: &str, seconds_ago:
     id
 }
 
-/// Waits until no row is left that is neither delivered nor given up.
+/// Waits until every row is either delivered or failed.
 pub(crate) async fn finished(world: &World) {
-    eventually("the outbox is done", async || {
+    eventually("the outbox is empty", async || {
         let (open, problem): (i64, Option<String>) = world
             .try_ask(
                 "SELECT count(*), max(problem) FROM watchbook.outbox WHERE delivered_at IS NULL AND failed_at IS NULL",
             )
             .await?;
-        if open == 0 { Ok(()) } else { Err(format!("{open} are open: {problem:?}")) }
+        if open == 0 { Ok(()) } else { Err(format!("{open} rows are pending: {problem:?}")) }
     })
     .await;
 }
@@ -120,7 +120,7 @@ async fn row(world: &World, id: Uuid) -> Row {
 #[tokio::test]
 async fn nothing_overtakes_within_a_group_and_everything_between_groups() {
     let world = World::builder("no binary").without_setup().start().await;
-    // The first request fails.
+    // The first request fails, all others succeed.
     let stub = Stub::start(|before, _| Answer::status(if before == 0 { 503 } else { 200 })).await;
     let first = put(&world, "ops", "a", 0).await;
     let second = put(&world, "ops", "a", 0).await;
@@ -173,7 +173,7 @@ async fn two_notifiers_deliver_each_once_and_in_order() {
         tokio::join!(Running::start(&world, "one", receivers()), Running::start(&world, "two", receivers()),);
     finished(&world).await;
     let asked = ids(&stub.asked());
-    assert_eq!(asked.len(), expected.len(), "each once");
+    assert_eq!(asked.len(), expected.len(), "each notification is delivered once");
     for group in 0..7 {
         let group = format!("group-{group}");
         let wanted: Vec<_> = expected.iter().filter(|(of, _)| *of == group).map(|(_, id)| *id).collect();
@@ -232,7 +232,7 @@ async fn what_is_refused_or_too_old_is_given_up_and_the_next_goes_on() {
     let of: Vec<_> = summary.iter().map(|row| (row.receiver.as_str(), row.pending, row.failed)).collect();
     assert_eq!(of, [("down", 0, 1), ("ops", 0, 1)]);
     assert_eq!(summary[0].oldest_pending_seconds, None);
-    // Young ones stay, old ones go, in batches.
+    // Rows within the retention stay; older ones are deleted in batches.
     let month = Duration::from_secs(30 * 86_400);
     assert_eq!(store::outbox::remove_old(&mut connection, month, month, 10).await.unwrap(), 0);
     world.execute("UPDATE watchbook.outbox SET created_at = created_at - interval '60 d', delivered_at = delivered_at - interval '60 d'").await;
@@ -249,8 +249,8 @@ async fn whom_the_configuration_does_not_know_waits_for_it() {
     let stub = Stub::always(Answer::status(200)).await;
     let id = put(&world, "ops", "a", 0).await;
     let running = Running::start(&world, "one", vec![]).await;
-    eventually("it says so", async || match row(&world, id).await.problem {
-        Some(problem) if problem == "no receiver called ops in the configuration" => Ok(()),
+    eventually("the missing receiver is reported", async || match row(&world, id).await.problem {
+        Some(problem) if problem == "the configuration has no receiver named ops" => Ok(()),
         other => Err(format!("{other:?}")),
     })
     .await;

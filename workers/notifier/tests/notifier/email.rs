@@ -1,4 +1,4 @@
-//! Mail, with a real SMTP server.
+//! Email, against a real SMTP server.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use runtime::config::Secret;
 
 use crate::table::{PATIENCE, alert, delivery, nasty, notification, receiver, send};
 
-/// A mail as the server got it.
+/// A mail as the server received it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Mail {
     from: String,
@@ -25,7 +25,7 @@ pub(crate) struct Mail {
 }
 
 impl Mail {
-    /// A header, unfolded.
+    /// Returns a header, unfolded.
     fn header(&self, name: &str) -> String {
         let head = self.text.split("\r\n\r\n").next().unwrap().replace("\r\n ", " ").replace("\r\n\t", " ");
         let lines: Vec<_> = head.split("\r\n").filter_map(|line| line.split_once(": ")).collect();
@@ -34,7 +34,7 @@ impl Mail {
         found.first().map_or_else(String::new, |(_, value)| (*value).to_owned())
     }
 
-    /// The parts' texts, decoded.
+    /// Returns the parts as header and decoded text.
     fn parts(&self) -> Vec<(String, String)> {
         let boundary =
             self.header("content-type").split("boundary=\"").nth(1).unwrap().trim_end_matches('"').to_owned();
@@ -68,16 +68,16 @@ fn unquoted(text: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// How the server behaves, and what it got.
+/// The behaviour of the server, and the mails it received.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Behaviour {
-    /// Refuses every sign-in, and repeats it.
+    /// Rejects every AUTH and echoes it.
     pub(crate) repeat_sign_in: bool,
-    /// Refuses this recipient for ever.
+    /// Rejects this recipient permanently.
     unknown: Option<String>,
-    /// Takes no mail for now.
+    /// Rejects every mail temporarily.
     busy: bool,
-    /// Asks for a sign-in.
+    /// Requires AUTH.
     signed_in_only: bool,
     signed_in: Arc<Mutex<Vec<(String, String)>>>,
     mails: Arc<Mutex<Vec<Mail>>>,
@@ -122,7 +122,7 @@ impl Handler for Behaviour {
     }
 }
 
-/// The server. Its threads end with the process.
+/// The SMTP server. Its threads run until the process ends.
 pub(crate) struct Smtp {
     port: u16,
     signed_in: Arc<Mutex<Vec<(String, String)>>>,
@@ -143,7 +143,7 @@ impl Smtp {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (builder, behaviour) = (builder.clone(), behaviour.clone());
-                // A client that hangs up is no business of the server's.
+                // The result is ignored: a client may close the connection at any time.
                 std::thread::spawn(move || talk(&stream.unwrap(), &builder, behaviour));
             }
         });
@@ -202,7 +202,7 @@ async fn a_mail_arrives_as_text_and_html() {
     assert_eq!(mail.to, ["ops@example.com", "oncall@example.org"]);
     assert_eq!(mail.header("subject"), "[FIRING] execution-failure-rate (acme, a)");
     assert_eq!(mail.header("message-id"), format!("<{}@example.com>", delivery.id));
-    assert_eq!(mail.header("message-id"), mails[1].header("message-id"), "a second try is the same mail");
+    assert_eq!(mail.header("message-id"), mails[1].header("message-id"), "a second attempt sends the same mail");
     assert_eq!(mail.header("date"), mails[1].header("date"));
     assert_eq!(mail.header("auto-submitted"), "auto-generated");
     let [(_, text), (_, html)] = &mail.parts()[..] else { panic!("{mail:?}") };
@@ -272,7 +272,7 @@ async fn no_password_goes_out_without_tls() {
     let told = notification(vec![alert(Status::Firing, "a")]);
     let mut receiver = smtp.receiver(Some("pass word"));
     let Channel::Email(settings) = &mut receiver.channel else { panic!() };
-    // The same server under a name that does not say that it is on this machine.
+    // The same server, under a host name that does not look like loopback.
     settings.server = format!("smtp://127.1:{}", smtp.port);
     let outcome = send(&receiver, &told).await;
     assert!(matches!(&outcome, Outcome::Retry { problem, .. } if problem.contains("STARTTLS")), "{outcome:?}");

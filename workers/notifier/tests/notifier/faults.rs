@@ -23,7 +23,7 @@ async fn asked_once(stub: &Stub) {
 #[tokio::test]
 async fn a_crash_between_delivery_and_mark_delivers_again_under_the_same_id() {
     let world = World::builder("no binary").without_setup().start().await;
-    // The first request arrives, and its answer never does.
+    // The first request arrives but is never answered.
     let stub = Stub::start(|before, _| if before == 0 { Answer::Never } else { Answer::status(200) }).await;
     let (first, second) = (put(&world, "ops", "a", 0).await, put(&world, "ops", "a", 0).await);
     let settings = Settings { lease: LEASE, ..Settings::default() };
@@ -64,7 +64,7 @@ async fn an_outage_of_postgres_is_waited_out() {
     let before = put(&world, "ops", "a", 0).await;
     finished(&world).await;
     link.cut();
-    eventually("it says that Postgres is away", async || {
+    eventually("the outage of Postgres is reported", async || {
         let report = running.health.report();
         if report.ready { Err("ready".to_owned()) } else { Ok(()) }
     })
@@ -73,7 +73,7 @@ async fn an_outage_of_postgres_is_waited_out() {
     link.restore();
     finished(&world).await;
     assert_eq!(ids(&stub.asked()), [before, during]);
-    eventually("it is well again", async || {
+    eventually("the notifier is ready again", async || {
         let report = running.health.report();
         if report.ready { Ok(()) } else { Err(format!("{report:?}")) }
     })
@@ -94,7 +94,10 @@ async fn a_late_notifier_writes_nothing() {
     assert_eq!(late.iter().map(|claim| claim.id).collect::<Vec<_>>(), [id]);
     let mine = outbox::claim(&mut connection, "two", bounds(LEASE * 100)).await.unwrap();
     assert_eq!((mine[0].id, mine[0].attempts), (id, 2));
-    assert!(outbox::claim(&mut connection, "three", bounds(LEASE)).await.unwrap().is_empty(), "it is claimed");
+    assert!(
+        outbox::claim(&mut connection, "three", bounds(LEASE)).await.unwrap().is_empty(),
+        "the row is already claimed"
+    );
     let day = Duration::from_secs(86_400);
     for claimant in ["one", "two"] {
         let (late, no) = (&late[0], Written::NotOurs);
@@ -122,7 +125,11 @@ async fn a_slow_receiver_does_not_take_all_there_is() {
     let under_way = vec!["slow".to_owned(); 5];
     let bounds = Bounds { rows: 4, per_receiver: 8, under_way: &under_way, lease: LEASE * 100 };
     let claims = outbox::claim(&mut connection, "one", bounds).await.unwrap();
-    assert_eq!(claims.len(), 4, "three of the slow one, beside the five that are under way");
+    assert_eq!(
+        claims.len(),
+        4,
+        "three for the slow receiver, which already has five under way, and one for the fast one"
+    );
     assert!(claims.iter().any(|claim| claim.id == fast));
     drop(connection);
     world.finish([]).await;
@@ -131,7 +138,7 @@ async fn a_slow_receiver_does_not_take_all_there_is() {
 #[tokio::test]
 async fn a_storm_is_claimed_from_before_the_planner_knows_of_it() {
     let world = World::builder("no binary").without_setup().start().await;
-    // With the join that a planner chose here without statistics, one claim took minutes.
+    // Without statistics the planner chose a join with which one claim took minutes.
     world
         .execute(
             "INSERT INTO watchbook.outbox (id, receiver, group_key, notification, created_at, due_at, delivered_at)

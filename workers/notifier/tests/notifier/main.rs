@@ -1,7 +1,7 @@
-//! The notifier: each receiver against the real thing or its published schema, two contract suites over all of them,
-//! and deliveries from a real outbox.
+//! Tests of the notifier: each receiver against the real service or its published schema, two contract suites over
+//! all receivers, and deliveries from a real outbox.
 
-// A test's helpers are its words: a panic in one of them is the test's report.
+// Test helpers may panic: a panic is how a test reports a failure.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod alertmanager;

@@ -1,4 +1,4 @@
-//! The NATS subject, with a real server.
+//! The NATS subject, against a real server.
 
 use alerting::notification::Status;
 use alerting::receiver::{Channel, Nats};
@@ -58,7 +58,7 @@ async fn without_a_server_nothing_is_kept_for_later() {
     let told = notification(vec![alert(Status::Firing, "a")]);
     let sender = Sender::new(Some(bus), PATIENCE, "");
     let receiver = receiver(Channel::Nats(Nats { subject: None }));
-    eventually("the loss is noticed", async || match sender.send(&receiver, delivery(&told)).await {
+    eventually("the lost connection is noticed", async || match sender.send(&receiver, delivery(&told)).await {
         Outcome::Retry { problem, .. } if problem.contains("no connection") => Ok(()),
         other => Err(format!("{other:?}")),
     })
@@ -84,11 +84,12 @@ async fn signals_are_heard_also_after_the_connection_was_made_anew() {
     let bus = bus(&world).await;
     let (mut all, mut outbox) = (bus.signals("*").await, bus.signals(Signals::OUTBOX).await);
     for _ in 0..2 {
-        // Whoever hears all of them hears each.
+        // A subscription to all signals receives each of them.
         for (hears_all, name) in [(true, "rollups"), (false, Signals::OUTBOX), (true, Signals::OUTBOX)] {
             let signals = if hears_all { &mut all } else { &mut outbox };
-            // Raised until heard: a subscription is known to the server some time after it is made, and is made anew
-            // only when somebody listens. Each answer of the server says that it has taken what was sent before.
+            // The signal is raised until it is received, because the server learns of a subscription a moment
+            // later, and a lost one is renewed only when polled. Each response of the server confirms all that was
+            // sent before.
             let raise = async {
                 loop {
                     bus.raise(name);
@@ -97,14 +98,14 @@ async fn signals_are_heard_also_after_the_connection_was_made_anew() {
             };
             tokio::select! {
                 () = raise => {}
-                // Those of the round before may come first.
+                // Signals of the previous round may arrive first.
                 () = async { while signals.next().await.as_deref() != Some(name) {} } => {}
             }
         }
         bus.renew().await.unwrap();
     }
     bus.close().await;
-    // Without a connection a signal is lost, and nobody waits.
+    // Without a connection the signal is dropped and the call does not wait.
     bus.raise("outbox");
     world.finish([]).await;
 }

@@ -1,4 +1,4 @@
-//! Slack's and PagerDuty's bodies against their public documentation, written down as JSON Schemas.
+//! Checks the bodies for Slack and PagerDuty against JSON Schemas written from their public documentation.
 
 use alerting::notification::{Notification, Status, Why};
 use alerting::receiver::{Channel, Pagerduty, Slack};
@@ -79,7 +79,7 @@ fn check(schema: &Value, body: &Value) {
     assert!(problems.is_empty(), "{problems:#?}\n{body:#}");
 }
 
-/// What a receiver sends for each sort of notification.
+/// Returns what a receiver sends for each type of notification.
 async fn bodies(channel: impl Fn(&str) -> Channel) -> Vec<(&'static str, Value)> {
     let stub = Stub::always(Answer::status(202)).await;
     let mut test = notification(vec![alert(Status::Firing, "a")]);
@@ -103,7 +103,7 @@ async fn bodies(channel: impl Fn(&str) -> Channel) -> Vec<(&'static str, Value)>
     for (number, (name, told)) in cases.into_iter().enumerate() {
         assert_eq!(send(&receiver(channel(&stub.url())), &told).await, Outcome::Delivered, "{name}");
         let body = stub.asked()[number].json();
-        assert!(body.to_string().len() < 512 * 1024, "{name} is larger than an event may be");
+        assert!(body.to_string().len() < 512 * 1024, "{name} exceeds the size limit of an event");
         bodies.push((name, body));
     }
     bodies
@@ -125,9 +125,9 @@ async fn slack_takes_every_message() {
     assert_eq!(body("mixed")["text"], "[FIRING] execution-failure-rate: 2 alerts, 1 firing");
     assert_eq!(body("test")["text"], "[TEST] execution-failure-rate (acme, a)");
     let nasty = body("nasty").to_string();
-    assert!(!nasty.contains("<!channel>") && !nasty.contains("<script>"), "what is not ours is escaped");
-    assert!(nasty.contains("&lt;!channel&gt; &amp;"), "what is escaped can be read");
-    assert!(nasty.contains("63 more are not listed"), "what is left out is counted");
+    assert!(!nasty.contains("<!channel>") && !nasty.contains("<script>"), "foreign text must be escaped");
+    assert!(nasty.contains("&lt;!channel&gt; &amp;"), "escaped text must stay readable");
+    assert!(nasty.contains("63 more are not listed"), "alerts that are left out must be counted");
 }
 
 #[tokio::test]
@@ -145,8 +145,8 @@ async fn pagerduty_takes_every_event() {
     for (name, action) in [("firing", "trigger"), ("mixed", "trigger"), ("resolved", "resolve"), ("nasty", "trigger")] {
         assert_eq!(body(name)["event_action"], action, "{name}");
     }
-    assert_eq!(body("firing")["dedup_key"], body("resolved")["dedup_key"], "the end meets its beginning");
-    assert_ne!(body("firing")["dedup_key"], body("nasty")["dedup_key"], "groups stay apart");
+    assert_eq!(body("firing")["dedup_key"], body("resolved")["dedup_key"], "firing and resolved must share a key");
+    assert_ne!(body("firing")["dedup_key"], body("nasty")["dedup_key"], "different groups must have different keys");
     assert_eq!(body("firing")["payload"]["severity"], "critical");
     assert_eq!(body("firing")["payload"]["source"], "acme");
     assert_eq!(body("nasty")["payload"]["custom_details"]["alerts_left_out"], 63);
@@ -168,6 +168,6 @@ async fn severities_are_those_of_the_other_side() {
         let mut over = alert(Status::Resolved, "b");
         over.severity = "critical".to_owned();
         send(&receiver, &notification(vec![over, quiet])).await;
-        assert_eq!(stub.asked()[number].json()["payload"]["severity"], theirs, "what is over does not count");
+        assert_eq!(stub.asked()[number].json()["payload"]["severity"], theirs, "a resolved alert must not count");
     }
 }

@@ -1,4 +1,4 @@
-//! The second contract of all receivers: no secret in any error or log.
+//! Contract of all receivers: no secret appears in any error or log.
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -15,7 +15,7 @@ use crate::email::Smtp;
 use crate::stub::{Answer, Stub};
 use crate::table::{PATIENCE, alert, all, delivery, notification, receiver};
 
-/// Everything that this process and its libraries log, at every level.
+/// Captures everything that this process and its libraries log, at every level.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -41,7 +41,7 @@ impl Log {
 
     fn holds_no(&self, secret: &str) {
         let text = self.text();
-        // But for the tests' own mail server, which logs what it is told.
+        // The tests' own mail server logs its input, so its lines are skipped.
         let told: Vec<_> = text.lines().filter(|line| line.contains(secret) && !line.contains("mailin::")).collect();
         assert!(told.is_empty(), "a secret is in the log: {told:#?}");
     }
@@ -58,7 +58,7 @@ impl io::Write for Log {
     }
 }
 
-/// A receiver fails, and says nothing of what is secret.
+/// Sends to a failing receiver, checks that the problem does not contain the secret, and returns the problem.
 async fn fails_discreetly(what: &str, receiver: &Receiver, secret: &str, timeout: Duration) -> String {
     let told = notification(vec![alert(Status::Firing, "a")]);
     let outcome = Sender::new(None, timeout, "").send(receiver, delivery(&told)).await;
@@ -89,23 +89,23 @@ async fn http_receivers_keep_their_secrets() {
     for stub in echo.iter().chain([&long, &redirecting]) {
         for (name, receiver) in all(&format!("127.0.0.1:{}", stub.port), secret) {
             let problem = fails_discreetly(name, &receiver, secret, PATIENCE).await;
-            assert!(problem.chars().count() < 400, "{name} repeats all of an answer: {problem}");
+            assert!(problem.chars().count() < 400, "{name} repeats the whole response: {problem}");
         }
     }
     for (name, receiver) in all(&closed.to_string(), secret) {
         let problem = fails_discreetly(name, &receiver, secret, PATIENCE).await;
-        assert!(problem.to_lowercase().contains("refused"), "{name} does not say why: {problem}");
+        assert!(problem.to_lowercase().contains("refused"), "{name} does not give the reason: {problem}");
     }
     for (name, receiver) in all(&format!("127.0.0.1:{}", silent.port), secret) {
         let problem = fails_discreetly(name, &receiver, secret, Duration::from_millis(200)).await;
-        assert!(problem.contains("no answer"), "{name} does not say why: {problem}");
+        assert!(problem.contains("no answer"), "{name} does not give the reason: {problem}");
     }
     for host in ["no-such-host.invalid", "not a host", ""] {
         for (name, receiver) in all(host, secret) {
             fails_discreetly(name, &receiver, secret, PATIENCE).await;
         }
     }
-    assert!(log.text().contains("the log is kept"), "nothing is logged, so this proves nothing");
+    assert!(log.text().contains("the log is kept"), "nothing was logged, so the check has no value");
     log.holds_no(secret);
 }
 

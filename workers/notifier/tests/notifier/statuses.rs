@@ -1,4 +1,4 @@
-//! The first contract of all receivers that speak HTTP: which answer means what.
+//! Contract of all HTTP receivers: the outcome for each response status.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn each_status_means_the_same_to_every_receiver() {
     };
     let told = notification(vec![alert(Status::Firing, "a")]);
     let sender = Sender::new(None, PATIENCE, "");
-    // All that are registered, and some that are not.
+    // All registered statuses, and some unregistered ones.
     for status in
         (200..=208).chain([226, 299]).chain(300..=308).chain(400..=431).chain([451, 499]).chain(500..=511).chain([599])
     {
@@ -42,11 +42,14 @@ async fn each_status_means_the_same_to_every_receiver() {
             let outcome = sender.send(&receiver, delivery(&told)).await;
             assert_eq!(meaning(&outcome), expected(status), "{name} on {status}: {outcome:?}");
             if let Outcome::Retry { problem, .. } | Outcome::GiveUp { problem } = outcome {
-                assert!(problem.contains(&status.to_string()), "{name} does not say {status}: {problem}");
-                assert!(problem.starts_with(&format!("{} answered", stub.url())), "{name} does not say who: {problem}");
+                assert!(problem.contains(&status.to_string()), "{name} does not contain {status}: {problem}");
+                assert!(
+                    problem.starts_with(&format!("{} answered", stub.url())),
+                    "{name} does not name the receiver: {problem}"
+                );
             }
         }
-        assert_eq!(stub.asked().len(), 5, "one try is one request");
+        assert_eq!(stub.asked().len(), 5, "one attempt is one request");
     }
 }
 
@@ -100,6 +103,6 @@ async fn a_heartbeat_is_never_late() {
         assert_eq!(meaning(&outcome), expected, "{name}: {outcome:?}");
     }
     let asked = stub.asked();
-    assert!(asked.iter().all(|asked| asked.method == "POST"), "the heartbeat went out all the same");
+    assert!(asked.iter().all(|asked| asked.method == "POST"), "the heartbeat must not be sent");
     assert!(asked.iter().all(|asked| asked.header("user-agent").starts_with("watchbook/")));
 }

@@ -1,4 +1,4 @@
-//! An HTTP server that answers what a test wants and remembers what it was asked.
+//! An HTTP server with programmed responses that records all requests.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// A request as it came.
+/// A recorded request.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) method: String,
@@ -29,7 +29,7 @@ impl Asked {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// All that a client said, for a server that repeats it.
+    /// Returns the whole request as text, for a server that echoes it.
     fn echo(&self) -> String {
         let headers: HashMap<_, _> =
             self.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
@@ -37,14 +37,14 @@ impl Asked {
     }
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     /// This status, with these headers and this body.
     Status(u16, Vec<(&'static str, String)>, String),
-    /// This status, and all that was asked.
+    /// This status, with the request echoed.
     Echo(u16),
-    /// None, ever.
+    /// No response.
     Never,
 }
 
@@ -56,7 +56,7 @@ impl Answer {
 
 type Rule = dyn Fn(usize, &Asked) -> Answer + Send + Sync;
 
-/// The server, until it is dropped.
+/// The server. It runs until dropped.
 pub(crate) struct Stub {
     pub(crate) port: u16,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -64,7 +64,7 @@ pub(crate) struct Stub {
 }
 
 impl Stub {
-    /// Answers by a rule, which is told how many requests came before this one.
+    /// Starts a server that chooses its response by a function of the number of earlier requests.
     pub(crate) async fn start(rule: impl Fn(usize, &Asked) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -75,7 +75,7 @@ impl Stub {
         Self { port, asked, server }
     }
 
-    /// Always this answer.
+    /// Starts a server that always returns the same response.
     pub(crate) async fn always(answer: Answer) -> Self {
         Self::start(move |_, _| answer.clone()).await
     }

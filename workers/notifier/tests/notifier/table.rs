@@ -1,4 +1,4 @@
-//! Notifications to send, and one receiver of each sort that speaks HTTP.
+//! Notifications to send, and one receiver of each HTTP type.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(crate) fn labels<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-/// Whole milliseconds: what every receiver keeps of a time.
+/// Rounds to whole milliseconds, the precision that all receivers keep.
 pub(crate) fn minutes_ago(minutes: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis((Utc::now() - TimeDelta::minutes(minutes)).timestamp_millis()).unwrap()
 }
@@ -59,7 +59,7 @@ pub(crate) fn notification(alerts: Vec<Alert>) -> Notification {
     notification
 }
 
-/// A notification whose texts try to break out of whatever they are put into.
+/// A notification whose texts try to break out of every format.
 pub(crate) fn nasty() -> Notification {
     let mut alert = alert(Status::Firing, "<!channel> & \"quotes\"\r\nBcc: everybody@example.com\u{0}\u{202e}");
     alert.reason = "<script>alert('&')</script> ".repeat(400);
@@ -87,7 +87,7 @@ pub(crate) fn webhook(url: &str, secret: Option<&str>) -> Receiver {
     receiver(Channel::Webhook(Webhook { url: Secret::new(url), secret: secret.map(Secret::new), max_alerts: 0 }))
 }
 
-/// One receiver of each sort that speaks HTTP, each with `secret` wherever it can hold one.
+/// Returns one receiver of each HTTP type, with `secret` wherever the type has one.
 pub(crate) fn all(host: &str, secret: &str) -> Vec<(&'static str, Receiver)> {
     let url = format!("http://us%20er:{secret}1@{host}/in/{secret}2?key={secret}3");
     vec![
@@ -95,7 +95,7 @@ pub(crate) fn all(host: &str, secret: &str) -> Vec<(&'static str, Receiver)> {
         (
             "alertmanager",
             receiver(Channel::Alertmanager(Alertmanager {
-                // Its base URL has no query.
+                // The base URL cannot have a query.
                 url: Secret::new(format!("http://us%20er:{secret}1@{host}/in/{secret}2/")),
                 refresh: Duration::from_secs(60),
             })),
@@ -112,7 +112,7 @@ pub(crate) fn all(host: &str, secret: &str) -> Vec<(&'static str, Receiver)> {
     ]
 }
 
-/// One try, by a sender of its own.
+/// Makes one attempt with a new sender.
 pub(crate) async fn send(receiver: &Receiver, notification: &Notification) -> Outcome {
     Sender::new(None, PATIENCE, "https://watchbook.example/").send(receiver, delivery(notification)).await
 }

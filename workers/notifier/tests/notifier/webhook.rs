@@ -1,4 +1,4 @@
-//! Webhooks: Alertmanager's body, Standard Webhooks' signature.
+//! Webhooks: Alertmanager's body and Standard Webhooks' signature.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,8 +14,7 @@ use serde::Deserialize;
 use crate::stub::{Answer, Stub};
 use crate::table::{PATIENCE, alert, delivery, labels, nasty, notification, receiver, send, webhook};
 
-/// What Alertmanager sends, after its documentation of webhooks and of `template.Data`. Nothing may be missing, and
-/// nothing else may be there.
+/// Alertmanager's body as documented for webhooks and `template.Data`. Missing and unknown fields are errors.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Version4 {
@@ -59,7 +58,7 @@ async fn the_body_is_alertmanagers() {
     assert_eq!((body.status.as_str(), body.receiver.as_str()), ("firing", "ops"));
     assert_eq!((body.group_key.as_str(), body.truncated_alerts), ("execution-failure-rate/acme", 3));
     assert_eq!(body.group_labels, labels([("organization", "acme")]));
-    assert!(!body.common_labels.contains_key("strategy"), "what differs is not common");
+    assert!(!body.common_labels.contains_key("strategy"), "labels that differ are not common");
     assert_eq!(body.common_labels["organization"], "acme");
     assert_eq!(body.common_annotations, labels([("summary", "Executions of acme fail")]));
     assert_eq!(body.external_url, "https://watchbook.example/");
@@ -117,7 +116,7 @@ async fn the_signature_is_that_of_standard_webhooks() {
     assert_eq!(send(&webhook(&stub.url(), None), &nasty()).await, {
         Outcome::Retry { after: None, problem: format!("{} answered 503 Service Unavailable", stub.url()) }
     });
-    assert_eq!(stub.asked()[3].header("webhook-signature"), "", "nothing is signed without a secret");
+    assert_eq!(stub.asked()[3].header("webhook-signature"), "", "there is no signature without a secret");
 }
 
 #[tokio::test]
