@@ -1,4 +1,4 @@
-//! What can be done with an archive.
+//! The operations on an archive.
 
 use std::fmt;
 use std::io::Write;
@@ -19,60 +19,63 @@ use crate::readback::Readback;
 use crate::upload::Upload;
 use crate::{ArchiveError, BoxError, Manifest, Result};
 
-/// zstd's own default: higher ones cost much more time than they save space on JSON.
+/// The default level of zstd. Higher levels cost much more time than they save space on JSON.
 const LEVEL: i32 = 3;
-/// Where probes are written, out of the way of every kind.
+/// Folder for probes, apart from the folders of the kinds.
 const PROBES: &str = ".probes";
 
-/// A folder or bucket that days are kept in. Cheap to clone.
+/// A directory or bucket that holds archived days. Cheap to clone.
 #[derive(Clone)]
 pub struct Archive {
     place: Arc<Place>,
 }
 
-/// Which rows a part is made of.
+/// The rows of a part.
 #[derive(Debug, Clone, Copy)]
 pub struct Day<'a> {
-    /// The records' kind, which is a folder of the archive.
+    /// The record kind, which is the name of a folder in the archive.
     pub kind: &'a str,
-    /// The day of the partition.
+    /// The day of the partition (UTC).
     pub day: NaiveDate,
-    /// The table that they are in, for whoever brings them back.
+    /// The table that holds the rows. A restore reads it from the manifest.
     pub table: &'a str,
 }
 
 impl Archive {
-    /// Opens the archive at `location`: a path, `file:///path`, or `s3://bucket/prefix`. A folder is made where there is
-    /// none. A bucket is reached as the usual variables say (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
-    /// `AWS_REGION`, `AWS_ENDPOINT_URL` and the like; without keys by the role of this machine), and is not asked yet.
+    /// Opens the archive at `location`: a path, `file:///path`, or `s3://bucket/prefix`. A missing directory is
+    /// created. A bucket is configured by the usual variables of the environment (`AWS_ACCESS_KEY_ID`,
+    /// `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL` and so on; without keys by the IAM role of this
+    /// machine). No request is sent yet.
     ///
     /// # Errors
-    /// Where it is no location, the folder cannot be made, or the variables contradict each other.
+    /// [`ArchiveError::Location`] if `location` is malformed, [`ArchiveError::Folder`] if the directory cannot be
+    /// created, and [`ArchiveError::Variables`] if the variables are invalid or contradict each other.
     pub fn open(location: &str) -> Result<Self> {
         let variables = std::env::vars_os();
         let text = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self::open_with(location, text)
     }
 
-    /// As [`Archive::open`], with these variables and no others.
+    /// Like [`Archive::open`], with the given variables in place of the environment.
     ///
     /// # Errors
-    /// As [`Archive::open`].
+    /// See [`Archive::open`].
     pub fn open_with(location: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
         let ours = variables.into_iter().filter(|(name, _)| name.starts_with("AWS_"));
         Ok(Self { place: Arc::new(Place::open(location, ours)?) })
     }
 
-    /// Where it is, for people.
+    /// Returns the location for messages, without credentials.
     pub fn location(&self) -> &str {
         self.place.location()
     }
 
-    /// Writes a small object, finds, reads and removes it: whoever is about to begin something long knows that the
-    /// archive is there and lets us do what we have to.
+    /// Writes a small object, then reads, lists and deletes it. Call it before a long operation, to make sure that
+    /// the archive is reachable and its permissions suffice.
     ///
     /// # Errors
-    /// Where one of these does not work. Each has half a minute, and one on which nobody answers is the last.
+    /// [`ArchiveError::Store`] or [`ArchiveError::Damaged`] if one of these steps fails. Each step times out after
+    /// 30 s.
     pub async fn check(&self) -> Result<()> {
         let text = format!("{:x}-{:x}", std::process::id(), Utc::now().timestamp_micros());
         let probes = Path::from(PROBES);
@@ -80,23 +83,24 @@ impl Archive {
         self.place.put_new(&probe, text.clone().into_bytes()).await?;
         let read = self.place.get(&probe, MANIFEST_BYTES).await;
         let listed = self.place.list(&probes).await;
-        // It goes, whatever became of the rest.
+        // Deleted even if one of the other steps failed.
         self.place.remove(&probe).await?;
         let (read, listed) = (read?, listed?.iter().any(|object| object.location == probe));
         if read.as_deref() != Some(text.as_bytes()) {
-            return Err(self.place.damaged(&probe, "it is not what was just written"));
+            return Err(self.place.damaged(&probe, "it differs from what was just written"));
         }
         if !listed {
-            return Err(self.place.damaged(&probe, "it was just written and is in no listing"));
+            return Err(self.place.damaged(&probe, "it was just written but is not listed"));
         }
         Ok(())
     }
 
-    /// What is archived of a day, in order of part number. Looks at the names of its month and reads the manifests;
-    /// the files of rows are not touched.
+    /// Returns the manifests of the archived parts of a day, by part number. Lists the objects of the month and
+    /// reads the manifests, but not the rows.
     ///
     /// # Errors
-    /// Where the archive cannot be reached, or a manifest cannot be read.
+    /// [`ArchiveError::Store`] if the archive cannot be reached, [`ArchiveError::Manifest`] or
+    /// [`ArchiveError::Newer`] if a manifest cannot be read.
     pub async fn parts(&self, kind: &str, day: NaiveDate) -> Result<Vec<Manifest>> {
         let objects = self.place.list(&name::month(kind, day)?).await?;
         let mut numbers: Vec<_> = objects.iter().filter_map(|object| name::part(day, &object.location)).collect();
@@ -108,15 +112,17 @@ impl Archive {
         Ok(parts)
     }
 
-    /// Writes `rows` (NDJSON, in pieces of any length) as one part of a day, reads it back, and only then says that it
-    /// is there. What an earlier try left without a manifest is written over. Holds some 25 MiB.
+    /// Writes `rows` (NDJSON, in chunks of any length) as one part of a day, reads the file back to verify it, and
+    /// then writes its manifest. Overwrites a file of an earlier attempt that has no manifest. Uses about 25 MiB of
+    /// memory.
     ///
-    /// One at a time writes a day; the caller sees to it.
+    /// The caller must make sure that only one process writes a day at a time.
     ///
     /// # Errors
-    /// Where `rows` fails or ends within a line, the archive fails or stores something else, or there is such a part
-    /// already. There is no part then, nor where this is dropped; only an answer that was lost while the manifest was
-    /// written leaves it open, and [`Archive::parts`] knows.
+    /// [`ArchiveError::Exists`] if the part exists, [`ArchiveError::Rows`] or [`ArchiveError::Unfinished`] if
+    /// `rows` fails or ends within a line, and others if the archive fails or stores something else. The part does
+    /// not exist after an error, nor after this future is dropped. The one exception is a lost response to the
+    /// write of the manifest: use [`Archive::parts`] to find out.
     pub async fn write<E: Into<BoxError>>(
         &self,
         day: Day<'_>,
@@ -154,7 +160,7 @@ impl Archive {
             written_at: Utc::now().trunc_subsecs(0),
         };
         if let Err(error) = self.verify(&manifest).await {
-            // Without a manifest it is no part in any case.
+            // Without a manifest the file is not a part anyway.
             let _ = self.place.remove(&name.rows).await;
             return Err(error);
         }
@@ -162,18 +168,18 @@ impl Archive {
         Ok(manifest)
     }
 
-    /// Reads a part and compares everything with its manifest.
+    /// Reads a part and compares it with its manifest.
     ///
     /// # Errors
-    /// [`ArchiveError::Damaged`] where it differs, and others where it cannot be read.
+    /// [`ArchiveError::Damaged`] if it differs, and others if it cannot be read.
     pub async fn verify(&self, manifest: &Manifest) -> Result<()> {
         let mut readback = Readback::begin(Arc::clone(&self.place), manifest.clone()).await?;
         while readback.next().await?.is_some() {}
         Ok(())
     }
 
-    /// The rows of a part, as NDJSON in pieces that end anywhere. Damage may be known only at the end, as an error in
-    /// place of the end: so nothing is to be relied on before it.
+    /// Returns the rows of a part as NDJSON, in chunks of any length. Damage may only be found at the end, as a
+    /// final error. Do not rely on the rows before the stream has ended without one.
     pub fn read(&self, manifest: &Manifest) -> impl Stream<Item = Result<Bytes>> + Send + use<> {
         let (place, manifest) = (Arc::clone(&self.place), manifest.clone());
         let begin = stream::once(Readback::begin(place, manifest));
@@ -186,7 +192,7 @@ impl Archive {
         })
     }
 
-    /// Writes the manifest, which makes the part one, and reads it as the next one will.
+    /// Writes the manifest, which completes the part, and reads it back.
     async fn publish(&self, name: &Name, manifest: &Manifest) -> Result<()> {
         let json = manifest.to_json().map_err(|error| self.unreadable(name, error.to_string()))?;
         self.place.put_new(&name.manifest, json).await?;
@@ -198,7 +204,7 @@ impl Archive {
 
     async fn manifest(&self, name: &Name) -> Result<Manifest> {
         let json = self.place.get(&name.manifest, MANIFEST_BYTES).await?;
-        let json = json.ok_or_else(|| self.unreadable(name, "it is too long to be one".to_owned()))?;
+        let json = json.ok_or_else(|| self.unreadable(name, "it is too large for a manifest".to_owned()))?;
         let manifest = Manifest::of_json(&json).map_err(|problem| match problem {
             Unreadable::Wrong(problem) => self.unreadable(name, problem),
             Unreadable::Newer { version, newest } => {
@@ -207,7 +213,7 @@ impl Archive {
             }
         })?;
         if manifest.object != name.rows.as_ref() {
-            return Err(self.unreadable(name, format!("it speaks of {} and not of {}", manifest.object, name.rows)));
+            return Err(self.unreadable(name, format!("it describes {} instead of {}", manifest.object, name.rows)));
         }
         Ok(manifest)
     }
@@ -235,7 +241,7 @@ async fn pack<E: Into<BoxError>>(
     let mut rows = pin!(rows);
     let (mut tally, mut pace) = (Tally::default(), Pace::default());
     let mut encoder = Encoder::new(Vec::new(), LEVEL).map_err(ArchiveError::Compression)?;
-    // So that `zstd --test` finds damage without the manifest.
+    // Lets `zstd --test` detect damage without the manifest.
     encoder.include_checksum(true).map_err(ArchiveError::Compression)?;
     while let Some(piece) = rows.next().await {
         let piece = piece.map_err(|error| ArchiveError::Rows(error.into()))?;

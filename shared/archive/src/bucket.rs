@@ -1,4 +1,4 @@
-//! How a bucket is reached: by the variables that every tool for S3 knows.
+//! Configures the client of a bucket from the usual `AWS_*` variables.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use reqwest::Url;
 
 use crate::http::Connector;
 
-/// Tries after the first. With the pauses between them a server that is not there is known to be away within a
-/// quarter of a minute, and one that fails for a moment is not noticed.
+/// Number of retries. With their delays, an unreachable server is reported within 15 s, and a short failure goes
+/// unnoticed.
 const RETRIES: usize = 3;
-/// No try begins later than so long after the first one.
+/// No attempt starts later than this after the first one.
 const RETRY_FOR: Duration = Duration::from_secs(10);
 
-/// A client for `bucket`, or what is wrong with the variables.
+/// Builds a client for `bucket`, or returns what is wrong with the variables.
 pub(crate) fn open(bucket: &str, variables: &[(String, String)]) -> Result<AmazonS3, String> {
     let mut builder = AmazonS3Builder::new();
     for (name, value) in variables {
-        // Others begin so too, and are for other tools.
+        // Other variables with this prefix belong to other tools.
         if let Ok(key) = name.to_ascii_lowercase().parse::<AmazonS3ConfigKey>() {
             builder = builder.with_config(key, value);
         }
@@ -26,14 +26,14 @@ pub(crate) fn open(bucket: &str, variables: &[(String, String)]) -> Result<Amazo
     for key in [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint] {
         let Some(endpoint) = builder.get_config_value(&key) else { continue };
         let url = Url::parse(&endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url = url.ok_or("the endpoint is no URL with http:// or https://")?;
+        let url = url.ok_or("the endpoint is not a URL with http:// or https://")?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("the endpoint holds credentials, which belong into AWS_ACCESS_KEY_ID and \
+            return Err("the endpoint contains credentials; set them in AWS_ACCESS_KEY_ID and \
                         AWS_SECRET_ACCESS_KEY"
                 .to_owned());
         }
         if url.scheme() == "http" {
-            // Whoever writes http:// has decided it.
+            // Plain HTTP was chosen explicitly in the URL.
             builder = builder.with_allow_http(true);
         }
     }
@@ -41,7 +41,7 @@ pub(crate) fn open(bucket: &str, variables: &[(String, String)]) -> Result<Amazo
         .with_bucket_name(bucket)
         .with_http_connector(Connector)
         .with_retry(RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES, retry_timeout: RETRY_FOR })
-        // We delete one object at a time, and not every server knows how to delete many.
+        // Objects are deleted one at a time, and not every server supports bulk deletion.
         .with_disable_bulk_delete(true)
         .build()
         .map_err(|error| error.to_string())
@@ -60,7 +60,7 @@ mod tests {
     fn half_of_the_credentials_and_odd_endpoints_are_said() {
         assert!(problem(&[("AWS_ACCESS_KEY_ID", "a")]).contains("SecretAccessKey"));
         for endpoint in ["minio", "minio:9000", "s3://minio"] {
-            assert!(problem(&[("AWS_ENDPOINT_URL", endpoint)]).contains("no URL with http://"), "{endpoint}");
+            assert!(problem(&[("AWS_ENDPOINT_URL", endpoint)]).contains("not a URL with http://"), "{endpoint}");
         }
         let with_password = problem(&[("AWS_ENDPOINT_URL", "http://a:hush@minio:9000")]);
         assert!(with_password.contains("AWS_SECRET_ACCESS_KEY") && !with_password.contains("hush"));

@@ -1,4 +1,4 @@
-//! What a text of rows amounts to, counted while it passes by.
+//! The row count, size and hash of a stream of rows.
 
 use std::fmt::Write;
 use std::pin::pin;
@@ -9,25 +9,26 @@ use sha2::{Digest, Sha256};
 
 use crate::{ArchiveError, BoxError, Result};
 
-/// So much is hashed and compressed at a time, which takes about a millisecond: short enough to be done where
-/// everything else runs, if others come to their turn after it.
+/// Number of bytes hashed and compressed before yielding. It takes about a millisecond, which is short enough to
+/// run on the async runtime.
 pub(crate) const SLICE_BYTES: usize = 256 * 1024;
 
-/// What a text of rows amounts to. Two days with the same content are the same day.
+/// The row count, size and hash of a set of rows. Two days with the same content are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
-    /// Lines.
+    /// Number of lines.
     pub rows: u64,
-    /// Bytes, before compression.
+    /// Size in bytes before compression.
     pub plain_bytes: u64,
-    /// SHA-256 of them, in hexadecimal.
+    /// SHA-256 of the uncompressed bytes, in hexadecimal.
     pub plain_sha256: String,
 }
 
-/// Counts and hashes rows without writing them, to know whether they are archived already.
+/// Counts and hashes rows without writing them, to find out whether they are archived already.
 ///
 /// # Errors
-/// Where `rows` fails, or ends within a line.
+/// [`ArchiveError::Rows`](crate::ArchiveError::Rows) if `rows` fails,
+/// [`ArchiveError::Unfinished`](crate::ArchiveError::Unfinished) if it ends within a line.
 pub async fn content_of<E: Into<BoxError>>(rows: impl Stream<Item = std::result::Result<Bytes, E>>) -> Result<Content> {
     let mut rows = pin!(rows);
     let (mut tally, mut pace) = (Tally::default(), Pace::default());
@@ -41,7 +42,7 @@ pub async fn content_of<E: Into<BoxError>>(rows: impl Stream<Item = std::result:
     tally.finish()
 }
 
-/// A running [`Content`].
+/// Computes a [`Content`] incrementally.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     rows: u64,
@@ -70,7 +71,7 @@ impl Tally {
     }
 }
 
-/// How much there was, and its SHA-256.
+/// Computes the size and the SHA-256 of bytes incrementally.
 #[derive(Debug, Default)]
 pub(crate) struct Sum {
     bytes: u64,
@@ -90,21 +91,22 @@ impl Sum {
     pub(crate) fn finish(self) -> (u64, String) {
         let mut text = String::with_capacity(64);
         for byte in self.hash.finalize() {
-            // Writing to a string cannot fail.
+            // Writing to a `String` cannot fail.
             let _ = write!(text, "{byte:02x}");
         }
         (self.bytes, text)
     }
 }
 
-/// Lets others run now and then. Rows that are there already would otherwise be worked through in one go.
+/// Yields to other tasks now and then. Otherwise rows that are available at once would be processed without a
+/// pause.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     worked: usize,
 }
 
 impl Pace {
-    /// Called after each piece of work, with its bytes.
+    /// Call it after each step with the number of bytes processed.
     pub(crate) async fn after(&mut self, bytes: usize) {
         self.worked += bytes;
         if self.worked >= SLICE_BYTES {

@@ -1,80 +1,80 @@
-//! What can go wrong, in words for whoever has to mend it.
+//! The errors of an archive.
 
 use std::error::Error;
 
-/// The error of whoever gives us rows, whatever it is.
+/// Any error of the source of the rows.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why something could not be archived, or not be brought back. None of the texts holds a secret.
+/// The reason why rows could not be archived or read back. No message contains a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// What was given as the archive's location is none.
-    #[error("`{location}` is no place for an archive: {problem}; give a folder or s3://bucket/prefix")]
+    /// The location of the archive is malformed.
+    #[error("`{location}` is not a valid archive location: {problem}; give a directory or s3://bucket/prefix")]
     Location {
-        /// What was given.
+        /// The location as given, with credentials hidden.
         location: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// The folder is not there and cannot be made, or is none.
-    #[error("cannot use {folder} as an archive: {problem}; is it a folder that this user may write?")]
+    /// The directory cannot be created or is not a directory.
+    #[error("cannot use {folder} as an archive: {problem}; it must be a directory that this user can write")]
     Folder {
-        /// The folder.
+        /// The directory.
         folder: String,
-        /// What the system said.
+        /// The error of the operating system.
         problem: String,
     },
-    /// The variables that say how to reach a bucket contradict each other, or one cannot be read.
-    #[error("cannot use {location} as an archive: {problem}; look at the AWS_* variables")]
+    /// The `AWS_*` variables contradict each other, or one is invalid.
+    #[error("cannot use {location} as an archive: {problem}; check the AWS_* variables")]
     Variables {
         /// The archive.
         location: String,
-        /// Which, and what is wrong with it.
+        /// The variable and what is wrong with it.
         problem: String,
     },
-    /// The folder or bucket did not do what it was asked. It may do so later.
+    /// The directory or bucket failed. A retry may succeed.
     #[error("cannot {doing} {object} in {location}: {problem}; {advice}")]
     Store {
-        /// The step, as a verb.
+        /// The failed step, as a verb.
         doing: &'static str,
-        /// The object that it was about.
+        /// The object concerned.
         object: String,
         /// The archive.
         location: String,
-        /// What the store said.
+        /// The error of the store.
         problem: String,
-        /// Where to look first.
+        /// What to check first.
         advice: &'static str,
     },
-    /// Whoever gave the rows failed; the archive is as it was before.
-    #[error("the rows to archive cannot be read")]
+    /// The source of the rows failed. The archive is unchanged.
+    #[error("cannot read the rows to archive")]
     Rows(#[source] BoxError),
-    /// The rows do not end with a newline, so that their last one may be half of one.
+    /// The rows do not end with a newline, so the last one may be incomplete.
     #[error("the rows to archive end in the middle of a line")]
     Unfinished,
-    /// A part of that number is archived already, and is never written over.
-    #[error("{object} in {location} is archived already, and stays as it is")]
+    /// A part with this number exists. Parts are never overwritten.
+    #[error("{object} in {location} exists already and is not overwritten")]
     Exists {
-        /// The part's manifest.
+        /// The manifest of the part.
         object: String,
         /// The archive.
         location: String,
     },
-    /// The name that was asked for is none that an archive has.
-    #[error("no part of an archive can be called that: {0}")]
+    /// The kind or the part number cannot be used in a name.
+    #[error("invalid name for a part of an archive: {0}")]
     Name(String),
-    /// What is archived is not what its manifest says.
-    #[error("{object} in {location} is damaged: {problem}; its rows are not to be relied on")]
+    /// An archived file differs from its manifest.
+    #[error("{object} in {location} is damaged: {problem}; do not rely on its rows")]
     Damaged {
         /// The file of rows.
         object: String,
         /// The archive.
         location: String,
-        /// How it differs.
+        /// The difference.
         problem: String,
     },
-    /// A manifest cannot be read, or speaks of another part than its name does.
-    #[error("the manifest {object} in {location} cannot be read: {problem}")]
+    /// A manifest cannot be read, or describes another part than its name.
+    #[error("cannot read the manifest {object} in {location}: {problem}")]
     Manifest {
         /// The manifest.
         object: String,
@@ -83,7 +83,7 @@ pub enum ArchiveError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A manifest was written by a later release.
+    /// The manifest was written by a later release.
     #[error(
         "the manifest {object} in {location} has version {version}, and this release reads up to {newest}; \
          read it with a newer one"
@@ -93,12 +93,12 @@ pub enum ArchiveError {
         object: String,
         /// The archive.
         location: String,
-        /// Its version.
+        /// The version of the manifest.
         version: u64,
-        /// The newest that is known here.
+        /// The newest version that this release can read.
         newest: u64,
     },
-    /// The compressor refused, which only a lack of memory makes it do.
+    /// The compressor failed, which only a lack of memory causes.
     #[error("cannot compress: {0}")]
     Compression(#[source] std::io::Error),
 }

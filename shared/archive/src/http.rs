@@ -1,4 +1,4 @@
-//! The HTTP client under a bucket.
+//! The HTTP client for buckets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +8,17 @@ use object_store::{ClientOptions, Error};
 use reqwest::{Client, redirect, retry};
 use rustls::{ClientConfig, RootCertStore};
 
-/// A server that is there takes a connection in far less, across an ocean too.
+/// Time limit for connecting. A reachable server needs far less, even across an ocean.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
-/// Silence after which a request is lost. It holds the time that a piece of the upload takes to be sent, so it is
-/// what 8 MiB take at 1.2 Mbit/s.
+/// Time limit for a response. It includes the time to send an 8 MiB part of an upload, at 1.2 Mbit/s or more.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
-/// Makes clients that bring their own TLS, so that nothing has to be installed for the whole process.
+/// Builds clients with their own TLS configuration, so that no process-wide one must be installed.
 #[derive(Debug)]
 pub(crate) struct Connector;
 
 impl HttpConnector for Connector {
-    /// Of the options only this one is heeded: whether requests may go unencrypted. Proxies are those of the environment.
+    /// Only the option that allows unencrypted requests is used. The proxies are those of the environment.
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let allow_http = options.get_config_value(&ClientConfigKey::AllowHttp);
         let client = build(allow_http.as_deref() == Some("true"));
@@ -29,8 +28,8 @@ impl HttpConnector for Connector {
 
 fn build(allow_http: bool) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
     let mut roots = RootCertStore::empty();
-    // What this machine trusts, `SSL_CERT_FILE` and `SSL_CERT_DIR` included. A certificate that cannot be read is one
-    // that is not trusted; the connection says so.
+    // The certificate store of the system, including `SSL_CERT_FILE` and `SSL_CERT_DIR`. Unreadable certificates
+    // are skipped; a connection that needs one of them fails with its own error.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?
@@ -42,11 +41,11 @@ fn build(allow_http: bool) -> Result<Client, Box<dyn std::error::Error + Send + 
         .http1_only()
         .connect_timeout(CONNECT_WITHIN)
         .read_timeout(ANSWER_WITHIN)
-        // A request is signed for one host, so none can be sent on to another.
+        // A request is signed for one host, so it cannot be redirected to another.
         .redirect(redirect::Policy::none())
-        // The store counts its tries itself.
+        // `object_store` retries by itself.
         .retry(retry::never())
-        // Bytes are to arrive as they are stored, whatever else is compiled in.
+        // The bytes must arrive as they are stored, whichever features other crates enable.
         .no_gzip()
         .no_brotli()
         .no_deflate()

@@ -1,13 +1,14 @@
-//! Where a day of records is kept after its partition is dropped: a folder, or an S3-compatible bucket.
+//! Keeps days of records after their partitions are dropped, in a directory or an S3-compatible bucket.
 //!
-//! [`Archive::write`] makes one compressed NDJSON file of a kind's day, reads it back, and writes a [`Manifest`] beside
-//! it only where all is as it was sent. So what has no manifest is not there, whatever happened while it was written.
-//! [`Archive::read`] brings a day back, and ends with an error where it is not what the manifest says.
+//! [`Archive::write`] writes one compressed NDJSON file for a day of a kind, reads it back, and writes a [`Manifest`]
+//! beside it only if the file is intact. A file without a manifest does not count, so an interrupted write leaves
+//! nothing behind that could be mistaken for a part. [`Archive::read`] reads a day back and ends with an error if it
+//! differs from its manifest.
 //!
 //! ```text
-//! events/2026/08/2026-08-01.ndjson.zst      the first time that the day was dropped
+//! events/2026/08/2026-08-01.ndjson.zst      part 1: the rows when the day was first dropped
 //! events/2026/08/2026-08-01.manifest.json
-//! events/2026/08/2026-08-01.2.ndjson.zst    what came for it afterwards
+//! events/2026/08/2026-08-01.2.ndjson.zst    part 2: rows of that day that arrived later
 //! events/2026/08/2026-08-01.2.manifest.json
 //! ```
 
@@ -29,5 +30,5 @@ pub use content::{Content, content_of};
 pub use error::{ArchiveError, BoxError};
 pub use manifest::Manifest;
 
-/// Everything here fails with an [`ArchiveError`].
+/// The result of all operations.
 pub type Result<T> = std::result::Result<T, ArchiveError>;

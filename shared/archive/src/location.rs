@@ -1,4 +1,4 @@
-//! What people write to say where the archive is.
+//! Parses the location of an archive.
 
 use std::path::{PathBuf, absolute};
 
@@ -7,7 +7,7 @@ use reqwest::Url;
 
 use crate::{ArchiveError, Result};
 
-/// Where the archive is.
+/// The location of an archive.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Location {
     Folder(PathBuf),
@@ -20,7 +20,7 @@ impl Location {
     }
 }
 
-/// A location that is none may be a URL with a password.
+/// Hides the credentials in a malformed location, which may be a URL with a password.
 fn shown(text: &str) -> String {
     match (text.split_once("://"), text.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
@@ -30,28 +30,28 @@ fn shown(text: &str) -> String {
 
 fn read(text: &str) -> std::result::Result<Location, String> {
     let Some((scheme, _)) = text.split_once("://") else {
-        // Today's directory is not necessarily tomorrow's, and errors should name the whole path.
+        // The working directory may change, and errors should show the full path.
         return absolute(text).map(Location::Folder).map_err(|error| error.to_string());
     };
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     match scheme {
         "file" => {
-            let folder = url.to_file_path().map_err(|()| "file:// takes an absolute path: file:///path".to_owned())?;
+            let folder = url.to_file_path().map_err(|()| "file:// needs an absolute path: file:///path".to_owned())?;
             Ok(Location::Folder(folder))
         }
         "s3" => bucket(&url),
-        _ => Err(format!("{scheme}:// is not known")),
+        _ => Err(format!("{scheme}:// is not supported")),
     }
 }
 
 fn bucket(url: &Url) -> std::result::Result<Location, String> {
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("credentials do not belong here: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned());
+        return Err("it must not contain credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() || url.port().is_some() {
-        return Err("it is more than a bucket and a prefix (an endpoint goes into AWS_ENDPOINT_URL)".to_owned());
+        return Err("it has more than a bucket and a prefix (set an endpoint in AWS_ENDPOINT_URL)".to_owned());
     }
-    let bucket = url.host_str().filter(|bucket| !bucket.is_empty()).ok_or("it names no bucket")?.to_owned();
+    let bucket = url.host_str().filter(|bucket| !bucket.is_empty()).ok_or("it has no bucket")?.to_owned();
     let prefix = Path::from_url_path(url.path()).map_err(|error| error.to_string())?;
     Ok(Location::Bucket { bucket, prefix })
 }
@@ -76,9 +76,9 @@ mod tests {
     fn what_is_no_location_is_refused_without_its_secrets() {
         for (text, says) in [
             ("", "empty"),
-            ("gs://bucket", "gs:// is not known"),
+            ("gs://bucket", "gs:// is not supported"),
             ("file://host/path", "file:///path"),
-            ("s3:///prefix", "names no bucket"),
+            ("s3:///prefix", "has no bucket"),
             ("s3://bucket:9000/prefix", "AWS_ENDPOINT_URL"),
             ("s3://bucket/prefix?region=x", "more than a bucket"),
             ("s3://key:hush@bucket", "AWS_SECRET_ACCESS_KEY"),

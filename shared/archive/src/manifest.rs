@@ -1,52 +1,53 @@
-//! What is said of a part beside it, and makes it one.
+//! The manifest of a part. A file is a part only if it has one.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::content::Content;
 
-/// The newest form of manifests. It grows when old releases would misread new ones; fields may be added without that.
+/// The newest version of the manifest format. It is raised when older releases would misread a manifest; new fields
+/// alone do not need it.
 const VERSION: u64 = 1;
-/// The form of the rows, and how they are compressed.
+/// The format of the rows and their compression.
 pub(crate) const FORMAT: &str = "ndjson";
 pub(crate) const COMPRESSION: &str = "zstd";
-/// A manifest is a few hundred bytes; something that is longer is none, and is not read into memory.
+/// Maximum size of a manifest in bytes. Manifests have a few hundred bytes; a larger object is not read.
 pub(crate) const MANIFEST_BYTES: u64 = 64 * 1024;
 
-/// A part of a day: what its file holds, so that it can be checked by whoever reads it, with `sha256sum` and `zstd` too.
+/// Describes the file of a part, so that it can be verified, also with `sha256sum` and `zstd`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Of the manifest's form.
+    /// Version of the manifest format.
     pub version: u64,
-    /// The records' kind.
+    /// The record kind.
     pub kind: String,
-    /// The day of the partition.
+    /// The day of the partition (UTC).
     pub day: NaiveDate,
-    /// 1 for what was there when the day was first dropped, 2 for what came for it later, and so on.
+    /// Part number: 1 for the rows when the day was first dropped, 2 and more for rows that arrived later.
     pub part: u32,
-    /// The table that the rows were in.
+    /// The table that held the rows.
     pub table: String,
-    /// The file of rows, below the archive's location.
+    /// Path of the file of rows, relative to the location of the archive.
     pub object: String,
-    /// The form of the rows: `ndjson`.
+    /// Format of the rows: `ndjson`.
     pub format: String,
-    /// How they are compressed: `zstd`.
+    /// Compression: `zstd`.
     pub compression: String,
-    /// Rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Bytes of the rows, before compression.
+    /// Size of the rows in bytes before compression.
     pub plain_bytes: u64,
     /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
-    /// SHA-256 of the rows, before compression.
+    /// SHA-256 of the rows before compression, in hexadecimal.
     pub plain_sha256: String,
-    /// When the file was complete.
+    /// When the file was completed.
     pub written_at: DateTime<Utc>,
 }
 
-/// Why bytes are no manifest for us.
+/// The reason why a manifest cannot be read.
 #[derive(Debug)]
 pub(crate) enum Unreadable {
     Newer { version: u64, newest: u64 },
@@ -54,7 +55,7 @@ pub(crate) enum Unreadable {
 }
 
 impl Manifest {
-    /// What the rows amount to, to compare it with [`content_of`](crate::content_of) others.
+    /// Returns the content of the part, to compare it with [`content_of`](crate::content_of) other rows.
     pub fn content(&self) -> Content {
         Content { rows: self.rows, plain_bytes: self.plain_bytes, plain_sha256: self.plain_sha256.clone() }
     }
@@ -70,7 +71,7 @@ impl Manifest {
     }
 
     pub(crate) fn of_json(json: &[u8]) -> Result<Self, Unreadable> {
-        /// What every version has, so that a newer one is known before anything else of it is read.
+        /// The fields that every version has. They are read first, to recognise a newer version.
         #[derive(Deserialize)]
         struct Versioned {
             version: u64,
@@ -83,7 +84,7 @@ impl Manifest {
         let manifest: Self = serde_json::from_slice(json).map_err(wrong)?;
         if manifest.format != FORMAT || manifest.compression != COMPRESSION {
             let (format, compression) = (manifest.format, manifest.compression);
-            return Err(Unreadable::Wrong(format!("{format} in {compression} is not {FORMAT} in {COMPRESSION}")));
+            return Err(Unreadable::Wrong(format!("{format} with {compression} is not {FORMAT} with {COMPRESSION}")));
         }
         Ok(manifest)
     }
@@ -125,6 +126,6 @@ mod tests {
         let mut other = value();
         other["compression"] = json!("xz");
         let Err(Unreadable::Wrong(problem)) = Manifest::of_json(other.to_string().as_bytes()) else { panic!() };
-        assert_eq!(problem, "ndjson in xz is not ndjson in zstd");
+        assert_eq!(problem, "ndjson with xz is not ndjson with zstd");
     }
 }

@@ -1,4 +1,4 @@
-//! How objects are called: by kind and day, so that a person finds them and a listing of a month is short.
+//! The names of objects: by kind, month and day, so that they are easy to find and a listing of a month is short.
 
 use chrono::NaiveDate;
 use object_store::path::Path;
@@ -19,7 +19,7 @@ impl Name {
     pub(crate) fn of(kind: &str, day: NaiveDate, part: u32) -> Result<Self> {
         let month = month(kind, day)?;
         let stem = match part {
-            0 => return Err(ArchiveError::Name("parts are counted from 1".to_owned())),
+            0 => return Err(ArchiveError::Name("part numbers start at 1".to_owned())),
             1 => day.to_string(),
             _ => format!("{day}.{part}"),
         };
@@ -28,23 +28,23 @@ impl Name {
     }
 }
 
-/// What all parts of a day's month are below.
+/// Returns the folder of all parts of a day's month.
 pub(crate) fn month(kind: &str, day: NaiveDate) -> Result<Path> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if kind.is_empty() || !kind.bytes().all(plain) {
-        return Err(ArchiveError::Name(format!("the kind {kind:?} has more than letters, digits, `_` and `-`")));
+        return Err(ArchiveError::Name(format!("the kind {kind:?} must consist of letters, digits, `_` and `-`")));
     }
     Ok(Path::from(format!("{kind}/{}", day.format("%Y/%m"))))
 }
 
-/// Which part of `day` has this manifest, if it is one.
+/// Returns the part number of `day` that a manifest belongs to, or `None` if it belongs to no part of this day.
 pub(crate) fn part(day: NaiveDate, manifest: &Path) -> Option<u32> {
     let stem = manifest.filename()?.strip_suffix(MANIFEST)?.strip_suffix('.')?;
     match stem.strip_prefix(&day.to_string())? {
         "" => Some(1),
         number => {
             let number = number.strip_prefix('.')?;
-            // One spelling only: `02` would be the second part once more.
+            // Only one spelling is accepted: `02` would name part 2 a second time.
             number.parse().ok().filter(|part: &u32| *part > 1 && part.to_string() == number)
         }
     }

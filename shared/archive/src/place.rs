@@ -1,4 +1,4 @@
-//! The folder or bucket itself, with bounded steps and errors that say where to look.
+//! The directory or bucket of an archive. Each step has a time limit, and errors say what to check.
 
 use std::error::Error;
 use std::fs;
@@ -16,16 +16,16 @@ use crate::location::Location;
 use crate::secrets::Secrets;
 use crate::{ArchiveError, Result, bucket};
 
-/// For a step that moves no rows, its tries included: somebody may be waiting for the answer.
+/// Time limit of a step that transfers no rows, including retries. A user may be waiting for it.
 const STEP_WITHIN: Duration = Duration::from_secs(30);
-/// Of an error, in characters. A proxy's whole page says no more than its beginning.
+/// Maximum length of an error message in characters. A proxy may answer with a whole HTML page.
 const PROBLEM_CHARACTERS: usize = 500;
 
-/// Where an archive is, and how to get there.
+/// The location of an archive and the client to access it.
 pub(crate) struct Place {
     location: String,
     store: Arc<dyn ObjectStore>,
-    /// The path, where it is a folder.
+    /// The path, if it is a directory.
     folder: Option<PathBuf>,
     has_keys: bool,
     secrets: Secrets,
@@ -44,7 +44,7 @@ impl Place {
         let failed = |problem: String| ArchiveError::Folder { folder: location.clone(), problem };
         fs::create_dir_all(&folder).map_err(|error| failed(error.to_string()))?;
         let store = LocalFileSystem::new_with_prefix(&folder).map_err(|error| failed(causes(&error)))?;
-        // The partition is dropped right after: what was written must outlive a loss of power by then.
+        // The partition is dropped right after, so the file must survive a power failure by then.
         let store = Arc::new(store.with_fsync(true));
         Ok(Self { location, store, folder: Some(folder), has_keys: false, secrets: Secrets::default() })
     }
@@ -72,7 +72,7 @@ impl Place {
         &*self.store
     }
 
-    /// What is below `folder`.
+    /// Lists the objects below `folder`.
     pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<ObjectMeta>> {
         let list = self.store.list(Some(folder)).try_collect();
         self.step("list", folder, list).await
@@ -89,7 +89,7 @@ impl Place {
         self.step("look for", object, head).await
     }
 
-    /// The object, which is a small one; `None` where it is longer than `bound`.
+    /// Reads a small object. Returns `None` if it is larger than `bound` bytes.
     pub(crate) async fn get(&self, object: &Path, bound: u64) -> Result<Option<Vec<u8>>> {
         let get = async {
             let found = self.store.get(object).await?;
@@ -101,8 +101,8 @@ impl Place {
         self.step("read", object, get).await
     }
 
-    /// Writes a small object where there is none yet. One that is there stays as it is, without an error: it may be
-    /// our own, of a try whose answer was lost.
+    /// Writes a small object unless it exists. An existing object is left as it is, without an error: it may stem
+    /// from an attempt whose response was lost.
     pub(crate) async fn put_new(&self, object: &Path, bytes: Vec<u8>) -> Result<()> {
         let put = async {
             match self.store.put_opts(object, bytes.clone().into(), PutMode::Create.into()).await {
@@ -116,8 +116,9 @@ impl Place {
         self.step("write", object, put).await
     }
 
-    /// Whether "only where there is none" is more than the store can do: a disk without hard links, a server without
-    /// `If-None-Match`, or one for which `AWS_CONDITIONAL_PUT` turns it off. That one at a time writes has to do there.
+    /// Returns whether the store does not support conditional writes: a file system without hard links, a server
+    /// without `If-None-Match`, or one for which `AWS_CONDITIONAL_PUT` disables them. There the single writer must
+    /// suffice.
     fn knows_no_conditions(&self, error: &object_store::Error) -> bool {
         match error {
             object_store::Error::NotImplemented { .. } => true,
@@ -132,8 +133,8 @@ impl Place {
         self.step("remove", object, self.store.delete(object)).await
     }
 
-    /// Removes what a process left beside `object` when it was killed. It would be in nobody's way but the disk's, so
-    /// an error is none; a bucket has rules for what is never completed.
+    /// Removes temporary files beside `object` that a killed process left. They only waste disk space, so errors
+    /// are ignored. A bucket needs a lifecycle rule for incomplete uploads.
     pub(crate) async fn sweep(&self, object: &Path) {
         let Some(path) = self.folder.as_ref().map(|folder| folder.join(object.as_ref())) else { return };
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
@@ -146,7 +147,7 @@ impl Place {
         }
     }
 
-    /// Does one thing to one object, within a bound.
+    /// Runs one operation on one object with a time limit.
     pub(crate) async fn step<T>(
         &self,
         doing: &'static str,
@@ -161,18 +162,18 @@ impl Place {
         }
     }
 
-    /// The error for what the store said.
+    /// Builds the error for an error of the store.
     pub(crate) fn failed(&self, doing: &'static str, object: &Path, error: &object_store::Error) -> ArchiveError {
         use object_store::Error::{NotFound, PermissionDenied, Unauthenticated};
         let problem = short(&self.secrets.hide(&causes(error)));
         let advice = match error {
             _ if self.folder.is_some() => self.advice_when_away(),
             PermissionDenied { .. } | Unauthenticated { .. } => {
-                "are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY right, and may they list, read, write and delete there?"
+                "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they allow to list, read, write and delete"
             }
-            // A listing says so in words only.
+            // A listing reports a missing bucket only in its message.
             _ if matches!(error, NotFound { .. }) || problem.contains("NoSuchBucket") => {
-                "is there such a bucket, and are AWS_REGION and AWS_ENDPOINT_URL the ones it is in?"
+                "check that the bucket exists, and that AWS_REGION and AWS_ENDPOINT_URL are right"
             }
             _ => self.advice_when_away(),
         };
@@ -190,16 +191,16 @@ impl Place {
 
     fn advice_when_away(&self) -> &'static str {
         match (&self.folder, self.has_keys) {
-            (Some(_), _) => "is the folder there and writable, and is there space left?",
-            (None, true) => "are AWS_REGION and AWS_ENDPOINT_URL right, and can they be reached from here?",
+            (Some(_), _) => "check that the directory exists, is writable, and has free space",
+            (None, true) => "check that AWS_REGION and AWS_ENDPOINT_URL are right and reachable",
             (None, false) => {
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, so this machine must have a role of its own"
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, so this machine needs an IAM role"
             }
         }
     }
 }
 
-/// An error with its causes, each of which says a part.
+/// Formats an error with its causes.
 fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -213,7 +214,8 @@ fn causes(error: &dyn Error) -> String {
     text
 }
 
-/// An error on one line. Of the XML in which S3 answers, what is meant for people: the rest repeats the request.
+/// Formats an error on one line. Of an XML response only the code and the message are kept; the rest repeats the
+/// request.
 fn short(text: &str) -> String {
     let said = |name: &str| {
         let (_, rest) = text.split_once(&format!("<{name}>"))?;

@@ -1,4 +1,4 @@
-//! A part as it is stored, unpacked and compared with its manifest on the way.
+//! Reads a part back, decompresses it, and compares it with its manifest.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use crate::content::{Pace, SLICE_BYTES, Sum, Tally};
 use crate::place::Place;
 use crate::{ArchiveError, Manifest, Result};
 
-/// A reading that was begun. It holds one piece of the object, and one of the rows.
+/// A read in progress. It holds one chunk of the object and one of the rows.
 pub(crate) struct Readback {
     place: Arc<Place>,
     manifest: Manifest,
     object: Path,
     stored: BoxStream<'static, object_store::Result<Bytes>>,
-    /// Read, and not unpacked yet.
+    /// Bytes that were read but not yet decompressed.
     packed: Bytes,
     sum: Sum,
     decoder: Decoder<'static>,
-    /// The decoder has more for us without another byte.
+    /// The decoder can produce more output without more input.
     more: bool,
-    /// The last frame is not at its end.
+    /// The last frame is incomplete.
     in_frame: bool,
     room: Box<[u8]>,
     tally: Tally,
@@ -42,7 +42,7 @@ impl Readback {
                 Err(error) => Err(error),
             }
         });
-        let found = get.await?.ok_or_else(|| place.damaged(&object, "it is not there"))?;
+        let found = get.await?.ok_or_else(|| place.damaged(&object, "it does not exist"))?;
         Ok(Self {
             stored: found.into_stream(),
             packed: Bytes::new(),
@@ -59,7 +59,7 @@ impl Readback {
         })
     }
 
-    /// The next piece of rows. `None` says that there was everything, and nothing else.
+    /// Returns the next chunk of rows, or `None` at the end, when the whole part matched its manifest.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if self.more || self.packed.has_remaining() {
@@ -85,14 +85,14 @@ impl Readback {
         let done = self
             .decoder
             .run_on_buffers(&self.packed, &mut self.room)
-            .map_err(|error| self.damaged(format!("it does not decompress: {error}")))?;
+            .map_err(|error| self.damaged(format!("it cannot be decompressed: {error}")))?;
         self.packed.advance(done.bytes_read);
         self.in_frame = done.remaining != 0;
         self.more = self.in_frame && done.bytes_written == self.room.len();
         let rows = self.room.get(..done.bytes_written).unwrap_or_default();
         self.tally.add(rows);
         if self.tally.bytes() > self.manifest.plain_bytes {
-            return Err(self.damaged(format!("it holds more than {} bytes of rows", self.manifest.plain_bytes)));
+            return Err(self.damaged(format!("it contains more than {} bytes of rows", self.manifest.plain_bytes)));
         }
         Ok(Bytes::copy_from_slice(rows))
     }
@@ -101,18 +101,18 @@ impl Readback {
         let (bytes, sha256) = std::mem::take(&mut self.sum).finish();
         let manifest = &self.manifest;
         if bytes != manifest.bytes {
-            return Err(self.damaged(format!("it has {bytes} bytes and not {}", manifest.bytes)));
+            return Err(self.damaged(format!("it has {bytes} bytes instead of {}", manifest.bytes)));
         }
         if sha256 != manifest.sha256 {
-            return Err(self.damaged(format!("its SHA-256 is {sha256} and not {}", manifest.sha256)));
+            return Err(self.damaged(format!("its SHA-256 is {sha256} instead of {}", manifest.sha256)));
         }
         if self.in_frame {
-            return Err(self.damaged("its compression has no end"));
+            return Err(self.damaged("it is truncated"));
         }
-        let found = std::mem::take(&mut self.tally).finish().map_err(|_| self.damaged("its last row has no end"))?;
+        let found = std::mem::take(&mut self.tally).finish().map_err(|_| self.damaged("its last row is truncated"))?;
         if found != self.manifest.content() {
             return Err(self.damaged(format!(
-                "it unpacks to {} rows of {} bytes with SHA-256 {}, and not to {} of {} with {}",
+                "it decompresses to {} rows of {} bytes with SHA-256 {} instead of {} rows of {} bytes with SHA-256 {}",
                 found.rows,
                 found.plain_bytes,
                 found.plain_sha256,

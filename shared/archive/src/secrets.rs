@@ -1,12 +1,12 @@
-//! Keeps keys out of errors: some servers say in their answer what they were sent.
+//! Removes keys from errors, because some servers echo the request.
 
 use std::fmt;
 
-/// What a secret is replaced by.
+/// The replacement for a secret.
 const HIDDEN: &str = "***";
-/// Shorter values are pieces of every text, and no secret worth the name.
+/// Minimum length of a secret. Shorter values occur in any text.
 const SHORTEST: usize = 4;
-/// The variables whose values nobody is shown. Others that end in `TOKEN_FILE` are names of files.
+/// The variables that hold secrets. Variables that end in `TOKEN_FILE` are file names.
 const SECRET: [&str; 5] =
     ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN", "AWS_SSE_CUSTOMER_KEY_BASE64", "AWS_PROXY_URL"];
 
@@ -15,14 +15,14 @@ const SECRET: [&str; 5] =
 pub(crate) struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// Keeps the value of a variable, if it is a secret.
+    /// Stores the value of a variable if it is a secret.
     pub(crate) fn learn(&mut self, variable: &str, value: &str) {
         if SECRET.contains(&variable) && value.len() >= SHORTEST {
             self.0.push(value.to_owned());
         }
     }
 
-    /// `text` with every secret replaced.
+    /// Returns `text` with every secret replaced.
     pub(crate) fn hide(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, HIDDEN))
     }

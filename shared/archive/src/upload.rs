@@ -1,4 +1,4 @@
-//! One object on its way, of which nothing is to be seen until it is whole.
+//! The upload of one object, which becomes visible only when it is complete.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use crate::Result;
 use crate::content::Sum;
 use crate::place::Place;
 
-/// Of one piece. S3 takes none below 5 MiB but the last, and no more than 10,000: so a part of a day may have 78 GiB
-/// after compression. Some servers want all pieces but the last equally long, and these are.
+/// Size of an upload part. S3 requires 5 MiB or more for all but the last, and allows 10,000 of them, so an object
+/// can have 78 GiB after compression. Some servers require equal sizes for all but the last, which holds here.
 const PIECE_BYTES: usize = 8 * 1024 * 1024;
-/// Pieces that are sent at the same time: one more than one, so that the line is not idle between two. While both are
-/// sent a third is filled, so an upload holds 24 MiB.
+/// Number of parts sent at the same time. Two keep the connection busy between parts. A third one is filled
+/// meanwhile, so an upload uses 24 MiB.
 const PIECES_IN_FLIGHT: usize = 2;
 
-/// An upload that was begun. Dropping it abandons it, wherever it stands.
+/// An upload in progress. Dropping it aborts it.
 pub(crate) struct Upload {
     place: Arc<Place>,
     object: Path,
-    /// `None` once it is over.
+    /// `None` after the end.
     begun: Option<Begun>,
     piece: BytesMut,
     sum: Sum,
@@ -45,7 +45,7 @@ impl Upload {
         })
     }
 
-    /// Takes all of `bytes`, and waits while too much is on its way already.
+    /// Adds all of `bytes`, and waits while too many parts are being sent.
     pub(crate) async fn push(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
         self.sum.add(bytes);
         let mut rest = bytes.as_slice();
@@ -61,7 +61,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Makes the object visible; its bytes, and their SHA-256.
+    /// Completes the upload, which makes the object visible. Returns its size in bytes and its SHA-256.
     pub(crate) async fn finish(mut self) -> Result<(u64, String)> {
         if let Err(error) = self.complete().await {
             self.abandon().await;
@@ -71,7 +71,7 @@ impl Upload {
         Ok(std::mem::take(&mut self.sum).finish())
     }
 
-    /// Removes what was sent.
+    /// Aborts the upload and removes what was sent.
     pub(crate) async fn abandon(mut self) {
         if let Some(begun) = self.begun.take() {
             begun.abandon(&self.place, &self.object).await;
@@ -84,7 +84,8 @@ impl Upload {
         }
         self.settle(0).await?;
         let Some(begun) = &mut self.begun else { return Ok(()) };
-        // Not within a step's bound: a folder's disk is waited for, and the client bounds a bucket's silence.
+        // Without the step's time limit: a disk may take long to sync, and the HTTP client limits the wait for a
+        // bucket.
         begun.upload.complete().await.map_err(|error| self.place.failed("complete", &self.object, &error))?;
         Ok(())
     }
@@ -98,12 +99,12 @@ impl Upload {
         Ok(())
     }
 
-    /// Waits until no more than `at_most` pieces are being sent.
+    /// Waits until at most `at_most` parts are being sent.
     async fn settle(&mut self, at_most: usize) -> Result<()> {
         let Some(begun) = &mut self.begun else { return Ok(()) };
         while begun.sending.len() > at_most {
             let sent = begun.sending.join_next().await;
-            // A task that panicked or was cancelled has not sent its piece.
+            // A task that panicked or was cancelled did not send its part.
             let sent = sent.map_or(Ok(()), |sent| sent.unwrap_or_else(|error| Err(error.into())));
             sent.map_err(|error| self.place.failed("write", &self.object, &error))?;
         }
@@ -113,16 +114,16 @@ impl Upload {
 
 impl Begun {
     async fn abandon(mut self, place: &Place, object: &Path) {
-        // A piece that is stored after the end would stay for ever, and a server that has it goes on whether somebody
-        // waits for its answer or not. So pieces under way end first, or within a bound are not waited for any more.
+        // A part stored after the abort would stay for ever, and a server that has received it continues even if
+        // nobody waits. So running transfers are awaited first, up to the time limit.
         let ended = async {
             while self.sending.join_next().await.is_some() {}
             Ok(())
         };
-        if place.step("end the pieces of", object, ended).await.is_err() {
+        if place.step("finish the parts of", object, ended).await.is_err() {
             self.sending.shutdown().await;
         }
-        // What is left over is in no listing, and the failure that led here is the one to speak of.
+        // Leftovers are not visible in a listing, and the failure that led here is the one to report.
         let _ = place.step("abandon", object, self.upload.abort()).await;
     }
 }
@@ -130,7 +131,7 @@ impl Begun {
 impl Drop for Upload {
     fn drop(&mut self) {
         let Some(begun) = self.begun.take() else { return };
-        // Without a runtime nothing can be sent any more; a bucket's rules for what is never completed remain.
+        // Without a runtime nothing can be sent. The lifecycle rule for incomplete uploads cleans up.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (place, object) = (Arc::clone(&self.place), self.object.clone());
         runtime.spawn(async move { begun.abandon(&place, &object).await });

@@ -1,8 +1,8 @@
-//! Dead letters back into their streams, each once.
+//! Publishes dead letters to their streams again.
 //!
-//! A letter is published as the message that it was: on its subject, with its headers, and with the identity that it had.
-//! So it is stored once, however often it is replayed; and where it still cannot become a row, it comes back as a letter
-//! of the same id.
+//! A dead letter is published as the original message, with its subject, headers and identity. So it is stored
+//! once, however often it is replayed. If it still cannot be stored as a row, it becomes a dead letter with the
+//! same id.
 
 use async_nats::{HeaderName, HeaderValue};
 use publisher::{Encoded, PublishError, Publisher};
@@ -12,28 +12,28 @@ use store::PgConnection;
 use store::dead_letters::{self, Key, Settled, StoredDeadLetter};
 use uuid::Uuid;
 
-/// What became, or would become, of one dead letter.
+/// The result, or the expected result, of replaying one dead letter.
 #[derive(Debug, Serialize)]
 pub struct Replayed {
-    /// Its id.
+    /// The id of the dead letter.
     pub id: Uuid,
     /// The kind of its stream.
     pub kind: String,
-    /// Whether the stream took it.
+    /// Whether the stream acknowledged it.
     pub accepted: bool,
-    /// Why not.
+    /// The reason why it was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 impl Replayed {
-    /// A letter, and why it is refused where it is.
+    /// Returns the result for a dead letter, which is accepted unless `reason` is given.
     pub fn of(letter: &StoredDeadLetter, reason: Option<String>) -> Self {
         Self { id: letter.id, kind: letter.kind.clone(), accepted: reason.is_none(), reason }
     }
 }
 
-/// The stream did not say that it has them: whether it has, nobody knows, and to replay them again does no harm.
+/// Dead letters that were not acknowledged. They may or may not be stored; replaying them again is safe.
 #[derive(Debug, thiserror::Error)]
 #[error("{letters} dead letters of kind {kind} were not acknowledged and stay as they are: {error}")]
 pub struct Unacknowledged {
@@ -42,20 +42,20 @@ pub struct Unacknowledged {
     error: String,
 }
 
-/// What became of letters.
+/// The result of replaying several dead letters.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Each that was decided. What other sessions work on, or have settled, is not among them.
+    /// The results so far. Dead letters that another session holds or has settled are not included.
     pub replayed: Vec<Replayed>,
-    /// Whether all were.
+    /// Whether all dead letters were handled.
     pub ended: Result<(), Unacknowledged>,
 }
 
-/// Publishes dead letters, and marks those that a stream took, in the transaction that keeps other replays from them. A
-/// crash between the two publishes them twice, and their identity stores them once.
+/// Publishes dead letters, and marks the acknowledged ones in the transaction that locks them against other
+/// replays. After a crash between the two they are published again, and stored once because of their identity.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn publish(
     transaction: &mut PgConnection,
     publisher: &Publisher,
@@ -64,13 +64,13 @@ pub async fn publish(
     let mine = dead_letters::lock(transaction, letters).await?;
     let mut page = Page { publisher, done: Vec::with_capacity(mine.len()) };
     let ended = page.publish(letters.iter().filter(|letter| mine.contains(&letter.key()))).await;
-    // Whatever ended it: what is acknowledged must not be published again.
+    // Acknowledged dead letters must not be published again, however the loop ended.
     let accepted = page.done.iter().filter(|(_, letter)| letter.accepted).map(|(key, _)| *key);
     dead_letters::mark(transaction, accepted, Settled::Replayed).await?;
     Ok(Outcome { replayed: page.done.into_iter().map(|(_, letter)| letter).collect(), ended })
 }
 
-/// Dead letters on their way to the streams, and what became of each that was decided.
+/// The dead letters of one transaction and their results.
 struct Page<'p> {
     publisher: &'p Publisher,
     done: Vec<(Key, Replayed)>,
@@ -88,7 +88,8 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// All at once, and where one of them may be at fault the others one by one.
+    /// Publishes all dead letters of a kind as a batch. If one of them may be at fault, publishes the rest one by
+    /// one.
     async fn publish_kind(&mut self, kind: Kind, letters: Vec<&StoredDeadLetter>) -> Result<(), Unacknowledged> {
         let messages: Vec<_> = letters.iter().map(|letter| encoded(letter, kind, self.publisher.prefix())).collect();
         let Err(error) = self.publisher.publish_encoded(kind, messages).await else {
@@ -108,7 +109,7 @@ impl Page<'_> {
         self.publish_singly(kind, left, error.into_unacknowledged()).await
     }
 
-    /// `messages` are those of the letters, in the same order.
+    /// Publishes dead letters one by one. `messages` are theirs, in the same order.
     async fn publish_singly(
         &mut self,
         kind: Kind,
@@ -132,11 +133,11 @@ impl Page<'_> {
     }
 }
 
-/// Whether an error may be the fault of one letter, and the others be published without it.
+/// Returns whether a single dead letter may have caused the error, so that the others can be published without it.
 fn is_of_one_letter(error: &PublishError) -> bool {
     match error {
-        // The subject of a letter may be one that streams took earlier. A batch with such a subject is
-        // given up by the server, which does not say why.
+        // The subject may belong to a stream of earlier settings. The server abandons a batch with such a subject
+        // without giving the reason.
         PublishError::StreamMissing { .. } | PublishError::BatchAbandoned { .. } => true,
         PublishError::Closed => false,
         error => !error.is_retryable(),
@@ -147,7 +148,7 @@ fn unacknowledged(kind: Kind, letters: usize, error: &PublishError) -> Unacknowl
     Unacknowledged { letters, kind, error: error.to_string() }
 }
 
-/// A dead letter as the message that it was.
+/// Returns the original message of a dead letter.
 pub fn message<'l>(letter: &'l StoredDeadLetter, kind: Kind, prefix: &'l str, headers: &'l Headers) -> Message<'l> {
     Message {
         kind,
@@ -161,10 +162,11 @@ pub fn message<'l>(letter: &'l StoredDeadLetter, kind: Kind, prefix: &'l str, he
     }
 }
 
-/// A dead letter as it is published again: with its headers, and the identity that it had.
+/// Returns the message to publish: the original one, with its headers and its identity.
 fn encoded(letter: &StoredDeadLetter, kind: Kind, prefix: &str) -> Encoded {
     let headers = dead_letters::headers_from_json(letter.headers.as_ref());
-    // The letter's own id, and not one derived anew: the table keeps microseconds of the stream's nanoseconds.
+    // Uses the id of the dead letter instead of deriving it again, because the table stores microseconds and the
+    // stream nanoseconds.
     let (_, time) = message(letter, kind, prefix, &headers).replay_identity();
     let of_replay =
         [(REPLAY_ID_HEADER.to_owned(), letter.id.to_string()), (REPLAY_TIME_HEADER.to_owned(), time.to_rfc3339())];
@@ -174,14 +176,14 @@ fn encoded(letter: &StoredDeadLetter, kind: Kind, prefix: &str) -> Encoded {
     Encoded::new(letter.subject.clone(), letter.payload.clone()).with_headers(headers)
 }
 
-/// Whether it can be sent. Some producers write headers that no client of ours would, and the table
-/// keeps them as text: without them the record is as it was, with them it could never be published.
+/// Returns whether the header can be sent. Some producers write headers that this client cannot send, and the table
+/// keeps them as text. The record does not depend on them, so they are dropped.
 fn is_header(name: &str, value: &str) -> bool {
     !name.is_empty() && name.parse::<HeaderName>().is_ok() && value.parse::<HeaderValue>().is_ok()
 }
 
-/// Headers that speak to the stream and not of the record: carried on, they would make the stream
-/// take the replay for a duplicate, or refuse it.
+/// Returns whether a header addresses the stream and not the record. Such a header would make the stream treat the
+/// replay as a duplicate, or reject it.
 fn is_replaced(name: &str) -> bool {
     let is = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     is("Nats-") || name.eq_ignore_ascii_case(REPLAY_ID_HEADER) || name.eq_ignore_ascii_case(REPLAY_TIME_HEADER)

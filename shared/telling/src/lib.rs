@@ -1,9 +1,10 @@
-//! What Watchbook says of itself, such as of a run, a hold, or somebody who reads the audit log: records like everybody
-//! else's, through the same subjects.
+//! Watchbook's own records, such as the audit record of a retention run, a hold, or a read of the audit log. They
+//! use the same subjects and tables as all other records.
 //!
-//! They are written in the transaction of what they tell of, so there is none without the other; and published from
-//! there until the stream has them, so they wait for NATS where it is away. Every process that writes them publishes
-//! them too, whoever's they are: published twice, a record is stored once.
+//! They are written to an outbox table in the transaction of the action that they record, so that neither exists
+//! without the other. From there they are published until the stream has acknowledged them, also after an outage of
+//! NATS. Every process that writes such records also publishes those of other processes. A record that is published
+//! twice is stored once.
 
 mod publishing;
 
@@ -19,47 +20,47 @@ use uuid::Uuid;
 
 pub use publishing::{keep_publishing, publish_own_records};
 
-/// A metric: records that were published, of whatever this process or another one did.
+/// Metric: number of internal records published by this process, whichever process wrote them.
 pub const OWN_RECORDS: &str = "watchbook_own_records_total";
 
-/// Who published it.
+/// The `source` of internal records.
 const SOURCE: &str = "watchbook";
-/// Who acts where nobody asked for it.
+/// The `actor_id` of actions that no user requested.
 pub const SYSTEM: &str = "system";
-/// What an audit record may hold of a text.
+/// Maximum length of a text in an audit record, in bytes.
 const TEXT_BYTES: usize = records::limits::TEXT_BYTES;
 
-/// Something that was done, to be told.
+/// An action to record in the audit log.
 #[derive(Debug, Clone, Default)]
 pub struct Deed<'d> {
-    /// Whose it is; `None` for nobody's, or everybody's.
+    /// The organization concerned. `None` if there is none or all are.
     pub organization_id: Option<&'d str>,
-    /// Who did it.
+    /// Who acted.
     pub actor_id: &'d str,
-    /// Whether they are a caller of the gateway: then `system` is a name like any other.
+    /// Whether the actor is a caller of the gateway. Then the name `system` has no special meaning.
     pub is_caller: bool,
-    /// What was done, such as `retention.run`.
+    /// The action, such as `retention.run`.
     pub action: &'static str,
-    /// What kind of thing it was done to.
+    /// The type of the target.
     pub target_type: &'static str,
-    /// Which one.
+    /// The id of the target.
     pub target_id: String,
-    /// Why.
+    /// Why the action was taken.
     pub reason: Option<&'d str>,
-    /// What failed.
+    /// The error, if the action failed.
     pub problem: Option<&'d str>,
-    /// Figures.
+    /// Additional data, such as counts.
     pub metadata: Value,
-    /// From where, where it is known.
+    /// The client's IP address, if known.
     pub ip_address: Option<IpAddr>,
-    /// With which program.
+    /// The client's user agent, if known.
     pub user_agent: Option<&'d str>,
 }
 
-/// Writes the audit record of a deed, in its transaction.
+/// Writes the audit record of an action, in the transaction of that action.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn audit(transaction: &mut PgConnection, deed: &Deed<'_>) -> store::Result<()> {
     let record = AuditRecord {
         actor_id: deed.actor_id.into(),
@@ -77,10 +78,10 @@ pub async fn audit(transaction: &mut PgConnection, deed: &Deed<'_>) -> store::Re
     write(transaction, deed.organization_id, record).await
 }
 
-/// Writes an error record: by it, as by anybody's, the alert worker hears of the matter.
+/// Writes an error record, in the given transaction. Alert rules see it like any other error record.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn error(
     transaction: &mut PgConnection,
     error_type: &'static str,
@@ -109,9 +110,9 @@ async fn write<R: Record>(
         attributes: serde_json::Map::new(),
         record,
     };
-    // An organization of `_` is none.
+    // `_` means no organization.
     let organization_id = organization_id.filter(|organization| *organization != records::subject::NO_ORGANIZATION);
-    // A record of ours is plain data: it always is JSON.
+    // Internal records are plain data, so serializing them cannot fail.
     let body = serde_json::to_value(&outgoing).unwrap_or_default();
     own_records::insert(transaction, outgoing.id, R::KIND, organization_id, &body, outgoing.created_at).await
 }

@@ -1,4 +1,4 @@
-//! From the table of Watchbook's own records into their streams.
+//! Publishes internal records from their table to their streams.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::OWN_RECORDS;
 
-/// How often it is looked whether Watchbook has to say anything of itself.
+/// Interval between polls for internal records.
 const EVERY: Duration = Duration::from_secs(1);
-/// Records that are published between two looks at the database.
+/// Number of records published between two queries.
 const AT_ONCE: u32 = 100;
 
-/// Publishes what Watchbook has to say of itself, until `stop`: beside the work, which may take an hour.
+/// Publishes internal records until `stop`. Runs beside the other work of the process, which may take an hour.
 pub async fn keep_publishing(database: Database, publisher: Publisher, stop: CancellationToken) {
     let mut connection = None;
     let mut backoff = Backoff::for_server();
@@ -29,7 +29,7 @@ pub async fn keep_publishing(database: Database, publisher: Publisher, stop: Can
                     sleep(EVERY).await;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "what Watchbook has to say of itself waits for Postgres");
+                    tracing::debug!(%error, "cannot read internal records from Postgres; will try again");
                     connection = None;
                     sleep(backoff.next_wait()).await;
                 }
@@ -54,11 +54,11 @@ async fn publish_on(
     publish_own_records(connection, publisher).await
 }
 
-/// Publishes what Watchbook has to say of itself, until nothing is left or NATS does not take it. Returns how many
-/// records are out.
+/// Publishes internal records until none is left or NATS does not acknowledge one. Returns the number of published
+/// records.
 ///
 /// # Errors
-/// Where Postgres does not answer.
+/// If a statement fails.
 pub async fn publish_own_records(connection: &mut PgConnection, publisher: &Publisher) -> store::Result<u64> {
     let (mut published, mut after) = (0, None);
     loop {
@@ -66,7 +66,7 @@ pub async fn publish_own_records(connection: &mut PgConnection, publisher: &Publ
         let Some(last) = records.last() else { return Ok(published) };
         after = Some((last.created_at, last.id));
         for own in records {
-            // Of a kind that a newer version knows.
+            // A kind that only a newer version knows.
             let Ok(kind) = own.kind.parse::<Kind>() else { continue };
             let body = own.record.to_string();
             match publisher.publish_json(kind, own.organization_id.as_deref(), body.as_bytes()).await {
@@ -75,11 +75,13 @@ pub async fn publish_own_records(connection: &mut PgConnection, publisher: &Publ
                     published += 1;
                 }
                 Err(error) if error.is_retryable() => {
-                    tracing::debug!(%error, "what Watchbook has to say of itself waits for NATS");
+                    tracing::debug!(%error, "cannot publish internal records; will try again");
                     return Ok(published);
                 }
-                // It stays in its table, where somebody may look at it, and holds up no other.
-                Err(error) => tracing::error!(id = %own.id, %error, "a record of Watchbook's own is refused"),
+                // The record stays in the table for inspection and does not block others.
+                Err(error) => {
+                    tracing::error!(id = %own.id, %error, "an internal record was rejected and stays unpublished")
+                }
             }
         }
     }

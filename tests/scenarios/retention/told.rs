@@ -22,7 +22,7 @@ async fn a_record_that_is_refused_holds_up_none_behind_it() {
     assert_eq!(audited(&world, "retention.hold", 1).await[0].1, first);
     let retention = world.workers("retention").await;
     audited(&world, "retention.run", 1).await;
-    retention.logged("a record of Watchbook's own is refused").await;
+    retention.logged("an internal record was rejected").await;
     eventually("the others are out", async || {
         let left = world.count("SELECT count(*) FROM watchbook.own_records").await;
         if left == 3 { Ok(()) } else { Err(left.to_string()) }

@@ -1,4 +1,4 @@
-//! What holds wherever the archive is.
+//! Cases that hold for a directory and for a bucket.
 
 use std::fs;
 
@@ -13,9 +13,9 @@ const FIRST: &str = "events/2026/08/2026-08-01.ndjson.zst";
 const FIRST_MANIFEST: &str = "events/2026/08/2026-08-01.manifest.json";
 const SECOND_MANIFEST: &str = "events/2026/08/2026-08-01.2.manifest.json";
 
-/// More than are sent at the same time, once compressed.
+/// More than is sent at the same time, after compression.
 const MANY_BYTES: usize = 28 * 1024 * 1024;
-/// More than one piece of an upload, once compressed.
+/// More than one part of an upload, after compression.
 const SOME_BYTES: usize = 12 * 1024 * 1024;
 
 async fn write(world: &World, part: u32, text: &Bytes) -> Manifest {
@@ -31,7 +31,7 @@ async fn read(world: &World, manifest: &Manifest) -> Result<Bytes, ArchiveError>
     whole.await.map(BytesMut::freeze)
 }
 
-/// Damage is found by whoever looks for it, and by whoever reads.
+/// Checks that both `verify` and `read` detect the damage.
 async fn assert_damaged(world: &World, manifest: &Manifest, says: &str) {
     for found in [world.archive.verify(manifest).await, read(world, manifest).await.map(|_| ())] {
         let error = found.unwrap_err();
@@ -48,7 +48,7 @@ pub(crate) async fn a_check_leaves_nothing(world: &World) {
 
 pub(crate) async fn a_day_comes_back_as_it_was(world: &World) {
     let text = ndjson(MANY_BYTES);
-    // It can be sent to another thread, as whoever archives is a task.
+    // The future is `Send`, because archiving runs in a task.
     let (archive, rows) = (world.archive.clone(), pieces(&text));
     let manifest = tokio::spawn(async move { archive.write(events(), 1, rows).await }).await.unwrap().unwrap();
     let rows = text.iter().filter(|byte| **byte == b'\n').count() as u64;
@@ -56,11 +56,11 @@ pub(crate) async fn a_day_comes_back_as_it_was(world: &World) {
     assert_eq!((manifest.kind.as_str(), manifest.day, manifest.part), ("events", day(), 1));
     assert_eq!((manifest.table.as_str(), manifest.object.as_str()), ("watchbook.event_logs", FIRST));
     assert_eq!(manifest.bytes, fs::metadata(world.path(FIRST)).unwrap().len());
-    assert!(manifest.bytes > 2 * 8 * 1024 * 1024, "{} bytes are too few to be sent in pieces", manifest.bytes);
+    assert!(manifest.bytes > 2 * 8 * 1024 * 1024, "{} bytes are too few for several parts", manifest.bytes);
     assert_eq!(world.objects(), [world.path(FIRST_MANIFEST), world.path(FIRST)]);
     assert_eq!(world.archive.parts("events", day()).await.unwrap(), std::slice::from_ref(&manifest));
     assert!(read(world, &manifest).await.unwrap() == text);
-    // Nothing of ours is needed to read it.
+    // The file can be read with zstd alone.
     let unpacked = zstd::decode_all(fs::File::open(world.path(FIRST)).unwrap()).unwrap();
     assert!(unpacked == text);
 }
@@ -106,10 +106,10 @@ pub(crate) async fn a_write_that_is_dropped_leaves_nothing(world: &World) {
         done = world.archive.write(events(), 1, rows) => panic!("it ended: {done:?}"),
         middle = middle => middle.unwrap(),
     }
-    // At no time is there something that looks like a part.
+    // Nothing that looks like a part is ever visible.
     assert_eq!(world.archive.parts("events", day()).await.unwrap(), []);
     world.becomes_empty().await;
-    // And the day can be archived after it.
+    // The day can be archived afterwards.
     write(world, 1, &ndjson(1000)).await;
 }
 
@@ -117,8 +117,10 @@ pub(crate) async fn a_changed_byte_is_found(world: &World) {
     let manifest = write(world, 1, &ndjson(1_000_000)).await;
     let path = world.path(FIRST);
     let whole = fs::read(&path).unwrap();
-    // Of the header, the middle, and the checksum at the end.
-    for (place, says) in [(0, "does not decompress"), (whole.len() / 2, ""), (whole.len() - 1, "does not decompress")] {
+    // Damage in the header, the middle, and the checksum at the end.
+    for (place, says) in
+        [(0, "cannot be decompressed"), (whole.len() / 2, ""), (whole.len() - 1, "cannot be decompressed")]
+    {
         let mut changed = whole.clone();
         *changed.get_mut(place).unwrap() ^= 1;
         fs::write(&path, changed).unwrap();
@@ -133,7 +135,7 @@ pub(crate) async fn a_truncated_file_is_found(world: &World) {
     let whole = fs::read(world.path(FIRST)).unwrap();
     for length in [0, whole.len() / 2, whole.len() - 1] {
         fs::write(world.path(FIRST), whole.get(..length).unwrap()).unwrap();
-        assert_damaged(world, &manifest, &format!("it has {length} bytes and not {}", whole.len())).await;
+        assert_damaged(world, &manifest, &format!("it has {length} bytes instead of {}", whole.len())).await;
     }
 }
 
@@ -148,23 +150,23 @@ pub(crate) async fn a_file_that_grew_is_found(world: &World) {
 pub(crate) async fn a_missing_file_is_found(world: &World) {
     let manifest = write(world, 1, &ndjson(1000)).await;
     fs::remove_file(world.path(FIRST)).unwrap();
-    assert_damaged(world, &manifest, "it is not there").await;
+    assert_damaged(world, &manifest, "it does not exist").await;
 }
 
 pub(crate) async fn a_wrong_manifest_is_found(world: &World) {
     let manifest = write(world, 1, &ndjson(1000)).await;
     let one_row_more = Manifest { rows: manifest.rows + 1, ..manifest.clone() };
-    assert_damaged(world, &one_row_more, "it unpacks to").await;
+    assert_damaged(world, &one_row_more, "it decompresses to").await;
     let fewer_bytes = Manifest { plain_bytes: manifest.plain_bytes - 1, ..manifest.clone() };
     assert_damaged(world, &fewer_bytes, "more than").await;
     let other_rows = Manifest { plain_sha256: manifest.sha256.clone(), ..manifest.clone() };
-    assert_damaged(world, &other_rows, "it unpacks to").await;
+    assert_damaged(world, &other_rows, "it decompresses to").await;
     let other_file = Manifest { sha256: manifest.plain_sha256.clone(), ..manifest };
     assert_damaged(world, &other_file, "its SHA-256 is").await;
 }
 
 pub(crate) async fn a_second_part_stands_beside_the_first(world: &World) {
-    // A tenth part would come before a second one by name.
+    // By name, part 10 would sort before part 2.
     let texts = [(10, ndjson(3000)), (2, ndjson(2000)), (1, ndjson(1000))];
     let mut written = Vec::new();
     for (part, text) in &texts {

@@ -1,4 +1,4 @@
-//! What an operator is told when the archive cannot be used.
+//! The errors that an operator sees when the archive cannot be used.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use crate::rows::{ndjson, pieces};
 use crate::world::{KEY, SECRET, World, bucket_at, events};
 
-/// A store's error, as an operator reads it. No text of ours ever holds the secret.
+/// Returns the text of a store's error, after checking that it does not contain the secret.
 fn told(error: &ArchiveError) -> String {
     assert!(matches!(error, ArchiveError::Store { .. }), "{error:?}");
     let (text, debug) = (error.to_string(), format!("{error:?}"));
@@ -26,7 +26,7 @@ fn a_file_in_the_way_is_no_folder() {
         let error = Archive::open(folder.to_str().unwrap()).unwrap_err();
         assert!(matches!(error, ArchiveError::Folder { .. }), "{error:?}");
         let text = error.to_string();
-        assert!(text.contains(folder.to_str().unwrap()) && text.contains("is it a folder"), "{text}");
+        assert!(text.contains(folder.to_str().unwrap()) && text.contains("it must be a directory"), "{text}");
     }
 }
 
@@ -38,7 +38,7 @@ async fn a_folder_that_went_away_is_said() {
     fs::remove_dir(&folder).unwrap();
     fs::write(&folder, "").unwrap();
     let text = told(&archive.check().await.unwrap_err());
-    assert!(text.contains(folder.to_str().unwrap()) && text.contains("is the folder there and writable"), "{text}");
+    assert!(text.contains(folder.to_str().unwrap()) && text.contains("check that the directory exists"), "{text}");
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_bucket_that_is_not_there_is_said() {
     let world = World::bucket().await;
     world.remove();
     let text = told(&world.archive.parts("events", crate::world::day()).await.unwrap_err());
-    assert!(text.contains("is there such a bucket"), "{text}");
+    assert!(text.contains("check that the bucket exists"), "{text}");
 }
 
 #[tokio::test]

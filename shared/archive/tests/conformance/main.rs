@@ -1,13 +1,13 @@
-//! One conformance suite over both places that an archive can be in: a folder, and the bucket of a real S3 server.
+//! The conformance suite for both types of archive: a directory, and a bucket on a real S3 server.
 #![cfg(test)]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic in a test is its report")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test reports a failure by a panic")]
 
 mod both;
 mod errors;
 mod rows;
 mod world;
 
-/// Every case, in every place.
+/// Runs every case on every type of archive.
 macro_rules! everywhere {
     ($($case:ident)*) => {
         mod folder {

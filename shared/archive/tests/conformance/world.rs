@@ -1,4 +1,4 @@
-//! An archive in a place of its own, whose files the tests can reach.
+//! An archive at its own location, with access to its files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,14 @@ pub(crate) const SECRET: &str = "a-secret-to-hush";
 const BUCKET: &str = "watchbook";
 const PREFIX: &str = "some/where";
 
-/// Long enough for a busy machine; nothing takes it.
+/// Upper bound of all waits, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct World {
     pub(crate) archive: Archive,
-    /// Where the archive's objects are, as files.
+    /// The directory that holds the objects as files.
     files: PathBuf,
-    /// Where whoever stores them works.
+    /// The working directory of the server.
     root: TempDir,
 }
 
@@ -39,12 +39,12 @@ impl World {
         Self { archive, files, root }
     }
 
-    /// The server runs until the test's runtime ends.
+    /// Starts a server that runs until the end of the test's runtime.
     pub(crate) async fn bucket() -> Self {
         Self::bucket_with(&[]).await
     }
 
-    /// With some variables that are other than the server likes them.
+    /// Like `bucket`, with variables that differ from those the server expects.
     pub(crate) async fn bucket_with(others: &[(&str, &str)]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let files = root.path().join(BUCKET).join(PREFIX);
@@ -64,17 +64,17 @@ impl World {
         fs::remove_dir_all(self.root.path().join(BUCKET)).unwrap();
     }
 
-    /// Every object there is, and everything that is on its way to be one.
+    /// Returns all objects and all incomplete uploads.
     pub(crate) fn objects(&self) -> Vec<PathBuf> {
         let mut found = files_below(&self.files);
-        // Where the server keeps what was uploaded in pieces and not completed.
+        // The server keeps incomplete multipart uploads here.
         let unfinished = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(".upload");
         found.extend(files_below(self.root.path()).into_iter().filter(unfinished));
         found.sort();
         found
     }
 
-    /// Waits until nothing is there: whoever was dropped cleans up behind the scenes.
+    /// Waits until no object is left. A dropped upload is cleaned up in the background.
     pub(crate) async fn becomes_empty(&self) {
         let empty = async {
             while !self.objects().is_empty() {
@@ -86,7 +86,7 @@ impl World {
     }
 }
 
-/// An archive in the bucket behind `endpoint`.
+/// Opens an archive in the bucket behind `endpoint`.
 pub(crate) fn bucket_at(endpoint: &str, others: &[(&str, &str)]) -> Archive {
     let mut variables = vec![
         ("AWS_ACCESS_KEY_ID", KEY),
@@ -121,7 +121,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Serves `root`, each folder of which is a bucket; the endpoint.
+/// Serves `root`, where each folder is a bucket. Returns the endpoint.
 async fn serve(root: &Path) -> String {
     let mut service = S3ServiceBuilder::new(FileSystem::new(root).unwrap());
     service.set_auth(SimpleAuth::from_single(KEY, SECRET));
@@ -132,7 +132,7 @@ async fn serve(root: &Path) -> String {
         while let Ok((socket, _)) = listener.accept().await {
             let service = service.clone();
             tokio::spawn(async move {
-                // A client that goes away is none of the server's business.
+                // The result is ignored: a client may close the connection at any time.
                 let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
             });
         }
