@@ -434,7 +434,7 @@ async fn a_letter_whose_subject_no_stream_takes_any_more_keeps_no_other_from_it(
     world.jetstream().update_stream(&original).await.unwrap();
 
     let replay = world.run(&["dead", "replay", "--all"]).await;
-    replay.ended_with(1).said("2 published again").said("1 of 3").said("no stream takes");
+    replay.ended_with(1).said("2 published again").said("1 of 3").said("no stream matches");
     world.settled_as(Kind::Events, [0, 0, 5, 0]).await;
     assert_eq!(world.count(OPEN).await, 3);
     world.finish([worker]).await;

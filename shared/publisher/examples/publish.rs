@@ -1,4 +1,4 @@
-//! Publishes events in each of the three ways, and says how fast:
+//! Publishes events in each of the three ways and prints the throughput:
 //!
 //! ```text
 //! watchbook setup
@@ -20,22 +20,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let count: usize = arguments.next().map_or(Ok(100_000), |count| count.parse())?;
     let publisher = Publisher::builder().organization("acme").source("example").connect(servers).await?;
 
-    // One, acknowledged.
+    // One record, acknowledged.
     let receipt = publisher.publish(event(0)?).await?;
     println!("{} is message {} of {}", receipt.id, receipt.sequence, receipt.stream);
 
-    // Many, in atomic batches: checked, encoded, sent, acknowledged.
+    // Many records in atomic batches. Includes encoding, checking, sending and acknowledgements.
     let events = (0..count).map(event).collect::<Result<Vec<_>, _>>()?;
     let began = Instant::now();
     publisher.publish_batch(events).await?;
-    report("publish_batch, encoding and checking included", count, began);
+    report("publish_batch (including encoding and checks)", count, began);
 
-    // Ready bodies, without a check.
+    // Encoded messages, without checks.
     let body = publisher.prepare(&publisher.outgoing(event(0)?))?.message;
     let bodies = vec![body; count];
     let began = Instant::now();
     publisher.publish_encoded(Kind::Events, bodies).await?;
-    report("publish_encoded, of bodies that are ready", count, began);
+    report("publish_encoded (encoded before)", count, began);
 
     // In the background, through a buffer that waits out an outage.
     let buffered = publisher.buffered(BufferOptions::default());

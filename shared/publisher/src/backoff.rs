@@ -1,8 +1,8 @@
-//! Waits between attempts: each about twice the last, and no two producers in step.
+//! Delays between attempts. They double each time, with jitter so that producers do not retry in step.
 
 use std::time::Duration;
 
-/// A growing delay with jitter.
+/// An exponential delay with jitter.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -11,12 +11,12 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// For attempts that somebody waits for.
+    /// Returns the delays for attempts that a caller waits for: 50 ms to 1 s.
     pub(crate) fn between_attempts() -> Self {
         Self::new(Duration::from_millis(50), Duration::from_secs(1))
     }
 
-    /// For attempts in the background, for ever.
+    /// Returns the delays for attempts in the background: 100 ms to 5 s, without end.
     pub(crate) fn in_background() -> Self {
         Self::new(Duration::from_millis(100), Duration::from_secs(5))
     }
@@ -25,12 +25,12 @@ impl Backoff {
         Self { first, most, attempts: 0 }
     }
 
-    /// Whether nothing was delayed yet.
+    /// Returns whether no delay was taken yet.
     pub(crate) fn is_first(&self) -> bool {
         self.attempts == 0
     }
 
-    /// The next delay: between half and the whole of what this attempt may wait.
+    /// Returns the next delay: a random value between half of the current bound and the bound.
     pub(crate) fn next_delay(&mut self) -> Duration {
         let whole = self.first.saturating_mul(1 << self.attempts.min(16)).min(self.most);
         self.attempts = self.attempts.saturating_add(1);

@@ -1,8 +1,8 @@
-//! Many records at once: atomic batches where the stream takes them, single messages with a bounded
-//! number of answers on the way where it does not.
+//! Publishing many records: in atomic batches if the stream supports them, else as single messages with a limited
+//! number of unacknowledged ones.
 //!
-//! An atomic batch (ADR-50 of NATS) is stored whole or not at all, and only its last message is
-//! answered: one answer, and one write to the disk, for up to 1,000 records.
+//! An atomic batch (ADR-50 of NATS) is stored completely or not at all. Only its last message is acknowledged, so
+//! up to 1,000 records cost one acknowledgement and one write to disk.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,18 +22,18 @@ use crate::publisher::Receipt;
 use crate::wire::{self, Sent, Wire};
 use crate::{PublishError, Publisher};
 
-/// The stream's word that it holds every message of a batch.
+/// The acknowledgement of all messages of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchReceipt {
-    /// The stream that took them.
+    /// The name of the stream.
     pub stream: Arc<str>,
-    /// The sequence of each message in the stream, in the order of the input.
+    /// The sequence of each message in the stream, in input order.
     pub sequences: Vec<u64>,
-    /// How many the stream knew already by their `Nats-Msg-Id`.
+    /// Number of messages that the stream already had, by their `Nats-Msg-Id`.
     pub duplicates: u64,
 }
 
-/// Not every record of a batch was acknowledged. Says which were, and keeps the others.
+/// The error of a batch of which not all records were acknowledged. It tells which ones were, and keeps the others.
 pub struct BatchError(Box<Failure>);
 
 struct Failure {
@@ -44,35 +44,35 @@ struct Failure {
 }
 
 impl BatchError {
-    /// The first failure.
+    /// Returns the first failure.
     pub fn error(&self) -> &PublishError {
         &self.0.error
     }
 
-    /// Whether the records that are not acknowledged may be, when they are published again later.
+    /// Returns whether the unacknowledged records can succeed when they are published again later.
     pub fn is_retryable(&self) -> bool {
         self.0.error.is_retryable()
     }
 
-    /// Every record that was refused before anything was sent: its place in the input, and why.
-    /// Where this is not empty, nothing at all was sent.
+    /// Returns the index and the reason of every invalid record. If this is not empty, nothing was sent.
     pub fn rejected(&self) -> &[(usize, Reject)] {
         &self.0.rejected
     }
 
-    /// For each record of the input its sequence in the stream, or `None` where it was not
-    /// acknowledged. Empty where records were refused before anything was sent.
+    /// Returns for each record its sequence in the stream, or `None` if it was not acknowledged. Empty if nothing was
+    /// sent because a record was invalid.
     pub fn sequences(&self) -> &[Option<u64>] {
         &self.0.sequences
     }
 
-    /// How many records were acknowledged.
+    /// Returns the number of acknowledged records.
     pub fn acknowledged(&self) -> usize {
         self.0.sequences.iter().flatten().count()
     }
 
-    /// The messages that were not acknowledged, in order. Publishing them again, with
-    /// [`Publisher::publish_encoded`], is the same records again: harmless, whatever became of them.
+    /// Returns the unacknowledged messages, in order. It is safe to publish them again with
+    /// [`Publisher::publish_encoded`]: they keep their ids, even if some of them were stored. Empty if nothing was sent
+    /// because a record was invalid.
     pub fn into_unacknowledged(self) -> Vec<Encoded> {
         self.0.unacknowledged
     }
@@ -105,7 +105,7 @@ impl fmt::Debug for BatchError {
 impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let [(index, first), rest @ ..] = self.rejected() {
-            write!(f, "record {index} is refused, nothing was sent: {first}")?;
+            write!(f, "record {index} is invalid, nothing was sent: {first}")?;
             return if rest.is_empty() { Ok(()) } else { write!(f, " (and {} more)", rest.len()) };
         }
         let (acknowledged, all) = (self.acknowledged(), self.sequences().len());
@@ -120,17 +120,18 @@ impl std::error::Error for BatchError {
 }
 
 impl Publisher {
-    /// Publishes many records with new ids and the current time, and waits until the stream holds all.
+    /// Publishes records with new ids and the current time, and waits until the stream has stored all of them.
     ///
-    /// All are checked before the first is sent: one that breaks the contract, and nothing is
-    /// published. Up to 1,000 records and 4 MiB (see [`Builder`](crate::Builder)) are one atomic
-    /// batch, stored whole or not at all. More are cut into several of these, in order and a few on
-    /// their way at a time; after a failure no more are sent, and the error says which records are
-    /// acknowledged. The whole input is held in memory: give endless ones in slices, or use a
-    /// [buffer](crate::Buffered).
+    /// All records are checked first. If one is invalid, nothing is sent. Up to 1,000 records and 4 MiB form one
+    /// atomic batch, which is stored completely or not at all; [`Builder`](crate::Builder) changes these limits.
+    /// More records are split into several batches, sent in order with a few unacknowledged at a time. After a
+    /// failure no further batch is sent. If the stream does not support atomic batches, the records are sent as
+    /// single messages.
+    ///
+    /// The whole input is held in memory. Split an endless input into parts, or use a [buffer](crate::Buffered).
     ///
     /// # Errors
-    /// [`BatchError`]: what was refused before anything was sent, or what was acknowledged and what was not.
+    /// [`BatchError`], which lists either the invalid records or the unacknowledged ones.
     pub async fn publish_batch<R: Record>(
         &self,
         records: impl IntoIterator<Item = R>,
@@ -138,10 +139,10 @@ impl Publisher {
         self.publish_batch_outgoing(records.into_iter().map(|record| self.outgoing(record))).await
     }
 
-    /// As [`Publisher::publish_batch`], of records that have their identity already.
+    /// Like [`Publisher::publish_batch`], for records that already have an id and a time.
     ///
     /// # Errors
-    /// As [`Publisher::publish_batch`].
+    /// See [`Publisher::publish_batch`].
     pub async fn publish_batch_outgoing<R: Record>(
         &self,
         records: impl IntoIterator<Item = Outgoing<R>>,
@@ -154,15 +155,15 @@ impl Publisher {
             .collect())
     }
 
-    /// Publishes messages that are ready, **without checking them**: for replaying what a stream
-    /// held, for benches, and for what [`Publisher::prepare_json`] or [`Publisher::check`] has
-    /// checked. Cut into atomic batches as [`Publisher::publish_batch`] says.
+    /// Publishes encoded messages **without checking them**: for messages read from a stream, for benchmarks, and
+    /// for messages checked by [`Publisher::prepare_json`] or [`Publisher::check`]. They are split into atomic
+    /// batches like those of [`Publisher::publish_batch`].
     ///
-    /// All must belong to `kind`: an atomic batch is of one stream, and one message with a subject
-    /// of another stream breaks its whole batch.
+    /// All messages must belong to `kind`. An atomic batch goes to one stream, and a subject of another stream
+    /// fails the whole batch.
     ///
     /// # Errors
-    /// [`BatchError`]: what was acknowledged and what was not.
+    /// [`BatchError`], which lists the unacknowledged messages.
     pub async fn publish_encoded(
         &self,
         kind: Kind,
@@ -176,14 +177,14 @@ impl Publisher {
             if attempt >= self.wire.limits.attempts || !error.is_worth_repeating_at_once() {
                 return Err(progress.failed(error, messages));
             }
-            tracing::debug!(%error, attempt, "publishing the same records again");
+            tracing::debug!(%error, attempt, "publishing was not acknowledged; sending the same records again");
             attempt += 1;
             tokio::time::sleep(backoff.next_delay()).await;
         }
         Ok(progress.done(&subject::stream_name(&self.wire.prefix, kind)))
     }
 
-    /// Encodes and checks every record, or names every bad one.
+    /// Encodes and checks all records. The error lists every invalid one.
     fn prepare_all<R: Record>(
         &self,
         records: impl IntoIterator<Item = Outgoing<R>>,
@@ -214,7 +215,7 @@ impl Publisher {
     }
 }
 
-/// What of an input is acknowledged so far.
+/// The acknowledged part of an input.
 #[derive(Debug)]
 pub(crate) struct Progress {
     sequences: Vec<Option<u64>>,
@@ -227,12 +228,12 @@ impl Progress {
         Self { sequences: vec![None; messages], stream: None, duplicates: 0 }
     }
 
-    /// Which messages are acknowledged.
+    /// Returns for each message whether it is acknowledged.
     pub(crate) fn acknowledged(&self) -> impl Iterator<Item = bool> {
         self.sequences.iter().map(Option::is_some)
     }
 
-    /// The messages of `range` are stored, the last one at the acknowledged sequence.
+    /// Marks the messages of `range` as stored. The acknowledged sequence is that of the last one.
     fn acknowledge(&mut self, range: Range<usize>, ack: PublishAck) {
         let first = (ack.sequence + 1).saturating_sub(range.len() as u64);
         for (sequence, message) in (first..).zip(self.sequences.iter_mut().take(range.end).skip(range.start)) {
@@ -262,8 +263,8 @@ impl Progress {
 }
 
 impl Wire {
-    /// Sends every message that is not acknowledged yet, once, and notes those that are answered.
-    /// Stops sending at the first failure.
+    /// Sends every unacknowledged message once and records the acknowledgements. Stops sending at the first
+    /// failure.
     pub(crate) async fn publish_all(
         &self,
         kind: Kind,
@@ -313,7 +314,7 @@ impl Wire {
         result
     }
 
-    /// Waits for the answer to one batch.
+    /// Waits for the acknowledgement of one batch.
     async fn settle(
         &self,
         messages: &[Encoded],
@@ -326,14 +327,14 @@ impl Wire {
         let is_ours = |subject: &str| batch.iter().any(|message| *message.subject == *subject);
         let ack = self.answer(answer, last, is_ours).await?;
         if batch.len() > 1 && ack.batch_id.is_none() {
-            // The server took the last message and knows nothing of a batch: it is an older one.
+            // An older server ignores the batch headers and stores only the last message.
             return Err(PublishError::without_atomic_batches(&last.subject));
         }
         progress.acknowledge(range, ack);
         Ok(())
     }
 
-    /// Sends messages as one atomic batch; a single one goes as it is.
+    /// Sends messages as one atomic batch, or a single message without batch headers.
     async fn send_batch(&self, batch: &[Encoded]) -> Result<Sent, PublishError> {
         let waited = self.limits.ack_timeout;
         match tokio::time::timeout(waited, self.send_batch_unbounded(batch)).await {
@@ -353,12 +354,12 @@ impl Wire {
             headers.insert(NATS_BATCH_SEQUENCE, sequence.to_string());
         };
         let Some((last, others)) = batch.split_last() else {
-            return Err(PublishError::Invalid("an empty batch".to_owned()));
+            return Err(PublishError::Invalid("the batch is empty".to_owned()));
         };
         if others.is_empty() {
             return self.send(last, mark, |_| {}).await;
         }
-        // Found here, it leaves no batch open at the server.
+        // Checked before sending, so that the server is not left with an open batch.
         if let Some(large) = too_large(batch, &id, self.client.max_payload()) {
             return Err(self.too_large(large));
         }
@@ -373,7 +374,7 @@ impl Wire {
     }
 }
 
-/// The first member of a batch that the server would not take, with the headers that make it a member.
+/// Returns the first message of a batch that exceeds the server's `max_payload` together with its batch headers.
 fn too_large<'b>(batch: &'b [Encoded], id: &str, limit: usize) -> Option<&'b Encoded> {
     let header = |name: HeaderName, value: &str| wire::header_bytes(name.as_ref(), value);
     let of_all = header(NATS_BATCH_ID, id);
@@ -382,7 +383,7 @@ fn too_large<'b>(batch: &'b [Encoded], id: &str, limit: usize) -> Option<&'b Enc
         let commit = if sequence == batch.len() { of_last } else { 0 };
         of_all + header(NATS_BATCH_SEQUENCE, &sequence.to_string()) + commit
     };
-    // The exact size is only worth its while near the limit: the last member's headers are the longest.
+    // The exact size is only computed near the limit. The last message has the longest headers.
     let most = of_member(batch.len());
     let mut members = (1..).zip(batch);
     let large = members.find(|(sequence, message)| {
@@ -391,8 +392,8 @@ fn too_large<'b>(batch: &'b [Encoded], id: &str, limit: usize) -> Option<&'b Enc
     large.map(|(_, message)| message)
 }
 
-/// Cuts what is not acknowledged into runs of at most so many records and bytes; a message that is
-/// larger than `bytes` alone is a run of its own.
+/// Splits the unacknowledged messages into contiguous ranges of at most `records` messages and `bytes` bytes. A
+/// message larger than `bytes` is a range of its own.
 fn cut(messages: &[Encoded], acknowledged: &[Option<u64>], records: usize, bytes: usize) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::with_capacity(messages.len() / records + 1);
     let mut size = 0;

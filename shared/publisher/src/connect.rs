@@ -1,4 +1,4 @@
-//! Connecting, and the bounds within which a publisher works.
+//! Connecting, and the limits of a publisher.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,27 +10,27 @@ use tokio::sync::watch;
 use crate::wire::{Denials, Wire};
 use crate::{PublishError, Publisher};
 
-/// Why no connection came about.
+/// The reason why a connection could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// A setting cannot be.
+    /// A setting or a server URL is invalid.
     #[error("cannot connect: {0}")]
     Setting(String),
-    /// The credentials file cannot be used.
+    /// The credentials file cannot be read or parsed.
     #[error("cannot read the credentials file {}: {source}", path.display())]
     Credentials {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the operating system or the parser said.
+        /// The error of the operating system or the parser.
         source: std::io::Error,
     },
-    /// The server could not be reached, or refused the connection.
+    /// The server could not be reached, or it refused the connection.
     #[error("cannot connect to NATS: {0}")]
     Connect(#[from] async_nats::ConnectError),
 }
 
-/// The bounds within which a publisher works. Each is a default that suits most producers.
+/// The limits of a publisher. The defaults suit most producers.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     pub(crate) ack_timeout: Duration,
@@ -41,27 +41,27 @@ pub(crate) struct Limits {
     pub(crate) acks_in_flight: usize,
 }
 
-/// JetStream takes no more messages in an atomic batch.
+/// JetStream's maximum number of messages in an atomic batch.
 const MAX_BATCH_RECORDS: usize = 1_000;
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // A healthy server answers within milliseconds; a fail-over of a cluster takes seconds.
+            // A healthy server answers within milliseconds; a leader election in a cluster takes seconds.
             ack_timeout: Duration::from_secs(5),
             attempts: 3,
             batch_records: MAX_BATCH_RECORDS,
-            // A batch is repeated whole, and staged whole by the server.
+            // The server stages a batch in memory, and a retry sends all of it again.
             batch_bytes: 4 * 1024 * 1024,
-            // Enough to hide the way there and back; a stream has 50 for all its producers.
+            // Enough to hide the round trip. A stream allows 50 open batches for all producers together.
             batches_in_flight: 4,
-            // Well below the 5,000 at which the client itself begins to block.
+            // Well below the 5,000 unacknowledged messages at which the client starts to block.
             acks_in_flight: 1_024,
         }
     }
 }
 
-/// How to connect, and who publishes. Begin with [`Publisher::builder`].
+/// Configures a [`Publisher`]. Start with [`Publisher::builder`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Builder {
@@ -89,7 +89,8 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// The prefix of all subjects, `watchbook` unless set.
+    /// Sets the prefix of all subjects. It consists of one or more subject tokens without wildcards. Default:
+    /// `watchbook`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -105,111 +106,115 @@ impl Builder {
         self
     }
 
-    /// The organization for which records are published unless
-    /// [`Publisher::for_organization`] names another; none unless set.
+    /// Sets the organization of the records (`[A-Za-z0-9_-]{1,64}`). [`Publisher::for_organization`] overrides it.
+    /// Default: none, which is the subject token `_`.
     pub fn organization(mut self, organization: impl Into<String>) -> Self {
         self.organization = Some(organization.into());
         self
     }
 
-    /// The `source` of every record that names none: who publishes.
+    /// Sets the `source` of every record, such as the name of the service. Default: none.
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The connection's name, as the server's monitoring shows it.
+    /// Sets the name of the connection in the server's monitoring. Default: `watchbook publisher`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options = self.options.name(name.into());
         self
     }
 
-    /// A user with a password.
+    /// Authenticates with a user name and a password.
     pub fn user_and_password(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.options = self.options.user_and_password(user.into(), password.into());
         self
     }
 
-    /// A token.
+    /// Authenticates with a token.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.options = self.options.token(token.into());
         self
     }
 
-    /// The seed of an NKey.
+    /// Authenticates with an NKey. `seed` is its secret seed.
     pub fn nkey(mut self, seed: impl Into<String>) -> Self {
         self.options = self.options.nkey(seed.into());
         self
     }
 
-    /// A `.creds` file with a JWT and its NKey, read when connecting.
+    /// Authenticates with a `.creds` file, which holds a JWT and its NKey seed. [`Builder::connect`] reads the
+    /// file.
     pub fn credentials_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.credentials_file = Some(path.into());
         self
     }
 
-    /// Whether [`Builder::connect`] returns at once and the connection is made in the background;
-    /// until then nothing is sent. Off unless set.
+    /// Lets [`Builder::connect`] return at once and connects in the background. Publishing waits for the connection
+    /// and fails with [`PublishError::NotConnected`] until it is there. Default: off.
     pub fn retry_on_initial_connect(mut self) -> Self {
         self.options = self.options.retry_on_initial_connect();
         self
     }
 
-    /// Anything else that async-nats can be told, TLS for example. An `event_callback` that is set
-    /// here is replaced by the publisher's own; make the client yourself and use
-    /// [`Builder::from_client`] where you need yours.
+    /// Changes any other option of the NATS client, such as TLS. The publisher replaces an `event_callback` set
+    /// here with its own. If you need yours, create the client yourself and use [`Builder::from_client`].
     pub fn connect_options(mut self, change: impl FnOnce(ConnectOptions) -> ConnectOptions) -> Self {
         self.options = change(self.options);
         self
     }
 
-    /// How long an acknowledgement is awaited, 5 seconds unless set. At least 10 milliseconds.
+    /// Sets how long to wait for a connection and for an acknowledgement, at least 10 ms. Default: 5 s.
     pub fn ack_timeout(mut self, timeout: Duration) -> Self {
         self.limits.ack_timeout = timeout.max(Duration::from_millis(10));
         self
     }
 
-    /// How often the same record is sent while the answer is unclear, 3 times unless set; at least
-    /// once. A buffer retries for ever, whatever this says.
+    /// Sets how often the same record is sent in total if it is unclear whether it was stored, at least once.
+    /// Default: 3. A [`Buffered`](crate::Buffered) publisher ignores this and retries until it is closed.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.limits.attempts = attempts.max(1);
         self
     }
 
-    /// At most how many records one atomic batch has: 1 to 1,000, which is JetStream's bound and the default.
-    /// With 1 every record is published by itself, without a batch.
+    /// Sets the maximum number of records in an atomic batch, from 1 to 1,000 (JetStream's limit). With 1, every
+    /// record is published on its own. Default: 1,000.
     pub fn batch_records(mut self, records: usize) -> Self {
         self.limits.batch_records = records.clamp(1, MAX_BATCH_RECORDS);
         self
     }
 
-    /// At most how many bytes one atomic batch has, 4 MiB unless set. A record that is larger than
-    /// this alone goes alone.
+    /// Sets the maximum size of an atomic batch in bytes. A record larger than this is published on its own.
+    /// Default: 4 MiB.
     pub fn batch_bytes(mut self, bytes: usize) -> Self {
         self.limits.batch_bytes = bytes;
         self
     }
 
-    /// How many atomic batches of one call may await their answer at a time: 1 to 16, 4 unless set.
-    /// A stream has 50 open ones at most, for all its producers.
+    /// Sets how many atomic batches of one call may be unacknowledged at a time, from 1 to 16. A stream allows 50
+    /// open batches for all producers together. Default: 4.
     pub fn batches_in_flight(mut self, batches: usize) -> Self {
         self.limits.batches_in_flight = batches.clamp(1, 16);
         self
     }
 
-    /// How many single messages of one call may await their answer at a time, where the stream takes
-    /// no atomic batches: 1 to 4,096, 1,024 unless set.
+    /// Sets how many single messages of one call may be unacknowledged at a time, from 1 to 4,096. It applies if
+    /// the stream does not support atomic batches. Default: 1,024.
     pub fn acks_in_flight(mut self, acks: usize) -> Self {
         self.limits.acks_in_flight = acks.clamp(1, 4_096);
         self
     }
 
-    /// Connects. With this connection the server's own words about a forbidden subject are heard,
-    /// see [`PublishError::NotPermitted`].
+    /// Connects and returns the publisher. `servers` is a URL such as `nats://host:4222`, or several separated by
+    /// commas. A user and password or a token in the first URL is used to authenticate.
+    ///
+    /// A publisher with its own connection receives the server's permission errors, see
+    /// [`PublishError::NotPermitted`].
     ///
     /// # Errors
-    /// Where a setting cannot be, the credentials file cannot be read, or no server answers (unless
-    /// [`Builder::retry_on_initial_connect`] is set).
+    /// [`ConnectError::Setting`] if the prefix, the organization or a URL is malformed,
+    /// [`ConnectError::Credentials`] if the credentials file cannot be read, and [`ConnectError::Connect`] if no
+    /// server answers (unless [`Builder::retry_on_initial_connect`] is set).
     pub async fn connect(mut self, servers: impl ToServerAddrs) -> Result<Publisher, ConnectError> {
         self.check().map_err(|error| ConnectError::Setting(error.to_string()))?;
         let mut options = std::mem::take(&mut self.options);
@@ -229,11 +234,14 @@ impl Builder {
         Ok(self.publisher(client, Some(receiver)))
     }
 
-    /// A publisher on a connection that somebody else made, see [`Publisher::from_client`]. What
-    /// this builder knows about connecting is not used.
+    /// Creates a publisher on an existing connection, see [`Publisher::from_client`]. The connection settings of
+    /// this builder are ignored.
     ///
     /// # Errors
-    /// Where the prefix or the organization cannot stand in a subject.
+    /// [`PublishError::Invalid`] if the prefix or the organization is malformed.
+    ///
+    /// # Panics
+    /// If called outside of a Tokio runtime.
     pub fn from_client(self, client: Client) -> Result<Publisher, PublishError> {
         self.check()?;
         Ok(self.publisher(client, None))
@@ -244,7 +252,10 @@ impl Builder {
             !token.is_empty() && token.chars().all(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '*' | '>'))
         };
         if !self.prefix.split('.').all(is_token) {
-            return Err(PublishError::Invalid(format!("`{}` is not a prefix of subjects", self.prefix)));
+            return Err(PublishError::Invalid(format!(
+                "`{}` is not a subject prefix: expected non-empty tokens separated by dots, without spaces or wildcards",
+                self.prefix
+            )));
         }
         self.organization.as_deref().map_or(Ok(()), check_organization)
     }
@@ -255,7 +266,8 @@ impl Builder {
     }
 }
 
-/// Refuses what would shift the tokens of a subject, and with them whose the record is.
+/// Rejects an organization that is not exactly one token: it would shift the tokens of the subject, and so change
+/// the owner of the record.
 pub(crate) fn check_organization(organization: &str) -> Result<(), PublishError> {
     if records::subject::is_organization(organization) {
         return Ok(());
@@ -263,23 +275,23 @@ pub(crate) fn check_organization(organization: &str) -> Result<(), PublishError>
     Err(PublishError::Invalid(format!("`{organization}` is not an organization: expected 1 to 64 of A-Z a-z 0-9 _ -")))
 }
 
-/// What happens to the connection, in the log; what the server says about permissions, kept.
+/// Logs what happens to the connection, and keeps the server's permission errors.
 fn hear(denials: &watch::Sender<Denials>, event: &Event) {
     match event {
         Event::ServerError(error) => {
             let error = error.to_string();
             let is_denial = denials.send_if_modified(|denials| denials.note(&error));
             if !is_denial {
-                tracing::warn!(error, "the NATS server reports an error");
+                tracing::warn!(error, "the NATS server reported an error");
             }
         }
-        Event::ClientError(error) => tracing::warn!(%error, "the NATS client reports an error"),
+        Event::ClientError(error) => tracing::warn!(%error, "the NATS client reported an error"),
         Event::Connected | Event::Disconnected | Event::LameDuckMode => tracing::info!("NATS: {event}"),
         Event::Draining | Event::Closed | Event::SlowConsumer(_) => tracing::debug!("NATS: {event}"),
     }
 }
 
-/// What a URL says before its `@`: a user with a password, or a token. The client does not read it.
+/// Authenticates with the user info of the first URL: a user with a password, or a token. The client ignores it.
 fn sign_in_by_url(options: ConnectOptions, servers: &[ServerAddr]) -> ConnectOptions {
     let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
     match servers.first().map(|server| (server.username(), server.password())) {

@@ -1,4 +1,4 @@
-//! Why a record was not acknowledged, and whether trying again can help.
+//! The errors of publishing.
 
 use std::time::Duration;
 
@@ -6,106 +6,109 @@ use async_nats::jetstream;
 use async_nats::jetstream::ErrorCode;
 use records::Reject;
 
-/// The answer of a stream that cannot take a message now, most often because it is full.
+/// JetStream's error code for a stream that cannot store a message now, usually because it is full.
 const STORE_FAILED: ErrorCode = ErrorCode(10077);
 
-/// Why a record was not acknowledged.
+/// The reason why a record was not acknowledged.
 ///
-/// Every variant says in words what to do about it. [`PublishError::is_retryable`] says whether the
-/// same record may be acknowledged later, [`PublishError::is_unclear`] whether it may be stored
-/// already: publishing it again with the same id and time is harmless either way.
+/// The message of each variant says what to do. [`PublishError::is_retryable`] tells whether the same record can
+/// succeed later, and [`PublishError::is_unclear`] whether it may be stored already. Publishing it again with the
+/// same id and time is safe in both cases.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The record breaks the contract and would be a dead letter. Nothing was sent.
-    #[error("the record was refused before it was sent: {0}")]
+    /// The record is invalid and would become a dead letter. Nothing was sent.
+    #[error("the record is invalid and was not sent: {0}")]
     Rejected(#[from] Reject),
-    /// The record cannot be written as JSON. Nothing was sent.
-    #[error("the record cannot be written as JSON: {0}")]
+    /// The record cannot be serialized as JSON. Nothing was sent.
+    #[error("cannot serialize the record as JSON: {0}")]
     NotJson(String),
-    /// A prefix, an organization, a subject or a header cannot stand in a message. Nothing was sent.
+    /// A prefix, an organization, a subject or a header is malformed. Nothing was sent.
     #[error("cannot publish: {0}")]
     Invalid(String),
-    /// The message is larger than the server or the stream takes. Nothing was stored.
+    /// The message is larger than the server's `max_payload` or the stream's `max_msg_size`, or a record is larger
+    /// than the `max_bytes` of a [buffer](crate::Buffered). Nothing was stored.
     #[error(
         "a message of {bytes} bytes on `{subject}` is too large (the server's max_payload is {limit} bytes): make the record smaller, or raise max_payload and the stream's max_msg_size"
     )]
     TooLarge {
-        /// Where it was to go.
+        /// The subject of the message.
         subject: String,
-        /// Headers and body, in bytes.
+        /// Size of the message in bytes: headers and body.
         bytes: usize,
-        /// The server's `max_payload`, in bytes.
+        /// The server's `max_payload` in bytes, or the `max_bytes` of the buffer.
         limit: usize,
     },
-    /// No stream takes the subject. Nothing was stored. Passes while a server or a cluster starts.
-    #[error("no stream takes `{subject}`: run `watchbook setup`, or check the prefix")]
+    /// No stream matches the subject. Nothing was stored. This may be temporary while a server or a cluster starts.
+    #[error("no stream matches the subject `{subject}`: run `watchbook setup`, or check the prefix")]
     StreamMissing {
-        /// Where it was to go.
+        /// The subject of the message.
         subject: String,
     },
-    /// The stream is full and refuses rather than forgets. Nothing was stored.
+    /// The stream is full and rejects new messages. Nothing was stored.
     #[error(
-        "the stream that takes `{subject}` stored nothing ({detail}): the writers are behind or stopped; retry later, or raise the stream's max_bytes"
+        "the stream for `{subject}` cannot store the message ({detail}): the writers are behind or stopped; retry later, or raise the stream's max_bytes"
     )]
     StreamFull {
-        /// Where it was to go.
+        /// The subject of the message.
         subject: String,
-        /// What the server said.
+        /// The server's error message.
         detail: String,
     },
-    /// The server said that this connection may not publish there. Nothing was stored.
+    /// The connection has no permission to publish on the subject. Nothing was stored.
     #[error(
-        "not permitted to publish on `{subject}`: {detail}; a producer needs publish on its own subjects and subscribe on its inbox"
+        "not permitted to publish on `{subject}`: {detail}; grant the user publish on this subject and subscribe on its inbox"
     )]
     NotPermitted {
-        /// Where it was to go.
+        /// The subject of the message.
         subject: String,
-        /// What the server said.
+        /// The server's error message.
         detail: String,
     },
-    /// No answer in time: unclear whether the record is stored. A subject that is forbidden can
-    /// show as this too, see [`Publisher::from_client`](crate::Publisher::from_client).
+    /// No acknowledgement arrived in time. The record may or may not be stored. A missing permission can also end
+    /// in this error, see [`Publisher::from_client`](crate::Publisher::from_client).
     #[error(
-        "no acknowledgement for `{subject}` within {waited:?}: it may or may not be stored, publish the same record again; a user without permission for the subject or for its inbox sees this too"
+        "no acknowledgement for `{subject}` within {waited:?}: the record may or may not be stored; publish the same record again, and check that the user may publish on the subject and subscribe to its inbox"
     )]
     TimedOut {
-        /// Where it went.
+        /// The subject of the message.
         subject: String,
-        /// How long the answer was awaited.
+        /// How long the publisher waited.
         waited: Duration,
     },
-    /// The connection broke while the answer was awaited: unclear whether the record is stored.
-    #[error("the connection was lost before `{subject}` was acknowledged: publish the same record again")]
+    /// The connection was lost before the acknowledgement arrived. The record may or may not be stored.
+    #[error(
+        "the connection was lost before `{subject}` was acknowledged: the record may or may not be stored; publish the same record again"
+    )]
     ConnectionLost {
-        /// Where it went.
+        /// The subject of the message.
         subject: String,
     },
-    /// There was no connection for the whole wait. Nothing was sent.
-    #[error("not connected to NATS for {waited:?}: nothing was sent, and the client keeps trying to connect")]
+    /// There was no connection during the whole wait. Nothing was sent.
+    #[error("not connected to NATS for {waited:?}: nothing was sent; the client keeps trying to connect")]
     NotConnected {
-        /// How long a connection was awaited.
+        /// How long the publisher waited for a connection.
         waited: Duration,
     },
-    /// The server gave up an atomic batch, because a part of it did not arrive or was refused.
-    /// Nothing of it was stored.
-    #[error("the atomic batch that ends on `{subject}` was given up by the server, nothing of it is stored: {detail}")]
+    /// The server abandoned an atomic batch, because a part of it did not arrive or was rejected. Nothing of the
+    /// batch was stored.
+    #[error("the server abandoned the atomic batch that ends on `{subject}` and stored nothing of it: {detail}")]
     BatchAbandoned {
-        /// The subject of its last message.
+        /// The subject of the last message of the batch.
         subject: String,
-        /// What the server said.
+        /// The server's error message.
         detail: String,
     },
-    /// The server answered with another error. Nothing was stored.
-    #[error("JetStream refused `{subject}`: {detail}")]
+    /// The server returned another error. Nothing was stored.
+    #[error("JetStream rejected the message on `{subject}`: {detail}")]
     Refused {
-        /// Where it was to go.
+        /// The subject of the message.
         subject: String,
         /// The status: below 500 the message is at fault, from 500 on the server.
         status: usize,
-        /// JetStream's number for the error, such as 10054.
+        /// The JetStream error code, such as 10054.
         code: u64,
-        /// What the server said.
+        /// The server's error message.
         detail: String,
     },
     /// A stream of another JetStream domain acknowledged, see
@@ -124,15 +127,16 @@ pub enum PublishError {
         /// The stream that acknowledged.
         stream: String,
     },
-    /// The client was closed or drained, or gave up reconnecting. Nothing was sent.
-    #[error("the NATS connection is closed for good: connect again")]
+    /// The client was closed or drained, or stopped reconnecting. Nothing was sent.
+    #[error("the NATS connection is closed: create a new publisher")]
     Closed,
 }
 
 impl PublishError {
-    /// Whether the same record may be acknowledged when it is published again later.
+    /// Returns whether the same record can succeed when it is published again later.
     ///
-    /// `false` means that it never will be as it is: the record, its size or a permission must change.
+    /// If `false`, the record, its size or a permission must change first, or, after [`PublishError::Closed`], the
+    /// publisher must be replaced.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::StreamMissing { .. }
@@ -154,32 +158,35 @@ impl PublishError {
         }
     }
 
-    /// Whether the record may be stored although it was not acknowledged.
+    /// Returns whether the record may be stored although it was not acknowledged.
     pub fn is_unclear(&self) -> bool {
         matches!(self, Self::TimedOut { .. } | Self::ConnectionLost { .. } | Self::OtherDomain { .. })
     }
 
-    /// Whether trying again within a second makes sense: the answer was lost, not the place for it.
+    /// Returns whether a retry within a second makes sense, because only the acknowledgement was lost or the batch
+    /// was incomplete.
     pub(crate) fn is_worth_repeating_at_once(&self) -> bool {
         matches!(self, Self::TimedOut { .. } | Self::ConnectionLost { .. })
             || matches!(self, Self::BatchAbandoned { .. })
             || matches!(self, Self::Refused { code, .. } if *code == ErrorCode::ATOMIC_PUBLISH_TOO_MANY_INFLIGHT.0)
     }
 
-    /// Whether the stream or its server takes no atomic batches, or none as large as JetStream's own bound.
+    /// Returns whether the stream or server does not support atomic batches, or only smaller ones than JetStream's
+    /// default.
     pub(crate) fn is_without_atomic_batches(&self) -> bool {
         const WITHOUT: [u64; 2] = [ErrorCode::ATOMIC_PUBLISH_DISABLED.0, ErrorCode::ATOMIC_PUBLISH_TOO_LARGE_BATCH.0];
         matches!(self, Self::Refused { code, .. } if WITHOUT.contains(code))
     }
 
-    /// What a server that knows nothing of atomic batches would have said, had it known of them.
+    /// Builds the error for a server that ignored the batch headers, as if it had reported that atomic batches are
+    /// disabled.
     pub(crate) fn without_atomic_batches(subject: &str) -> Self {
         let code = ErrorCode::ATOMIC_PUBLISH_DISABLED.0;
-        let detail = "the server takes no atomic batches".to_owned();
+        let detail = "the server does not support atomic batches".to_owned();
         Self::Refused { subject: subject.to_owned(), status: 400, code, detail }
     }
 
-    /// What JetStream's own error answer means for a message.
+    /// Maps a JetStream error response to a `PublishError`.
     pub(crate) fn from_server(error: &jetstream::Error, subject: &str, bytes: usize, limit: usize) -> Self {
         let subject = subject.to_owned();
         let detail = error.to_string();

@@ -1,4 +1,4 @@
-//! A tracing layer: what a service logs as an error becomes an error record.
+//! A `tracing` layer that turns logged errors into error records.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -19,15 +19,15 @@ use uuid::Uuid;
 
 use crate::{Buffered, PushError};
 
-/// Targets whose errors are about publishing itself: a record of them would make the next one.
+/// Targets whose errors are about publishing itself. A record about such an error would cause the next error.
 const OWN_TARGETS: [&str; 2] = ["async_nats", env!("CARGO_CRATE_NAME")];
 
 thread_local! {
-    /// Set while this thread does what must not become a record.
+    /// Set while this thread runs code whose errors must not become records.
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs something whose errors must not become records.
+/// Runs a closure whose errors must not become records.
 pub(crate) fn without_recursion(run: impl FnOnce()) {
     struct Restore(bool);
     impl Drop for Restore {
@@ -39,14 +39,14 @@ pub(crate) fn without_recursion(run: impl FnOnce()) {
     run();
 }
 
-/// What an [`ErrorLayer`] leaves out, and how much it takes.
+/// The options of an [`ErrorLayer`].
 #[derive(Debug, Clone)]
 pub struct ErrorLayerOptions {
-    /// Targets of which no record is made, with everything below them (`hyper` is also
-    /// `hyper::client`). Those of async-nats and of this crate are always left out.
+    /// Targets to ignore, including everything below them (`hyper` also ignores `hyper::client`). The targets of
+    /// async-nats and of this crate are always ignored. Default: none.
     pub ignored_targets: Vec<String>,
-    /// The most bytes of JSON in `detail`, 16 KiB unless set; fields that do not fit are left out, and
-    /// `detail.left_out` says how many. At most 256 KiB, the contract's limit.
+    /// Maximum bytes of JSON in `detail`, at most 256 KiB. Fields that do not fit are left out, and
+    /// `detail.left_out` contains their number. Default: 16 KiB.
     pub max_detail_bytes: usize,
 }
 
@@ -56,7 +56,7 @@ impl Default for ErrorLayerOptions {
     }
 }
 
-/// What became of the errors that a layer saw.
+/// Counts what happened to the errors that a layer received.
 #[derive(Debug, Default)]
 pub struct ErrorCounts {
     pushed: AtomicU64,
@@ -65,34 +65,34 @@ pub struct ErrorCounts {
 }
 
 impl ErrorCounts {
-    /// Handed to the buffer.
+    /// Returns the number of errors that were added to the buffer.
     pub fn pushed(&self) -> u64 {
         self.pushed.load(Ordering::Relaxed)
     }
 
-    /// Left out because the buffer was full or closed.
+    /// Returns the number of errors that were dropped because the buffer was full or closed.
     pub fn full(&self) -> u64 {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Left out because they break the contract.
+    /// Returns the number of errors that were dropped because they were not valid records.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 }
 
-/// Publishes events of the level `ERROR` as error records, through a [buffer](Buffered); never blocks.
+/// Publishes events of level `ERROR` as error records, through a [buffer](Buffered). Never blocks.
 ///
-/// | record | from |
+/// | record | source |
 /// |---|---|
 /// | `message` | the event's message |
 /// | `trace_id` | the field `trace_id` of the event or of the nearest span that has one, else a new UUID, the same for all errors under one root span |
 /// | `error_type` | the field `error_type` or `error.type`, else the event's target |
 /// | `stack`, `endpoint`, `project_id`, `run_id` | the fields of these names, of the event or the nearest span |
-/// | `detail` | all other fields, the event's before the spans'; the spans' names, outermost first, as `spans`; `target` and `location` |
+/// | `detail` | all other fields, where the event's override the spans'; the names of the spans as `spans`, outermost first; `target` and `location` |
 ///
-/// Texts are cut to their limits. **Values are published as they are**: what must stay secret must
-/// not be a field of a span or an error event.
+/// Text is truncated to the limit of its field. **Values are published as they are.** Never put secrets into the
+/// fields of spans or error events.
 #[derive(Debug)]
 pub struct ErrorLayer {
     buffered: Buffered,
@@ -101,12 +101,12 @@ pub struct ErrorLayer {
 }
 
 impl ErrorLayer {
-    /// A layer that publishes through this buffer.
+    /// Creates a layer that publishes through a buffer.
     pub fn new(buffered: Buffered, options: ErrorLayerOptions) -> Self {
         Self { buffered, options, counts: Arc::default() }
     }
 
-    /// The counters, to be kept when the layer goes into a subscriber.
+    /// Returns the counters. Keep them before adding the layer to a subscriber.
     pub fn counts(&self) -> Arc<ErrorCounts> {
         Arc::clone(&self.counts)
     }
@@ -136,7 +136,7 @@ where
         let Some(span) = context.span(id) else { return };
         let mut fields = Fields::default();
         attributes.record(&mut fields);
-        // Another layer of this kind may have been here: `insert` would panic.
+        // Another `ErrorLayer` may have set the fields already, and `insert` would panic then.
         span.extensions_mut().replace(fields);
     }
 
@@ -176,7 +176,7 @@ fn new_trace_id() -> String {
     Uuid::new_v4().to_string()
 }
 
-/// The fields of an event or a span, those that a record names apart from the others.
+/// The fields of an event or a span: those with a column of their own, and all others.
 #[derive(Debug, Default)]
 struct Fields {
     message: Option<String>,
@@ -187,12 +187,12 @@ struct Fields {
     project_id: Option<String>,
     run_id: Option<String>,
     others: Map<String, Value>,
-    /// Of a root span: what its errors have in common where nobody named a trace.
+    /// Set on a root span: the trace id of its errors if none of the spans or events names one.
     new_trace_id: Option<String>,
 }
 
 impl Fields {
-    /// The named field with this name, and its limit in bytes.
+    /// Returns the field with this name and its limit in bytes.
     fn named(&mut self, name: &str) -> Option<(&mut Option<String>, usize)> {
         match name {
             "message" => Some((&mut self.message, TEXT_BYTES)),
@@ -224,7 +224,7 @@ impl Fields {
         }
     }
 
-    /// Takes from a span around it what it does not have itself. A span's `message` is its own.
+    /// Copies missing fields from an enclosing span. The `message` of a span is not copied.
     fn inherit(&mut self, outer: &Self) {
         for name in ["trace_id", "error_type", "stack", "endpoint", "project_id", "run_id"] {
             let (inner, outer) = match name {
@@ -272,13 +272,14 @@ impl Fields {
     }
 }
 
-/// Fields as one JSON object of at most so many bytes; what says where the error was comes first.
+/// Builds a JSON object of at most `max_bytes` bytes from the fields. The fields that show where the error occurred
+/// come first.
 fn detail<const N: usize>(
     others: Map<String, Value>,
     own: [(&'static str, Option<Value>); N],
     max_bytes: usize,
 ) -> Json<'static> {
-    /// Room for `,"left_out":` with its number.
+    /// Space for `,"left_out":` and its number.
     const LEFT_OUT_BYTES: usize = 40;
     let mut detail = Map::new();
     let mut left_out = 0_u64;
@@ -300,7 +301,7 @@ fn detail<const N: usize>(
     detail.into()
 }
 
-/// The longest start of a text that has at most `limit` bytes and ends with a whole character.
+/// Returns the longest prefix of at most `limit` bytes that ends at a character boundary.
 fn cut(text: &str, limit: usize) -> &str {
     text.get(..text.floor_char_boundary(limit)).unwrap_or(text)
 }

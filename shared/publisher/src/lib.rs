@@ -1,66 +1,109 @@
-//! What a service links to publish records to Watchbook.
+//! Publishes records to Watchbook over NATS JetStream.
+//!
+//! A record is one JSON object on the subject `watchbook.<kind>.<organization>.<detail>`. This crate encodes typed
+//! records, checks them, sends them, and waits until the stream has acknowledged them. The record types are in the
+//! crate [`records`]: [`Event`](records::Event), [`ErrorRecord`](records::ErrorRecord),
+//! [`MetricSample`](records::MetricSample), [`LogLine`](records::LogLine), [`AuditRecord`](records::AuditRecord),
+//! [`Execution`](records::Execution) and [`Entity`](records::Entity).
 //!
 //! ```no_run
-//! use publisher::Publisher;
-//! use records::Event;
+//! use std::time::Duration;
 //!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let publisher = Publisher::builder().organization("acme").source("ci").connect("nats://127.0.0.1:4222").await?;
-//! let event = Event { event_type: "build.finished".into(), run_id: Some("run-7".into()), ..Event::default() };
-//! let receipt = publisher.publish(event).await?;
-//! println!("{} is message {} of {}", receipt.id, receipt.sequence, receipt.stream);
-//! # Ok(())
-//! # }
+//! use publisher::{BufferOptions, Publisher};
+//! use records::{Event, Json};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let publisher = Publisher::builder()
+//!         .organization("acme") // the third token of the subject
+//!         .source("ci") // stored in the column `source`
+//!         .connect("nats://127.0.0.1:4222")
+//!         .await?;
+//!
+//!     // One record. Returns once the stream has stored it.
+//!     let event = Event {
+//!         event_type: "build.finished".into(),
+//!         run_id: Some("run-7".into()),
+//!         payload: Json::of(&serde_json::json!({ "ok": true, "seconds": 41.5 }))?,
+//!         ..Event::default()
+//!     };
+//!     let receipt = publisher.publish(event).await?;
+//!     println!("record {} is message {} of {}", receipt.id, receipt.sequence, receipt.stream);
+//!
+//!     // Many records, in atomic batches.
+//!     let steps = (1..=5_000).map(|step| Event {
+//!         event_type: "step.finished".into(),
+//!         run_id: Some(format!("run-{step}").into()),
+//!         ..Event::default()
+//!     });
+//!     let receipts = publisher.publish_batch(steps).await?;
+//!     println!("{} records stored", receipts.len());
+//!
+//!     // In the background: `push` only waits while the buffer is full.
+//!     let buffered = publisher.buffered(BufferOptions::default());
+//!     buffered.push(Event { event_type: "deploy.started".into(), ..Event::default() }).await?;
+//!     buffered.close(Duration::from_secs(5)).await?;
+//!     Ok(())
+//! }
 //! ```
+//!
+//! The streams must exist; `watchbook setup` creates them. For tests on one machine, `watchbook up` starts NATS,
+//! Postgres and all workers.
 //!
 //! # Three ways to publish
 //!
-//! - [`Publisher::publish`]: one record, and a [`Receipt`] once the stream holds it.
-//! - [`Publisher::publish_batch`]: many at once, in atomic batches of up to 1,000 that are stored whole
-//!   or not at all. By far the fastest, and with a server that syncs each write the only fast one.
-//! - [`Publisher::buffered`]: fire and forget, but with bounds and counters: a [`Buffered`] publisher
-//!   waits out an outage, says when it is full, and hands out what is refused for good.
+//! | method | returns when | use it for |
+//! |---|---|---|
+//! | [`Publisher::publish`] | the stream has stored the record | single records |
+//! | [`Publisher::publish_batch`] | the stream has stored all records | throughput: atomic batches of up to 1,000 records, each stored completely or not at all |
+//! | [`Buffered::push`], [`Buffered::try_push`] | the record is in the buffer | fire and forget, with bounded memory, counters, and retries during an outage |
 //!
-//! JSON that somebody else wrote goes through [`Publisher::publish_json`]; messages that were checked
-//! before, or come out of a stream, through [`Publisher::publish_encoded`]. [`ErrorLayer`] makes error
-//! records of what a service logs as an error.
+//! Batches are by far the fastest way. With a server that syncs every write (`sync_interval: always`) they are the only
+//! fast one.
 //!
-//! # The same record twice is one record
+//! [`Publisher::publish_json`] publishes records that are JSON already. [`Publisher::publish_encoded`] publishes
+//! messages without checking them, such as messages read from a stream. [`ErrorLayer`] turns the errors that a service
+//! logs with `tracing` into error records.
 //!
-//! Each record gets its id (a UUIDv7) and its time once, before it is sent for the first time, and
-//! Watchbook stores the same id and time once. So an unclear answer (a timeout, a lost connection) is
-//! answered by publishing again, here and in your own code:
+//! # Retries do not create duplicates
+//!
+//! A record gets its id (a UUIDv7) and its time before it is first sent, and Watchbook stores a record with the same id
+//! and time only once. So it is always safe to publish the same record again after a timeout or a lost connection. The
+//! publisher does so by itself, 3 times by default ([`Builder::attempts`]). To continue after that, fix the identity
+//! with [`Publisher::outgoing`]:
 //!
 //! ```no_run
 //! # async fn example(publisher: publisher::Publisher, event: records::Event<'static>) {
-//! let event = publisher.outgoing(event); // the identity, fixed
+//! let event = publisher.outgoing(event); // sets the id and the time
 //! while let Err(error) = publisher.publish_outgoing(&event).await {
 //!     if !error.is_retryable() {
 //!         eprintln!("{error}");
 //!         break;
 //!     }
+//!     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
 //! }
 //! # }
 //! ```
 //!
-//! The header `Nats-Msg-Id` is therefore not set: it would keep most repetitions out of the stream, at
-//! the price of about 230 bytes of the server's memory for each id and half of its speed. Whoever wants
-//! it gives it to [`Encoded::with_headers`]; in an atomic batch JetStream refuses the whole batch for
-//! one repeated id.
+//! The header `Nats-Msg-Id` is not set. It would keep most duplicates out of the stream, but costs the server about 230
+//! bytes of memory per id in the deduplication window, and half of its throughput. Set it with
+//! [`Encoded::with_headers`] if you need it. JetStream then rejects an atomic batch completely if one of its ids is a
+//! duplicate.
 //!
-//! # Nothing bad is sent
+//! # Invalid records are rejected before sending
 //!
-//! Every record, typed or not, is read by the decoder of Watchbook's own writers before it is sent. What
-//! would become a dead letter is a [`PublishError::Rejected`] here, with the field and the reason in
-//! words. That costs about as much as encoding it; only [`Publisher::publish_encoded`] does without.
+//! Every record is checked by the decoder that the Watchbook writers use. A record that would become a dead letter
+//! fails with [`PublishError::Rejected`], which names the field and the reason. The check costs about as much as
+//! encoding the record. Only [`Publisher::publish_encoded`] skips it.
 //!
-//! # When the server says no
+//! # Errors
 //!
-//! Streams refuse what they cannot hold, and never forget to make room: [`PublishError::StreamFull`]
-//! means that nothing was stored. [`PublishError::is_retryable`] says for each error whether the same
-//! record may be acknowledged later; a [`Buffered`] publisher asks it so that you need not.
+//! A stream never drops old records to make room. When it is full, publishing fails with [`PublishError::StreamFull`]
+//! and nothing is stored. For each error [`PublishError::is_retryable`] tells whether the same record can succeed
+//! later, and [`PublishError::is_unclear`] whether it may be stored already. A [`Buffered`] publisher retries such
+//! errors by itself.
 //!
-//! # Errors from tracing
+//! # Error records from `tracing`
 //!
 //! ```no_run
 //! use publisher::{BufferOptions, ErrorLayer, ErrorLayerOptions, Publisher};
@@ -78,6 +121,12 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Runtime and permissions
+//!
+//! A publisher must be created inside a Tokio runtime and uses that runtime for its background tasks. Its NATS user
+//! needs permission to publish on its own subjects (such as `watchbook.*.acme.>`) and to subscribe to its inbox
+//! (`_INBOX.>`).
 
 mod backoff;
 mod batch;

@@ -1,7 +1,7 @@
-//! From a record, or from JSON that somebody else wrote, to a message that a stream takes.
+//! Turns a typed record or JSON into a checked message.
 //!
-//! Whatever goes through here was read by the same decoder as the writers use, so that a bad record
-//! is refused where its producer can still see it, and not as a dead letter an hour later.
+//! Every record is checked with the decoder of the writers, so that an invalid record is rejected at its producer
+//! and does not become a dead letter later.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::PublishError;
 
-/// A message that is ready to be sent: subject, body and headers. A clone shares the body.
+/// A message that is ready to be sent: subject, body and headers. Cloning is cheap; clones share the body.
 #[derive(Debug, Clone)]
 pub struct Encoded {
     pub(crate) subject: Subject,
@@ -23,36 +23,35 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// A message of a subject and a body, without headers. Nothing is checked; see
-    /// [`Publisher::check`](crate::Publisher::check).
+    /// Creates a message without headers. Nothing is checked; see [`Publisher::check`](crate::Publisher::check).
     pub fn new(subject: impl Into<Subject>, body: impl Into<Bytes>) -> Self {
         Self { subject: subject.into(), body: body.into(), headers: Headers::default() }
     }
 
-    /// With these headers. Names that start with `Nats-Batch-` are not sent: what a stream holds of
-    /// an earlier atomic batch would break the one in which the message is published now.
+    /// Sets the headers. Headers whose names start with `Nats-Batch-` are not sent: left over from an earlier
+    /// atomic batch, they would break the new one.
     #[must_use]
     pub fn with_headers(mut self, headers: Headers) -> Self {
         self.headers = headers;
         self
     }
 
-    /// Where it goes.
+    /// Returns the subject.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// What it says.
+    /// Returns the body.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// Its headers.
+    /// Returns the headers.
     pub fn headers(&self) -> &Headers {
         &self.headers
     }
 
-    /// What it weighs on its way, in bytes: subject, headers and body.
+    /// Returns the size of the message in bytes: subject, headers and body.
     pub fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         self.subject.len() + headers + self.body.len()
@@ -65,18 +64,18 @@ impl<S: Into<Subject>, B: Into<Bytes>> From<(S, B)> for Encoded {
     }
 }
 
-/// A checked record on its way: its identity is fixed, so it may be published any number of times.
+/// A checked record whose id and time are fixed. It can be published any number of times and is stored once.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// The id under which it is stored.
+    /// The id under which the record is stored.
     pub id: Uuid,
-    /// Its kind.
+    /// The kind of the record.
     pub kind: Kind,
     /// The message.
     pub message: Encoded,
 }
 
-/// A record's JSON, as text or as a map.
+/// The JSON of a record, as text or as a map.
 #[derive(Debug, Clone)]
 pub struct JsonBody<'a>(Cow<'a, [u8]>);
 
@@ -104,27 +103,27 @@ impl From<serde_json::Map<String, serde_json::Value>> for JsonBody<'_> {
     }
 }
 
-/// On which terms JSON that somebody else wrote is taken, see
-/// [`Publisher::prepare_json_with`](crate::Publisher::prepare_json_with).
+/// Settings for publishing JSON, see [`Publisher::prepare_json_with`](crate::Publisher::prepare_json_with).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Terms {
-    /// What a record gets that has no `id` or no time of its own. `None`: a new id and the current time.
+    /// The id and the time for records that have none. `None` uses a new id and the current time.
     pub identity: Option<(Uuid, DateTime<Utc>)>,
-    /// How long the kind is kept: what is older is refused, as the writers will. `None`: for ever.
+    /// How long records of the kind are kept. Older records are rejected, as the writers would do. `None` disables
+    /// the check.
     pub keep: Option<TimeDelta>,
 }
 
-/// A new id and the current time: the only source of ids in this crate.
+/// Returns a new id and the current time. This is the only source of ids in this crate.
 pub(crate) fn new_identity() -> (Uuid, DateTime<Utc>) {
     (Uuid::now_v7(), now())
 }
 
-/// The only clock in this crate, apart from what is awaited.
+/// Returns the current time. This is the only wall clock in this crate.
 fn now() -> DateTime<Utc> {
     Utc::now()
 }
 
-/// What a message has to agree with.
+/// The subject prefix and the organization of a message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'p> {
     pub(crate) prefix: &'p str,
@@ -132,7 +131,7 @@ pub(crate) struct Place<'p> {
 }
 
 impl Place<'_> {
-    /// A typed record as a message.
+    /// Encodes and checks a typed record.
     pub(crate) fn record<R: Record>(
         self,
         outgoing: &Outgoing<R>,
@@ -145,7 +144,7 @@ impl Place<'_> {
         Ok(Prepared { id, kind: R::KIND, message })
     }
 
-    /// Somebody's JSON as a message: with an id and a time where it has none, and otherwise as it was sent.
+    /// Checks a JSON record. Adds an id and a time if it has none, and otherwise leaves it unchanged.
     pub(crate) fn json(
         self,
         kind: Kind,
@@ -173,7 +172,7 @@ impl Place<'_> {
     }
 }
 
-/// Reads a message as a writer will, and says which id its row gets. `scratch` is overwritten.
+/// Decodes a message as a writer would, and returns the id of its row. `scratch` is overwritten.
 pub(crate) fn check(
     prefix: &str,
     kind: Kind,
@@ -186,7 +185,7 @@ pub(crate) fn check(
         kind,
         prefix,
         subject: &message.subject,
-        // Only an id that is derived from the message's place depends on these, and ours never is.
+        // Only derived ids depend on these two, and messages of this crate always have an id.
         stream: "",
         sequence: 0,
         published_at: now(),
@@ -196,10 +195,10 @@ pub(crate) fn check(
     records::encode(&message, keep, scratch).map(|facts| facts.id)
 }
 
-/// The members that make publishing again harmless, where the body has none of its own.
+/// Returns the JSON members for a missing id or time, which make it safe to publish the record again.
 ///
-/// A time is not added beside a UUIDv7: it carries one, and whoever sends the line again later
-/// must get the same record.
+/// No time is added next to a UUIDv7, which contains a time: a producer that sends the same line again must get the
+/// same record.
 fn missing_identity(fields: &mut Fields<'_>, identity: Option<(Uuid, DateTime<Utc>)>) -> String {
     let is_there = |text: Result<Option<Cow<'_, str>>, Reject>| !matches!(text, Ok(None));
     let id = fields.unbounded_text("id");
@@ -219,8 +218,8 @@ fn missing_identity(fields: &mut Fields<'_>, identity: Option<(Uuid, DateTime<Ut
     members
 }
 
-/// An object with these members behind its own. Last, because of equal names the last one counts:
-/// a member that stands there as null is overruled.
+/// Appends members to a JSON object. They come last because the last of several equal names counts, so an explicit
+/// `null` is overridden.
 fn with_members(object: &[u8], members: &str) -> Vec<u8> {
     let end = object.iter().rposition(|b| *b == b'}').unwrap_or(object.len());
     let (head, tail) = object.split_at(end);

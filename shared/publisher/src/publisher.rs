@@ -1,4 +1,4 @@
-//! The publisher: one record at a time.
+//! The publisher, and publishing single records.
 
 use std::sync::Arc;
 
@@ -12,24 +12,24 @@ use crate::connect::{Builder, ConnectError, check_organization};
 use crate::prepare::{Encoded, JsonBody, Place, Prepared, Terms, check, new_identity};
 use crate::wire::Wire;
 
-/// Room for a usual record's row, so that checking one costs one allocation.
+/// Initial capacity for an encoded row, so that the check of a usual record allocates once.
 const SCRATCH_BYTES: usize = 1024;
 
-/// The stream's word that it holds a record.
+/// The acknowledgement of a record by the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// The id under which the record will be stored.
     pub id: Uuid,
-    /// The stream that took it.
+    /// The name of the stream.
     pub stream: Arc<str>,
-    /// Its sequence in the stream, from 1.
+    /// The sequence of the message in the stream, from 1.
     pub sequence: u64,
-    /// Whether the stream knew its `Nats-Msg-Id` already. Always `false` for what this crate
-    /// publishes by itself: it sets no such header (see the crate's documentation).
+    /// Whether the stream already had a message with this `Nats-Msg-Id`. Always `false` unless you set that header,
+    /// see the [crate documentation](crate).
     pub duplicate: bool,
 }
 
-/// Publishes records, each acknowledged. A clone shares the connection and costs next to nothing.
+/// Publishes records and waits for their acknowledgements. Cloning is cheap; clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     pub(crate) wire: Arc<Wire>,
@@ -42,91 +42,97 @@ impl Publisher {
         Self { wire, organization, source }
     }
 
-    /// Connects with the defaults of [`Publisher::builder`], to `nats://host:4222` or several of these with commas.
+    /// Connects with the defaults of [`Publisher::builder`]. `servers` is a URL such as `nats://host:4222`, or
+    /// several separated by commas.
     ///
     /// # Errors
-    /// Where no server answers, or it refuses the connection.
+    /// [`ConnectError`] if a URL is invalid, no server can be reached, or the server refuses the connection.
     pub async fn connect(servers: impl ToServerAddrs) -> Result<Self, ConnectError> {
         Self::builder().connect(servers).await
     }
 
-    /// A publisher to be configured.
+    /// Returns a builder that configures the connection and the publisher.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// A publisher with the defaults, on a connection that somebody else made. Like everything of
-    /// async-nats it must be made inside a Tokio runtime.
+    /// Creates a publisher with the default settings on an existing connection. See [`Builder::from_client`] for
+    /// other settings.
     ///
-    /// Such a publisher does not hear the server's words about permissions: a forbidden subject
-    /// shows as [`PublishError::TimedOut`] after the whole wait, where one that made its own
-    /// connection answers [`PublishError::NotPermitted`] at once.
+    /// Such a publisher does not receive the server's permission errors. Publishing on a forbidden subject then
+    /// fails with [`PublishError::TimedOut`] after the whole wait, whereas a publisher made by
+    /// [`Publisher::connect`] or [`Builder::connect`] fails with [`PublishError::NotPermitted`] at once.
+    ///
+    /// # Panics
+    /// If called outside of a Tokio runtime.
     pub fn from_client(client: Client) -> Self {
         let wire = Wire::new(client, "watchbook".to_owned(), None, crate::Limits::default(), None);
         Self::new(Arc::new(wire), None, None)
     }
 
-    /// The same publisher for another organization; cheap.
+    /// Returns a publisher for another organization on the same connection. Cheap.
     ///
     /// # Errors
-    /// [`PublishError::Invalid`] where the text is not an organization (`[A-Za-z0-9_-]{1,64}`).
+    /// [`PublishError::Invalid`] if `organization` does not match `[A-Za-z0-9_-]{1,64}`.
     pub fn for_organization(&self, organization: &str) -> Result<Self, PublishError> {
         check_organization(organization)?;
         Ok(Self { organization: Some(organization.into()), ..self.clone() })
     }
 
-    /// The connection.
+    /// Returns the NATS client.
     pub fn client(&self) -> &Client {
         &self.wire.client
     }
 
-    /// Whether there is a connection now. Without one, publishing waits for it as long as for an acknowledgement.
+    /// Returns whether the client is connected. Without a connection, publishing waits for one for up to
+    /// [`Builder::ack_timeout`].
     pub fn is_connected(&self) -> bool {
         self.wire.is_connected()
     }
 
-    /// The prefix of all subjects.
+    /// Returns the prefix of all subjects.
     pub fn prefix(&self) -> &str {
         &self.wire.prefix
     }
 
-    /// Publishes a record with a new id and the current time, and waits until the stream holds it.
+    /// Publishes a record with a new id and the current time, and waits until the stream has stored it.
     ///
-    /// While the answer is unclear the same record is sent again, as often as
-    /// [`Builder::attempts`] says. To carry on after that, make the record's identity first with
-    /// [`Publisher::outgoing`] and use [`Publisher::publish_outgoing`].
+    /// If it is unclear whether the record was stored, the same record is sent again, up to [`Builder::attempts`]
+    /// times in total. To continue after that, fix the identity with [`Publisher::outgoing`] and use
+    /// [`Publisher::publish_outgoing`].
     ///
     /// # Errors
-    /// [`PublishError::Rejected`] before anything is sent where the record breaks the contract;
-    /// otherwise why it was not acknowledged.
+    /// [`PublishError::Rejected`] if the record is invalid; nothing was sent. Otherwise the reason why it was not
+    /// acknowledged.
     pub async fn publish<R: Record>(&self, record: R) -> Result<Receipt, PublishError> {
         self.publish_outgoing(&self.outgoing(record)).await
     }
 
-    /// A record with a new id, the current time and this publisher's source: fixed from here on, so
-    /// that publishing it twice stores it once.
+    /// Gives a record a new id, the current time and this publisher's source. The result can be published any
+    /// number of times and is stored once.
     pub fn outgoing<R: Record>(&self, record: R) -> Outgoing<R> {
         let (id, created_at) = new_identity();
         let source = self.source.as_deref().map(str::to_owned);
         Outgoing { id, created_at, source, attributes: serde_json::Map::new(), record }
     }
 
-    /// Publishes a record that has its identity, source and attributes already.
+    /// Publishes a record that already has its id, time, source and attributes.
     ///
     /// # Errors
-    /// As [`Publisher::publish`].
+    /// See [`Publisher::publish`].
     pub async fn publish_outgoing<R: Record>(&self, outgoing: &Outgoing<R>) -> Result<Receipt, PublishError> {
         let prepared = self.prepare(outgoing)?;
         self.publish_prepared(&prepared).await
     }
 
-    /// Publishes a record that is JSON already, text or a map.
+    /// Publishes a record that is JSON already, given as text or as a map. `organization` defaults to the
+    /// publisher's own.
     ///
-    /// It is checked as a writer will check it, and sent as it is, with one exception: where it has
-    /// no `id` or no time, these are added, so that publishing it again is harmless.
+    /// The record is checked like a typed one and sent as it is. Only a missing `id` or time is added, so that
+    /// publishing it again is safe.
     ///
     /// # Errors
-    /// As [`Publisher::publish`].
+    /// See [`Publisher::prepare_json`] and [`Publisher::publish`].
     pub async fn publish_json<'b>(
         &self,
         kind: Kind,
@@ -137,20 +143,20 @@ impl Publisher {
         self.publish_prepared(&prepared).await
     }
 
-    /// A checked message of a record, for this publisher's organization. Sends nothing.
+    /// Encodes and checks a record for this publisher's organization. Sends nothing.
     ///
     /// # Errors
-    /// [`PublishError::Rejected`] where the record breaks the contract.
+    /// [`PublishError::Rejected`] if the record is invalid, [`PublishError::NotJson`] if it cannot be serialized.
     pub fn prepare<R: Record>(&self, outgoing: &Outgoing<R>) -> Result<Prepared, PublishError> {
         self.place(self.organization.as_deref()).record(outgoing, &mut Vec::with_capacity(SCRATCH_BYTES))
     }
 
-    /// A checked message of a record that is JSON already; see [`Publisher::publish_json`]. Sends
-    /// nothing. An organization of `None` is this publisher's own.
+    /// Checks a record that is JSON already, see [`Publisher::publish_json`]. Sends nothing. `organization`
+    /// defaults to the publisher's own.
     ///
     /// # Errors
-    /// [`PublishError::Rejected`] where the record breaks the contract, [`PublishError::Invalid`]
-    /// where the organization is none.
+    /// [`PublishError::Rejected`] if the record is invalid, [`PublishError::Invalid`] if `organization` is
+    /// malformed.
     pub fn prepare_json<'b>(
         &self,
         kind: Kind,
@@ -160,10 +166,10 @@ impl Publisher {
         self.prepare_json_with(kind, organization, body, Terms::default())
     }
 
-    /// As [`Publisher::prepare_json`], with what a record gets that lacks an identity, and how old it may be.
+    /// Like [`Publisher::prepare_json`], with an identity for records that have none, and a maximum age.
     ///
     /// # Errors
-    /// As [`Publisher::prepare_json`].
+    /// See [`Publisher::prepare_json`].
     pub fn prepare_json_with<'b>(
         &self,
         kind: Kind,
@@ -176,19 +182,20 @@ impl Publisher {
         place.json(kind, body.into(), terms, &mut Vec::with_capacity(SCRATCH_BYTES))
     }
 
-    /// Whether a writer would store this message, and under which id; against the current time, and
-    /// without regard to how long the kind is kept.
+    /// Checks a message as a writer would, and returns the id under which it would be stored. It uses the current
+    /// time, and does not check against the retention of the kind.
     ///
     /// # Errors
-    /// With which reason it would become a dead letter.
+    /// The reason why the message would become a dead letter.
     pub fn check(&self, kind: Kind, message: &Encoded) -> Result<Uuid, Reject> {
         check(&self.wire.prefix, kind, message, None, &mut Vec::with_capacity(SCRATCH_BYTES))
     }
 
-    /// Publishes what [`Publisher::prepare`] or [`Publisher::prepare_json`] made, as often as is needed.
+    /// Publishes a record made by [`Publisher::prepare`] or [`Publisher::prepare_json`], with up to
+    /// [`Builder::attempts`] attempts.
     ///
     /// # Errors
-    /// As [`Publisher::publish`].
+    /// See [`Publisher::publish`].
     pub async fn publish_prepared(&self, prepared: &Prepared) -> Result<Receipt, PublishError> {
         let mut backoff = Backoff::between_attempts();
         let mut attempt = 1;
@@ -203,7 +210,7 @@ impl Publisher {
                     });
                 }
                 Err(error) if attempt < self.wire.limits.attempts && error.is_worth_repeating_at_once() => {
-                    tracing::debug!(%error, attempt, "publishing the same record again");
+                    tracing::debug!(%error, attempt, "publishing was not acknowledged; sending the same record again");
                     attempt += 1;
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
@@ -212,11 +219,12 @@ impl Publisher {
         }
     }
 
-    /// Sends messages that are ready, in order, **without checking them** and unanswered: on subjects that no stream
-    /// takes, for whoever listens now. Returns when they are on the connection.
+    /// Sends messages in order, **unchecked** and without waiting for acknowledgements. Use it for subjects that no
+    /// stream matches, to reach current subscribers only. Returns after the messages were flushed to the server.
     ///
     /// # Errors
-    /// Where there is no connection, or one of them can never be sent; those before it may be out.
+    /// [`PublishError::NotConnected`] or [`PublishError::Closed`] without a connection, or the error of the first
+    /// message that cannot be sent. Earlier messages may have been sent.
     pub async fn send_unanswered(&self, messages: &[Encoded]) -> Result<(), PublishError> {
         self.wire.ready().await?;
         for message in messages {

@@ -1,5 +1,5 @@
-//! The connection as the rest of this crate sees it: one message out, one answer back, every
-//! failure as a [`PublishError`].
+//! Sends messages over the NATS connection and waits for acknowledgements. Every failure becomes a
+//! [`PublishError`].
 
 use std::collections::VecDeque;
 use std::error::Error as _;
@@ -22,26 +22,26 @@ use tokio::time::Instant;
 use crate::prepare::Encoded;
 use crate::{Limits, PublishError};
 
-/// How often a broken connection is looked for while something waits. The client tells nobody, so
-/// this is how long an answer that cannot come any more is awaited, twice.
+/// Interval between connection checks while waiting for an acknowledgement. The client does not report a lost
+/// connection, so it is noticed after up to two of these intervals.
 const CONNECTION_CHECK: Duration = Duration::from_millis(200);
 
-/// How often a connection is looked for before something is sent.
+/// Interval between connection checks before sending.
 const READY_CHECK: Duration = Duration::from_millis(20);
 
-/// Denials that are remembered; each is wanted only by who sent the message a moment ago.
+/// Number of permission errors kept. Each only matters to a message sent a moment before.
 const DENIALS: usize = 64;
 
-/// Headers of this name belong to the batch in which a message is sent now.
+/// Prefix of the headers of an atomic batch.
 const BATCH_HEADERS: &str = "Nats-Batch-";
 
-/// What a message with headers weighs beside them: a line before and one behind.
+/// Bytes of the header block besides the headers: the version line and the empty line.
 const AROUND_HEADERS: usize = "NATS/1.0\r\n\r\n".len();
 
-/// What a header weighs beside its name and its value.
+/// Bytes of a header besides its name and value.
 const AROUND_HEADER: usize = ": \r\n".len();
 
-/// What the server said about subjects that this connection may not publish on.
+/// The server's permission errors for publishing.
 #[derive(Debug, Default)]
 pub(crate) struct Denials {
     seen: u64,
@@ -49,8 +49,8 @@ pub(crate) struct Denials {
 }
 
 impl Denials {
-    /// Notes a server error, if it is one about publishing:
-    /// `Permissions Violation for Publish to "watchbook.events.acme.x"`.
+    /// Stores a server error if it is a permission error for publishing, such as `Permissions Violation for Publish
+    /// to "watchbook.events.acme.x"`. Returns whether it is one.
     pub(crate) fn note(&mut self, error: &str) -> bool {
         let Some((_, rest)) = error.split_once("Permissions Violation for Publish to \"") else { return false };
         let Some((subject, _)) = rest.split_once('"') else { return false };
@@ -68,14 +68,14 @@ impl Denials {
     }
 }
 
-/// A message that was sent, and its answer on the way.
+/// A sent message that waits for its acknowledgement.
 #[derive(Debug)]
 pub(crate) struct Sent {
     ack: PublishAckFuture,
     mark: Mark,
 }
 
-/// What the connection looked like when something was sent.
+/// The state of the connection when a message was sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mark {
     pub(crate) connects: u64,
@@ -83,7 +83,7 @@ pub(crate) struct Mark {
     sent_at: Instant,
 }
 
-/// A connection to JetStream with the names and bounds that go with it.
+/// A JetStream connection with the prefix and the limits of the publisher.
 #[derive(Debug)]
 pub(crate) struct Wire {
     pub(crate) client: Client,
@@ -91,13 +91,13 @@ pub(crate) struct Wire {
     /// The domain whose streams have to acknowledge; any where there is none.
     domain: Option<String>,
     pub(crate) limits: Limits,
-    /// The runtime in which the publisher was made, for what it does in the background.
+    /// The runtime in which the publisher was created. Background tasks run on it.
     pub(crate) runtime: Handle,
     context: Context,
     denials: Option<watch::Receiver<Denials>>,
-    /// The last connection, counted from 1, that is known to be gone.
+    /// The number of the last connection known to be lost. Connections are counted from 1.
     lost: AtomicU64,
-    /// Per kind: the connection, counted from 1, on which the stream was found without atomic batches.
+    /// Per kind: the number of the connection on which the stream turned out not to support atomic batches.
     without_atomic: [AtomicU64; Kind::ALL.len()],
 }
 
@@ -125,25 +125,25 @@ impl Wire {
         }
     }
 
-    /// Whether atomic batches are worth trying for this kind: the server knows them, and the stream
-    /// did not refuse one on this connection.
+    /// Returns whether to try atomic batches for this kind: the server supports them (2.12 or newer), and the
+    /// stream has not rejected one on this connection.
     pub(crate) fn tries_atomic(&self, kind: Kind) -> bool {
         let refused_at = self.without_atomic.get(kind as usize).map_or(0, |at| at.load(Ordering::Relaxed));
         refused_at != self.connects() && self.client.is_server_compatible(2, 12, 0)
     }
 
-    /// Remembers for this connection that the kind's stream takes no atomic batches.
+    /// Remembers for this connection that the stream of the kind does not support atomic batches.
     pub(crate) fn forget_atomic(&self, kind: Kind) {
         if let Some(at) = self.without_atomic.get(kind as usize)
             && at.swap(self.connects(), Ordering::Relaxed) == 0
         {
-            tracing::info!(%kind, "the stream takes no atomic batches: publishing one by one, with acknowledgements in flight");
+            tracing::info!(%kind, "the stream does not support atomic batches; publishing single messages");
         }
     }
 
-    /// Waits for a connection, at most as long as for an acknowledgement.
+    /// Waits for a connection for up to the acknowledgement timeout.
     ///
-    /// Without this, messages would queue inside the client and be sent long after their caller gave them up.
+    /// Without this, the client would queue messages and send them long after their caller has given up.
     pub(crate) async fn ready(&self) -> Result<(), PublishError> {
         let deadline = Instant::now() + self.limits.ack_timeout;
         while !self.is_connected() {
@@ -158,20 +158,20 @@ impl Wire {
         Ok(())
     }
 
-    /// Publishes one message and waits for its answer.
+    /// Publishes one message and waits for its acknowledgement.
     pub(crate) async fn publish(&self, message: &Encoded) -> Result<PublishAck, PublishError> {
         self.ready().await?;
         let sent = self.send(message, self.mark(), |_| {}).await?;
         self.answer(sent, message, |subject| *subject == *message.subject).await
     }
 
-    /// The state of the connection, to be taken before something is sent.
+    /// Returns the state of the connection. Take it before sending.
     pub(crate) fn mark(&self) -> Mark {
         let denials = self.denials.as_ref().map_or(0, |denials| denials.borrow().seen);
         Mark { connects: self.connects(), denials, sent_at: Instant::now() }
     }
 
-    /// Sends a message whose answer is wanted; `add` may add headers of its own.
+    /// Sends a message that will be acknowledged. `add` may add headers.
     pub(crate) async fn send(
         &self,
         message: &Encoded,
@@ -190,7 +190,7 @@ impl Wire {
         Ok(Sent { ack, mark: Mark { sent_at: Instant::now(), ..mark } })
     }
 
-    /// Sends a message that is not answered.
+    /// Sends a message that will not be acknowledged.
     pub(crate) async fn send_unanswered(
         &self,
         message: &Encoded,
@@ -207,8 +207,8 @@ impl Wire {
         })
     }
 
-    /// Waits for an answer: until the acknowledgement timeout, until the connection is another one,
-    /// or until the server denies one of the subjects that `is_ours` knows.
+    /// Waits for an acknowledgement until the timeout, the loss of the connection, or a permission error for a
+    /// subject for which `is_ours` returns `true`.
     pub(crate) async fn answer(
         &self,
         sent: Sent,
@@ -245,7 +245,8 @@ impl Wire {
         }
     }
 
-    /// The denial of one of our subjects, once the server sends it; never where nobody listens for denials.
+    /// Waits for a permission error for one of our subjects. Never returns if the publisher does not own the
+    /// connection.
     async fn denied(&self, mark: Mark, is_ours: impl Fn(&str) -> bool) -> PublishError {
         let Some(denials) = &self.denials else { return std::future::pending().await };
         let mut denials = denials.clone();
@@ -260,8 +261,8 @@ impl Wire {
         }
     }
 
-    /// Returns once the connection on which something was sent is gone. Looks twice: what was
-    /// queued during the change itself may still be answered on the new connection.
+    /// Returns once the connection used for sending is lost. It checks twice, because a message queued during the
+    /// reconnect may still be acknowledged on the new connection.
     async fn connection_lost(&self, mark: Mark) {
         let mut missing = 0;
         while missing < 2 && self.lost.load(Ordering::Relaxed) < mark.connects {
@@ -279,7 +280,7 @@ impl Wire {
         self.client.statistics().connects.load(Ordering::Relaxed)
     }
 
-    /// Whether the client's own task has ended, and nothing will ever be sent again.
+    /// Returns whether the client's task has ended, so that nothing can be sent any more.
     fn is_closed(&self) -> bool {
         let ready = self.client.clone().poll_ready_unpin(&mut TaskContext::from_waker(Waker::noop()));
         matches!(ready, Poll::Ready(Err(_)))
@@ -309,10 +310,12 @@ impl Wire {
             return invalid_subject(&message.subject);
         }
         if source.is::<serde_json::Error>() {
-            let detail = "answered, but not as JetStream does: does something else listen on this subject?".to_owned();
+            let detail =
+                "the response is not a JetStream acknowledgement; another service may be subscribed to this subject"
+                    .to_owned();
             return PublishError::Refused { subject: message.subject.to_string(), status: 500, code: 0, detail };
         }
-        // What is left is a command channel without a receiver: the client's task has ended.
+        // The only remaining cause is that the client's task has ended.
         PublishError::Closed
     }
 
@@ -326,23 +329,23 @@ impl Wire {
 }
 
 fn invalid_subject(subject: &Subject) -> PublishError {
-    PublishError::Invalid(format!("`{subject}` is not a subject"))
+    PublishError::Invalid(format!("`{subject}` is not a valid subject"))
 }
 
-/// What the server holds against its `max_payload`, in bytes: the headers that are sent, `more` bytes
-/// of headers that come on top, and the body.
+/// Returns the size that the server compares with `max_payload`, in bytes: the headers sent, `more` bytes of
+/// additional headers, and the body.
 pub(crate) fn payload(message: &Encoded, more: usize) -> usize {
     let own: usize = own_headers(message).map(|(name, value)| header_bytes(name, value)).sum();
     let around = if own + more > 0 { AROUND_HEADERS } else { 0 };
     around + own + more + message.body.len()
 }
 
-/// A header's size as it is sent.
+/// Returns the size of a header on the wire in bytes.
 pub(crate) fn header_bytes(name: &str, value: &str) -> usize {
     name.len() + value.len() + AROUND_HEADER
 }
 
-/// The headers that are sent: without those of an earlier batch.
+/// Returns the headers to send, without those of an earlier batch.
 fn own_headers(message: &Encoded) -> impl Iterator<Item = (&str, &str)> {
     let is_batch =
         |name: &str| name.get(..BATCH_HEADERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(BATCH_HEADERS));
@@ -353,8 +356,9 @@ fn headers(message: &Encoded) -> Result<HeaderMap, PublishError> {
     let mut map = HeaderMap::new();
     for (name, value) in own_headers(message) {
         let invalid = |what: &str| PublishError::Invalid(format!("the header `{name}` {what}"));
-        let header: HeaderName = name.parse().map_err(|_| invalid("has a name that no header can have"))?;
-        let value: HeaderValue = value.parse().map_err(|_| invalid("has a line break in its value"))?;
+        let header: HeaderName = name.parse().map_err(|_| invalid("has an invalid name"))?;
+        let value: HeaderValue =
+            value.parse().map_err(|_| invalid("has an invalid value; line breaks are not allowed"))?;
         map.append(header, value);
     }
     Ok(map)

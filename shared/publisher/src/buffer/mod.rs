@@ -1,7 +1,7 @@
-//! A bounded buffer in front of the stream: pushing never waits for the network, an outage costs
-//! nothing while there is room, and no record leaves it without a name for how.
+//! A bounded buffer in front of the stream. Pushing never waits for the network, and an outage loses nothing while
+//! there is room. Every record that leaves the buffer is counted as published or refused.
 //!
-//! `queue` is what both sides share, with its bounds; `task` is the other side, which publishes.
+//! `queue` is the state shared by both sides, with its limits. `task` publishes in the background.
 
 mod options;
 mod queue;
@@ -21,28 +21,26 @@ use self::queue::{ENTRY_BYTES, Flushing, Queue};
 use crate::Publisher;
 use crate::prepare::Prepared;
 
-/// How long a buffer that was dropped, not closed, goes on publishing what it holds.
+/// How long a buffer that was dropped without [`Buffered::close`] keeps publishing.
 const DROP_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A publisher with a bounded buffer; made by [`Publisher::buffered`]. A clone is another handle to
-/// the same buffer.
+/// A publisher with a bounded buffer, created by [`Publisher::buffered`]. Clones share the same buffer.
 ///
-/// A background task publishes each kind in order, one atomic batch after the other, and retries
-/// what may pass for ever, with growing jittered delays. Kinds do not wait for each other, but they
-/// share the bounds: give a flood a buffer of its own where something precious must not wait for it.
+/// A background task publishes each kind in order, one atomic batch after the other. Temporary errors are retried
+/// without limit, with jittered delays of up to 5 s. Kinds do not wait for each other but share the limits. Use a
+/// separate buffer for records that a flood of others must not block.
 ///
-/// The order of a kind's records in the stream is the order in which they were pushed. Only where
-/// the stream takes no atomic batches, and a part of what is on its way gets lost, does that part
-/// come later.
+/// The records of a kind are stored in the order in which they were pushed. There is one exception: if the stream
+/// does not support atomic batches and a part of the messages is lost in transit, that part is stored later.
 ///
-/// End it with [`Buffered::close`]. When the last handle is dropped instead, the task goes on for up
-/// to 10 seconds, and logs how many records it had to leave.
+/// Call [`Buffered::close`] at the end. If the last handle is dropped instead, the task keeps publishing for up to
+/// 10 seconds and logs how many records it could not publish.
 #[derive(Debug, Clone)]
 pub struct Buffered {
     handle: Arc<Handle>,
 }
 
-/// Ends the buffer when the last handle is gone.
+/// Ends the buffer when the last handle is dropped.
 #[derive(Debug)]
 struct Handle(Arc<Queue>);
 
@@ -53,7 +51,7 @@ impl Drop for Handle {
 }
 
 impl Publisher {
-    /// This publisher with a buffer in front. Its task runs in the runtime in which the publisher was made.
+    /// Returns a publisher with a buffer. Its task runs on the Tokio runtime in which the publisher was created.
     pub fn buffered(&self, options: BufferOptions) -> Buffered {
         let queue = Arc::new(Queue::new(self.clone(), options));
         self.wire.runtime.spawn(task::run(Arc::clone(&queue)));
@@ -66,14 +64,14 @@ impl Buffered {
         &self.handle.0
     }
 
-    /// Takes a record if there is room. Never waits. Gives it an id and the current time, and checks
-    /// it as [`Publisher::publish`] does. The id is what comes back.
+    /// Adds a record if there is room, and never waits. The record gets an id and the current time, and is checked
+    /// like by [`Publisher::publish`]. Returns the id.
     ///
     /// # Errors
-    /// [`PushError::Full`] or [`PushError::Closed`] with the record, [`PushError::Refused`] where it
-    /// breaks the contract.
+    /// [`PushError::Full`] or [`PushError::Closed`], which return the record, or [`PushError::Refused`] if it is
+    /// invalid.
     pub fn try_push<R: Record>(&self, record: R) -> Result<Uuid, PushError<R>> {
-        // Not worth encoding it for nothing, at the very moment in which there is no room.
+        // Avoids encoding a record that cannot be added.
         if let Err(full) = self.queue().room_for(1, ENTRY_BYTES) {
             return Err(full.map(|()| record));
         }
@@ -86,11 +84,11 @@ impl Buffered {
         }
     }
 
-    /// Takes a record as soon as there is room, and waits until then. Where the future is dropped
-    /// before, the record is not in the buffer.
+    /// Adds a record, and waits while the buffer is full. Returns the id. Cancel safe: if the future is dropped,
+    /// the record is not in the buffer.
     ///
     /// # Errors
-    /// [`PushError::Closed`] with the record, [`PushError::Refused`] where it breaks the contract.
+    /// [`PushError::Closed`], which returns the record, or [`PushError::Refused`] if it is invalid.
     pub async fn push<R: Record>(&self, record: R) -> Result<Uuid, PushError<R>> {
         let outgoing = self.queue().publisher.outgoing(record);
         let prepared = self.queue().publisher.prepare(&outgoing)?;
@@ -101,18 +99,18 @@ impl Buffered {
         }
     }
 
-    /// As [`Buffered::try_push`], of what [`Publisher::prepare`] or [`Publisher::prepare_json`] made.
+    /// Like [`Buffered::try_push`], for a record made by [`Publisher::prepare`] or [`Publisher::prepare_json`].
     ///
     /// # Errors
-    /// As [`Buffered::try_push`].
+    /// See [`Buffered::try_push`].
     pub fn try_push_prepared(&self, prepared: Prepared) -> Result<(), PushError<Prepared>> {
         self.queue().take(prepared)
     }
 
-    /// As [`Buffered::push`], of what [`Publisher::prepare`] or [`Publisher::prepare_json`] made.
+    /// Like [`Buffered::push`], for a record made by [`Publisher::prepare`] or [`Publisher::prepare_json`].
     ///
     /// # Errors
-    /// As [`Buffered::push`].
+    /// See [`Buffered::push`].
     pub async fn push_prepared(&self, mut prepared: Prepared) -> Result<(), PushError<Prepared>> {
         let mut moved = pin!(self.queue().moved.notified());
         loop {
@@ -126,11 +124,11 @@ impl Buffered {
         }
     }
 
-    /// Waits until everything that was pushed before is acknowledged, or refused for good. Waits
-    /// through an outage: put a timeout around it where that must end.
+    /// Waits until every record pushed before this call is acknowledged or refused. It waits through an outage, so
+    /// add a timeout if needed.
     ///
     /// # Errors
-    /// Where the buffer ended before, with how many records.
+    /// [`Unflushed`] if the buffer ended first, with the number of records left.
     pub async fn flush(&self) -> Result<(), Unflushed> {
         let queue = self.queue();
         let targets = queue.lock().lanes.each_ref().map(|lane| lane.pushed);
@@ -152,11 +150,12 @@ impl Buffered {
         }
     }
 
-    /// Takes nothing more, publishes what there is, and ends; at the latest after `deadline`.
+    /// Closes the buffer: accepts no more records, publishes the remaining ones, and ends after `deadline` at the
+    /// latest.
     ///
     /// # Errors
-    /// How many records were left when the deadline came. They are lost with the process; some may
-    /// be in the stream without its answer having come.
+    /// [`Unflushed`] with the number of records left at the deadline. They are lost. Some of them may be stored, if
+    /// only their acknowledgement is missing.
     pub async fn close(&self, deadline: Duration) -> Result<(), Unflushed> {
         let queue = self.queue();
         queue.end_by(Instant::now() + deadline);
@@ -174,7 +173,7 @@ impl Buffered {
         }
     }
 
-    /// What the buffer holds and has done.
+    /// Returns the content and the counters of the buffer.
     pub fn stats(&self) -> BufferStats {
         let queue = self.queue();
         let state = queue.lock();
@@ -187,7 +186,7 @@ impl Buffered {
         }
     }
 
-    /// The publisher behind the buffer.
+    /// Returns the publisher behind the buffer.
     pub fn publisher(&self) -> &Publisher {
         &self.queue().publisher
     }

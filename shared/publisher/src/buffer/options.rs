@@ -1,4 +1,4 @@
-//! What a buffer can be told, and what it tells.
+//! The options, counters and errors of a buffer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use std::time::Duration;
 use crate::PublishError;
 use crate::prepare::Prepared;
 
-/// Is told of each record that is refused for good. Runs in the buffer's task: it must not block.
+/// Callback for each record that is refused permanently. It runs in the buffer's task, so it must not block.
 pub type OnRefused = Arc<dyn Fn(Refused) + Send + Sync>;
 
-/// The bounds of a [`Buffered`](crate::Buffered) publisher.
+/// The limits of a [`Buffered`](crate::Buffered) publisher.
 #[derive(Clone)]
 pub struct BufferOptions {
-    /// The most bytes that wait for an acknowledgement, all kinds together, with 256 for each
-    /// record's bookkeeping; 64 MiB unless set: minutes of an outage for most services, and little
-    /// enough for a small container.
+    /// Maximum bytes of unacknowledged records of all kinds, including 256 bytes of overhead per record. Default:
+    /// 64 MiB, which covers minutes of an outage for most services and fits a small container.
     pub max_bytes: usize,
-    /// The most records that wait for an acknowledgement, all kinds together; 100,000 unless set.
+    /// Maximum number of unacknowledged records of all kinds. Default: 100,000.
     pub max_records: usize,
-    /// How long a record waits for others to share its batch, 5 milliseconds unless set. A full batch,
-    /// a flush and closing do not wait.
+    /// How long a record waits for others to fill its batch. A full batch, a flush and closing do not wait.
+    /// Default: 5 ms.
     pub linger: Duration,
-    /// Told of each record that is refused for good, which the buffer then forgets.
+    /// Called for each record that is refused permanently. The buffer drops the record afterwards. Default: none;
+    /// refused records are logged and counted.
     pub on_refused: Option<OnRefused>,
 }
 
@@ -43,25 +43,25 @@ impl fmt::Debug for BufferOptions {
     }
 }
 
-/// A record that will never be acknowledged as it is.
+/// A record that can never be acknowledged unless it, its size or a permission changes.
 #[derive(Debug, Clone)]
 pub struct Refused {
     /// The record.
     pub record: Prepared,
-    /// Why.
+    /// The reason.
     pub error: PublishError,
 }
 
-/// Why a record is not in the buffer. What was not refused is handed back.
+/// The reason why a record was not added to the buffer. Valid records are returned.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PushError<R> {
-    /// There is no room now.
-    #[error("the buffer is full: JetStream takes records more slowly than they come, or not at all")]
+    /// The buffer is full.
+    #[error("the buffer is full: JetStream acknowledges records more slowly than they are pushed, or not at all")]
     Full(R),
-    /// The buffer is closed, or the connection is closed for good.
+    /// The buffer or the NATS connection is closed.
     #[error("the buffer is closed")]
     Closed(R),
-    /// The record breaks the contract, or is larger than the whole buffer.
+    /// The record is invalid, or larger than the whole buffer.
     #[error(transparent)]
     Refused(#[from] PublishError),
 }
@@ -76,25 +76,26 @@ impl<R> PushError<R> {
     }
 }
 
-/// The buffer ended with records in it.
+/// The buffer ended with unacknowledged records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{left} records were not acknowledged when the buffer ended")]
 pub struct Unflushed {
-    /// How many records it held.
+    /// Number of records left.
     pub left: usize,
 }
 
-/// What a buffer holds and has done. When nothing moves, what was pushed is `buffered_records + published + refused`.
+/// The content and the counters of a buffer. Once the buffer is idle, the number of pushed records is
+/// `buffered_records + published + refused`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BufferStats {
-    /// Records that wait for an acknowledgement.
+    /// Number of unacknowledged records.
     pub buffered_records: usize,
-    /// Their bytes, bookkeeping included: what [`BufferOptions::max_bytes`] bounds.
+    /// Bytes of unacknowledged records, including the overhead, as limited by [`BufferOptions::max_bytes`].
     pub buffered_bytes: usize,
-    /// Records that the stream acknowledged.
+    /// Number of acknowledged records.
     pub published: u64,
-    /// Records that were refused for good, after they were taken.
+    /// Number of records that were refused permanently after they were pushed.
     pub refused: u64,
-    /// How often publishing was tried again.
+    /// Number of failed attempts that were retried.
     pub retries: u64,
 }

@@ -1,4 +1,4 @@
-//! The records that wait, and the bounds on them.
+//! The buffered records and their limits.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,19 +16,19 @@ use crate::layer::without_recursion;
 use crate::prepare::{Encoded, Prepared};
 use crate::{PublishError, Publisher};
 
-/// What a buffered message costs beyond its own bytes: its place in the queue, its id, its reference counts.
+/// Memory of a buffered message besides its own bytes: the queue entry, the id and the reference counts.
 pub(super) const ENTRY_BYTES: usize = 256;
 
-/// What the handles of a buffer and its task share.
+/// The state shared by the handles of a buffer and its task.
 pub(super) struct Queue {
     pub(super) publisher: Publisher,
     pub(super) options: BufferOptions,
     state: Mutex<State>,
-    /// Per kind: there is something to take, or to take at once.
+    /// Per kind: wakes the task when a record arrived, a batch is full, or nothing may linger.
     pub(super) work: [Notify; Kind::ALL.len()],
-    /// Records left the buffer, or it ended.
+    /// Notified when records left the buffer or it ended.
     pub(super) moved: Notify,
-    /// When the task must end, once that is known.
+    /// When the task must end, if known.
     pub(super) deadline: watch::Sender<Option<Instant>>,
     pub(super) published: AtomicU64,
     pub(super) refused: AtomicU64,
@@ -40,15 +40,15 @@ pub(super) struct State {
     pub(super) lanes: [Lane; Kind::ALL.len()],
     pub(super) records: usize,
     pub(super) bytes: usize,
-    /// Flushes under way: nothing lingers.
+    /// Number of flushes in progress. While it is not zero, nothing lingers.
     pub(super) flushing: usize,
-    /// Nothing more is taken.
+    /// No more records are accepted.
     pub(super) closed: bool,
     /// The task has ended.
     pub(super) ended: bool,
 }
 
-/// The records of one kind that no batch has taken yet.
+/// The records of one kind that are not yet in a batch.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     pub(super) waiting: VecDeque<(Uuid, Encoded)>,
@@ -63,7 +63,7 @@ impl fmt::Debug for Queue {
     }
 }
 
-/// While it lives, nothing lingers.
+/// Disables lingering until dropped.
 pub(super) struct Flushing<'s>(&'s Queue);
 
 impl<'s> Flushing<'s> {
@@ -96,7 +96,7 @@ impl Queue {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it holds the lock, and the state is whole after each statement.
+        // No code panics while holding the lock, and the state is consistent after each statement.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -146,14 +146,14 @@ impl Queue {
         state.records += 1;
         state.bytes += bytes;
         drop(state);
-        // The lane looks again when the first record comes and when a batch is full; not for each.
+        // The task is woken by the first record and by a full batch, not by each record.
         if waiting == 1 || waiting == self.publisher.wire.limits.batch_records {
             work.notify_one();
         }
         Ok(())
     }
 
-    /// Records left the buffer: acknowledged, or refused.
+    /// Removes acknowledged or refused records from the totals.
     pub(super) fn release(&self, messages: &[Encoded]) {
         let mut state = self.lock();
         state.records = state.records.saturating_sub(messages.len());
@@ -171,14 +171,14 @@ impl Queue {
 
     pub(super) fn refuse(&self, record: Prepared, error: PublishError) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(kind = %record.kind, id = %record.id, %error, "a buffered record is refused for good");
+        tracing::warn!(kind = %record.kind, id = %record.id, %error, "a buffered record was refused permanently and dropped");
         let Some(on_refused) = &self.options.on_refused else { return };
-        // A callback that panics must not take the buffer with it; one that logs must not fill it.
+        // A panic in the callback must not end the buffer, and an error it logs must not be pushed again.
         let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
             without_recursion(|| on_refused(Refused { record, error }));
         }));
         if told.is_err() {
-            tracing::warn!("the on_refused callback panicked");
+            tracing::warn!("the `on_refused` callback panicked");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The background task: publishes each kind in order, for ever, until the buffer is closed.
+//! The background task. It publishes each kind in order until the buffer is closed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::backoff::Backoff;
 use crate::batch::Progress;
 use crate::prepare::{Encoded, Prepared};
 
-/// The task's hold on the buffer: however the task ends, it says so, and how many records it leaves.
+/// Marks the buffer as ended when the task ends in any way, and logs how many records are left.
 struct End(Arc<Queue>);
 
 impl Drop for End {
@@ -27,12 +27,12 @@ impl Drop for End {
         };
         self.0.moved.notify_waiters();
         if left > 0 {
-            tracing::warn!(left, "the buffer ended with records that were not acknowledged");
+            tracing::warn!(left, "the buffer ended with unacknowledged records");
         }
     }
 }
 
-/// Publishes until the buffer is closed and empty, its deadline comes, or the connection is closed for good.
+/// Publishes until the buffer is closed and empty, the deadline passes, or the connection is closed.
 pub(super) async fn run(queue: Arc<Queue>) {
     let end = End(queue);
     let queue = &*end.0;
@@ -40,7 +40,7 @@ pub(super) async fn run(queue: Arc<Queue>) {
     tokio::select! {
         ended = lanes => {
             if let Err(error) = ended {
-                tracing::warn!(%error, "the buffer ends");
+                tracing::warn!(%error, "the buffer ended because the NATS connection is closed");
             }
         }
         () = deadline(queue.deadline.subscribe()) => {}
@@ -56,7 +56,7 @@ async fn deadline(mut known: watch::Receiver<Option<Instant>>) {
             Some(deadline) => {
                 tokio::select! {
                     () = tokio::time::sleep_until(deadline) => return,
-                    // An earlier one may have come.
+                    // The deadline may have moved to an earlier time.
                     Ok(()) = known.changed() => {}
                 }
             }
@@ -64,7 +64,7 @@ async fn deadline(mut known: watch::Receiver<Option<Instant>>) {
     }
 }
 
-/// Publishes the records of one kind, in order. Ends when the buffer is closed and the lane empty.
+/// Publishes the records of one kind, in order. Ends when the buffer is closed and the kind has no more records.
 async fn run_lane(queue: &Queue, kind: Kind) -> Result<(), PublishError> {
     while let Some(mut run) = next_run(queue, kind).await {
         let records = run.messages.len() as u64;
@@ -75,12 +75,12 @@ async fn run_lane(queue: &Queue, kind: Kind) -> Result<(), PublishError> {
             }
             let retries = queue.retries.fetch_add(1, Ordering::Relaxed);
             if backoff.is_first() {
-                tracing::warn!(%kind, waiting = run.messages.len(), %error, "publishing fails, and is tried again");
+                tracing::warn!(%kind, waiting = run.messages.len(), %error, "publishing failed; retrying until it succeeds");
             } else {
-                tracing::debug!(%kind, retries, %error, "publishing fails again");
+                tracing::debug!(%kind, retries, %error, "publishing failed again");
             }
             let delay = backoff.next_delay();
-            // Without a connection the attempt itself has waited for one.
+            // The attempt itself already waited for a connection.
             if !matches!(error, PublishError::NotConnected { .. }) {
                 tokio::time::sleep(delay).await;
             }
@@ -93,7 +93,7 @@ async fn run_lane(queue: &Queue, kind: Kind) -> Result<(), PublishError> {
     Ok(())
 }
 
-/// The records that are published next: a full batch, or what there is once it has lingered.
+/// Returns the next records to publish: a full batch, or those that have lingered long enough.
 async fn next_run(queue: &Queue, kind: Kind) -> Option<Run> {
     let limits = &queue.publisher.wire.limits;
     let work = queue.work.get(kind as usize)?;
@@ -116,14 +116,14 @@ async fn next_run(queue: &Queue, kind: Kind) -> Option<Run> {
         match due {
             None => work.notified().await,
             Some(due) => {
-                // Timing out is the usual end of this wait.
+                // Usually ends by the timeout.
                 let _ = tokio::time::timeout_at(due, work.notified()).await;
             }
         }
     }
 }
 
-/// Records that are on their way; they are in the buffer until they are acknowledged.
+/// Records being published. They stay in the buffer's totals until they are acknowledged.
 struct Run {
     kind: Kind,
     ids: Vec<Uuid>,
@@ -147,14 +147,14 @@ impl Run {
                 run.messages.push(message);
             }
         }
-        // What stays has waited already: it goes with the next batch, at once.
+        // The remaining records have lingered already, so they go with the next batch at once.
         if lane.waiting.is_empty() {
             lane.since = None;
         }
         run
     }
 
-    /// Forgets the records for which `is_settled` says so, in the order of the run; returns their messages.
+    /// Removes the settled records, given in the order of the run, and returns their messages.
     fn settle(&mut self, is_settled: impl IntoIterator<Item = bool>) -> Vec<Encoded> {
         let mut is_settled = is_settled.into_iter();
         let (mut ids, mut messages, mut settled) = (Vec::new(), Vec::new(), Vec::new());
@@ -171,7 +171,7 @@ impl Run {
     }
 }
 
-/// Publishes what is left of a run, once. An error is one that passes, or the end of the connection.
+/// Publishes the remaining records of a run once. The error is either temporary or [`PublishError::Closed`].
 async fn publish_run(queue: &Queue, run: &mut Run) -> Result<(), PublishError> {
     let mut progress = Progress::new(run.messages.len());
     let result = queue.publisher.wire.publish_all(run.kind, &run.messages, &mut progress).await;
@@ -179,13 +179,13 @@ async fn publish_run(queue: &Queue, run: &mut Run) -> Result<(), PublishError> {
     queue.published.fetch_add(settled.len() as u64, Ordering::Relaxed);
     queue.release(&settled);
     match result {
-        // One of them is at fault, and each alone will say whether it is that one.
+        // One of the records is at fault. Publishing each on its own shows which one.
         Err(error) if !run.messages.is_empty() && is_of_one(&error) => publish_each(queue, run).await,
         result => result,
     }
 }
 
-/// Whether the error may concern one message of a batch only.
+/// Returns whether the error may concern a single message of a batch.
 fn is_of_one(error: &PublishError) -> bool {
     match error {
         PublishError::BatchAbandoned { .. } | PublishError::StreamMissing { .. } => true,
@@ -194,7 +194,7 @@ fn is_of_one(error: &PublishError) -> bool {
     }
 }
 
-/// Publishes one after the other, and refuses those that will never be acknowledged.
+/// Publishes the records one by one, and refuses those that can never be acknowledged.
 async fn publish_each(queue: &Queue, run: &mut Run) -> Result<(), PublishError> {
     let mut done = 0;
     let mut result = Ok(());

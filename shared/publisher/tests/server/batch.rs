@@ -1,4 +1,4 @@
-//! Many records at once.
+//! Publishing many records.
 
 use publisher::{Encoded, PublishError, Publisher};
 use records::{Headers, Kind};
@@ -40,7 +40,7 @@ async fn more_than_a_batch_is_cut_and_stays_in_order() {
         let stream = stream.clone();
         async move { stream.get_raw_message(sequence).await.unwrap().headers.get("Nats-Batch-Id").cloned() }
     };
-    assert!(batch(1).await.is_some(), "they were atomic batches");
+    assert!(batch(1).await.is_some(), "the records must be sent in atomic batches");
     assert_ne!(batch(1000).await, batch(1001).await);
 }
 
@@ -49,7 +49,7 @@ async fn one_message_that_cannot_be_stored_makes_none_stored() {
     let world = World::with_events_that(|config| config.max_message_size = 4096).await;
     let publisher = world.publisher().await;
     for (what, culprit) in [
-        ("a subject of no stream", Encoded::new("nobody.listens.here", "{}")),
+        ("a subject that no stream matches", Encoded::new("nobody.listens.here", "{}")),
         ("too large for the stream", Encoded::new(SUBJECT, "x".repeat(8192))),
         ("too large for the server", Encoded::new(SUBJECT, "x".repeat(2 << 20))),
     ] {
@@ -98,7 +98,7 @@ async fn a_stream_without_atomic_batches_gets_single_messages() {
         assert!(receipts.iter().map(|receipt| receipt.sequence).eq(round * 3_000 + 1..=(round + 1) * 3_000));
     }
     let numbers = numbers(&world).await;
-    assert!(numbers.iter().copied().eq((0..3_000).chain(0..3_000)), "in order");
+    assert!(numbers.iter().copied().eq((0..3_000).chain(0..3_000)), "records must be in order");
     let error = world.publisher().await;
     let mut batch = messages(10);
     batch[5] = Encoded::new("nobody.listens.here", "{}");
@@ -139,7 +139,7 @@ async fn headers_travel_and_those_of_an_earlier_batch_do_not() {
     publisher.publish_encoded(Kind::Events, messages(3)).await.unwrap();
     let stream = world.jetstream().await.get_stream("WATCHBOOK_EVENTS").await.unwrap();
     let held = stream.get_raw_message(2).await.unwrap();
-    // A replay publishes what a stream held, headers included.
+    // A replay publishes messages as they are in the stream, including their headers.
     let headers = held.headers.iter().flat_map(|(name, values)| {
         values.iter().map(|value| (name.to_string(), value.as_str().to_owned())).collect::<Vec<_>>()
     });
@@ -171,7 +171,7 @@ async fn what_a_killed_server_left_unclear_is_published_again() {
             }
         }
     });
-    until("some are stored", async || world.stored(Kind::Events).await > 0).await;
+    until("some records are stored", async || world.stored(Kind::Events).await > 0).await;
     world.nats.kill().await.unwrap();
     world.nats.restart().await.unwrap();
     tokio::time::timeout(BOUND, publishing).await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! The buffer: full, in an outage, flushed, closed.
+//! The buffer: when full, in an outage, and when flushed or closed.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,7 +27,7 @@ async fn one_record_does_not_wait_for_a_batch() {
     let world = World::with_events().await;
     let buffered = world.publisher().await.buffered(BufferOptions::default());
     buffered.try_push(event(0)).unwrap();
-    until("it is published without a flush", async || buffered.stats().published == 1).await;
+    until("the record is published without a flush", async || buffered.stats().published == 1).await;
     let lingering = BufferOptions { linger: BOUND * 10, ..BufferOptions::default() };
     let lingering = world.publisher().await.buffered(lingering);
     lingering.try_push(event(1)).unwrap();
@@ -71,7 +71,7 @@ async fn bytes_are_bounded() {
     let mut large = event(1);
     large.payload = records::Json::of(&serde_json::json!({ "text": "x".repeat(20_000) })).unwrap();
     let error = buffered.push(large).await.unwrap_err();
-    assert!(matches!(error, PushError::Refused(PublishError::TooLarge { .. })), "waiting would never help: {error}");
+    assert!(matches!(error, PushError::Refused(PublishError::TooLarge { .. })), "waiting cannot help: {error}");
 }
 
 #[tokio::test]
@@ -87,17 +87,17 @@ async fn nothing_is_lost_when_the_server_is_killed_and_comes_back() {
             }
         }
     });
-    until("some are published", async || buffered.stats().published > 0).await;
+    until("some records are published", async || buffered.stats().published > 0).await;
     world.nats.kill().await.unwrap();
     tokio::time::timeout(BOUND, pushing).await.unwrap().unwrap();
-    assert!(buffered.stats().buffered_records > 0, "the outage is what this test is about");
+    assert!(buffered.stats().buffered_records > 0, "the test needs records in the buffer during the outage");
     world.nats.restart().await.unwrap();
     tokio::time::timeout(BOUND, buffered.flush()).await.unwrap().unwrap();
     assert_eq!(world.ids(Kind::Events).await.len(), COUNT);
     let stats = buffered.stats();
     assert_eq!((stats.published, stats.refused, stats.buffered_records), (COUNT as u64, 0, 0));
     let mut numbers: Vec<_> = world.bodies(Kind::Events).await.iter().map(number).collect();
-    // What was stored without its answer having come is there again; otherwise the order is kept.
+    // Records stored without an acknowledgement are sent twice; apart from that the order must hold.
     numbers.dedup();
     let mut seen = 0;
     numbers.retain(|&number| {
@@ -117,10 +117,10 @@ async fn a_full_stream_is_waited_for_and_keeps_no_other_kind_waiting() {
     for index in 0..3 {
         buffered.try_push(event(index)).unwrap();
     }
-    until("it is tried again", async || buffered.stats().retries > 0).await;
+    until("publishing is retried", async || buffered.stats().retries > 0).await;
     let error = records::ErrorRecord { trace_id: "t".into(), error_type: "E".into(), ..Default::default() };
     buffered.try_push(error).unwrap();
-    until("the other kind is published", async || world.stored(Kind::Errors).await == 1).await;
+    until("the record of the other kind is published", async || world.stored(Kind::Errors).await == 1).await;
     let jetstream = world.jetstream().await;
     let mut config = jetstream.get_stream("WATCHBOOK_EVENTS").await.unwrap().cached_info().config.clone();
     config.max_messages = -1;
@@ -193,7 +193,7 @@ async fn a_dropped_buffer_is_published_all_the_same() {
         buffered.try_push(event(index)).unwrap();
     }
     drop(buffered);
-    until("all are stored", async || world.stored(Kind::Events).await == 10).await;
+    until("all records are stored", async || world.stored(Kind::Events).await == 10).await;
 }
 
 #[tokio::test]
@@ -202,6 +202,6 @@ async fn a_buffer_on_a_closed_connection_ends() {
     let publisher = world.publisher().await;
     let buffered = publisher.buffered(BufferOptions::default());
     publisher.client().drain().await.unwrap();
-    until("it takes nothing more", async || matches!(buffered.try_push(event(0)), Err(PushError::Closed(_)))).await;
-    assert!(buffered.flush().await.is_err(), "what it held is not forgotten in silence");
+    until("the buffer is closed", async || matches!(buffered.try_push(event(0)), Err(PushError::Closed(_)))).await;
+    assert!(buffered.flush().await.is_err(), "the loss of buffered records must be reported");
 }

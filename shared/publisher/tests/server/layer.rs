@@ -1,4 +1,4 @@
-//! What a service logs as an error becomes an error record.
+//! Logged errors become error records.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use crate::world::{BOUND, USERS, World, until};
 
-/// The layer as this thread's subscriber, and with a current-thread runtime that of the buffer's task too.
+/// Installs the layer as this thread's subscriber. On a current-thread runtime the buffer's task uses it too.
 fn install(buffered: &Buffered) -> (DefaultGuard, Arc<ErrorCounts>) {
     let options = ErrorLayerOptions { ignored_targets: vec!["noise".to_owned()], ..ErrorLayerOptions::default() };
     let layer = ErrorLayer::new(buffered.clone(), options);
@@ -80,7 +80,7 @@ async fn errors_about_publishing_do_not_become_errors() {
     tracing::error!(target: "publisher", "b");
     tracing::error!(target: "noise::inner", "c");
     tracing::error!("the only one");
-    // There is no stream: the buffer fails, logs it, and tries again.
+    // There is no stream, so the buffer fails, logs an error and retries.
     until("publishing failed", async || buffered.stats().retries > 1).await;
     assert_eq!(counts.pushed(), 1);
     world.create(Kind::Errors, |_| {}).await;

@@ -1,6 +1,6 @@
-//! The publisher against a real nats-server, which the tests also freeze, kill and start again.
+//! Tests of the publisher against a real nats-server, which the tests also freeze, kill and restart.
 #![cfg(test)]
-#![allow(unreachable_pub, reason = "a test is nobody's library")]
+#![allow(unreachable_pub, reason = "a test binary has no public API")]
 
 mod batch;
 mod buffer;

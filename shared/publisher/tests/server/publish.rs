@@ -1,4 +1,4 @@
-//! One record at a time.
+//! Publishing single records.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,7 +32,7 @@ async fn a_record_goes_to_its_organization_with_its_source_and_attributes() {
     assert_eq!(message.subject.as_str(), "watchbook.events.acme.test.event");
     let body: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
     assert_eq!((&body["source"], &body["attributes"]["build"]), (&json!("tests"), &json!(42)));
-    assert!(publisher.for_organization("a.b").is_err(), "it would shift the subject's tokens");
+    assert!(publisher.for_organization("a.b").is_err(), "a dot would shift the tokens of the subject");
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn json_is_checked_completed_and_otherwise_sent_as_it_is() {
 
     let refused = publisher.publish_json(Kind::Events, None, r#"{"event_type":5}"#).await.unwrap_err();
     assert!(matches!(refused, PublishError::Rejected(reject) if reject.reason == Reason::InvalidField));
-    assert_eq!(world.stored(Kind::Events).await, 1, "a bad record is never sent");
+    assert_eq!(world.stored(Kind::Events).await, 1, "an invalid record must not be sent");
 }
 
 #[tokio::test]
@@ -92,13 +92,13 @@ async fn after_an_unclear_answer_the_same_record_is_sent_again() {
         let publisher = publisher.clone();
         async move { publisher.publish(event(1)).await }
     });
-    until("it was sent three times", async || sent() >= before + 3).await;
+    until("the record was sent three times", async || sent() >= before + 3).await;
     world.thaw();
     let receipt = tokio::time::timeout(BOUND, publishing).await.unwrap().unwrap().unwrap();
     let ids = world.ids(Kind::Events).await;
-    assert_eq!(ids.len(), 2, "however often it was stored, it is one record");
+    assert_eq!(ids.len(), 2, "the same record must keep its id");
     assert!(ids.contains(&receipt.id.to_string()));
-    assert!(world.stored(Kind::Events).await > 2, "it was stored more than once");
+    assert!(world.stored(Kind::Events).await > 2, "the stream must hold the record more than once");
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_forbidden_subject_is_named_at_once() {
     publisher.publish(event(0)).await.unwrap();
     let publisher = publisher.for_organization("other").unwrap();
     let forbidden = publisher.publish(event(1));
-    // Far below the acknowledgement timeout: the server's word is heard.
+    // Far below the acknowledgement timeout: the permission error must arrive first.
     let error = tokio::time::timeout(BOUND / 4, forbidden).await.unwrap().unwrap_err();
     assert!(matches!(&error, PublishError::NotPermitted { subject, .. } if subject.contains(".other.")), "{error:?}");
 }
@@ -165,8 +165,8 @@ async fn without_a_server_nothing_is_sent_and_the_client_keeps_trying() {
     let error = publisher.publish(event(0)).await.unwrap_err();
     assert!(matches!(error, PublishError::NotConnected { .. }), "{error:?}");
     world.nats.restart().await.unwrap();
-    until("it publishes", async || publisher.publish(event(1)).await.is_ok()).await;
-    assert_eq!(world.stored(Kind::Events).await, 1, "what was reported as not sent was not sent");
+    until("publishing works again", async || publisher.publish(event(1)).await.is_ok()).await;
+    assert_eq!(world.stored(Kind::Events).await, 1, "a record reported as not sent must not be sent");
 }
 
 #[tokio::test]
@@ -175,5 +175,6 @@ async fn a_drained_client_is_closed_for_good() {
     let publisher = world.publisher().await;
     publisher.publish(event(0)).await.unwrap();
     publisher.client().drain().await.unwrap();
-    until("it is closed", async || matches!(publisher.publish(event(1)).await, Err(PublishError::Closed))).await;
+    until("the connection is closed", async || matches!(publisher.publish(event(1)).await, Err(PublishError::Closed)))
+        .await;
 }

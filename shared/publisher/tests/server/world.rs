@@ -1,4 +1,4 @@
-//! A nats-server of its own for each test, and what the tests ask it.
+//! A separate nats-server for each test, and queries against it.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -14,10 +14,10 @@ use publisher::Publisher;
 use records::{Event, Kind, subject};
 use tempfile::TempDir;
 
-/// Longer than anything here takes on a busy machine; only a failing test waits for it.
+/// Upper bound of all waits. Far longer than anything here takes on a busy machine; only a failing test reaches it.
 pub const BOUND: Duration = Duration::from_secs(60);
 
-/// Two users: `acme` may publish its own events only; whoever names no user may do everything.
+/// Two users: `acme` may only publish its own events; a connection without a user may do everything.
 pub const USERS: &str = r#"
 no_auth_user: admin
 authorization { users: [
@@ -26,26 +26,26 @@ authorization { users: [
 ] }
 "#;
 
-/// One server with its streams.
+/// A server with its streams.
 pub struct World {
     pub nats: NatsServer,
     _directory: TempDir,
 }
 
 impl World {
-    /// A server with the events stream.
+    /// Starts a server with the events stream.
     pub async fn with_events() -> Self {
         Self::with_events_that(|_| {}).await
     }
 
-    /// A server with an events stream that differs.
+    /// Starts a server with a modified events stream.
     pub async fn with_events_that(change: impl FnOnce(&mut Config)) -> Self {
         let world = Self::bare("").await;
         world.create(Kind::Events, change).await;
         world
     }
 
-    /// A server without streams, with more lines for its configuration.
+    /// Starts a server without streams. `extra_config` is appended to its configuration.
     pub async fn bare(extra_config: &str) -> Self {
         Self::with(|options| options.extra_config = extra_config.to_owned()).await
     }
@@ -62,7 +62,7 @@ impl World {
         Self { nats, _directory: directory }
     }
 
-    /// Creates a kind's stream as `watchbook setup` does, with a change.
+    /// Creates the stream of a kind like `watchbook setup`, with a modification.
     pub async fn create(&self, kind: Kind, change: impl FnOnce(&mut Config)) {
         let mut config = Config {
             name: subject::stream_name("watchbook", kind),
@@ -77,7 +77,7 @@ impl World {
         self.jetstream().await.create_stream(config).await.unwrap();
     }
 
-    /// A publisher with a connection of its own.
+    /// Returns a publisher with its own connection.
     pub async fn publisher(&self) -> Publisher {
         Publisher::connect(self.nats.url()).await.unwrap()
     }
@@ -86,13 +86,13 @@ impl World {
         jetstream::new(async_nats::connect(self.nats.url()).await.unwrap())
     }
 
-    /// How many messages the kind's stream holds.
+    /// Returns the number of messages in the stream of a kind.
     pub async fn stored(&self, kind: Kind) -> u64 {
         let name = subject::stream_name("watchbook", kind);
         self.jetstream().await.get_stream(name).await.unwrap().cached_info().state.messages
     }
 
-    /// Every body that the kind's stream holds, in order.
+    /// Returns all bodies in the stream of a kind, in order.
     pub async fn bodies(&self, kind: Kind) -> Vec<serde_json::Value> {
         let stream = self.jetstream().await.get_stream(subject::stream_name("watchbook", kind)).await.unwrap();
         let count = stream.cached_info().state.messages as usize;
@@ -102,14 +102,14 @@ impl World {
         tokio::time::timeout(BOUND, read).await.unwrap()
     }
 
-    /// The distinct ids that the kind's stream holds.
+    /// Returns the distinct ids in the stream of a kind.
     pub async fn ids(&self, kind: Kind) -> BTreeSet<String> {
         let bodies = self.bodies(kind).await;
         bodies.iter().map(|body| body["id"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// The server keeps its connections and answers nothing any more. Returns once that is so: a
-    /// signal reaches the threads of a busy machine one after the other.
+    /// Stops the server's process, so that its connections stay open but nothing is answered. Waits until all of
+    /// its threads are stopped, because the signal reaches them one after the other.
     pub async fn freeze(&self) {
         self.signal("-STOP");
         let tasks = format!("/proc/{}/task", self.nats.pid());
@@ -133,7 +133,7 @@ impl World {
     }
 }
 
-/// Waits until a condition holds, and fails the test when it does not within the bound.
+/// Waits until a condition holds. Fails the test after [`BOUND`].
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !holds().await {
@@ -142,12 +142,12 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// An event that says which one it is.
+/// Returns an event that carries a number.
 pub fn event(number: usize) -> Event<'static> {
     Event { event_type: "test.event".into(), run_id: Some(number.to_string().into()), ..Event::default() }
 }
 
-/// Which one an event was.
+/// Returns the number of an event.
 pub fn number(body: &serde_json::Value) -> usize {
     body["run_id"].as_str().unwrap().parse().unwrap()
 }
