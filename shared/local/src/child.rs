@@ -1,4 +1,4 @@
-//! One child process: started so that it dies with us, watched by a thread of its own, ended in a bounded time.
+//! A child process: it dies with this process, a thread waits for it, and stopping it takes a limited time.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,32 +16,32 @@ use tokio::sync::{oneshot, watch};
 use crate::sys::{self, Signal};
 use crate::user::User;
 
-/// How long dropping a child may block for it to end by itself: Postgres takes its own children with it meanwhile, so
-/// that a temporary directory can be removed right after.
+/// How long dropping a child waits for it to exit by itself. Postgres stops its own children meanwhile, so that a
+/// temporary directory can be removed right after.
 const DROP_BOUND: Duration = Duration::from_secs(3);
-/// How long a killed process may take to be gone. The kernel needs milliseconds, unless its disk hangs.
+/// How long a killed process may take to disappear. The kernel needs milliseconds, unless its disk hangs.
 const KILL_BOUND: Duration = Duration::from_secs(10);
-/// How often a blocking wait looks. Only `Drop` waits like that.
+/// Poll interval of the blocking wait, which only `Drop` uses.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What to start, and how.
 pub(crate) struct Launch {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
-    /// Whom to become first; `None` stays who we are.
+    /// The user to run as. `None` keeps the current one.
     pub(crate) user: Option<User>,
-    /// Held by the child and all its children, so that it is free only when the last of them has gone.
+    /// Held by the child and all its descendants, so that it is released only after the last of them has exited.
     pub(crate) lock: File,
-    /// A directory that the child inherits open, see `cluster::Place`.
+    /// A directory that the child inherits as an open file, see `cluster::Place`.
     pub(crate) directory: Option<Arc<File>>,
     pub(crate) input: Option<File>,
     pub(crate) log: File,
     pub(crate) on_parent_death: Signal,
-    /// The first thing to try when the handle is dropped; a kill follows.
+    /// The signal sent first when the handle is dropped. `SIGKILL` follows.
     pub(crate) on_drop: Signal,
 }
 
-/// A child process. Dropping it ends the process.
+/// A child process. Dropping it stops the process.
 pub(crate) struct Child {
     pid: u32,
     reaped: Arc<Mutex<bool>>,
@@ -57,16 +57,16 @@ impl Child {
             None => format!("cannot run {}", launch.program.display()),
         };
         let (answer, child) = oneshot::channel();
-        // When nobody waits for the answer any more, the child comes back with the error and is dropped, so it ends.
+        // If the caller no longer waits, `send` returns the child, which is dropped and so stopped.
         on_spawner_thread(Box::new(move || drop(answer.send(start_here(launch)))))?;
-        child.await.context("the thread that starts processes has gone")?.context(what)
+        child.await.context("the thread that starts processes has ended")?.context(what)
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Resolves when the process has ended, for whatever reason.
+    /// Resolves when the process has exited for any reason.
     pub(crate) fn exited(&self) -> impl Future<Output = ExitStatus> + Send + use<> {
         let mut exit = self.exit.clone();
         async move { exit.wait_for(Option::is_some).await.ok().and_then(|status| *status).unwrap_or_default() }
@@ -76,7 +76,8 @@ impl Child {
         self.exit.borrow().is_some()
     }
 
-    /// Asks it to end, and kills it when it has not within the bound. Tells whether asking was enough.
+    /// Sends `signal`, and kills the process if it has not exited within `bound`. Returns whether the signal was
+    /// enough.
     pub(crate) async fn stop(&self, signal: Signal, bound: Duration) -> Result<bool> {
         self.signal(signal);
         if tokio::time::timeout(bound, self.exited()).await.is_ok() {
@@ -86,11 +87,11 @@ impl Child {
         Ok(false)
     }
 
-    /// Kills it and waits until it is gone.
+    /// Kills the process and waits until it is gone.
     pub(crate) async fn kill(&self) -> Result<()> {
         self.signal(Signal::Kill);
         let gone = tokio::time::timeout(KILL_BOUND, self.exited()).await;
-        gone.map(drop).map_err(|_| anyhow!("process {} was killed and is still there after {KILL_BOUND:?}", self.pid))
+        gone.map(drop).map_err(|_| anyhow!("process {} is still running {KILL_BOUND:?} after it was killed", self.pid))
     }
 
     fn signal(&self, signal: Signal) {
@@ -124,18 +125,18 @@ impl Drop for Child {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A child dies with the *thread* that forked it. A runtime's threads come and go, so all children come from one
-/// thread that lasts as long as the process.
+/// Runs a job on the spawner thread. A child dies with the *thread* that forked it. Runtime threads come and go, so
+/// all children are forked by one thread that lives as long as the process.
 fn on_spawner_thread(job: Job) -> Result<()> {
     static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (jobs, queue) = std::sync::mpsc::channel::<Job>();
         let thread = thread::Builder::new().name("spawner".into());
-        // If it cannot be started, the queue is gone and the send below says so.
+        // If the thread cannot be started, the receiver is dropped and the send below fails.
         let _ = thread.spawn(move || queue.into_iter().for_each(|job| job()));
         jobs
     });
-    spawner.send(job).map_err(|_| anyhow!("the thread that starts processes could not be started"))
+    spawner.send(job).map_err(|_| anyhow!("cannot start the thread that starts processes"))
 }
 
 fn start_here(launch: Launch) -> Result<Child> {
@@ -143,11 +144,11 @@ fn start_here(launch: Launch) -> Result<Child> {
     command.args(&launch.arguments);
     command.stdin(launch.input.as_ref().map_or(Ok(Stdio::null()), |file| file.try_clone().map(Stdio::from))?);
     command.stdout(launch.log.try_clone()?).stderr(launch.log.try_clone()?);
-    // Not ours, which may be a directory that the child's user cannot enter or that somebody wants to unmount.
+    // The current directory may be closed to the child's user, and would be kept from being unmounted.
     command.current_dir("/");
-    // Out of the terminal's reach: Ctrl-C is for us, and we stop the children in their order.
+    // A separate process group: Ctrl-C only reaches this process, which stops the children in order.
     command.process_group(0);
-    // Postgres takes settings from these, and messages are looked at in English.
+    // Postgres reads settings from `PG*` variables, and its messages are parsed in English.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
         command.env_remove(name);
     }

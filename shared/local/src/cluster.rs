@@ -1,4 +1,4 @@
-//! The cluster's directory: who it belongs to, how it is made, and what an earlier server left in it.
+//! The directory of a Postgres cluster: its owner, its creation, and leftovers of an earlier server.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
@@ -22,22 +22,24 @@ use crate::sys::{self, Signal};
 use crate::user::User;
 use crate::version::version_of;
 
-/// How long making a cluster may take: one to two seconds, on a slow disk that syncs a minute.
+/// Time limit for creating a cluster. It takes one to two seconds, and up to a minute on a slow disk.
 const MAKE_BOUND: Duration = Duration::from_secs(180);
-/// The file of ours that `postgresql.conf` includes last.
+/// The file that `postgresql.conf` includes last.
 const SETTINGS_FILE: &str = "watchbook.conf";
 
-/// Where a cluster is and who may touch it.
+/// The location of a cluster and the user that may access it.
 pub(crate) struct Place {
     path: PathBuf,
-    /// Whom Postgres runs as; `None` is ourselves.
+    /// The user that Postgres runs as. `None` is the current one.
     pub(crate) user: Option<User>,
-    /// Open for Postgres to inherit, where its user could not get there by path: as root in a home directory, say.
+    /// Inherited by Postgres as an open file if its user cannot reach the directory by path, such as in root's
+    /// home.
     pub(crate) directory: Option<Arc<File>>,
 }
 
 impl Place {
-    /// What Postgres is told as its data directory. An inherited descriptor leads there whatever bars the way.
+    /// Returns the data directory argument for Postgres. The path of an inherited file descriptor works without
+    /// access to the parent directories.
     pub(crate) fn argument(&self) -> OsString {
         match &self.directory {
             Some(directory) => format!("/proc/self/fd/{}", directory.as_raw_fd()).into(),
@@ -46,20 +48,20 @@ impl Place {
     }
 }
 
-/// Looks at a cluster's directory and gives it to the user that Postgres runs as.
+/// Checks the directory of a cluster and gives it to the user that Postgres runs as.
 pub(crate) fn place(path: &Path) -> Result<Place> {
     let user = match User::for_postgres()? {
-        // Made by a plain user earlier: stays theirs.
+        // Created earlier by an unprivileged user, who stays the owner.
         Some(user) => Some(match User::owner_of(path)? {
             Some(owner) => owner,
-            // New, or copied back by root from somewhere.
+            // A new directory, or one that root copied.
             None => {
                 give(path, &user).with_context(|| format!("cannot give {} to user {}", path.display(), user.name))?;
                 user
             }
         }),
         None => {
-            let owner = path.metadata().with_context(|| format!("cannot look at {}", path.display()))?.uid();
+            let owner = path.metadata().with_context(|| format!("cannot read the owner of {}", path.display()))?.uid();
             if owner != sys::user_id() {
                 bail!(
                     "{} belongs to user number {owner}, and Postgres runs on its own user's data alone: run this as \
@@ -96,15 +98,15 @@ fn give(path: &Path, user: &User) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Makes the cluster and its database where there is none yet, and returns the password. Whatever interrupts it, there
-/// is a whole cluster afterwards or none.
+/// Creates the cluster and its database if there is none, and returns the password. If interrupted, it leaves
+/// either a complete cluster or none.
 pub(crate) async fn make(programs: &Programs, directory: &Path, options: &PostgresOptions) -> Result<String> {
     let lock = lock_server(directory, "postgres").await?;
     let (cluster, password_file) = (directory.join("cluster"), directory.join("password"));
     if cluster.exists() {
         let password = fs::read_to_string(&password_file).with_context(|| {
             format!(
-                "the password of {} cannot be read from {}; put the file back, or remove the whole of {} to begin anew",
+                "cannot read the password of {} from {}; restore the file, or remove {} to start over",
                 cluster.display(),
                 password_file.display(),
                 directory.display()
@@ -119,7 +121,7 @@ pub(crate) async fn make(programs: &Programs, directory: &Path, options: &Postgr
     if new.exists() {
         fs::remove_dir_all(&new).with_context(|| format!("cannot remove the unfinished {}", new.display()))?;
     }
-    fs::create_dir(&new).with_context(|| format!("cannot make {}", new.display()))?;
+    fs::create_dir(&new).with_context(|| format!("cannot create {}", new.display()))?;
     fs::set_permissions(&new, Permissions::from_mode(0o700))?;
     let maker = Maker { programs, directory, place: place(&new)?, lock };
     maker.run_initdb(&password, options.durable).await?;
@@ -147,7 +149,8 @@ impl Maker<'_> {
         self.run("initdb", arguments, password).await.map(drop)
     }
 
-    /// Postgres without a network, its statements on its input: no client and no password needed.
+    /// Runs Postgres in single-user mode with the statements on its input. This needs neither a network nor a
+    /// client nor a password.
     async fn create_database(&self, database: &str, durable: bool) -> Result<()> {
         let mut arguments: Vec<OsString> = vec!["--single".into()];
         if !durable {
@@ -155,7 +158,7 @@ impl Maker<'_> {
         }
         arguments.extend(["-D".into(), self.place.argument(), "postgres".into()]);
         let said = self.run("postgres", arguments, &format!("CREATE DATABASE {database}\n")).await?;
-        // It ends well even when a statement has failed.
+        // Single-user mode exits with 0 even if a statement failed.
         if said.lines().any(|line| line.contains("ERROR:") || line.contains("FATAL:")) {
             bail!("cannot create the database {database}: {said}");
         }
@@ -186,7 +189,8 @@ impl Maker<'_> {
     }
 }
 
-/// An input that no directory lists and no command line shows, readable by the child's user alone.
+/// Creates an unlinked temporary file for input, readable by the child's user only. The text appears in no
+/// directory and on no command line.
 fn nameless_file(text: &str, user: Option<&User>) -> Result<File> {
     let mut file = tempfile::tempfile().context("cannot make a temporary file")?;
     writeln!(file, "{}", text.trim_end())?;
@@ -203,7 +207,7 @@ fn include_settings(cluster: &Path) -> Result<()> {
     writeln!(file, "\ninclude_if_exists '{SETTINGS_FILE}'").with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Writes the file that `postgresql.conf` includes, for the cluster's owner to read.
+/// Writes the file that `postgresql.conf` includes, readable by the owner of the cluster.
 pub(crate) fn write_settings(cluster: &Path, text: &str) -> Result<()> {
     let path = cluster.join(SETTINGS_FILE);
     let owner = cluster.metadata()?;
@@ -212,15 +216,16 @@ pub(crate) fn write_settings(cluster: &Path, text: &str) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Removes what a killed Postgres left behind when its number now belongs to another program, as it often does in a
-/// container that was started again: Postgres would take that one for itself and refuse to start.
+/// Removes the PID file of a killed Postgres if another program now has its process id, as often happens in a
+/// restarted container. Postgres would mistake that program for itself and refuse to start.
 ///
-/// Ours has gone, for the lock is held; a Postgres that somebody started here by hand is left alone.
+/// A Postgres of ours cannot be running, because the lock is held. A Postgres that a user started here by hand is
+/// left alone.
 pub(crate) fn forget_dead_postmaster(cluster: &Path) -> Result<()> {
     let path = cluster.join("postmaster.pid");
     let Ok(state) = fs::read_to_string(&path) else { return Ok(()) };
     let Some(pid) = state.lines().next().and_then(|line| line.trim().parse::<u32>().ok()) else { return Ok(()) };
-    // A system without /proc leaves the question to Postgres, and so does a number that nobody has.
+    // Without /proc, or if no process has this id, Postgres decides by itself.
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return Ok(()) };
     if is_living_postgres(&status) {
         return Ok(());
@@ -228,13 +233,13 @@ pub(crate) fn forget_dead_postmaster(cluster: &Path) -> Result<()> {
     fs::remove_file(&path).with_context(|| format!("cannot remove the stale {}", path.display()))
 }
 
-/// Reads `12 (name) S …`. A dead process that its parent has not looked after yet (`Z`) still counts for Postgres.
+/// Parses `12 (name) S …`. A zombie that its parent has not reaped (`Z`) still counts as running for Postgres.
 fn is_living_postgres(status: &str) -> bool {
     let Some((name, rest)) = status.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else { return true };
     name.starts_with("postgres") && !rest.trim_start().starts_with(['Z', 'X'])
 }
 
-/// A cluster can be used by the major version that made it alone.
+/// Checks that the cluster belongs to the major version of the program. No other version can read it.
 pub(crate) async fn check_version(programs: &Programs, cluster: &Path) -> Result<()> {
     let made_by = fs::read_to_string(cluster.join("PG_VERSION")).context("the cluster has no PG_VERSION")?;
     let program = programs.postgres_bin.join("postgres");
@@ -242,7 +247,7 @@ pub(crate) async fn check_version(programs: &Programs, cluster: &Path) -> Result
     if made_by.trim() != version.0.to_string() {
         bail!(
             "{} was made by Postgres {}, and {} is {version}: set WATCHBOOK_POSTGRES_BIN to the bin directory of a \
-             Postgres {}, or begin anew in another directory",
+             Postgres {}, or start over in another directory",
             cluster.display(),
             made_by.trim(),
             program.display(),

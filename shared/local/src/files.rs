@@ -1,14 +1,14 @@
-//! Files that hold secrets.
+//! Files that contain secrets.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Writes a file that its owner alone can read, so that it is there in whole or not at all.
+/// Writes a file atomically that only its owner can read.
 pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let new = path.with_extension("new");
-    // One left over from a crash could have other permissions.
+    // A leftover from a crash could have other permissions.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -1,7 +1,8 @@
-//! Finds or gets nats-server and Postgres and runs them as children, for the local stack and the tests.
+//! Finds or fetches nats-server and Postgres and runs them as child processes, for the local stack and the tests.
 //!
-//! [`Programs::locate`] finds the programs, [`NatsServer`] and [`PostgresServer`] run them, [`DirLock`] keeps a second
-//! process out of the same directory. The children die with the process that started them, even when it is killed.
+//! [`Programs::locate`] finds the programs, [`NatsServer`] and [`PostgresServer`] run them, and [`DirLock`] keeps a
+//! second process from using the same directory. The children die with the process that started them, even if it is
+//! killed.
 
 mod advice;
 mod child;

@@ -1,4 +1,4 @@
-//! Locks on directories, held by an open file so that the kernel releases them when the holder dies.
+//! Directory locks. An open file holds the lock, so the kernel releases it when the holder dies.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -7,33 +7,33 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// How often a taken lock is tried again.
+/// Poll interval for a lock that is held by another process.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
-/// The right to use a directory, for as long as this value and its process live.
+/// An exclusive lock on a directory. It lasts as long as this value and its process.
 #[derive(Debug)]
 pub struct DirLock {
-    // Closing it releases the lock. Children do not inherit it.
+    // Closing the file releases the lock. Children do not inherit it.
     _file: File,
 }
 
-/// Why a directory could not be locked.
+/// The reason why a directory could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process uses it.
+    /// Another process holds the lock.
     #[error("{} is in use: it is already running{}", directory.display(), as_process(*pid))]
     Running {
-        /// What was to be locked.
+        /// The directory to lock.
         directory: PathBuf,
-        /// The other process, unless it was so young that it had not written its number yet.
+        /// The process id of the holder. `None` if it has not written its id yet.
         pid: Option<u32>,
     },
-    /// The directory cannot be made or written.
+    /// The directory cannot be created or written.
     #[error("cannot lock {}", path.display())]
     Io {
-        /// The file that stands for the lock.
+        /// The lock file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -43,7 +43,8 @@ fn as_process(pid: Option<u32>) -> String {
 }
 
 impl DirLock {
-    /// Takes the lock `DIR/lock`, making the directory where needed, or says who has it. Never waits.
+    /// Locks `DIR/lock` and creates the directory if needed. Never waits: returns [`LockError::Running`] with the
+    /// process id of the holder.
     pub fn acquire(directory: &Path) -> Result<DirLock, LockError> {
         let path = directory.join("lock");
         let failed = |source| LockError::Io { path: path.clone(), source };
@@ -61,7 +62,7 @@ impl DirLock {
     }
 }
 
-/// Takes a lock that an earlier holder is about to give back, waiting for it no longer than the bound.
+/// Takes a lock that an earlier holder is about to release. Waits at most `bound`.
 pub(crate) async fn lock_within(path: &Path, bound: Duration, held_by: &str) -> Result<File> {
     let mut file = open(path).with_context(|| format!("cannot open the lock {}", path.display()))?;
     let taken = tokio::time::timeout(bound, async {
@@ -77,13 +78,13 @@ pub(crate) async fn lock_within(path: &Path, bound: Duration, held_by: &str) -> 
         Ok(result) => result.with_context(|| format!("cannot take the lock {}", path.display()))?,
         Err(_) => {
             let process = as_process(holder(&mut file));
-            bail!("{held_by} still runs{process} and holds {}; waited {bound:?}", path.display());
+            bail!("{held_by} is still running{process} and holds {}; waited {bound:?}", path.display());
         }
     }
     Ok(file)
 }
 
-/// Leaves in a lock who holds it, for the words of an error only.
+/// Writes the holder's process id into the lock file. It is only used in error messages.
 pub(crate) fn write_holder(file: &mut File, pid: u32) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
@@ -124,6 +125,6 @@ mod tests {
         let mut first = lock_within(&path, Duration::ZERO, "a server").await.unwrap();
         write_holder(&mut first, 4711).unwrap();
         let error = lock_within(&path, Duration::from_millis(30), "a server").await.unwrap_err();
-        assert!(error.to_string().contains("a server still runs as process 4711"), "{error}");
+        assert!(error.to_string().contains("a server is still running as process 4711"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The file that a server's output goes to, and what it said since its last start.
+//! The log file of a server, and the part written since its last start.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -6,21 +6,22 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// At this size the file is set aside at the next start, one generation of it. A server's log of many months.
+/// At this size the file is renamed at the next start, keeping one older file. It holds many months of a server's
+/// log.
 const SET_ASIDE_BYTES: u64 = 32 << 20;
-/// How much of a start's output is looked at: enough for any cause of failure, little enough to read at once.
+/// Maximum number of bytes read of the output since a start. It is enough to find the cause of a failure.
 const TAIL_BYTES: u64 = 64 << 10;
-/// How many lines an error shows.
+/// Maximum number of lines in an error.
 const SHOWN_LINES: usize = 12;
 
-/// A log as of one start of its server.
+/// A log file at one start of its server.
 pub(crate) struct Log {
     path: PathBuf,
     started_at: u64,
 }
 
 impl Log {
-    /// Opens a log for one more start.
+    /// Opens a log file for a start.
     pub(crate) fn open(path: &Path) -> Result<(Log, File)> {
         let what = || format!("cannot write the log {}", path.display());
         if path.metadata().is_ok_and(|metadata| metadata.len() > SET_ASIDE_BYTES) {
@@ -31,7 +32,7 @@ impl Log {
         Ok((Log { path: path.to_owned(), started_at }, file))
     }
 
-    /// The end of what was written since the start.
+    /// Returns the end of what was written since the start.
     pub(crate) fn since_start(&self) -> String {
         let read = || -> std::io::Result<Vec<u8>> {
             let mut file = File::open(&self.path)?;
@@ -44,7 +45,7 @@ impl Log {
         String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
     }
 
-    /// The last lines since the start, for an error.
+    /// Returns the last lines since the start, for an error.
     pub(crate) fn last_lines(&self) -> String {
         let text = self.since_start();
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();

@@ -1,4 +1,4 @@
-//! Where this machine keeps its programs.
+//! Where programs are installed on this machine.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -11,8 +11,8 @@ use crate::run::run;
 use crate::sys;
 use crate::version::Version;
 
-/// Where systems put a Postgres that is not on PATH: Debian, Red Hat's own and the PGDG's, Alpine, Homebrew on both
-/// kinds of Mac, Postgres.app.
+/// Directories of a Postgres that is not on PATH: Debian, Red Hat, the PGDG packages, Alpine, Homebrew on both
+/// types of Mac, Postgres.app.
 const POSTGRES_PLACES: [&str; 8] = [
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -23,30 +23,30 @@ const POSTGRES_PLACES: [&str; 8] = [
     "/home/linuxbrew/.linuxbrew/opt/postgresql@*/bin",
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 ];
-/// Root's cache: its Postgres runs as another user, who cannot enter root's home.
+/// The cache used by root. Postgres runs as another user there, which cannot access root's home.
 pub(crate) const SHARED_CACHE: &str = "/var/cache/watchbook";
-/// `pg_config` prints one line.
+/// Time limit for `pg_config`, which prints one line.
 const PG_CONFIG_BOUND: Duration = Duration::from_secs(10);
 
-/// A machine as far as finding programs goes. Tests make one that has nothing.
+/// Where to search for programs. Tests use a machine that has none.
 pub(crate) struct Machine {
     pub(crate) path: OsString,
-    /// Chosen by the environment.
+    /// The value of `WATCHBOOK_NATS_SERVER`.
     pub(crate) nats_server: Option<PathBuf>,
-    /// Chosen by the environment.
+    /// The value of `WATCHBOOK_POSTGRES_BIN`.
     pub(crate) postgres_bin: Option<PathBuf>,
-    /// Directories beside PATH; `*` stands for a version.
+    /// Directories to search besides PATH. `*` stands for a version.
     pub(crate) postgres_places: Vec<String>,
-    /// For what a user who cannot enter the caller's cache has to run.
+    /// Cache for programs that must run as a user who cannot access the caller's cache.
     pub(crate) shared_cache: PathBuf,
-    /// Whether the system's packages may be installed: root's right.
+    /// Whether system packages may be installed, which only root can do.
     pub(crate) may_install: bool,
 }
 
 impl Machine {
-    /// This one.
+    /// Returns this machine.
     pub(crate) fn here() -> Machine {
-        // Absolute, for the programs are started in another directory.
+        // Absolute, because the programs are started in another directory.
         let absolute = |value: OsString| std::path::absolute(&value).unwrap_or_else(|_| value.into());
         let chosen = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(absolute);
         Machine {
@@ -71,7 +71,7 @@ impl Machine {
         }
     }
 
-    /// Every program of this name on PATH, in its order.
+    /// Returns every program with this name on PATH, in order.
     pub(crate) fn on_path(&self, name: &str) -> Vec<PathBuf> {
         let places = std::env::split_paths(&self.path).filter(|place| place.is_absolute());
         places.map(|place| place.join(name)).filter(|program| is_program(program)).collect()
@@ -81,14 +81,15 @@ impl Machine {
         !self.on_path(name).is_empty()
     }
 
-    /// A command of this machine's PATH.
+    /// Returns a command from this machine's PATH.
     pub(crate) fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.on_path(name).into_iter().next().unwrap_or_else(|| name.into()));
         command.env("PATH", &self.path);
         command
     }
 
-    /// Directories that hold a whole Postgres, the likeliest first: what the user's own PATH leads to, then the newest.
+    /// Returns the directories of complete Postgres installations: those on the user's PATH first, then the newest
+    /// first.
     pub(crate) async fn postgres_directories(&self) -> Vec<PathBuf> {
         let mut places = Vec::new();
         if self.has("pg_config") {
@@ -98,7 +99,7 @@ impl Machine {
                 places.push(PathBuf::from(told.trim()));
             }
         }
-        // Links lead to where the rest of Postgres is.
+        // A link leads to the directory with the rest of Postgres.
         let linked = |program: PathBuf| program.canonicalize().ok()?.parent().map(Path::to_path_buf);
         places.extend(self.on_path("postgres").into_iter().filter_map(linked));
         let mut known: Vec<PathBuf> = self.postgres_places.iter().flat_map(|pattern| matching(pattern)).collect();
@@ -119,7 +120,7 @@ fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// The directories that a pattern with at most one `*` stands for.
+/// Returns the directories that match a pattern with at most one `*`.
 fn matching(pattern: &str) -> Vec<PathBuf> {
     let Some((before, after)) = pattern.split_once('*') else { return vec![PathBuf::from(pattern)] };
     let (parent, start) = before.rsplit_once('/').unwrap_or((".", before));
@@ -128,7 +129,7 @@ fn matching(pattern: &str) -> Vec<PathBuf> {
     names.filter(|name| name.starts_with(start)).map(|name| PathBuf::from(format!("{parent}/{name}{after}"))).collect()
 }
 
-/// The version in a directory's path, to sort by.
+/// Returns the version in the path of a directory, for sorting.
 fn version_in(place: &Path) -> Option<Version> {
     let parts = place.components().rev().map(|part| part.as_os_str().to_string_lossy().into_owned());
     parts.into_iter().find_map(|part| Version::parse(part.trim_start_matches(|c: char| !c.is_ascii_digit())))

@@ -1,4 +1,4 @@
-//! nats-server as a child.
+//! nats-server as a child process.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,33 +15,33 @@ use crate::secret;
 use crate::server::{Kind, Server, Start, Stopped, make_directory};
 use crate::sys::Signal;
 
-/// The most that all streams together may reserve, unless told otherwise. A limit, nothing is allocated: far more than
-/// the default streams ask for, and still a stop before a large disk is full.
+/// Default limit on the bytes that all streams together may reserve. Nothing is allocated in advance. It is far
+/// more than the default streams need, and keeps them from filling a large disk.
 pub const DEFAULT_MAX_FILE_STORE: u64 = 64 << 30;
-/// Nothing of ours lives in memory streams; what others put there must not take the machine.
+/// Limit on memory streams. Watchbook uses none, and those of others must not exhaust the memory.
 const MAX_MEMORY_STORE: u64 = 256 << 20;
-/// How long an orderly end may take: the streams' last blocks are written and synced.
+/// Time limit of a shutdown, in which the last blocks of the streams are written and synced.
 const STOP_BOUND: Duration = Duration::from_secs(20);
-/// A server that listens sends its first line at once.
+/// Time limit for the first line from a server, which a listening server sends at once.
 const GREETING_BOUND: Duration = Duration::from_secs(2);
-/// The first line holds a few hundred bytes; more is no nats-server.
+/// Maximum length of the first line, which has a few hundred bytes.
 const GREETING_BYTES: u64 = 64 << 10;
 
-/// How to run nats-server.
+/// The options of a nats-server.
 #[derive(Clone, Debug)]
 pub struct NatsOptions {
-    /// The server's own directory: configuration, streams, log.
+    /// The server's own directory, for its configuration, streams and log.
     pub data_dir: PathBuf,
-    /// The port; `None` lets the system choose.
+    /// The port. `None` lets the system choose one.
     pub port: Option<u16>,
-    /// Whether each message is synced to the disk before it is acknowledged. Off, a power cut (not a crash of the
-    /// server) can cost the last two minutes.
+    /// Whether each message is synced to disk before it is acknowledged. If not, a power failure (but not a crash
+    /// of the server) can lose the last two minutes.
     pub sync_always: bool,
-    /// Appended to the generated configuration: accounts, users, limits.
+    /// Text appended to the generated configuration, such as accounts, users and limits.
     pub extra_config: String,
-    /// The most that all streams together may reserve, in bytes; `None` is [`DEFAULT_MAX_FILE_STORE`].
+    /// Limit on the bytes that all streams together may reserve. `None` is [`DEFAULT_MAX_FILE_STORE`].
     pub max_file_store: Option<u64>,
-    /// Whether there are streams at all.
+    /// Whether JetStream is enabled.
     pub jetstream: bool,
     /// The JetStream domain, where the server is a leaf node or the hub of some.
     pub domain: Option<String>,
@@ -51,7 +51,7 @@ pub struct NatsOptions {
 }
 
 impl NatsOptions {
-    /// JetStream on a free port, without users.
+    /// Returns options for JetStream on a free port, without users.
     pub fn new(data_dir: impl Into<PathBuf>) -> NatsOptions {
         NatsOptions {
             data_dir: data_dir.into(),
@@ -66,7 +66,8 @@ impl NatsOptions {
     }
 }
 
-/// A nats-server that runs as our child. Dropping it kills the server; [`NatsServer::stop`] is the orderly way.
+/// A nats-server that runs as a child process. Dropping it kills the server; use [`NatsServer::stop`] for a clean
+/// shutdown.
 pub struct NatsServer {
     server: Server<Nats>,
 }
@@ -78,7 +79,7 @@ impl fmt::Debug for NatsServer {
 }
 
 impl NatsServer {
-    /// Starts the server and returns once it serves.
+    /// Starts the server and returns once it accepts connections.
     pub async fn start(programs: &Programs, options: NatsOptions) -> Result<NatsServer> {
         let directory = make_directory(&options.data_dir)?;
         let port = options.port;
@@ -86,42 +87,43 @@ impl NatsServer {
         Ok(NatsServer { server: Server::start(nats, port).await? })
     }
 
-    /// Where clients connect, `nats://127.0.0.1:PORT`. The same after a restart.
+    /// Returns the URL for clients, `nats://127.0.0.1:PORT`. It stays the same after a restart.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.server.port())
     }
 
-    /// The process.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.server.child().pid()
     }
 
-    /// The port. The same after a restart.
+    /// Returns the port. It stays the same after a restart.
     pub fn port(&self) -> u16 {
         self.server.port()
     }
 
-    /// The server's log.
+    /// Returns the path of the server's log.
     pub fn log(&self) -> PathBuf {
         self.server.kind().directory().join(format!("{}.log", Nats::NAME))
     }
 
-    /// Kills it like a power cut would, and returns when it is gone.
+    /// Kills the server, like a power failure would, and returns when it is gone.
     pub async fn kill(&self) -> Result<()> {
         self.server.kill().await
     }
 
-    /// Stops it in an orderly way, in a bounded time. Harmless when it has ended already.
+    /// Stops the server cleanly within a limited time. Does nothing if it has exited already.
     pub async fn stop(&self) -> Result<Stopped> {
         self.server.stop().await
     }
 
-    /// Stops it if it still runs, and starts it on the same port and data; returns once it serves.
+    /// Stops the server if it is running and starts it with the same port and data. Returns once it accepts
+    /// connections.
     pub async fn restart(&self) -> Result<()> {
         self.server.restart().await
     }
 
-    /// Resolves when the process that runs now has ended. The future does not borrow the server.
+    /// Resolves when the current process has exited. The future does not borrow the server.
     pub fn wait(&self) -> impl Future<Output = ExitStatus> + Send + use<> {
         self.server.child().exited()
     }
@@ -131,7 +133,7 @@ struct Nats {
     program: PathBuf,
     directory: PathBuf,
     options: NatsOptions,
-    /// The name of the process that runs now: a greeting tells by it whether it comes from our process.
+    /// The name of the running process, so that the first line shows whether it comes from our process.
     server_name: Mutex<String>,
 }
 
@@ -152,7 +154,7 @@ impl Kind for Nats {
         };
         let text = configuration(&self.options, &self.directory, port, &name);
         let path = self.directory.join("nats.conf");
-        // Users' passwords may stand in it.
+        // The configuration may contain passwords.
         crate::files::write_private(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
         *self.server_name.lock().unwrap_or_else(PoisonError::into_inner) = name;
         Ok(())
@@ -180,7 +182,7 @@ impl Kind for Nats {
 
 fn configuration(options: &NatsOptions, directory: &Path, port: u16, server_name: &str) -> String {
     let mut text =
-        format!("# Written anew at each start.\nlisten: \"127.0.0.1:{port}\"\nserver_name: {}\n", quoted(server_name));
+        format!("# Overwritten at each start.\nlisten: \"127.0.0.1:{port}\"\nserver_name: {}\n", quoted(server_name));
     if options.jetstream {
         let store = directory.join("jetstream");
         let max_file_store = options.max_file_store.unwrap_or(DEFAULT_MAX_FILE_STORE);
@@ -203,7 +205,7 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// The line that a nats-server sends first, before anybody signs in.
+/// Returns the line that a nats-server sends first, before authentication.
 async fn greeting(port: u16) -> Option<serde_json::Value> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     let mut line = String::new();

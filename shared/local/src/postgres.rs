@@ -1,4 +1,4 @@
-//! Postgres as a child.
+//! Postgres as a child process.
 
 use std::fmt;
 use std::fs;
@@ -15,43 +15,43 @@ use crate::sys::Signal;
 
 /// The role that owns everything in the cluster.
 pub(crate) const ROLE: &str = "watchbook";
-/// How long an orderly end may take: up to `shared_buffers` of changed pages are written, on whatever disk.
+/// Time limit of a shutdown, in which up to `shared_buffers` of changed pages are written.
 const STOP_BOUND: Duration = Duration::from_secs(90);
 
-/// Made for ingest on a small machine. Durability stays as Postgres has it: `fsync` and `synchronous_commit` on, and
-/// autovacuum too.
+/// Default settings, for ingest on a small machine. Durability keeps the defaults of Postgres: `fsync`,
+/// `synchronous_commit` and autovacuum stay on.
 const SETTINGS: [(&str, &str); 9] = [
     ("shared_buffers", "256MB"),
-    // Fewer, longer checkpoints: after each one, the first change to a page logs it in whole.
+    // Fewer and longer checkpoints, because the first change to a page after each one logs the whole page.
     ("max_wal_size", "4GB"),
     ("checkpoint_timeout", "15min"),
     ("wal_compression", "on"),
     ("max_connections", "200"),
     ("timezone", "UTC"),
     ("log_timezone", "UTC"),
-    // To the file that its output goes to.
+    // Log to standard error, which goes to the log file.
     ("log_destination", "stderr"),
     ("logging_collector", "off"),
 ];
 
-/// How to run Postgres.
+/// The options of a Postgres server.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
-    /// The server's own directory: the cluster, its password, its log.
+    /// The server's own directory, for the cluster, its password and its log.
     pub data_dir: PathBuf,
-    /// The port; `None` lets the system choose.
+    /// The port. `None` lets the system choose one.
     pub port: Option<u16>,
-    /// The database, made together with the cluster. Lower-case letters, digits and `_`.
+    /// The database to create with the cluster. Its name consists of lower-case letters, digits and `_`.
     pub database: String,
-    /// Settings by name, in place of the defaults.
+    /// Settings that override the defaults, by name.
     pub settings: Vec<(String, String)>,
-    /// Whether a new cluster is synced to the disk when it is made. `false` is for tests, which throw it away; how a
-    /// running server syncs is a matter of the settings.
+    /// Whether a new cluster is synced to disk when it is created. `false` is for tests, which discard it. It does
+    /// not affect how the running server syncs.
     pub durable: bool,
 }
 
 impl PostgresOptions {
-    /// The database `watchbook` on a free port.
+    /// Returns options for the database `watchbook` on a free port.
     pub fn new(data_dir: impl Into<PathBuf>) -> PostgresOptions {
         PostgresOptions {
             data_dir: data_dir.into(),
@@ -63,13 +63,14 @@ impl PostgresOptions {
     }
 }
 
-/// A Postgres that runs as our child. Dropping it ends the server at once; [`PostgresServer::stop`] is the orderly way.
+/// A Postgres that runs as a child process. Dropping it stops the server immediately; use [`PostgresServer::stop`]
+/// for a clean shutdown.
 pub struct PostgresServer {
     server: Server<Postgres>,
     password: String,
 }
 
-/// Without the password.
+/// Leaves out the password.
 impl fmt::Debug for PostgresServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresServer").field("pid", &self.pid()).field("port", &self.port()).finish_non_exhaustive()
@@ -77,7 +78,7 @@ impl fmt::Debug for PostgresServer {
 }
 
 impl PostgresServer {
-    /// Makes the cluster where there is none, starts the server and returns once it serves.
+    /// Creates the cluster if there is none, starts the server, and returns once it accepts connections.
     pub async fn start(programs: &Programs, options: PostgresOptions) -> Result<PostgresServer> {
         check_names(&options)?;
         let directory = make_directory(&options.data_dir)?;
@@ -89,54 +90,55 @@ impl PostgresServer {
         Ok(PostgresServer { server: Server::start(postgres, port).await?, password })
     }
 
-    /// Where clients connect, with the password in it. The same after a restart.
+    /// Returns the URL for clients, including the password. It stays the same after a restart.
     pub fn url(&self) -> String {
         self.url_of(&self.server.kind().options.database)
     }
 
-    /// The same for another database of this server, such as `postgres` or one that a test has made.
+    /// Returns the URL of another database of this server, such as `postgres`.
     pub fn url_of(&self, database: &str) -> String {
         format!("postgres://{ROLE}:{}@127.0.0.1:{}/{database}", self.password, self.server.port())
     }
 
-    /// The first process of the server.
+    /// Returns the process id of the postmaster.
     pub fn pid(&self) -> u32 {
         self.server.child().pid()
     }
 
-    /// The port. The same after a restart.
+    /// Returns the port. It stays the same after a restart.
     pub fn port(&self) -> u16 {
         self.server.port()
     }
 
-    /// The server's log.
+    /// Returns the path of the server's log.
     pub fn log(&self) -> PathBuf {
         self.server.kind().directory.join(format!("{}.log", Postgres::NAME))
     }
 
-    /// Kills it like a power cut would, and returns when it is gone.
+    /// Kills the server, like a power failure would, and returns when it is gone.
     pub async fn kill(&self) -> Result<()> {
         self.server.kill().await
     }
 
-    /// Stops it in an orderly way, in a bounded time: open transactions are rolled back. Harmless when it has ended
-    /// already.
+    /// Stops the server cleanly within a limited time. Open transactions are rolled back. Does nothing if it has
+    /// exited already.
     pub async fn stop(&self) -> Result<Stopped> {
         self.server.stop().await
     }
 
-    /// Stops it if it still runs, and starts it on the same port and data; returns once it serves.
+    /// Stops the server if it is running and starts it with the same port and data. Returns once it accepts
+    /// connections.
     pub async fn restart(&self) -> Result<()> {
         self.server.restart().await
     }
 
-    /// Resolves when the process that runs now has ended. The future does not borrow the server.
+    /// Resolves when the current process has exited. The future does not borrow the server.
     pub fn wait(&self) -> impl Future<Output = ExitStatus> + Send + use<> {
         self.server.child().exited()
     }
 }
 
-/// The names go into a URL, a statement and a file without quotes.
+/// Checks the names that are used unquoted in a URL, a statement and a file.
 fn check_names(options: &PostgresOptions) -> Result<()> {
     let plain = |name: &str, more: &str| {
         name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || more.contains(c))
@@ -144,10 +146,10 @@ fn check_names(options: &PostgresOptions) -> Result<()> {
             && name.len() < 64
     };
     if !plain(&options.database, "_") {
-        bail!("{:?} cannot be a database here: lower-case letters, digits and _", options.database);
+        bail!("{:?} is not a valid database name: use lower-case letters, digits and _", options.database);
     }
     match options.settings.iter().find(|(name, _)| !plain(&name.to_ascii_lowercase(), "_.")) {
-        Some((name, _)) => bail!("{name:?} is no name of a Postgres setting"),
+        Some((name, _)) => bail!("{name:?} is not a valid name of a Postgres setting"),
         None => Ok(()),
     }
 }
@@ -184,7 +186,7 @@ impl Kind for Postgres {
         }
     }
 
-    /// Postgres writes its state into a file for `pg_ctl` to wait on; so it needs neither a client nor a guess.
+    /// Reads the state that Postgres writes for `pg_ctl`. This needs no client and is exact.
     async fn is_ready(&self, pid: u32, port: u16) -> bool {
         let Ok(state) = fs::read_to_string(self.directory.join("cluster/postmaster.pid")) else { return false };
         let lines: Vec<&str> = state.lines().map(str::trim).collect();
@@ -194,12 +196,12 @@ impl Kind for Postgres {
 }
 
 fn settings(options: &PostgresOptions, port: u16) -> String {
-    let mut text = String::from("# Written anew at each start. ALTER SYSTEM outlasts it.\n");
+    let mut text = String::from("# Overwritten at each start. Use ALTER SYSTEM for lasting changes.\n");
     let port = port.to_string();
-    // No socket file: loopback is enough, and a path of more than 107 bytes could not hold one.
+    // No socket file: loopback is enough, and a path of more than 107 bytes cannot hold a socket.
     let own = [("listen_addresses", "127.0.0.1"), ("port", &port), ("unix_socket_directories", "")];
     let asked = options.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    // Of two lines for one setting, the later one counts.
+    // The later of two lines for the same setting counts.
     for (name, value) in own.into_iter().chain(SETTINGS).chain(asked) {
         text += &format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n"));
     }

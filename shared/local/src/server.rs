@@ -1,4 +1,5 @@
-//! What both servers have in common: start until ready, stop, kill, start again on the same port and data.
+//! The common parts of both servers: start and wait until ready, stop, kill, and restart with the same port and
+//! data.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -15,39 +16,39 @@ use crate::ports::{PORT_ATTEMPTS, free_port};
 use crate::sys::Signal;
 use crate::user::User;
 
-/// How long an earlier server on the same data may take to be gone. One whose parent was killed has just been asked to
-/// stop, and Postgres writes a checkpoint first.
+/// How long to wait for an earlier server on the same data. If its parent was killed it has just been told to stop,
+/// and Postgres writes a checkpoint first.
 const EARLIER_SERVER_BOUND: Duration = Duration::from_secs(60);
-/// How long a start may take. An ordinary one takes well under a second; after a crash Postgres replays up to
-/// `max_wal_size` (4 GB) of its log and nats-server reads through its streams.
+/// Time limit of a start. It normally takes well below a second. After a crash Postgres replays up to
+/// `max_wal_size` (4 GB) of WAL, and nats-server reads through its streams.
 const START_BOUND: Duration = Duration::from_secs(300);
-/// How often a starting server is asked whether it is ready.
+/// Poll interval while a server starts.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// How a server was brought to its end.
+/// How a server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// It was asked, and ended by itself (or had ended before).
+    /// It exited after the stop signal, or had exited before.
     Clean,
-    /// It did not end within its time and was killed. Its data is safe, its next start takes longer.
+    /// It did not exit in time and was killed. Its data is safe, but its next start takes longer.
     Killed,
 }
 
-/// What one kind of server does in its own way.
+/// The specific parts of a server.
 pub(crate) trait Kind: Send + Sync + 'static {
     const NAME: &'static str;
-    /// Asks for an orderly end; also what the kernel sends when we die.
+    /// The signal for a clean stop. The kernel sends it too when this process dies.
     const STOP: Signal;
     const STOP_BOUND: Duration;
     const ON_DROP: Signal;
 
-    /// The server's own directory; its lock and its log are there.
+    /// Returns the server's own directory, which contains its lock and its log.
     fn directory(&self) -> &Path;
-    /// Writes what the server reads at its start. Nobody uses the data: the lock is held.
+    /// Writes the configuration for a start. The lock is held, so no other server uses the data.
     fn prepare(&self, port: u16) -> Result<()>;
-    /// The command that starts it.
+    /// Returns the command that starts the server.
     fn start(&self) -> Start;
-    /// Whether this very process (and not another one on its port) serves.
+    /// Returns whether this process, and not another one on the same port, accepts connections.
     fn is_ready(&self, pid: u32, port: u16) -> impl Future<Output = bool> + Send;
 }
 
@@ -59,12 +60,12 @@ pub(crate) struct Start {
     pub(crate) directory: Option<Arc<File>>,
 }
 
-/// A server that runs as our child.
+/// A server that runs as a child process.
 pub(crate) struct Server<K: Kind> {
     kind: K,
     port: u16,
     child: Mutex<Arc<Child>>,
-    // Stopping and starting take their turns.
+    // Serializes stopping and starting.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -125,7 +126,11 @@ async fn start_on_free_port<K: Kind>(kind: &K) -> Result<(u16, Child)> {
         match try_start(kind, port).await {
             Ok(child) => return Ok((port, child)),
             Err(NotStarted::PortTaken(error)) if attempt < PORT_ATTEMPTS => {
-                tracing::debug!(port, error = format!("{error:#}"), "somebody took the port first");
+                tracing::debug!(
+                    port,
+                    error = format!("{error:#}"),
+                    "another program took the port; trying another one"
+                );
                 attempt += 1;
             }
             Err(NotStarted::PortTaken(error) | NotStarted::Failed(error)) => return Err(error),
@@ -140,10 +145,10 @@ async fn start_child<K: Kind>(kind: &K, port: u16) -> Result<Child> {
 async fn try_start<K: Kind>(kind: &K, port: u16) -> Result<Child, NotStarted> {
     let (child, log) = launch(kind, port).await.map_err(NotStarted::Failed)?;
     tokio::select! {
-        // First, for a server that has died is not ready, whoever answers on its port.
+        // Checked first: a server that has exited is not ready, even if another one answers on its port.
         biased;
         status = child.exited() => {
-            let error = anyhow!("{} on port {port} ended at its start ({status}); {}", K::NAME, log.last_lines());
+            let error = anyhow!("{} on port {port} exited during its start ({status}); {}", K::NAME, log.last_lines());
             let taken = log.since_start().to_lowercase().contains("address already in use");
             Err(if taken { NotStarted::PortTaken(error) } else { NotStarted::Failed(error) })
         }
@@ -163,7 +168,7 @@ async fn launch<K: Kind>(kind: &K, port: u16) -> Result<(Child, Log)> {
         program: start.program,
         arguments: start.arguments,
         user: start.user,
-        lock: lock.try_clone().context("cannot hand on the lock")?,
+        lock: lock.try_clone().context("cannot pass on the lock")?,
         directory: start.directory,
         input: None,
         log: output,
@@ -171,7 +176,8 @@ async fn launch<K: Kind>(kind: &K, port: u16) -> Result<(Child, Log)> {
         on_drop: K::ON_DROP,
     })
     .await?;
-    // Our own hold ends here and the child's stays: the lock says whether the *server* lives, with all its processes.
+    // Our descriptor is closed here and the child's stays open. So the lock shows whether any process of the
+    // *server* is alive.
     write_holder(&mut lock, child.pid()).context("cannot write the lock")?;
     Ok((child, log))
 }
@@ -182,14 +188,14 @@ async fn until_ready<K: Kind>(kind: &K, pid: u32, port: u16) {
     }
 }
 
-/// Takes a server's data for a new process. Servers hold this lock by an inherited descriptor, so it is free exactly
-/// when the last process of the earlier one has gone, however that came about.
+/// Locks the data of a server for a new process. A server inherits the descriptor of this lock, so the lock is free
+/// exactly when the last process of the earlier server has exited, for whatever reason.
 pub(crate) async fn lock_server(directory: &Path, name: &str) -> Result<File> {
     lock_within(&directory.join("server.lock"), EARLIER_SERVER_BOUND, &format!("an earlier {name}")).await
 }
 
-/// Makes a server's directory and returns its absolute path, which is what the servers want.
+/// Creates the directory of a server and returns its absolute path.
 pub(crate) fn make_directory(path: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(path).with_context(|| format!("cannot make the directory {}", path.display()))?;
+    fs::create_dir_all(path).with_context(|| format!("cannot create the directory {}", path.display()))?;
     path.canonicalize().with_context(|| format!("cannot find the directory {}", path.display()))
 }

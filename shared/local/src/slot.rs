@@ -1,4 +1,4 @@
-//! A place in the cache that is filled by one process and seen by the others only when it is whole.
+//! A cache entry that one process fills and that others see only when it is complete.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,12 +11,12 @@ use tempfile::TempDir;
 use crate::lock::{lock_within, write_holder};
 use crate::programs::Tell;
 
-/// How long to wait for another process that fetches: as long as one client may take, and then some.
+/// How long to wait for another process that fetches a program. It is longer than the limit of one client.
 const OTHER_FETCH_BOUND: Duration = Duration::from_secs(900);
-/// A directory of this prefix is unfinished.
+/// Prefix of incomplete directories.
 const UNFINISHED: &str = ".unfinished-";
 
-/// A directory to fill, then to publish under its name. Dropped unpublished, it leaves nothing behind.
+/// A directory to fill and then publish under its name. If dropped before that, it is removed.
 pub(crate) struct Slot {
     directory: TempDir,
     target: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Waits for its turn, and makes the directory.
+    /// Waits for the lock and creates the directory.
     pub(crate) async fn take(cache_dir: &Path, name: &str, tell: &Tell) -> Result<Slot> {
         let what = || format!("cannot write the cache {}", cache_dir.display());
         fs::create_dir_all(cache_dir).with_context(what)?;
@@ -32,20 +32,20 @@ impl Slot {
         let mut lock = match lock_within(&path, Duration::ZERO, "a fetch").await {
             Ok(lock) => lock,
             Err(_) => {
-                tell("Another process is getting programs; waiting for it");
-                lock_within(&path, OTHER_FETCH_BOUND, "another process that gets programs").await?
+                tell("Another process is fetching programs; waiting for it");
+                lock_within(&path, OTHER_FETCH_BOUND, "another process that fetches programs").await?
             }
         };
         write_holder(&mut lock, std::process::id()).with_context(what)?;
-        // With the lock held, whatever is unfinished was left by a process that was killed. Its client may be writing
-        // still, so what cannot be removed now waits for the next time.
+        // While the lock is held, incomplete directories can only stem from killed processes. A client of theirs
+        // may still be writing, so what cannot be removed now is left for the next time.
         for entry in fs::read_dir(cache_dir).with_context(what)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
         let directory = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(cache_dir).with_context(what)?;
-        // Another user than ours may have to run what comes here.
+        // Another user may have to run the programs.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).with_context(what)?;
         Ok(Slot { directory, target: cache_dir.join(name), _lock: lock })
     }
@@ -54,9 +54,9 @@ impl Slot {
         self.directory.path()
     }
 
-    /// Gives the directory its name, in one step, in place of an earlier one that no longer worked.
+    /// Publishes the directory under its name, atomically. Replaces an earlier one that no longer works.
     pub(crate) fn publish(self) -> Result<()> {
-        let what = || format!("cannot put {} in place", self.target.display());
+        let what = || format!("cannot publish {}", self.target.display());
         if self.target.exists() {
             fs::remove_dir_all(&self.target).with_context(what)?;
         }

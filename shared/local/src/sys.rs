@@ -1,5 +1,5 @@
-//! What the operating system offers and the standard library has no safe form for: the only unsafe code of the
-//! workspace, one short function each.
+//! System calls without a safe wrapper in the standard library. This is the only unsafe code of the workspace, in
+//! short functions.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -12,13 +12,13 @@ use crate::child::Launch;
 /// The signals that this crate sends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Signal {
-    /// Postgres: fast shutdown, which rolls back what is open and writes a checkpoint.
+    /// Postgres: fast shutdown, which rolls back open transactions and writes a checkpoint.
     Interrupt,
-    /// nats-server: orderly shutdown.
+    /// nats-server: clean shutdown.
     Terminate,
-    /// Postgres: at once, but taking its own children with it.
+    /// Postgres: immediate shutdown, which also stops its child processes.
     Quit,
-    /// Nothing is asked, the process ends.
+    /// Ends the process without its cooperation.
     Kill,
 }
 
@@ -33,29 +33,30 @@ impl Signal {
     }
 }
 
-/// Whether this process may do anything, which is when Postgres refuses to run.
+/// Returns whether this process runs as root, in which case Postgres refuses to start.
 pub(crate) fn is_root() -> bool {
-    // SAFETY: takes nothing, cannot fail.
+    // SAFETY: takes no arguments and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// The user this process acts as.
+/// Returns the effective user id of this process.
 pub(crate) fn user_id() -> u32 {
-    // SAFETY: takes nothing, cannot fail.
+    // SAFETY: takes no arguments and cannot fail.
     unsafe { libc::geteuid() }
 }
 
-/// Sends a signal. The caller makes sure that the process was not reaped yet: its number could be another's by then.
+/// Sends a signal. The caller makes sure that the process is not reaped yet, because its id could be reused after
+/// that.
 pub(crate) fn send(pid: u32, signal: Signal) {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return };
-    // SAFETY: no memory is involved. That the process has gone already is no error to anybody.
+    // SAFETY: no memory is involved. It is not an error if the process has exited already.
     unsafe { libc::kill(pid, signal.number()) };
 }
 
-/// Blocks until a child has ended, and leaves it unreaped: while it is a zombie its number cannot be given to another.
+/// Blocks until a child has exited and leaves it unreaped. As long as it is a zombie, its id is not reused.
 pub(crate) fn wait_without_reaping(pid: u32) {
     loop {
-        // SAFETY: `info` is plain data, for which zeroes are a valid value, and it outlives the call.
+        // SAFETY: `info` is plain data for which all zeroes is a valid value, and it outlives the call.
         let result = unsafe {
             let mut info: libc::siginfo_t = std::mem::zeroed();
             libc::waitid(libc::P_PID, pid, &mut info, libc::WEXITED | libc::WNOWAIT)
@@ -66,10 +67,10 @@ pub(crate) fn wait_without_reaping(pid: u32) {
     }
 }
 
-/// Has the child, between fork and exec, take over its inheritance, become its user and bind its life to ours.
+/// Lets the child, between fork and exec, inherit its files, change its user, and die with this process.
 ///
-/// The death signal is bound to the *thread* that forks, hence the spawner thread in `child.rs`, and is forgotten when
-/// the user changes, hence the order here.
+/// The death signal is bound to the *thread* that forks, hence the spawner thread in `child.rs`. It is reset when
+/// the user changes, hence the order of the calls.
 pub(crate) fn prepare(command: &mut Command, launch: &Launch) {
     let inherited: [Option<RawFd>; 2] =
         [Some(launch.lock.as_raw_fd()), launch.directory.as_ref().map(AsRawFd::as_raw_fd)];
@@ -77,8 +78,8 @@ pub(crate) fn prepare(command: &mut Command, launch: &Launch) {
     let death_signal = launch.on_parent_death.number();
     let parent = std::process::id();
 
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed. The closure makes system calls alone:
-    // it neither allocates nor takes a lock, and all that it uses was copied into it before the fork.
+    // SAFETY: only async-signal-safe calls are allowed between fork and exec. The closure only makes system calls:
+    // it does not allocate or lock, and all that it uses was copied into it before the fork.
     unsafe {
         command.pre_exec(move || {
             for descriptor in inherited.into_iter().flatten() {
@@ -94,11 +95,12 @@ pub(crate) fn prepare(command: &mut Command, launch: &Launch) {
     }
 }
 
-/// Has the process that a command starts killed when the *thread* that starts it ends, however that comes about. Linux
-/// only: elsewhere a child outlives a parent that was killed.
+/// Makes the kernel kill the process of a command when the *thread* that starts it ends. Linux only: elsewhere the
+/// child survives a parent that is killed.
 pub fn bind_to_starter(command: &mut Command) {
     let parent = std::process::id();
-    // SAFETY: as in `prepare`: system calls alone, and all that is used was copied into the closure before the fork.
+    // SAFETY: as in `prepare`, the closure only makes system calls, and all that it uses was copied into it before
+    // the fork.
     unsafe {
         command.pre_exec(move || bind_to_parent(libc::SIGKILL, parent));
     }
@@ -106,10 +108,10 @@ pub fn bind_to_starter(command: &mut Command) {
 
 #[cfg(target_os = "linux")]
 fn bind_to_parent(death_signal: libc::c_int, parent: u32) -> io::Result<()> {
-    // SAFETY: both are plain system calls without memory of ours.
+    // SAFETY: both are plain system calls that use no memory of ours.
     unsafe {
         check(libc::prctl(libc::PR_SET_PDEATHSIG, death_signal))?;
-        // A parent that died before the line above would never be noticed.
+        // If the parent died before the call above, no signal would ever come.
         if u32::try_from(libc::getppid()).ok() != Some(parent) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
@@ -117,7 +119,7 @@ fn bind_to_parent(death_signal: libc::c_int, parent: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Other systems have nothing like it: there, a child outlives a parent that was killed, and the next start says so.
+/// Other systems have no equivalent: a child survives a parent that is killed, and the next start reports it.
 #[cfg(not(target_os = "linux"))]
 fn bind_to_parent(_death_signal: libc::c_int, _parent: u32) -> io::Result<()> {
     Ok(())

@@ -1,4 +1,4 @@
-//! Whom Postgres runs as: it refuses root.
+//! The user that Postgres runs as, because it refuses to run as root.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::sys;
 
-/// A user to become.
+/// A user to run as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) name: String,
@@ -18,7 +18,7 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// The one to run Postgres as: ourselves (`None`), or when we are root, `postgres`, else `nobody`.
+    /// Returns the user for Postgres. `None` is the current user; for root it is `postgres`, or else `nobody`.
     pub(crate) fn for_postgres() -> Result<Option<User>> {
         if !sys::is_root() {
             return Ok(None);
@@ -33,23 +33,24 @@ impl User {
         }
     }
 
-    /// The owner of what is there already, for it can be used by nobody else; `None` when that is root.
+    /// Returns the owner of an existing directory, which no other user can use. `None` if it is root.
     pub(crate) fn owner_of(path: &Path) -> Result<Option<User>> {
-        let metadata = path.metadata().with_context(|| format!("cannot look at {}", path.display()))?;
+        let metadata = path.metadata().with_context(|| format!("cannot read the owner of {}", path.display()))?;
         let (uid, gid) = (metadata.uid(), metadata.gid());
         Ok((uid != 0).then(|| User { name: format!("number {uid}"), uid, gid }))
     }
 
-    /// Whether this user can enter a directory. Asked of the kernel, which alone knows about access lists.
+    /// Returns whether this user can enter a directory. Tests it with a process, because only the kernel evaluates
+    /// access control lists.
     pub(crate) fn can_enter(&self, directory: &Path) -> bool {
-        // The standard library changes the user first and the directory then, so a refusal fails the start.
+        // The standard library changes the user before the directory, so a denied access fails the start.
         let mut look = Command::new("/bin/sh");
         look.args(["-c", ":"]).uid(self.uid).gid(self.gid).current_dir(directory);
         look.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         look.status().is_ok_and(|status| status.success())
     }
 
-    /// The outermost directory on the way that this user cannot enter.
+    /// Returns the outermost parent directory that this user cannot enter.
     pub(crate) fn barred_from(&self, directory: &Path) -> Option<PathBuf> {
         let mut way: Vec<&Path> = directory.ancestors().collect();
         way.reverse();

@@ -1,4 +1,4 @@
-//! What `--version` says.
+//! Versions of programs, as printed by `--version`.
 
 use std::fmt;
 use std::path::Path;
@@ -10,15 +10,15 @@ use tokio::process::Command;
 use crate::run::run;
 use crate::user::User;
 
-/// Printing a version takes milliseconds; a first start from a cold network disk, seconds.
+/// Time limit for `--version`. It takes milliseconds, and seconds for a first start from a slow network disk.
 const VERSION_BOUND: Duration = Duration::from_secs(20);
 
-/// A version of a program, by its first three numbers.
+/// The first three numbers of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(pub(crate) u32, pub(crate) u32, pub(crate) u32);
 
 impl Version {
-    /// Finds the version within a line like `nats-server: v2.15.1` or `postgres (PostgreSQL) 15.18 (Debian …)`.
+    /// Finds the version in a line such as `nats-server: v2.15.1` or `postgres (PostgreSQL) 15.18 (Debian …)`.
     pub(crate) fn parse(text: &str) -> Option<Version> {
         text.split_whitespace().find_map(|word| {
             let word = word.strip_prefix('v').unwrap_or(word);
@@ -40,7 +40,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// Asks a program for its version, as the user that will run it, for a program that this user cannot reach is none.
+/// Runs `--version` as the user that will run the program, because the program may be inaccessible to that user.
 pub(crate) async fn version_of(program: &Path, user: Option<&User>) -> Result<Version> {
     let mut command = Command::new(program);
     command.arg("--version").current_dir("/");
@@ -51,7 +51,7 @@ pub(crate) async fn version_of(program: &Path, user: Option<&User>) -> Result<Ve
         Some(user) => error.context(format!("as user {}", user.name)),
         None => error,
     })?;
-    Version::parse(&told).with_context(|| format!("{} --version says {:?}", program.display(), told.trim()))
+    Version::parse(&told).with_context(|| format!("{} --version printed {:?}", program.display(), told.trim()))
 }
 
 #[cfg(test)]

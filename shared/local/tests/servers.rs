@@ -1,4 +1,5 @@
-//! Both servers for real: started, stopped, killed, started again; and what becomes of them when we are killed.
+//! Tests with both real servers: start, stop, kill and restart, and what happens to them when their parent is
+//! killed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
@@ -13,7 +14,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// How long a condition may take to come true: a busy machine's share of a start.
+/// Upper bound of all waits, for a busy machine.
 const CONDITION_BOUND: Duration = Duration::from_secs(60);
 
 fn quiet() -> Tell {
@@ -21,7 +22,7 @@ fn quiet() -> Tell {
 }
 
 async fn programs() -> Programs {
-    // In a task of its own, as a caller with several things to do would.
+    // Runs in a task of its own, to check that the future is `Send`.
     tokio::spawn(async { Programs::locate(&cache_dir(), Need::BOTH, &quiet()).await }).await.unwrap().unwrap()
 }
 
@@ -38,7 +39,7 @@ fn postgres_options(directory: &Path) -> PostgresOptions {
     PostgresOptions { durable: false, ..PostgresOptions::new(directory.join("postgres")) }
 }
 
-/// Talks to nats-server in its own protocol: one request, the answer's body.
+/// Sends one request in the NATS protocol and returns the body of the response.
 async fn request(server: &NatsServer, subject: &str, body: &str) -> String {
     let stream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
     let mut lines = BufReader::new(stream);
@@ -61,7 +62,7 @@ async fn request(server: &NatsServer, subject: &str, body: &str) -> String {
     tokio::time::timeout(CONDITION_BOUND, answer).await.expect("no answer")
 }
 
-/// Runs one statement; the first value of its answer, as text.
+/// Runs one statement and returns the first value as text.
 async fn sql(url: &str, statement: &str) -> String {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let statement = statement.to_owned();
@@ -92,7 +93,7 @@ async fn nats_keeps_its_messages_over_a_kill_and_its_port_over_a_restart() {
     assert!(request(&server, "s", "again").await.contains("\"seq\":2"));
 
     assert_eq!(server.stop().await.unwrap(), Stopped::Clean);
-    assert_eq!(server.stop().await.unwrap(), Stopped::Clean, "stopping twice is harmless");
+    assert_eq!(server.stop().await.unwrap(), Stopped::Clean, "a second stop does nothing");
 }
 
 #[tokio::test]
@@ -133,7 +134,7 @@ async fn a_port_that_was_asked_for_and_is_taken_is_an_error_that_says_so() {
     assert!(error.to_lowercase().contains("address already in use"), "{error}");
 }
 
-/// A temporary directory is its owner's alone: as root, Postgres' own user cannot get there by path.
+/// A temporary directory is only accessible to its owner, so as root the user of Postgres cannot reach it by path.
 #[tokio::test]
 async fn postgres_keeps_its_rows_over_a_kill_and_its_port_over_a_restart() {
     let directory = tempfile::tempdir().unwrap();
@@ -179,7 +180,7 @@ async fn postgres_keeps_its_rows(directory: &Path) {
     assert_eq!(sql(&url, "SELECT answer::text FROM kept").await, "42");
     assert_eq!(server.stop().await.unwrap(), Stopped::Clean);
 
-    // The same data and password, another process and port.
+    // The same data and password with another process and port.
     let server = PostgresServer::start(&programs, options).await.unwrap();
     assert_eq!(sql(&server.url(), "SELECT answer::text FROM kept").await, "42");
     let mode = fs::metadata(directory.join("postgres/password")).unwrap().permissions().mode();
@@ -197,11 +198,10 @@ async fn what_an_interrupted_or_killed_postgres_left_behind_is_no_obstacle() {
     fs::create_dir_all(directory.path().join("postgres/cluster.new/base")).unwrap();
     let server = PostgresServer::start(&programs, postgres_options(directory.path())).await.unwrap();
     let state = directory.path().join("postgres/cluster/postmaster.pid");
-    // The number belongs to somebody else now, as in a container that was started again; or to a dead process that
-    // nobody has looked after.
+    // The process id belongs to another program now, as in a restarted container, or to an unreaped zombie.
     let mut alive = Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap();
     let mut zombie = Command::new("true").spawn().unwrap();
-    until("it is dead", || !is_alive(zombie.id())).await;
+    until("the process is dead", || !is_alive(zombie.id())).await;
     for other in [&mut alive, &mut zombie] {
         let left = fs::read_to_string(&state).unwrap();
         let pid = server.pid().to_string();
@@ -220,7 +220,7 @@ async fn a_second_server_never_gets_the_data_of_one_that_runs() {
     let first = NatsServer::start(&programs, NatsOptions::new(directory.path())).await.unwrap();
     let second = NatsServer::start(&programs, NatsOptions::new(directory.path()));
     let mut second = Box::pin(second);
-    // It waits for the first, and takes over as soon as that one has gone.
+    // The second start waits for the first server, and takes over as soon as that one has exited.
     tokio::select! {
         biased;
         _ = &mut second => panic!("two servers on the same data"),
@@ -258,7 +258,7 @@ async fn the_servers_die_with_a_parent_that_is_killed() {
     parent.wait().unwrap();
     until("the servers are gone", || pids.iter().all(|pid| !is_alive(*pid))).await;
 
-    // And Postgres went in an orderly way.
+    // Postgres must have shut down cleanly.
     let log = fs::read_to_string(directory.path().join("postgres/postgres.log")).unwrap();
     assert!(log.contains("database system is shut down"), "{log}");
 }
@@ -275,7 +275,7 @@ async fn parent_to_be_killed() {
     tokio::join!(nats.wait(), postgres.wait());
 }
 
-/// A zombie is dead: whether somebody has reaped it is not our question.
+/// A zombie counts as dead.
 fn is_alive(pid: u32) -> bool {
     let state = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
     let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();

