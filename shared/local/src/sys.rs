@@ -18,7 +18,7 @@ pub(crate) enum Signal {
     Terminate,
     /// Postgres: immediate shutdown, which also stops its child processes.
     Quit,
-    /// Ends the process without its cooperation.
+    /// Kills the process at once.
     Kill,
 }
 

@@ -1,52 +1,52 @@
-//! The accounting of section 3 of the contract, asked of the tables and not of our own code.
+//! The accounting of section 3 of the contract, read from the tables and not through the code under test.
 
 use async_nats::jetstream::{self, ErrorCode};
 use records::{Conflict, Kind};
 use sqlx::{FromRow, PgPool};
 
-/// What a kind's stream and its row in `watchbook.positions` say.
+/// The state of a kind's stream and of its row in `watchbook.positions`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
-    /// The last sequence that the stream gave.
+    /// The last sequence of the stream.
     pub last_sequence: u64,
-    /// How many messages it holds.
+    /// Number of messages in the stream.
     pub messages: u64,
-    /// The settled ranges, first and last.
+    /// The settled ranges, with both ends included.
     pub settled: Vec<(u64, u64)>,
-    /// Rows that were new.
+    /// Number of rows that were new.
     pub stored: u64,
-    /// Records that were there already.
+    /// Number of records that were stored already.
     pub duplicates: u64,
-    /// Messages that are dead letters.
+    /// Number of messages that became dead letters.
     pub dead_letters: u64,
-    /// Sequences that the stream did not hold.
+    /// Number of sequences missing from the stream.
     pub deleted: u64,
-    /// Rows of the kind's table.
+    /// Number of rows in the kind's table.
     pub rows: u64,
-    /// Rows according to the roll-ups, of whichever level.
+    /// Number of rows according to the roll-ups of all levels.
     pub counted: u64,
-    /// Rows according to the volumes, where the kind's are bounded.
+    /// Number of rows according to the volumes, for kinds with a volume limit.
     pub volume: Option<u64>,
-    /// Dead letters of the kind in their table.
+    /// Number of dead letters of the kind in their table.
     pub letters: u64,
-    /// Whether the stream is not the first of its name that the database knows, or has lost its tail.
+    /// Whether the stream was recreated or truncated since the database first saw it.
     pub has_past: bool,
 }
 
 impl Account {
-    /// Whether every sequence is settled, without a hole.
+    /// Returns whether every sequence is settled, without a hole.
     pub fn is_quiet(&self) -> bool {
         let whole: &[(u64, u64)] = if self.last_sequence == 0 { &[] } else { &[(1, self.last_sequence)] };
         self.settled == whole
     }
 
-    /// What is wrong with an account that should be quiet.
+    /// Checks the sums of an account in which everything is settled.
     ///
     /// # Errors
-    /// The first thing that is wrong, in words.
+    /// The first sum that is wrong.
     pub fn adds_up(&self) -> Result<(), String> {
         if !self.is_quiet() {
-            return Err(format!("`settled` is not one range up to {}: {self:?}", self.last_sequence));
+            return Err(format!("`settled` is not a single range up to {}: {self:?}", self.last_sequence));
         }
         if self.stored + self.duplicates + self.dead_letters + self.deleted != self.last_sequence {
             return Err(format!(
@@ -57,17 +57,17 @@ impl Account {
         Ok(())
     }
 
-    /// Whether the tables hold what was counted: each row in the roll-ups and in the position, each dead letter in its
-    /// table.
+    /// Checks that the tables match the counters: each row is in the roll-ups and in the position, and each dead
+    /// letter is in its table.
     ///
     /// # Errors
-    /// What does not match, in words.
+    /// The first mismatch.
     pub fn matches_rows(&self, kind: Kind) -> Result<(), String> {
-        // What an earlier stream of that name gave is in the tables and no longer in the position.
+        // The tables still hold the dead letters of an earlier stream of that name, the position does not.
         if !self.has_past && self.dead_letters != self.letters {
             return Err(format!("the table of dead letters does not hold {}: {self:?}", self.dead_letters));
         }
-        // A snapshot replaces another one in place: each counts, and there is one row.
+        // A snapshot replaces an earlier one in place: each is counted, but there is one row.
         let rows = if matches!(kind.spec().conflict, Conflict::KeepFirst) { self.rows } else { self.counted };
         if rows != self.counted {
             return Err(format!("the roll-ups do not count {} rows: {self:?}", self.rows));
@@ -92,17 +92,17 @@ struct PositionRow {
     deleted: i64,
 }
 
-/// The account of a kind, now.
+/// Returns the current account of a kind.
 ///
 /// # Errors
-/// Where one of the servers does not answer, in words.
+/// If a query fails.
 pub(crate) async fn of(
     kind: Kind,
     stream: &str,
     jetstream: &jetstream::Context,
     database: &PgPool,
 ) -> Result<Account, String> {
-    // The tables first: what is settled afterwards is only more, so that nothing seems settled that is not.
+    // The tables are read first. What is settled after that can only be more, so nothing looks settled that is not.
     let position: Option<PositionRow> = sqlx::query_as(
         "SELECT ARRAY(SELECT lower(r) FROM unnest(settled) AS r ORDER BY 1) AS firsts,
                 ARRAY(SELECT upper(r) - 1 FROM unnest(settled) AS r ORDER BY 1) AS lasts,
@@ -113,7 +113,7 @@ pub(crate) async fn of(
     .fetch_optional(database)
     .await
     .map_err(|error| error.to_string())?;
-    // A canary is a row as any other, and in nobody's counts.
+    // A canary is stored as a row but not counted.
     let canaries = match kind {
         Kind::Events => "(SELECT count(*) FROM watchbook.event_logs WHERE event_type = 'watchbook.canary')",
         _ => "0",

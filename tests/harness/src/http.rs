@@ -1,11 +1,11 @@
-//! The few lines of HTTP that asking a probe takes.
+//! A minimal HTTP client for the probes.
 
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// An answer: status and body.
+/// A response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The status code.
@@ -14,20 +14,21 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Asks for a path.
+/// Sends a GET request for a path.
 ///
 /// # Errors
-/// Where nobody answers, in words.
+/// If the request fails or the response is not HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
     let said = ask(address, path).await.map_err(|error| format!("GET {path} of {address}: {error}"))?;
-    let (head, body) = said.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP: {said}"))?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| format!("no HTTP: {head}"))?;
+    let (head, body) = said.split_once("\r\n\r\n").ok_or_else(|| format!("not HTTP: {said}"))?;
+    let status =
+        head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| format!("not HTTP: {head}"))?;
     Ok(Answer { status, body: body.to_owned() })
 }
 
 async fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    // HTTP/1.0: the body ends with the connection.
+    // With HTTP/1.0 the body ends with the connection.
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
     let mut said = String::new();
     stream.read_to_string(&mut said).await?;

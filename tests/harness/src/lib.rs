@@ -1,18 +1,19 @@
-//! For the scenario tests: a real nats-server and Postgres, a database and stream prefix a test, a proxy to cut links.
+//! The harness of the scenario tests: a real nats-server and Postgres, a database and a stream prefix for each test, and
+//! proxies that cut connections.
 //!
-//! A test begins with [`World::builder`] and ends with [`World::finish`], which fails it where anything is left over:
-//! a message without an outcome, a sum that does not add up, a consumer, a database session, a process that did not
-//! stop cleanly, or a body in a log. In between it waits for conditions ([`eventually`]), never for time.
+//! A test starts with [`World::builder`] and ends with [`World::finish`], which fails if anything is left over: a message
+//! without an outcome, a sum that does not add up, a consumer, a database session, a process that did not stop cleanly,
+//! or a body in a log. In between it waits for conditions ([`eventually`]), never for time.
 //!
-//! - [`servers`]: one nats-server and one Postgres for all tests of a process, and more for those that break them
-//! - [`world`]: a database, a prefix and the settings of one test
+//! - [`servers`]: one nats-server and one Postgres for all tests of a process, and others for tests that break them
+//! - [`world`]: the database, the prefix and the settings of one test
 //! - [`worker`]: `watchbook` as a real process, with its log
-//! - [`account`]: section 3 of the contract, asked of the tables and not of our own code
-//! - [`proxy`]: a link that can be cut and frozen
+//! - [`account`]: the accounting of section 3 of the contract, read from the tables
+//! - [`proxy`]: a connection that can be cut and frozen
 //! - [`messages`]: bodies of every kind
-//! - [`webhook`]: a webhook that notes how it was called
+//! - [`webhook`]: a webhook that records its calls
 
-// Not a library that anybody ships: a panic here is how a test reports, and its output is for the person who reads it.
+// Test code: a failure is reported by a panic, and output is for the developer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 pub mod account;

@@ -1,4 +1,4 @@
-//! Bodies of every kind, as any producer might write them: plain JSON, without our own types.
+//! Bodies of every kind, as any producer may write them: plain JSON, without the types of this repository.
 
 use std::sync::OnceLock;
 
@@ -7,31 +7,32 @@ use records::Kind;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// Stands in every body that is made here, so that one found in a log is noticed.
+/// Part of every body made here, so that a body in a log is noticed.
 pub const MARKER: &str = "body-that-no-log-may-hold";
 
-/// When the first of these records happened: shortly before this process asked. The others follow by microseconds.
+/// Returns the time of record 0, shortly before the first call in this process. Record `n` follows `n` microseconds
+/// later.
 pub fn base_time() -> DateTime<Utc> {
     static BASE: OnceLock<DateTime<Utc>> = OnceLock::new();
     *BASE.get_or_init(|| (Utc::now() - TimeDelta::seconds(1)).trunc_subsecs(6))
 }
 
-/// A time as a record writes it.
+/// Formats a time as in a record.
 pub fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// The id of record `n`.
+/// Returns the id of record `n`.
 pub fn id(n: u64) -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, &n.to_be_bytes())
 }
 
-/// When record `n` happened.
+/// Returns the time of record `n`.
 pub fn created_at(n: u64) -> DateTime<Utc> {
     base_time() + TimeDelta::microseconds(i64::try_from(n).expect("a small number"))
 }
 
-/// Record `n` of a kind: the same one whenever it is asked for.
+/// Returns record `n` of a kind. It is the same on every call.
 pub fn record(kind: Kind, n: u64) -> Value {
     let mut body = json!({ "id": id(n), "created_at": time(created_at(n)), "n": n, "marker": MARKER });
     let own = match kind {
@@ -55,12 +56,12 @@ pub fn record(kind: Kind, n: u64) -> Value {
     body
 }
 
-/// Record `n` of the events.
+/// Returns record `n` of the events.
 pub fn event(n: u64) -> Value {
     record(Kind::Events, n)
 }
 
-/// Record `n` of the events, with other members too.
+/// Returns record `n` of the events with additional members.
 pub fn event_with(n: u64, members: Value) -> Value {
     let mut body = event(n);
     with(&mut body, members);
@@ -73,8 +74,8 @@ pub fn with(body: &mut Value, members: Value) {
     body.extend(members);
 }
 
-/// A record that passes every check of ours and that Postgres refuses, once [`World::refuse_poison`](crate::World::refuse_poison)
-/// has added a rule of its own to the table.
+/// Returns a record that passes all checks of the decoder but is rejected by Postgres, after
+/// [`World::refuse_poison`](crate::World::refuse_poison) has added a constraint to the table.
 pub fn poison(kind: Kind, n: u64) -> Value {
     let mut poison = record(kind, n);
     poison["poison"] = json!(true);

@@ -1,4 +1,4 @@
-//! A TCP proxy, to cut and to freeze a link.
+//! A TCP proxy that can cut and freeze a connection.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -8,17 +8,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// How the link is.
+/// The state of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
     Open,
-    /// Connections are broken, and new ones as soon as they come.
+    /// Connections are closed, new ones as soon as they arrive.
     Cut,
-    /// Connections are accepted and held, and nothing passes: not even the end of one.
+    /// Connections are accepted and kept, but nothing passes, not even the end of a connection.
     Frozen,
 }
 
-/// Listens on a port of its own and passes everything on, unless told otherwise. Dropping it cuts the link for good.
+/// Listens on its own port and forwards everything unless told otherwise. Dropping it cuts the link.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -27,7 +27,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A link to a port of this machine.
+    /// Starts a proxy to a port of this machine.
     pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let own_port = listener.local_addr().expect("an address").port();
@@ -37,22 +37,22 @@ impl Proxy {
         Self { port: own_port, link, accepting }
     }
 
-    /// Where it listens.
+    /// Returns the port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Breaks every connection and refuses new ones.
+    /// Closes every connection and refuses new ones.
     pub fn cut(&self) {
         self.link.send_replace(Link::Cut);
     }
 
-    /// Holds every connection, and passes nothing on: a network that swallows packets.
+    /// Keeps every connection but forwards nothing, like a network that drops packets.
     pub fn freeze(&self) {
         self.link.send_replace(Link::Frozen);
     }
 
-    /// Lets everything pass again.
+    /// Forwards everything again.
     pub fn restore(&self) {
         self.link.send_replace(Link::Open);
     }
@@ -65,7 +65,7 @@ impl Drop for Proxy {
 }
 
 async fn accept(listener: TcpListener, target: SocketAddr, link: watch::Receiver<Link>) {
-    // Dropped with this task, and every connection with it.
+    // Dropped with this task, which closes every connection.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -84,7 +84,7 @@ async fn pass(near: TcpStream, target: SocketAddr, mut link: watch::Receiver<Lin
     let passing = async {
         before.wait_for(|link| *link != Link::Frozen).await.ok()?;
         let far = TcpStream::connect(target).await.ok()?;
-        // Small messages go at once, as without a proxy.
+        // Small messages are sent at once, as without a proxy.
         near.set_nodelay(true).ok()?;
         far.set_nodelay(true).ok()?;
         let (near_read, near_write) = near.into_split();

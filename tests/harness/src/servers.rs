@@ -1,8 +1,8 @@
-//! nats-server and Postgres: one of each for all tests of a process, and more for the tests that break them.
+//! nats-server and Postgres: one of each for all tests of a process, and others for the tests that break them.
 //!
-//! All of it lives under one directory. The servers die with this process, whatever ends it (`local` sees to that); a
-//! janitor, which notices our end by a pipe, then removes the directory. Nothing here relies on a destructor, because
-//! what is shared by tests is never dropped.
+//! All data is in one directory. The servers die with this process, whatever ends it (`local` takes care of that).
+//! A janitor process notices the end of this process by a pipe and then removes the directory. Nothing relies on
+//! destructors, because shared statics are never dropped.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -21,22 +21,22 @@ use tokio::sync::OnceCell;
 
 use crate::wait::eventually;
 
-/// The database from which each test's own is copied.
+/// The database that is copied for each test.
 const TEMPLATE: &str = "template_of_tests";
-/// As `watchbook setup` makes them by default, so that a copy is what a fresh installation is.
+/// The default of `watchbook setup`, so that a copy equals a fresh installation.
 const PARTITION_DAYS_AHEAD: u32 = 3;
-/// The janitor tries again while a server that has just been told to stop still writes: for 30 s.
+/// The janitor. It retries for 30 s, because a server that is shutting down may still write.
 const JANITOR: &str =
     r#"cat; i=0; until rm -rf "$0" 2>/dev/null; do i=$((i+1)); [ $i -lt 300 ] || exit 1; sleep 0.1; done"#;
 
-/// The directory of this process, removed after its end.
+/// Returns the directory of this process, which is removed after its end.
 fn run_directory() -> &'static Path {
     static RUN: OnceLock<(PathBuf, Child)> = OnceLock::new();
     let (path, _) = RUN.get_or_init(|| {
         let directory = tempfile::Builder::new().prefix("watchbook-tests-").tempdir().expect("a temporary directory");
         let path = directory.keep();
-        // Out of the terminal's reach, so that Ctrl-C does not end it first; and without our output, so that nobody
-        // who reads that waits for it.
+        // A separate process group, so that Ctrl-C does not end the janitor first. It does not inherit our output,
+        // so that a reader of it does not wait for the janitor.
         let janitor = Command::new("sh")
             .args(["-c", JANITOR])
             .arg(&path)
@@ -51,7 +51,7 @@ fn run_directory() -> &'static Path {
     path
 }
 
-/// A directory below that of this process.
+/// Creates a directory below that of this process.
 pub(crate) fn directory(name: &str) -> TempDir {
     tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(run_directory()).expect("a temporary directory")
 }
@@ -60,7 +60,7 @@ async fn programs() -> &'static Programs {
     static PROGRAMS: OnceCell<Programs> = OnceCell::const_new();
     let locate = || async {
         let tell: Tell = Arc::new(|line: &str| {
-            // Getting a program takes a while; whoever waits sees why.
+            // Fetching a program takes a while, so the reason is printed.
             let _ = writeln!(std::io::stderr(), "{line}");
         });
         Programs::locate(&cache_dir(), Need::BOTH, &tell).await.expect("nats-server and Postgres")
@@ -68,10 +68,10 @@ async fn programs() -> &'static Programs {
     PROGRAMS.get_or_init(locate).await
 }
 
-/// A server and the directory that goes with it, for one test.
+/// A server with its directory, for one test.
 #[derive(Debug)]
 pub struct Own<S> {
-    // Before the directory: dropped in this order.
+    // Declared before the directory, so that it is dropped first.
     server: S,
     directory: TempDir,
 }
@@ -85,13 +85,13 @@ impl<S> std::ops::Deref for Own<S> {
 }
 
 impl<S> Own<S> {
-    /// Where its data is.
+    /// Returns the data directory.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 }
 
-/// Starts a nats-server, with options that differ.
+/// Starts a nats-server with modified options.
 pub async fn start_nats(change: impl FnOnce(&mut NatsOptions)) -> Own<NatsServer> {
     let directory = directory("nats");
     let mut options = NatsOptions::new(directory.path());
@@ -141,7 +141,7 @@ pub async fn jetstream_answers(url: &str, api_prefix: &str) {
     .await;
 }
 
-/// Starts a Postgres. It survives being killed, as any Postgres does, but not the machine's power cut.
+/// Starts a Postgres. Like any Postgres it survives being killed, but not a power failure of the machine.
 pub async fn start_postgres() -> Own<PostgresServer> {
     let directory = directory("postgres");
     let server = postgres_in(directory.path(), &[]).await;
@@ -157,7 +157,7 @@ async fn postgres_in(directory: &Path, more: &[(&str, &str)]) -> PostgresServer 
     PostgresServer::start(programs().await, options).await.expect("start Postgres")
 }
 
-/// The nats-server of all tests that leave it alone.
+/// Returns the nats-server that is shared by all tests that do not break it.
 pub(crate) async fn shared_nats() -> &'static NatsServer {
     static NATS: OnceCell<NatsServer> = OnceCell::const_new();
     let start = || async {
@@ -167,7 +167,7 @@ pub(crate) async fn shared_nats() -> &'static NatsServer {
     NATS.get_or_init(start).await
 }
 
-/// The Postgres of all tests that leave it alone.
+/// Returns the Postgres that is shared by all tests that do not break it.
 pub(crate) async fn shared_postgres() -> &'static PostgresServer {
     static POSTGRES: OnceCell<PostgresServer> = OnceCell::const_new();
     let start = || async {
@@ -177,7 +177,7 @@ pub(crate) async fn shared_postgres() -> &'static PostgresServer {
     POSTGRES.get_or_init(start).await
 }
 
-/// Makes a migrated database by copying one: migrating anew would take a second a test.
+/// Creates a migrated database by copying the template. Running the migrations would take a second per test.
 pub(crate) async fn copy_database(name: &str) -> String {
     static READY: OnceCell<()> = OnceCell::const_new();
     let server = shared_postgres().await;
@@ -208,7 +208,7 @@ pub(crate) async fn migrate(url: &str) {
         let ahead = partitions.ensure_ahead(&mut connection, kind, Utc::now(), PARTITION_DAYS_AHEAD).await;
         ahead.expect("make partitions");
     }
-    // Nobody may be connected to a template that is copied.
+    // A template with open connections cannot be copied.
     connection.close().await.expect("close");
 }
 

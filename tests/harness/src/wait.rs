@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Longer than anything here takes on a busy machine; only a failing test waits for it.
+/// Upper bound of all waits. Far longer than anything here takes on a busy machine; only a failing test reaches it.
 pub const BOUND: Duration = Duration::from_secs(60);
-/// How often a condition is looked at.
+/// Poll interval of a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Looks until `look` is content, and returns what it found.
+/// Calls `look` until it returns `Ok`, and returns its value.
 ///
 /// # Panics
-/// When it is not content within [`BOUND`], with what it saw last.
+/// If it does not within [`BOUND`]. The message contains its last error.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + BOUND;
     loop {

@@ -1,4 +1,4 @@
-//! A webhook that notes how it was called, and answers as the test likes.
+//! A webhook that records its calls and responds as the test needs.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,24 +14,24 @@ use tokio::net::TcpListener;
 
 use crate::wait::eventually;
 
-/// One call.
+/// A recorded call.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// Its headers, with names in lower case.
+    /// The headers, with names in lower case.
     pub headers: BTreeMap<String, String>,
-    /// Its body; null where it is no JSON.
+    /// The body. Null if it is not JSON.
     pub body: Value,
-    /// With which status it was answered.
+    /// The status of the response.
     pub answered: u16,
 }
 
 impl Call {
-    /// The id under which receivers know the notification.
+    /// Returns the id of the notification.
     pub fn id(&self) -> &str {
         self.headers.get("webhook-id").map_or("", String::as_str)
     }
 
-    /// For each alert its status and the value of a label.
+    /// Returns the status of each alert and the value of a label.
     pub fn alerts(&self, label: &str) -> Vec<(String, String)> {
         let alerts = self.body["alerts"].as_array().cloned().unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -45,7 +45,7 @@ struct Book {
     status: u16,
 }
 
-/// See the module.
+/// A webhook server.
 #[derive(Debug)]
 pub struct Webhook {
     address: SocketAddr,
@@ -53,7 +53,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Starts one that answers 200.
+    /// Starts a webhook that responds with 200.
     pub async fn start() -> Self {
         let book = Arc::new(Mutex::new(Book { status: 200, ..Book::default() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -63,32 +63,32 @@ impl Webhook {
         Self { address, book }
     }
 
-    /// Where it listens.
+    /// Returns the URL.
     pub fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }
 
-    /// How it answers from now on.
+    /// Sets the status of all further responses.
     pub fn answer_with(&self, status: u16) {
         self.book().status = status;
     }
 
-    /// Every call so far.
+    /// Returns all calls so far.
     pub fn calls(&self) -> Vec<Call> {
         self.book().calls.clone()
     }
 
-    /// What was delivered so far: for each alert of each call that was answered well its status and the value of `label`.
+    /// Returns the alerts of all successful calls so far, each as its status and the value of `label`.
     pub fn delivered(&self, label: &str) -> Vec<(String, String)> {
         let calls = self.calls().into_iter().filter(|call| call.answered == 200);
         calls.flat_map(|call| call.alerts(label)).collect()
     }
 
-    /// Waits until what was delivered is this, as statuses and values of a label.
+    /// Waits until the delivered alerts equal `expected`, given as statuses and values of `label`.
     pub async fn delivers(&self, label: &str, expected: &[(&str, &str)]) {
         let expected: Vec<_> =
             expected.iter().map(|(status, value)| ((*status).to_owned(), (*value).to_owned())).collect();
-        eventually(&format!("the webhook is told {expected:?}"), async || {
+        eventually(&format!("the webhook receives {expected:?}"), async || {
             let delivered = self.delivered(label);
             if delivered == expected { Ok(()) } else { Err(format!("{delivered:?}")) }
         })

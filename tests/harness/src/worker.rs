@@ -12,16 +12,16 @@ use tokio::process::{Child, Command};
 use crate::http::{self, Answer};
 use crate::wait::{BOUND, eventually};
 
-/// What a process can be sent.
+/// The signals that a test can send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// An orderly end, as service managers ask for it.
+    /// A clean stop, as service managers request it.
     Terminate,
-    /// An orderly end, as Ctrl-C asks for it.
+    /// A clean stop, as Ctrl-C requests it.
     Interrupt,
-    /// The process stands still, and its connections stay open.
+    /// Suspends the process. Its connections stay open.
     Stop,
-    /// The process goes on.
+    /// Resumes the process.
     Continue,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// Starts it with this environment and no other, so that a developer's own settings change nothing.
+    /// Builds a command with this environment only, so that a developer's own settings have no effect.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = std::process::Command::new(&self.binary);
         command.args(arguments).current_dir(&self.directory).env_clear();
@@ -85,17 +85,17 @@ impl Start {
         let mut command = self.command(arguments);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start");
-        let mut stdin = child.stdin.take().expect("an input");
+        let mut stdin = child.stdin.take().expect("standard input");
         let input = input.to_owned();
-        // A process that does not read its input ends without it, and that is no error here.
+        // A process may exit without reading its input, which is not an error here.
         let feed = tokio::spawn(async move {
             let _ = stdin.write_all(input.as_bytes()).await;
         });
         let output = tokio::time::timeout(BOUND, child.wait_with_output())
             .await
             .unwrap_or_else(|_| panic!("`watchbook {}` did not end within {BOUND:?}", arguments.join(" ")))
-            .expect("wait for it");
-        feed.await.expect("feed its input");
+            .expect("wait for the process");
+        feed.await.expect("write its input");
         Finished {
             command: format!("watchbook {}", arguments.join(" ")),
             code: output.status.code(),
@@ -105,34 +105,34 @@ impl Start {
     }
 }
 
-/// A command that has ended.
+/// A command that has exited.
 #[derive(Debug, Clone)]
 pub struct Finished {
-    /// What was called.
+    /// The command line.
     pub command: String,
-    /// Its exit code; `None` where a signal ended it.
+    /// The exit code. `None` if a signal ended the process.
     pub code: Option<i32>,
-    /// Its standard output.
+    /// The standard output.
     pub output: String,
-    /// Its standard error.
+    /// The standard error.
     pub errors: String,
 }
 
 impl Finished {
-    /// It did what it was asked to.
+    /// Asserts that the command succeeded.
     #[track_caller]
     pub fn succeeded(&self) -> &Self {
         self.ended_with(0)
     }
 
-    /// It ended with this exit code.
+    /// Asserts that the command ended with this exit code.
     #[track_caller]
     pub fn ended_with(&self, code: i32) -> &Self {
         assert_eq!(self.code, Some(code), "`{}`\n{}\n{}", self.command, self.output, self.errors);
         self
     }
 
-    /// It said this, on either of its outputs.
+    /// Asserts that one of its outputs contains this text.
     #[track_caller]
     pub fn said(&self, text: &str) -> &Self {
         let said = self.output.contains(text) || self.errors.contains(text);
@@ -140,7 +140,7 @@ impl Finished {
         self
     }
 
-    /// It did not say this.
+    /// Asserts that its outputs do not contain this text.
     #[track_caller]
     pub fn kept_quiet_about(&self, text: &str) -> &Self {
         let said = self.output.contains(text) || self.errors.contains(text);
@@ -148,7 +148,7 @@ impl Finished {
         self
     }
 
-    /// What it wrote as JSON.
+    /// Returns its standard output as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.output)
@@ -156,7 +156,7 @@ impl Finished {
     }
 }
 
-/// A `watchbook` process that runs until somebody ends it. Killed when dropped.
+/// A `watchbook` process that runs until it is stopped. Killed when dropped.
 #[derive(Debug)]
 pub struct Watchbook {
     name: String,
@@ -168,12 +168,12 @@ pub struct Watchbook {
 }
 
 impl Watchbook {
-    /// The process.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// What it was called with.
+    /// Returns the number and arguments of the process.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -182,27 +182,27 @@ impl Watchbook {
         &self.log
     }
 
-    /// Whether it was killed at some time, and so could not clean up.
+    /// Returns whether the process was killed, so that it could not clean up.
     pub fn was_killed(&self) -> bool {
         self.killed
     }
 
-    /// Whether nobody has ended it yet.
+    /// Returns whether the process is still running or not yet waited for.
     pub fn is_ours_to_stop(&self) -> bool {
         self.child.is_some()
     }
 
-    /// What it has logged so far.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
         read(&self.log)
     }
 
-    /// What it has printed so far.
+    /// Returns its standard output so far.
     pub fn output(&self) -> String {
         read(&self.output)
     }
 
-    /// Waits until it has printed a text.
+    /// Waits until its standard output contains a text.
     pub async fn printed(&self, text: &str) {
         eventually(&format!("{} prints {text:?}", self.name), async || {
             let output = self.output();
@@ -211,18 +211,18 @@ impl Watchbook {
         .await;
     }
 
-    /// Waits until its log holds a text.
+    /// Waits until its log contains a text.
     pub async fn logged(&self, text: &str) {
-        eventually(&format!("the log of {} says {text:?}", self.name), async || {
+        eventually(&format!("the log of {} contains {text:?}", self.name), async || {
             let log = self.log();
             if log.contains(text) { Ok(()) } else { Err(log) }
         })
         .await;
     }
 
-    /// Where it serves its probes.
+    /// Waits for the address on which it serves its probes, and returns it.
     pub async fn address(&self) -> SocketAddr {
-        eventually(&format!("{} tells where it listens", self.name), async || {
+        eventually(&format!("{} logs its address", self.name), async || {
             let log = self.log();
             let found =
                 log.lines().find_map(|line| line.split_once("http://")?.1.split_once(": /healthz")?.0.parse().ok());
@@ -231,20 +231,20 @@ impl Watchbook {
         .await
     }
 
-    /// Asks one of its probes.
+    /// Requests one of its probes.
     pub async fn get(&self, path: &str) -> Answer {
         http::get(self.address().await, path).await.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until the process is ready.
     pub async fn ready(&self) {
         self.says_ready(200, "").await;
     }
 
-    /// Waits until `/readyz` answers with this status and a body that holds the text.
+    /// Waits until `/readyz` responds with this status and a body that contains the text.
     pub async fn says_ready(&self, status: u16, text: &str) {
         let address = self.address().await;
-        eventually(&format!("/readyz of {} says {status} {text:?}", self.name), async || {
+        eventually(&format!("/readyz of {} responds with {status} {text:?}", self.name), async || {
             let answer = http::get(address, "/readyz").await?;
             let holds = answer.status == status && answer.body.contains(text);
             if holds { Ok(()) } else { Err(format!("{answer:?}")) }
@@ -252,7 +252,7 @@ impl Watchbook {
         .await;
     }
 
-    /// Waits until this process writes a kind, rather than stands by.
+    /// Waits until this process is the active writer of a kind and not a standby.
     pub async fn writes(&self, kind: records::Kind) {
         let address = self.address().await;
         eventually(&format!("{} writes {kind}", self.name), async || {
@@ -266,19 +266,19 @@ impl Watchbook {
     /// Sends a signal.
     pub async fn signal(&self, signal: Signal) {
         assert!(self.child.is_some(), "{} has ended already", self.name);
-        // It is our child and nobody has waited for it, so the number is still its own.
+        // The process is not reaped yet, so its id cannot have been reused.
         let sent = Command::new("kill").arg(format!("-{}", signal.name())).arg(self.pid.to_string()).status().await;
         assert!(sent.expect("run kill").success(), "cannot signal {}", self.name);
     }
 
-    /// Ends it without a word, as the kernel does when memory is short.
+    /// Kills the process without a chance to clean up, as the kernel does when it is out of memory.
     pub async fn kill(&mut self) {
         let mut child = self.child.take().unwrap_or_else(|| panic!("{} has ended already", self.name));
         self.killed = true;
         child.kill().await.expect("kill it");
     }
 
-    /// Waits until it has ended.
+    /// Waits until the process has exited.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap_or_else(|| panic!("{} has ended already", self.name));
         match tokio::time::timeout(BOUND, child.wait()).await {
@@ -298,7 +298,7 @@ impl Watchbook {
         assert!(loud.is_empty(), "{}: {loud:#?}\n{log}", self.name);
     }
 
-    /// Asks it to end, and expects that it does so cleanly.
+    /// Stops the process and asserts that it stopped cleanly.
     pub async fn stop(&mut self) {
         self.signal(Signal::Terminate).await;
         let status = self.ended().await;

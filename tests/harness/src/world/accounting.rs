@@ -1,4 +1,4 @@
-//! What became of a kind's messages.
+//! Checks of what became of a kind's messages.
 
 use std::sync::atomic::Ordering;
 
@@ -9,20 +9,20 @@ use crate::account::{self, Account};
 use crate::wait::eventually;
 
 impl World {
-    /// A kind's account, now.
+    /// Returns the current account of a kind.
     ///
     /// # Errors
-    /// Where one of the servers does not answer, in words.
+    /// If a query fails.
     pub async fn try_account(&self, kind: Kind) -> Result<Account, String> {
         account::of(kind, &self.stream(kind), &self.jetstream, &self.database).await
     }
 
-    /// A kind's account, now.
+    /// Returns the current account of a kind.
     pub async fn account(&self, kind: Kind) -> Account {
         self.try_account(kind).await.unwrap_or_else(|error| panic!("the account of {kind}: {error}"))
     }
 
-    /// Waits until an account is as it should be.
+    /// Waits until the account of a kind meets a condition.
     pub async fn account_where(&self, kind: Kind, what: &str, holds: impl Fn(&Account) -> bool) -> Account {
         eventually(&format!("{kind}: {what}"), async || {
             let account = self.try_account(kind).await?;
@@ -31,14 +31,14 @@ impl World {
         .await
     }
 
-    /// Waits until everything that the stream ever took is settled, and makes sure that it adds up.
+    /// Waits until every sequence of the stream is settled, and checks the sums.
     pub async fn settled(&self, kind: Kind) -> Account {
         let account = self.account_where(kind, "everything is settled", Account::is_quiet).await;
         self.check(kind, &account).unwrap_or_else(|problem| panic!("{kind}: {problem}"));
         account
     }
 
-    /// Waits until everything is settled, and makes sure how it ended: stored, duplicates, dead letters, deleted.
+    /// Waits until every sequence is settled, and checks the outcomes: stored, duplicates, dead letters, deleted.
     pub async fn settled_as(&self, kind: Kind, outcomes: [u64; 4]) -> Account {
         let account = self.settled(kind).await;
         let found = [account.stored, account.duplicates, account.dead_letters, account.deleted];
@@ -46,7 +46,7 @@ impl World {
         account
     }
 
-    /// Makes sure that the table of a kind holds exactly the records `0..count`, each once.
+    /// Checks that the table of a kind contains exactly the records `0..count`, each once.
     pub async fn holds_exactly(&self, kind: Kind, count: u64) {
         let (rows, distinct, least, most): (i64, i64, Option<i64>, Option<i64>) = self
             .ask(&format!(
@@ -65,12 +65,12 @@ impl World {
         if self.rows_dropped.load(Ordering::Relaxed) { Ok(()) } else { account.matches_rows(kind) }
     }
 
-    /// Rows were removed or added behind our back: from now on their number says nothing.
+    /// Tells the checks that rows were added or removed directly, so that their number has no meaning.
     pub fn rows_were_dropped(&self) {
         self.rows_dropped.store(true, Ordering::Relaxed);
     }
 
-    /// Readers were cut off without a chance to say good-bye, beside those of processes that were killed.
+    /// Tells the checks that this many readers were cut off without closing, besides those of killed processes.
     pub fn readers_were_broken(&self, readers: usize) {
         self.broken_readers.fetch_add(readers, Ordering::Relaxed);
     }

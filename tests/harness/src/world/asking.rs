@@ -1,4 +1,4 @@
-//! Asking Postgres.
+//! Queries against Postgres.
 
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
@@ -6,10 +6,10 @@ use sqlx::postgres::PgRow;
 use super::World;
 
 impl World {
-    /// One row of a question, which may end with a parameter or not.
+    /// Returns the single row of a query.
     ///
     /// # Errors
-    /// Where Postgres does not answer, in words.
+    /// If the query fails.
     pub async fn try_ask<T>(&self, question: &str) -> Result<T, String>
     where
         T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
@@ -18,7 +18,7 @@ impl World {
         asked.map_err(|error| error.to_string())
     }
 
-    /// One row of a question.
+    /// Returns the single row of a query.
     pub async fn ask<T>(&self, question: &str) -> T
     where
         T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
@@ -26,7 +26,7 @@ impl World {
         self.try_ask(question).await.unwrap_or_else(|error| panic!("{question}: {error}"))
     }
 
-    /// All rows of a question.
+    /// Returns all rows of a query.
     pub async fn ask_all<T>(&self, question: &str) -> Vec<T>
     where
         T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
@@ -35,12 +35,12 @@ impl World {
         asked.unwrap_or_else(|error| panic!("{question}: {error}"))
     }
 
-    /// A number.
+    /// Returns the single number of a query.
     pub async fn count(&self, question: &str) -> i64 {
         self.ask::<(i64,)>(question).await.0
     }
 
-    /// Changes something, and says how many rows.
+    /// Executes a statement and returns the number of affected rows.
     pub async fn execute(&self, statement: &str) -> u64 {
         let done = sqlx::raw_sql(statement).execute(&self.database).await;
         done.unwrap_or_else(|error| panic!("{statement}: {error}")).rows_affected()

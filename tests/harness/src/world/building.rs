@@ -1,4 +1,4 @@
-//! How a world is made.
+//! Building a world.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -13,10 +13,10 @@ use crate::proxy::Proxy;
 use crate::servers::{self, Own};
 use crate::worker::Start;
 
-/// What every test lets the workers log, so that a body in a log is noticed wherever it comes from.
+/// The log filter of every test. It is verbose, so that a body in a log is noticed wherever it comes from.
 const LOG_FILTER: &str = "info,async_nats=warn,watchbook=debug,writer=debug,bus=debug,store=debug,publisher=debug,records=debug,runtime=debug";
 
-/// Which servers a world has, and how `watchbook` is set.
+/// The servers of a world, and the settings of `watchbook`.
 #[derive(Debug)]
 pub struct Builder {
     binary: PathBuf,
@@ -29,43 +29,43 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// With a nats-server of its own, to be killed and restarted.
+    /// Uses a separate nats-server, which the test may kill and restart.
     pub fn own_nats(mut self) -> Self {
         self.own_nats = true;
         self
     }
 
-    /// With this nats-server, which is set in a way of its own.
+    /// Uses this nats-server, which has its own configuration.
     pub fn nats(mut self, server: Own<NatsServer>) -> Self {
         self.nats = Some(server);
         self
     }
 
-    /// With a Postgres of its own, to be killed and restarted.
+    /// Uses a separate Postgres, which the test may kill and restart.
     pub fn own_postgres(mut self) -> Self {
         self.own_postgres = true;
         self
     }
 
-    /// With links to both servers that can be cut.
+    /// Connects to both servers through proxies that can be cut.
     pub fn proxies(mut self) -> Self {
         self.proxies = true;
         self
     }
 
-    /// Without streams.
+    /// Does not create the streams.
     pub fn without_setup(mut self) -> Self {
         self.set_up = false;
         self
     }
 
-    /// With a setting, as a variable such as `WATCHBOOK_WRITER__LANES`.
+    /// Adds a setting, as a variable such as `WATCHBOOK_WRITER__LANES`.
     pub fn with(mut self, variable: &str, value: impl ToString) -> Self {
         self.settings.push((variable.to_owned(), value.to_string()));
         self
     }
 
-    /// Makes the world.
+    /// Builds the world.
     pub async fn start(self) -> World {
         let name = format!("t{:012x}", fastrand::u64(..1 << 48));
         let nats = match self.nats {
@@ -98,7 +98,7 @@ impl Builder {
             ("DATABASE_URL".to_owned(), through(&database_url, postgres.port(), &postgres_link)),
             ("WATCHBOOK_NATS__PREFIX".to_owned(), name.clone()),
             ("WATCHBOOK_HTTP_ADDR".to_owned(), "127.0.0.1:0".to_owned()),
-            // A limit, reserved by the server for each of seven streams a test.
+            // A limit, which the server reserves for each of seven streams per test.
             ("WATCHBOOK_STREAMS__MAX_BYTES".to_owned(), "64MiB".to_owned()),
             ("WATCHBOOK_LOG__FILTER".to_owned(), LOG_FILTER.to_owned()),
         ];
@@ -132,7 +132,7 @@ impl Builder {
 }
 
 impl World {
-    /// A world in which `watchbook` is this binary.
+    /// Returns a builder for a world in which `watchbook` is this binary.
     pub fn builder(binary: impl Into<PathBuf>) -> Builder {
         Builder {
             binary: binary.into(),

@@ -11,13 +11,13 @@ use crate::servers;
 use crate::wait::eventually;
 use crate::worker::Watchbook;
 
-/// A reader that could not say good-bye leaves a consumer, and so does a look at the stream that was under way.
+/// Number of consumers that a reader leaves if it could not close: its own, and one of a stream query in progress.
 const CONSUMERS_OF_A_BROKEN_READER: usize = 2;
-/// Of a log that is shown because a test failed.
+/// Maximum bytes of a log shown for a failed test.
 const SHOWN_LOG_BYTES: usize = 6_000;
 
 impl World {
-    /// Ends the test: stops what still runs, and fails where anything is left over.
+    /// Ends the test: stops running processes, and fails if anything is left over.
     pub async fn finish(mut self, running: impl IntoIterator<Item = Watchbook>) {
         let mut broken_readers = self.broken_readers.load(Ordering::Relaxed);
         for mut watchbook in running {
@@ -47,7 +47,7 @@ impl World {
     }
 
     async fn no_session_is_left(&self) {
-        // A killed process leaves its sessions until the server has read to their ends.
+        // The server keeps the sessions of a killed process until it notices the closed connections.
         eventually("no database session of a worker is left", async || {
             let left: (i64, Option<String>) = self
                 .try_ask(
@@ -64,8 +64,8 @@ impl World {
         let password = self.database_url.split([':', '@']).nth(2).expect("a password").to_owned();
         for (name, path) in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let log = String::from_utf8_lossy(&std::fs::read(path).expect("read a log")).into_owned();
-            assert!(!log.contains(MARKER), "the log of {name} holds a body:\n{log}");
-            assert!(!log.contains(&password), "the log of {name} holds the database's password:\n{log}");
+            assert!(!log.contains(MARKER), "the log of {name} contains a body:\n{log}");
+            assert!(!log.contains(&password), "the log of {name} contains the database's password:\n{log}");
         }
     }
 
@@ -73,7 +73,7 @@ impl World {
         self.database.close().await;
         if matches!(self.nats, Server::Shared(_)) {
             for &kind in Kind::ALL {
-                // Some tests never made their streams.
+                // The result is ignored, because some tests never create their streams.
                 let _ = self.jetstream.delete_stream(self.stream(kind)).await;
             }
         }
@@ -93,6 +93,6 @@ impl Drop for World {
             let shown = String::from_utf8_lossy(&log[log.len().saturating_sub(SHOWN_LOG_BYTES)..]).into_owned();
             eprintln!("--- the end of the log of watchbook {name}\n{shown}");
         }
-        assert!(std::thread::panicking(), "end a test with `World::finish`, which looks for leftovers");
+        assert!(std::thread::panicking(), "end a test with `World::finish`, which checks for leftovers");
     }
 }

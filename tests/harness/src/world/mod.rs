@@ -23,7 +23,7 @@ use crate::proxy::Proxy;
 use crate::servers::Own;
 use crate::worker::Start;
 
-/// A server of this test alone, or of all.
+/// A server of this test alone, or the shared one.
 #[derive(Debug)]
 enum Server<S: 'static> {
     Own(Own<S>),
@@ -63,68 +63,68 @@ pub struct World {
 }
 
 impl World {
-    /// The prefix of this world's subjects, and the name of its database.
+    /// Returns the prefix of this world's subjects, which is also the name of its database.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A directory for whatever the test wants to write; removed with the world.
+    /// Returns a directory for files of the test. It is removed with the world.
     pub fn directory(&self) -> &Path {
         &self.start.directory
     }
 
-    /// The name of a kind's stream.
+    /// Returns the name of a kind's stream.
     pub fn stream(&self, kind: Kind) -> String {
         subject::stream_name(&self.name, kind)
     }
 
-    /// A connection to NATS, past the proxy.
+    /// Returns a NATS client that bypasses the proxy.
     pub fn client(&self) -> &async_nats::Client {
         &self.client
     }
 
-    /// JetStream on that connection.
+    /// Returns the JetStream context of that client.
     pub fn jetstream(&self) -> &jetstream::Context {
         &self.jetstream
     }
 
-    /// This world's database, past the proxy.
+    /// Returns a pool for this world's database that bypasses the proxy.
     pub fn database(&self) -> &PgPool {
         &self.database
     }
 
-    /// Where that database is.
+    /// Returns the URL of that database.
     pub fn database_url(&self) -> &str {
         &self.database_url
     }
 
-    /// The server of this world alone.
+    /// Returns the nats-server of this world. Panics if it is the shared one.
     pub fn nats(&self) -> &Own<NatsServer> {
         match &self.nats {
             Server::Own(server) => server,
-            Server::Shared(_) => panic!("the nats-server is not this test's own"),
+            Server::Shared(_) => panic!("this test uses the shared nats-server; build the world with `own_nats`"),
         }
     }
 
-    /// The server of this world alone.
+    /// Returns the Postgres of this world. Panics if it is the shared one.
     pub fn postgres(&self) -> &Own<PostgresServer> {
         match &self.postgres {
             Server::Own(server) => server,
-            Server::Shared(_) => panic!("the Postgres is not this test's own"),
+            Server::Shared(_) => panic!("this test uses the shared Postgres; build the world with `own_postgres`"),
         }
     }
 
-    /// Where NATS is, past the proxy.
+    /// Returns the URL of NATS, bypassing the proxy.
     pub fn nats_url(&self) -> String {
         self.nats.url()
     }
 
-    /// The workers' link to NATS.
+    /// Returns the proxy between the workers and NATS.
     pub fn nats_link(&self) -> &Proxy {
         self.nats_link.as_ref().expect("a world with proxies")
     }
 
-    /// The workers' link to Postgres.
+    /// Returns the proxy between the workers and Postgres.
     pub fn postgres_link(&self) -> &Proxy {
         self.postgres_link.as_ref().expect("a world with proxies")
     }

@@ -1,4 +1,4 @@
-//! Publishing, with nothing of ours between.
+//! Publishing with async-nats alone, without the code under test.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, publish::PublishAck};
@@ -11,18 +11,18 @@ use super::World;
 use crate::messages;
 use crate::wait::{BOUND, eventually};
 
-/// Messages whose acknowledgements are awaited together: enough that the way there and back does not count.
+/// Number of messages whose acknowledgements are awaited together, so that the round trip does not matter.
 const ACKS_AT_ONCE: usize = 500;
-/// Messages of a load: few, so that it takes its time.
+/// Number of messages of a load sent together. It is small, so that the load takes a while.
 const LOAD_AT_ONCE: usize = 50;
 
 impl World {
-    /// The subject of a kind for an organization.
+    /// Returns the subject of a kind for an organization.
     pub fn subject(&self, kind: Kind, organization: &str) -> String {
         format!("{}.{kind}.{organization}.test", self.name)
     }
 
-    /// Lets Postgres refuse [`messages::poison`], as a constraint does that somebody else added.
+    /// Adds a constraint to the kind's table that rejects [`messages::poison`], like one added by an operator.
     pub async fn refuse_poison(&self, kind: Kind) {
         let table = kind.spec().table;
         self.execute(&format!(
@@ -31,10 +31,10 @@ impl World {
         .await;
     }
 
-    /// Publishes bytes on a subject, and returns the sequence that the stream gave.
+    /// Publishes bytes on a subject and returns their sequence in the stream.
     ///
     /// # Errors
-    /// Where the stream does not take it.
+    /// If the stream does not acknowledge them.
     pub async fn try_publish_bytes(
         &self,
         subject: &str,
@@ -49,7 +49,7 @@ impl World {
     /// Publishes bytes for the organization `acme`.
     pub async fn publish_bytes(&self, kind: Kind, body: impl Into<Bytes>) -> u64 {
         let subject = self.subject(kind, "acme");
-        self.try_publish_bytes(&subject, HeaderMap::new(), body).await.expect("the stream takes it")
+        self.try_publish_bytes(&subject, HeaderMap::new(), body).await.expect("the stream acknowledges it")
     }
 
     /// Publishes a body for the organization `acme`.
@@ -57,15 +57,16 @@ impl World {
         self.publish_bytes(kind, body.to_string()).await
     }
 
-    /// Publishes bodies for the organization `acme`, in their order, each acknowledged. Returns the last sequence.
+    /// Publishes bodies for the organization `acme`, in order, and waits for every acknowledgement. Returns the
+    /// last sequence.
     pub async fn publish_all(&self, kind: Kind, bodies: impl IntoIterator<Item = Value>) -> u64 {
-        self.try_publish_all(kind, bodies).await.expect("the stream takes them")
+        self.try_publish_all(kind, bodies).await.expect("the stream acknowledges them")
     }
 
-    /// The same.
+    /// Like [`World::publish_all`].
     ///
     /// # Errors
-    /// Where the stream does not take one of them; others may be in it.
+    /// If the stream does not acknowledge one of them. Others may be stored.
     pub async fn try_publish_all(&self, kind: Kind, bodies: impl IntoIterator<Item = Value>) -> Result<u64, String> {
         let subject = self.subject(kind, "acme");
         let mut bodies = bodies.into_iter();
@@ -90,17 +91,18 @@ impl World {
         self.publish_all(kind, records.map(|n| messages::record(kind, n))).await
     }
 
-    /// Publishes a record again and again until the stream says that it has it, as a producer does in an outage.
+    /// Publishes a record until the stream acknowledges it, like a producer in an outage.
     pub async fn publish_until_acknowledged(&self, kind: Kind, body: &Value) -> u64 {
         let subject = self.subject(kind, "acme");
-        eventually("the stream takes a record", async || {
+        eventually("the stream acknowledges a record", async || {
             self.try_publish_bytes(&subject, HeaderMap::new(), body.to_string()).await
         })
         .await
     }
 
-    /// Publishes the records `from..to` of a kind in the background, each again until it is acknowledged, as a
-    /// producer does whatever happens to the server meanwhile. What was taken and not acknowledged comes twice.
+    /// Publishes the records `from..to` of a kind in the background. Each is repeated until it is acknowledged,
+    /// whatever happens to the server meanwhile, so a record that was stored without an acknowledgement is
+    /// published twice.
     pub fn load(&self, kind: Kind, records: std::ops::Range<u64>) -> Load {
         let (jetstream, subject) = (self.jetstream.clone(), self.subject(kind, "acme"));
         Load(tokio::spawn(async move {
@@ -114,21 +116,21 @@ impl World {
     }
 }
 
-/// Records on their way, see [`World::load`].
+/// Records being published, see [`World::load`].
 #[derive(Debug)]
 pub struct Load(JoinHandle<()>);
 
 impl Load {
-    /// Waits until each record is acknowledged.
+    /// Waits until every record is acknowledged.
     pub async fn acknowledged(self) {
         tokio::time::timeout(BOUND, self.0).await.expect("the load is acknowledged in time").expect("the load");
     }
 }
 
-/// Publishes records, and returns those that were not acknowledged.
+/// Publishes records and returns those that were not acknowledged.
 async fn publish_once(jetstream: &jetstream::Context, subject: &str, kind: Kind, records: &[u64]) -> Vec<u64> {
     let mut refused = Vec::new();
-    // Awaited side by side: each has a time of its own, and in an outage all of them run out.
+    // Awaited concurrently: each has its own timeout, and in an outage all of them expire.
     let mut acks = JoinSet::new();
     for &n in records {
         match jetstream.publish(subject.to_owned(), messages::record(kind, n).to_string().into()).await {

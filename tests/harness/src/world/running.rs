@@ -1,4 +1,4 @@
-//! `watchbook` in a world.
+//! Running `watchbook` in a world.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -7,12 +7,12 @@ use super::World;
 use crate::worker::{Finished, Start, Watchbook};
 
 impl World {
-    /// Starts workers of these kinds (`all`, or names with commas) and returns at once.
+    /// Starts workers (`all`, or names separated by commas) and returns at once.
     pub fn spawn(&self, workers: &str) -> Watchbook {
         self.spawn_with(workers, &[])
     }
 
-    /// The same, with settings that differ from the world's.
+    /// Like [`World::spawn`], with settings that override the world's.
     pub fn spawn_with(&self, workers: &str, settings: &[(&str, &str)]) -> Watchbook {
         self.spawn_command(&["run", "--workers", workers], settings)
     }
@@ -44,7 +44,7 @@ impl World {
         watchbook
     }
 
-    /// Starts workers of these kinds, and waits until they are ready.
+    /// Starts workers and waits until they are ready.
     pub async fn workers(&self, workers: &str) -> Watchbook {
         let watchbook = self.spawn(workers);
         watchbook.ready().await;
@@ -56,14 +56,14 @@ impl World {
         self.run_with(arguments, &[], "").await
     }
 
-    /// The same, with settings that differ from the world's, and an input.
+    /// Like [`World::run`], with settings that override the world's and with an input.
     pub async fn run_with(&self, arguments: &[&str], settings: &[(&str, &str)], input: &str) -> Finished {
         self.start_with(settings).finish(arguments, input).await
     }
 
     fn start_with(&self, settings: &[(&str, &str)]) -> Start {
         let mut start = self.start.clone();
-        // Of two values for one variable the later one counts.
+        // The later of two values of a variable counts.
         start.environment.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         start
     }
