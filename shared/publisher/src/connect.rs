@@ -213,8 +213,8 @@ impl Builder {
     ///
     /// # Errors
     /// [`ConnectError::Setting`] if the prefix, the organization or a URL is malformed,
-    /// [`ConnectError::Credentials`] if the credentials file cannot be read, and [`ConnectError::Connect`] if no
-    /// server answers (unless [`Builder::retry_on_initial_connect`] is set).
+    /// [`ConnectError::Credentials`] if the credentials file cannot be read, and [`ConnectError::Connect`] if the server
+    /// refuses the connection or, unless [`Builder::retry_on_initial_connect`] is set, no server can be reached.
     pub async fn connect(mut self, servers: impl ToServerAddrs) -> Result<Publisher, ConnectError> {
         self.check().map_err(|error| ConnectError::Setting(error.to_string()))?;
         let mut options = std::mem::take(&mut self.options);

@@ -31,12 +31,12 @@
 //!     println!("record {} is message {} of {}", receipt.id, receipt.sequence, receipt.stream);
 //!
 //!     // Many records, in atomic batches.
-//!     let steps = (1..=5_000).map(|step| Event {
-//!         event_type: "step.finished".into(),
-//!         run_id: Some(format!("run-{step}").into()),
+//!     let runs = (1..=5_000).map(|number| Event {
+//!         event_type: "run.started".into(),
+//!         run_id: Some(format!("run-{number}").into()),
 //!         ..Event::default()
 //!     });
-//!     let receipts = publisher.publish_batch(steps).await?;
+//!     let receipts = publisher.publish_batch(runs).await?;
 //!     println!("{} records stored", receipts.len());
 //!
 //!     // In the background: `push` only waits while the buffer is full.
@@ -69,8 +69,8 @@
 //!
 //! A record gets its id (a UUIDv7) and its time before it is first sent, and Watchbook stores a record with the same id
 //! and time only once. So it is always safe to publish the same record again after a timeout or a lost connection. The
-//! publisher does so by itself, 3 times by default ([`Builder::attempts`]). To continue after that, fix the identity
-//! with [`Publisher::outgoing`]:
+//! publisher does so automatically, with 3 attempts in total by default ([`Builder::attempts`]). To continue after
+//! that, fix the identity with [`Publisher::outgoing`]:
 //!
 //! ```no_run
 //! # async fn example(publisher: publisher::Publisher, event: records::Event<'static>) {
@@ -94,14 +94,14 @@
 //!
 //! Every record is checked by the decoder that the Watchbook writers use. A record that would become a dead letter
 //! fails with [`PublishError::Rejected`], which names the field and the reason. The check costs about as much as
-//! encoding the record. Only [`Publisher::publish_encoded`] skips it.
+//! encoding the record. Only [`Publisher::publish_encoded`] and [`Publisher::send_unanswered`] skip it.
 //!
 //! # Errors
 //!
 //! A stream never drops old records to make room. When it is full, publishing fails with [`PublishError::StreamFull`]
 //! and nothing is stored. For each error [`PublishError::is_retryable`] tells whether the same record can succeed
 //! later, and [`PublishError::is_unclear`] whether it may be stored already. A [`Buffered`] publisher retries such
-//! errors by itself.
+//! errors automatically.
 //!
 //! # Error records from `tracing`
 //!

@@ -1,9 +1,9 @@
-//! The harness of the scenario tests: a real nats-server and Postgres, a database and a stream prefix for each test, and
-//! proxies that cut connections.
+//! The harness of the scenario tests: a real nats-server and Postgres, a database and a stream prefix for each test,
+//! and proxies that cut connections.
 //!
-//! A test starts with [`World::builder`] and ends with [`World::finish`], which fails if anything is left over: a message
-//! without an outcome, a sum that does not add up, a consumer, a database session, a process that did not stop cleanly,
-//! or a body in a log. In between it waits for conditions ([`eventually`]), never for time.
+//! A test starts with [`World::builder`] and ends with [`World::finish`], which fails if anything is left over: a
+//! message without an outcome, a sum that does not add up, a consumer, a database session, a process that did not stop
+//! cleanly, or a body in a log. In between it waits for conditions ([`eventually`]), never for time.
 //!
 //! - [`servers`]: one nats-server and one Postgres for all tests of a process, and others for tests that break them
 //! - [`world`]: the database, the prefix and the settings of one test

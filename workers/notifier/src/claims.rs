@@ -193,7 +193,7 @@ fn report(tried: &Tried, written: Written) {
             "retry"
         }
         (_, Written::Done | Written::GivenUp) => {
-            tracing::error!(receiver, %id, attempts, problem, "a notification failed for good; it is kept and shown as failed");
+            tracing::error!(receiver, %id, attempts, problem, "a notification failed permanently; it is kept and shown as failed");
             "given_up"
         }
     };
