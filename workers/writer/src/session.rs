@@ -15,7 +15,7 @@ use crate::lane::{Ended, Lane};
 use crate::metrics;
 use crate::origin::Origin;
 
-/// Factor on the linger for a batch that could still grow because more messages are in the stream.
+/// A batch that could still grow, because more messages are in the stream, waits at most this many times the linger.
 const LINGER_WHILE_MORE_COMES: u32 = 10;
 
 /// The limits of a batch, and how long a lone record waits for more.

@@ -74,8 +74,8 @@ pub(super) fn call(settings: &Pagerduty, delivery: Delivery<'_>, external_url: &
     Ok(Call::post(&settings.url, json(&event)?)?.hiding(settings.routing_key.reveal()))
 }
 
-/// Returns the receiver and group key if they fit, so that people recognise them, or else a digest. All digests of
-/// alert storms (`*`) of a receiver share one incident.
+/// Returns the receiver and the group key if they fit, so that people recognise them, or else a hash. All summaries of
+/// alert storms (group `*`) of a receiver share one incident.
 fn dedup_key(receiver: &str, group_key: &str) -> String {
     let key = format!("watchbook/{receiver}/{group_key}");
     if key.chars().count() <= KEY_CHARACTERS {
