@@ -256,16 +256,16 @@ async fn a_changed_file_is_used_where_it_is_right_and_named_where_it_is_wrong() 
     };
     write_settings(&world, &failure_rate(&webhook).replace("success == false", "succes == false"));
     rules("succes").await;
-    worker.logged("the rules stay as they are").await;
+    worker.logged("the old rules stay in force").await;
     // The old rules are in force: what it evaluates from now on is still told.
     world.publish_all(Kind::Executions, executions("s-1", 60, 0)).await;
     let told = [("firing", "execution-failure-rate"), ("resolved", "execution-failure-rate")];
     webhook.delivers(RULE, &told).await;
     // One that is taken away, and then there and empty, is no wish for other rules.
     std::fs::remove_file(world.directory().join("watchbook.toml")).unwrap();
-    rules("the file is gone, or empty").await;
+    rules("the file is missing or empty").await;
     write_settings(&world, "");
-    rules("the file is gone, or empty").await;
+    rules("the file is missing or empty").await;
     // A right one is used at once, and what is there already counts.
     write_settings(&world, &[failure_rate(&webhook), witness(80)].concat());
     webhook.delivers(RULE, &[&told[..], &[("firing", "seen-80")]].concat()).await;

@@ -217,7 +217,7 @@ async fn whoever_exports_stands_in_the_log_before_the_first_row() {
     ] {
         let exported = world.run_with(&[&["audit", "export"], options].concat(), &[NOBODY], "").await;
         // Where NATS is away it waits, and the export is none the worse.
-        exported.succeeded().said("waits in Postgres").said("10 audit records exported");
+        exported.succeeded().said("is stored but not published yet").said("10 audit records exported");
         let mut records = own_records(&world).await;
         assert_eq!(records.len(), 1);
         let (of, record) = records.remove(0);
@@ -228,7 +228,7 @@ async fn whoever_exports_stands_in_the_log_before_the_first_row() {
         assert_eq!((&what["command"], &what["filters"]), (&json!("watchbook audit export"), &filters));
         world.execute("DELETE FROM watchbook.own_records").await;
     }
-    world.run(&["audit", "export"]).await.succeeded().kept_quiet_about("waits in Postgres");
+    world.run(&["audit", "export"]).await.succeeded().kept_quiet_about("is stored but not published yet");
     assert_eq!(own_records(&world).await, [], "where NATS is there, the stream has it");
     let worker = world.workers("audit").await;
     world.settled(Kind::Audit).await;
@@ -237,7 +237,7 @@ async fn whoever_exports_stands_in_the_log_before_the_first_row() {
     world.execute("ALTER TABLE watchbook.own_records RENAME TO somewhere_else").await;
     let file = world.directory().join("none.csv");
     let refused = world.run(&["audit", "export", "--output", file.to_str().unwrap()]).await;
-    refused.ended_with(1).said("write into the audit log").kept_quiet_about("u-1");
+    refused.ended_with(1).said("record the export in the audit log").kept_quiet_about("u-1");
     let refused = world.run(&["audit", "export"]).await;
     assert_eq!(refused.ended_with(1).output, "");
     assert!(!file.exists());

@@ -81,7 +81,7 @@ async fn a_stream_gets_them_in_the_order_in_which_they_happened() {
         let elsewhere = Elsewhere::of(&world, stream::Config { allow_atomic_publish, ..Default::default() }).await;
         let replay = ["replay", "events", "--to", &elsewhere.subject, "--rate", "unlimited"];
         let tried = world.run(&[&replay[..], &["--dry-run", "--json"]].concat()).await;
-        tried.succeeded().said("all that is kept: 6,000 events").said(&elsewhere.name);
+        tried.succeeded().said("all stored events: 6,000 events").said(&elsewhere.name);
         assert_eq!((&tried.json()["events"], &tried.json()["published"]), (&json!(EVENTS), &json!(0)));
         assert_eq!(elsewhere.ids(&world).await, ids([]));
 
@@ -141,7 +141,7 @@ async fn back_on_its_own_subject_everything_stays_stored_once() {
     assert!(rows().await == before, "rows have changed");
 
     let refused = world.run(&["replay", "events", "--to", &acme, "--org", "globex"]).await;
-    refused.ended_with(1).said("takes events of `acme` alone");
+    refused.ended_with(1).said("takes only events of `acme`");
     for (subject, said) in
         [("logs.acme.x", "is for logs"), ("signals.rollups", "Watchbook itself"), ("events", "organization")]
     {
@@ -206,7 +206,7 @@ async fn without_a_stream_those_who_listen_get_it() {
     let mut messages = world.client().subscribe(subject.clone()).await.unwrap();
     world.client().flush().await.unwrap();
     let replayed = world.run(&["replay", "events", "--to", &subject, "--rate", "5000", "--by", "ann", "--json"]).await;
-    replayed.succeeded().said(&format!("no stream takes {subject}: whoever is not listening misses it"));
+    replayed.succeeded().said(&format!("no stream captures {subject}: only current subscribers receive them"));
     assert_eq!((&replayed.json()["stream"], &replayed.json()["published"]), (&Value::Null, &json!(250)));
     let mut heard = Vec::new();
     while heard.len() < 250 {
@@ -242,7 +242,11 @@ authorization { users: [
     for rate in ["unlimited", "50"] {
         let replay = ["replay", "events", "--to", "elsewhere.x", "--rate", rate];
         let refused = world.run_with(&replay, &[("NATS_URL", &url)], "").await;
-        refused.ended_with(1).said("not all of it was taken").said("Permissions Violation").kept_quiet_about("hunter2");
+        refused
+            .ended_with(1)
+            .said("NATS refused some of the events")
+            .said("Permissions Violation")
+            .kept_quiet_about("hunter2");
     }
     finish(world, vec![worker]).await;
 }

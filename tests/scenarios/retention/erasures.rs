@@ -146,7 +146,7 @@ async fn a_strategy_or_one_organizations_part_of_a_user_is_erased() {
     assert_eq!((&done["executions"], &done["blanked"]), (&json!(20), &json!(10)));
     assert_eq!(content(&world, "executions", day(60)).await, left);
     assert_eq!(content_where(&world, "events", day(10), "attributes->>'erased' IS NULL").await, events);
-    world.run(&["erase", "user", "u-1", "--org", "a b"]).await.ended_with(1).said("is no organization");
+    world.run(&["erase", "user", "u-1", "--org", "a b"]).await.ended_with(1).said("is not an organization");
 
     let left = content_where(&world, "executions", day(61), "strategy_id <> 's-0'").await;
     let events = content(&world, "events", day(10)).await;

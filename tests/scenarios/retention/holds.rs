@@ -92,7 +92,7 @@ async fn what_holds_name_stays_and_the_rest_goes() {
     for id in [&acme, &errors, &morning, &nobody, &elsewhere] {
         release(&world, id).await;
     }
-    world.run(&["retention", "release", &acme]).await.ended_with(1).said("there is no hold");
+    world.run(&["retention", "release", &acme]).await.ended_with(1).said("does not exist or is not in force");
     assert_eq!(world.run(&["retention", "holds", "--json"]).await.succeeded().json(), json!([]));
     let all = world.run(&["retention", "holds", "--all", "--json"]).await.succeeded().json();
     assert_eq!(all.as_array().unwrap().len(), 5);

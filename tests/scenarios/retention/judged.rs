@@ -129,7 +129,7 @@ async fn a_plan_that_was_changed_by_hand_removes_nothing_that_a_run_would_not() 
     for no_plan in [json!({ "action": "shred" }), json!({ "rows": -1 }), json!({ "rows": 1e30 }), json!({ "day": "x" })]
     {
         let plan = json!([changed(executions, no_plan)]).to_string();
-        world.run_with(&["retention", "run", "--plan", "-"], &[], &plan).await.ended_with(1).said("is no plan");
+        world.run_with(&["retention", "run", "--plan", "-"], &[], &plan).await.ended_with(1).said("is not a plan");
     }
     assert_eq!(everything(&world).await, before);
     world.execute("DELETE FROM watchbook.outcome_minutes").await;

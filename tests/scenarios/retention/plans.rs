@@ -89,7 +89,7 @@ async fn a_run_does_what_its_plan_says_and_leaves_the_rest() {
         .run(&["retention", "history", "00000000-0000-0000-0000-000000000000"])
         .await
         .ended_with(1)
-        .said("there is no run");
+        .said("does not exist");
 
     let told = audited(&world, "retention.run", 2).await;
     assert_eq!(told[0], ("ann".to_owned(), id.to_owned(), "SUCCESS".to_owned()));
@@ -166,7 +166,7 @@ async fn a_plan_that_the_world_has_left_behind_removes_nothing_of_the_day() {
     let run = world.run(&["retention", "run", "--plan", plan.to_str().unwrap()]).await;
     run.ended_with(1).said("it is gone already");
     std::fs::write(&plan, "{}").unwrap();
-    world.run(&["retention", "run", "--plan", plan.to_str().unwrap()]).await.ended_with(1).said("is no plan");
+    world.run(&["retention", "run", "--plan", plan.to_str().unwrap()]).await.ended_with(1).said("is not a plan");
 
     let failed = world.count("SELECT count(*) FROM watchbook.retention_runs WHERE outcome = 'failed'").await;
     assert_eq!(failed, 5);

@@ -43,7 +43,7 @@ async fn nobody_acts_without_a_name_or_in_the_name_of_nobody() {
         &["retention", "restore", "events", "2020-01-01"],
         &["erase", "user", "u-1"],
     ] {
-        for (name, words) in [("", "a name is 1 to 256 bytes"), ("system", "`system` is what acts when nobody does")] {
+        for (name, words) in [("", "a name of 1 to 256 bytes"), ("system", "`system` is reserved")] {
             world.run(&[command, &["--by", name]].concat()).await.ended_with(2).said(words);
         }
     }

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line: arguments, subcommands and their dispatch.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,21 +8,20 @@ use runtime::config::{Config, Sources};
 
 use crate::{commands, rules};
 
-/// Records of what happens: from NATS JetStream into Postgres, exactly once.
+/// Stores records from NATS JetStream in Postgres, exactly once.
 ///
-/// Services publish events, errors, metrics, logs, audit records and executions as JSON to
-/// `watchbook.<kind>.<organization>.<detail>`; workers store each once, at the speed of COPY.
-///
-/// `watchbook up --demo` brings everything up on this machine, with traffic to look at.
+/// Services publish events, errors, metrics, logs, audit records, executions and directory entries as JSON to
+/// `watchbook.<kind>.<organization>.<detail>`. Workers store each record once, at the speed of COPY, evaluate alert
+/// rules, remove expired records and serve an HTTP API.
 #[derive(Debug, Parser)]
 #[command(
     name = "watchbook",
     version,
     max_term_width = 100,
-    after_help = "Settings come from watchbook.toml and the environment: `watchbook config show` lists them.\nExit codes: 0 done, 1 failed, 2 wrong usage."
+    after_help = "Examples:\n  watchbook up --demo                  start everything on this machine, with demo traffic\n  watchbook run --workers all          run the workers against NATS_URL and DATABASE_URL\n  watchbook status                     show each kind's stream, position and lag\n\nSettings come from watchbook.toml and the environment. `watchbook config show` prints the effective settings.\nExit codes: 0 done, 1 failed, 2 wrong usage."
 )]
 pub(crate) struct Arguments {
-    /// The configuration file; `watchbook.toml` here where it exists.
+    /// Configuration file. Default: `watchbook.toml` in the current directory, if it exists.
     #[arg(long, global = true, env = "WATCHBOOK_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -31,47 +30,47 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run everything on this machine: NATS, Postgres and all workers.
+    /// Start NATS, Postgres and all workers on this machine.
     Up(commands::up::Up),
     /// Run workers against NATS_URL and DATABASE_URL.
     Run(commands::run::Run),
-    /// Create what is missing: migrations, streams, partitions. Safe to repeat.
+    /// Run migrations and create missing streams and partitions. Safe to repeat.
     Setup(commands::setup::Setup),
     /// Run or list migrations.
     Migrate(commands::migrate::Migrate),
-    /// Publish records, one JSON object a line, each acknowledged.
+    /// Publish records from NDJSON, each acknowledged by JetStream.
     Publish(commands::publish::Publish),
-    /// Follow live records.
+    /// Follow records live as they are published.
     Tail(commands::tail::Tail),
-    /// Show where each kind's writer stands, and whether it adds up.
+    /// Show each kind's stream, position, counts and lag.
     Status(commands::status::Status),
     /// List, show, replay and discard dead letters.
     Dead(commands::dead::Dead),
-    /// Publish stored records again.
+    /// Publish stored events again.
     Replay(commands::replay::Replay),
-    /// Show rules and alerts, test, silence and acknowledge them.
+    /// Show rules and alerts; test, silence and acknowledge alerts.
     Alerts(commands::alerts::Alerts),
-    /// Show, remove and keep what is too old.
+    /// Plan and run retention; hold, release and restore records.
     Retention(commands::retention::Retention),
-    /// Erase what is stored of a user or a strategy.
+    /// Erase the personal data of a user, or the executions of a strategy.
     Erase(commands::erase::Erase),
-    /// Take the audit log along.
+    /// Export the audit log.
     Audit(commands::audit::Audit),
-    /// Make tokens for the gateway.
+    /// Create tokens for the HTTP API.
     Token(commands::token::Token),
-    /// Check or show settings.
+    /// Check or show the settings.
     Config(commands::config::ConfigCommand),
-    /// Find what is wrong, with how to mend it.
+    /// Diagnose problems and say how to fix each.
     Doctor(commands::doctor::Doctor),
-    /// Measure, beside the limit of this machine.
+    /// Run benchmarks and compare them with the limits of this machine.
     Bench(commands::bench::Bench),
 }
 
 impl Command {
-    /// What is logged unless the settings say: a worker's life is of interest, a command's is not.
+    /// Returns the log filter used when the settings have none. Workers log at `info`; commands only warn.
     fn log_filter(&self) -> &'static str {
         match self {
-            // The NATS client tells again what we tell ourselves, and the scheduler how it is made.
+            // The NATS client repeats what we log ourselves, and the scheduler logs its internals.
             Self::Up(_) | Self::Run(_) => "info,async_nats=warn,tokio_cron_scheduler=warn",
             _ => "warn",
         }
@@ -81,7 +80,7 @@ impl Command {
 impl Arguments {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let sources = Sources::of_process(self.config.as_deref())?;
-        // Checked before anything starts, and shown even where it is wrong.
+        // Settings are checked before anything starts. `config` loads them itself, so that it can report what is wrong.
         if let Command::Config(command) = self.command {
             return command.run(&sources);
         }

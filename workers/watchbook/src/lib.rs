@@ -1,7 +1,6 @@
-//! The commands of `watchbook` and what they are wired to. A library, so that `main` stays one line
-//! and everything else can be tested.
+//! The commands of the `watchbook` binary and their wiring. A library, so that everything but `main` can be tested.
 
-// The commands speak to people and scripts on standard output and standard error.
+// Commands print their results to standard output and progress to standard error.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
@@ -20,16 +19,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Exit code of a command that did not do what it was asked to. Wrong usage exits with 2, by clap.
+/// Exit code of a command that failed. For wrong usage clap exits with 2.
 const FAILED: u8 = 1;
 
-/// Reads the command line and does what it says.
+/// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("watchbook: start the runtime: {error}");
+            eprintln!("watchbook: start the async runtime: {error}");
             return ExitCode::from(FAILED);
         }
     };

@@ -1,4 +1,4 @@
-//! The binary `watchbook`.
+//! The `watchbook` binary.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What people and scripts see.
+//! Output of commands: text, tables and JSON.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -6,10 +6,10 @@ use std::io::{IsTerminal, Write};
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle};
 use serde::Serialize;
 
-/// 128 and the number of SIGPIPE, as a shell reports it.
+/// 128 plus the number of SIGPIPE, as a shell reports it.
 const BROKEN_PIPE: i32 = 141;
 
-/// A table without lines: what fits a terminal fits `awk` as well.
+/// Returns a table without lines, readable on a terminal and by `awk`. Right-aligns the columns in `numbers`.
 pub(crate) fn table<const N: usize>(header: [&str; N], numbers: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
@@ -21,8 +21,8 @@ pub(crate) fn table<const N: usize>(header: [&str; N], numbers: &[usize]) -> Tab
     table
 }
 
-/// Prints a line to standard output. Where whoever read it has gone (`watchbook status | head -1`)
-/// there is nothing left to say, and the process ends as one that a broken pipe ended.
+/// Prints a line to standard output. If the reader closed the pipe (`watchbook status | head -1`), exits with
+/// [`BROKEN_PIPE`], as a process killed by SIGPIPE does.
 pub(crate) fn say(text: impl Display) {
     let mut out = std::io::stdout().lock();
     if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
@@ -30,18 +30,18 @@ pub(crate) fn say(text: impl Display) {
     }
 }
 
-/// Prints a value as JSON.
+/// Prints a value as indented JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     say(serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
-/// Whether a person watches: then there may be colour, and progress.
+/// Returns whether standard error is a terminal, so that progress can be shown.
 pub(crate) fn is_watched() -> bool {
     std::io::stderr().is_terminal()
 }
 
-/// A number with thin groups, for people.
+/// Formats a number with a comma between groups of three digits.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);

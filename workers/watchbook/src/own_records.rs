@@ -1,4 +1,4 @@
-//! What commands have to say of themselves: written with what they did, and published afterwards.
+//! Self-audit of commands: audit events are stored together with the change and published afterwards.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use store::PgConnection;
 
 use crate::process;
 
-/// How long NATS may take to take what a command has to say of itself: it is written already.
+/// Time-out for publishing the audit events of a command. They are stored already, so nothing is lost after it.
 const TELL_WITHIN: Duration = Duration::from_secs(5);
 
-/// Publishes the audit record of what a command did. Where NATS is away it waits in Postgres, for the worker.
+/// Publishes the audit events of a command. If NATS is not reachable, they stay in Postgres and the retention worker
+/// publishes them.
 pub(crate) async fn publish(config: &Config, connection: &mut PgConnection) {
     let told = async {
         let bus = process::bus(config).await?;
@@ -22,7 +23,7 @@ pub(crate) async fn publish(config: &Config, connection: &mut PgConnection) {
     let problem = match tokio::time::timeout(TELL_WITHIN, told).await {
         Ok(Ok(_)) => return,
         Ok(Err(error)) => format!("{error:#}"),
-        Err(_) => "NATS does not answer".to_owned(),
+        Err(_) => format!("no answer from NATS within {} s", TELL_WITHIN.as_secs()),
     };
-    eprintln!("The audit record of this waits in Postgres, and the retention worker publishes it: {problem}");
+    eprintln!("The audit event is stored but not published yet; the retention worker will publish it: {problem}");
 }

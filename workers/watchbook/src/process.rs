@@ -1,4 +1,4 @@
-//! How this process connects, and under which name.
+//! Connections of this process to NATS and Postgres, and its name.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use store::migrations::{self, State};
 use store::{Connection, Database};
 use tokio_util::sync::CancellationToken;
 
-/// `host:pid`, by which an operator finds this process.
+/// Returns `host:pid`, which identifies this process to an operator.
 pub(crate) fn name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let host = host.as_deref().map(str::trim).filter(|host| !host.is_empty()).unwrap_or("localhost");
-    // Postgres keeps 63 bytes of a session's name, and the end of a long host name tells least.
+    // Postgres keeps 63 bytes of `application_name`. The end of a long host name is the least useful part.
     let host = &host[..host.floor_char_boundary(24)];
     format!("{host}:{}", std::process::id())
 }
@@ -23,7 +23,7 @@ pub(crate) async fn bus(config: &Config) -> anyhow::Result<Bus> {
     Ok(Bus::connect(&config.nats, config.nats_url()?, &format!("watchbook {}", name())).await?)
 }
 
-/// A publisher on the same connection.
+/// Returns a publisher on the connection of `bus`.
 pub(crate) fn publisher(config: &Config, bus: &Bus) -> anyhow::Result<publisher::Publisher> {
     Ok(publisher_builder(config).from_client(bus.client())?)
 }
@@ -37,17 +37,17 @@ pub(crate) fn publisher_builder(config: &Config) -> publisher::Builder {
     }
 }
 
-/// What somebody who waits for an answer waits for a stream's, and how often it is asked.
+/// Acknowledgement time-out and attempts of [`impatient_publisher`].
 const IMPATIENCE: (Duration, u32) = (Duration::from_secs(3), 2);
 
-/// A publisher for records that somebody waits with: it says sooner that the stream does not answer.
+/// Returns a publisher for interactive use, which gives up sooner if the stream does not answer.
 pub(crate) fn impatient_publisher(config: &Config, bus: &Bus) -> anyhow::Result<publisher::Publisher> {
     let (ack_timeout, attempts) = IMPATIENCE;
     let builder = publisher_builder(config);
     Ok(builder.ack_timeout(ack_timeout).attempts(attempts).from_client(bus.client())?)
 }
 
-/// The database, after making sure that it answers and is new enough.
+/// Returns the database after checking that it answers and is Postgres 15 or newer.
 pub(crate) async fn database(config: &Config) -> anyhow::Result<Database> {
     let database = Database::new(config.database_url()?, name())?;
     let mut connection = connect(&database).await?;
@@ -56,17 +56,17 @@ pub(crate) async fn database(config: &Config) -> anyhow::Result<Database> {
     Ok(database)
 }
 
-/// One connection for a command.
+/// Opens one connection for a command.
 pub(crate) async fn connect(database: &Database) -> anyhow::Result<store::PgConnection> {
     database.connect("command").await.with_context(|| {
         format!(
-            "no Postgres to work with at {}: is it running, and are DATABASE_URL, its user and password right?",
+            "cannot connect to Postgres at {}: is it running, and are DATABASE_URL, its user and password right?",
             database.address()
         )
     })
 }
 
-/// Makes sure that the database is as this build knows it.
+/// Checks that all migrations of this build are applied and unchanged.
 pub(crate) async fn check_migrations(database: &Database) -> anyhow::Result<()> {
     let mut connection = connect(database).await?;
     let migrations = migrations::status(&mut connection).await?;
@@ -75,26 +75,26 @@ pub(crate) async fn check_migrations(database: &Database) -> anyhow::Result<()> 
     anyhow::ensure!(pending == 0, "{pending} migrations are pending on {}: run `watchbook setup`", database.address());
     anyhow::ensure!(
         changed == 0,
-        "{changed} migrations of {} were changed after they were run: see `watchbook migrate status`",
+        "{changed} migrations on {} were changed after they were applied: see `watchbook migrate status`",
         database.address()
     );
     Ok(())
 }
 
-/// Cancelled by Ctrl-C and SIGTERM, from now on.
+/// Returns a token that Ctrl-C or SIGTERM cancels.
 pub(crate) fn stop_token() -> CancellationToken {
     let stop = CancellationToken::new();
     let token = stop.clone();
     tokio::spawn(async move {
         match runtime::stop_signal().await {
             Ok(_) => token.cancel(),
-            Err(error) => tracing::warn!(%error, "signals end this at once"),
+            Err(error) => tracing::warn!(%error, "cannot handle signals; Ctrl-C will stop the process at once"),
         }
     });
     stop
 }
 
-/// Who acts, where not said: the user of this terminal, by number where nobody says the name.
+/// Returns the default actor: the name of the current user, or `uid N`.
 pub(crate) fn somebody() -> String {
     use std::os::unix::fs::MetadataExt;
     let named = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
@@ -103,24 +103,24 @@ pub(crate) fn somebody() -> String {
     named.or_else(numbered).unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// A name under which somebody may act, as an audit record takes it; not the one under which nobody does.
+/// Parses the name of an actor for an audit event. Refuses `system`, which stands for actions without a person.
 pub(crate) fn actor(name: &str) -> Result<String, String> {
     const SYSTEM: &str = "system";
     if name.is_empty() || name.len() > records::limits::ID_BYTES {
-        return Err("a name is 1 to 256 bytes".to_owned());
+        return Err("expected a name of 1 to 256 bytes".to_owned());
     }
     if name == SYSTEM {
-        return Err("`system` is what acts when nobody does".to_owned());
+        return Err("`system` is reserved for actions that nobody started; give another name".to_owned());
     }
     Ok(name.to_owned())
 }
 
-/// An organization, as a command's option names one.
+/// Parses the organization of an option.
 pub(crate) fn organization(name: &str) -> Result<String, String> {
     use records::subject::{NO_ORGANIZATION, is_organization};
     if is_organization(name) && name != NO_ORGANIZATION {
         Ok(name.to_owned())
     } else {
-        Err("expected an organization: 1 to 64 of A-Z a-z 0-9 _ -, and not `_` alone".to_owned())
+        Err("expected an organization: 1 to 64 characters of A-Z a-z 0-9 _ -, and not `_` alone".to_owned())
     }
 }

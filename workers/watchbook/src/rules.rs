@@ -1,6 +1,6 @@
-//! The rules, receivers and routes of this process: read at start, and again whenever the file changes.
+//! The rules, receivers and routes of this process: loaded at start, and again when the configuration file changes.
 //!
-//! A file that is wrong changes nothing: the old rules stay, and the problem is told to whoever asks.
+//! An invalid file is rejected: the old rules stay in force, and `watchbook alerts rules` shows the problem.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use runtime::config::{ConfigError, Sources};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// How often the file is looked at: reading some kilobytes, so that no way of replacing it goes unnoticed. Twice the
-/// same, and it is used.
+/// How often the file is read. Reading it whole is cheap and notices every way of replacing it. A changed file is used
+/// once it is the same twice in a row.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Everything that is wrong with the rules, receivers and routes of these settings, by key.
+/// Returns all problems of the rules, receivers and routes, each with its key.
 pub(crate) fn problems(config: &Config) -> Vec<(String, String)> {
     match compile(config) {
         Ok(_) => Vec::new(),
@@ -26,7 +26,10 @@ pub(crate) fn problems(config: &Config) -> Vec<(String, String)> {
     }
 }
 
-/// The rules, receivers and routes of checked settings.
+/// Returns the rules, receivers and routes of the settings.
+///
+/// # Errors
+/// All problems, one per line with its key.
 pub(crate) fn of(config: &Config) -> anyhow::Result<Alerting> {
     compile(config).map_err(|problems| {
         let lines: Vec<_> =
@@ -39,28 +42,28 @@ fn compile(config: &Config) -> Result<Alerting, Vec<alerting::Problem>> {
     Alerting::of(config, &|name| std::env::var(name).ok())
 }
 
-/// The settings of this process, with everything checked.
+/// Loads the settings and checks all of them, including rules, receivers and routes.
 pub(crate) fn load(sources: &Sources) -> Result<Config, ConfigError> {
     sources.load_checked(problems)
 }
 
-/// Follows the file at `path` until `stop`, beginning with what is in force.
+/// Reloads the file at `path` when it changes, until `stop`. The receiver starts with `first`.
 pub(crate) fn follow(path: Option<PathBuf>, first: Alerting, stop: CancellationToken) -> watch::Receiver<Arc<Rules>> {
     let first = Rules { alerting: Arc::new(first), loaded_at: Utc::now(), problem: None };
     let (sender, receiver) = watch::channel(Arc::new(first));
     tokio::spawn(async move {
         let mut seen = Sources::of_process(path.as_deref()).ok().and_then(|sources| sources.file);
         let mut before = seen.clone();
-        // Whether there ever was one: where there never was, the built-in rules are meant.
+        // Whether a file ever existed. If not, the built-in rules are intended.
         let mut was_there = seen.is_some();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            // One that cannot be read is as good as gone, whoever named it.
+            // A file that cannot be read is treated as missing, wherever its path came from.
             let now = Sources::of_process(path.as_deref()).unwrap_or_default();
-            // One that is just being written is only believed when it has stayed the same for a while.
+            // The file may be in the middle of a write: use it only when it is the same as at the last read.
             let is_settled = now.file == before;
             before.clone_from(&now.file);
             if !is_settled || now.file == seen {
@@ -70,8 +73,8 @@ pub(crate) fn follow(path: Option<PathBuf>, first: Alerting, stop: CancellationT
             let is_gone = now.file.as_ref().is_none_or(|(_, text)| text.trim().is_empty());
             was_there |= !is_gone;
             if was_there && is_gone {
-                let problem = "the file is gone, or empty: its rules stay until there is another one";
-                tracing::error!(problem, "the rules stay as they are");
+                let problem = "the file is missing or empty: its rules stay in force until there is a new file";
+                tracing::error!(problem, "the old rules stay in force");
                 sender.send_modify(|rules| {
                     let problem = Some((problem.to_owned(), Utc::now()));
                     *rules = Arc::new(Rules { problem, ..Rules::clone(rules) });
@@ -82,11 +85,11 @@ pub(crate) fn follow(path: Option<PathBuf>, first: Alerting, stop: CancellationT
             sender.send_modify(|rules| {
                 *rules = Arc::new(match loaded {
                     Ok(alerting) => {
-                        tracing::info!(rules = alerting.rules.len(), "the rules were loaded anew");
+                        tracing::info!(rules = alerting.rules.len(), "rules reloaded");
                         Rules { alerting: Arc::new(alerting), loaded_at: Utc::now(), problem: None }
                     }
                     Err(error) => {
-                        tracing::error!(%error, "the changed file is not used, the rules stay as they are");
+                        tracing::error!(%error, "the changed file is invalid; the old rules stay in force");
                         Rules { problem: Some((error.to_string(), Utc::now())), ..Rules::clone(rules) }
                     }
                 });

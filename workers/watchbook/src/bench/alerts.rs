@@ -1,4 +1,5 @@
-//! `bench alerts`: from the record that crosses the line to the webhook, and how long an evaluation takes.
+//! `bench alerts`: the latency from the record that crosses a threshold to the webhook, and the duration of an
+//! evaluation.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -34,36 +35,35 @@ use super::stack::BenchStack;
 use super::worker::Worker;
 use crate::{output, process, rules};
 
-/// Records that a burst of the background holds: a rate of 2,000/s in steps of 10 ms.
+/// Bursts of background records per second: one every 10 ms.
 const BURSTS_A_SECOND: u64 = 100;
-/// A notification that takes longer than this is lost, and the bench wrong.
+/// After this time a notification counts as lost and the bench fails.
 const AT_MOST: Duration = Duration::from_secs(30);
-/// Looks over everything, of which the median counts.
+/// Evaluations of all rules and groups; the median counts.
 const LOOKS: usize = 20;
-/// Shapes of the rules that are evaluated: rules that count the same share their windows.
+/// Windows of the evaluated rules. Rules that count the same records share their buckets.
 const WINDOWS: [&str; 5] = ["5m", "10m", "15m", "30m", "1h"];
 
-/// Measure how soon an alert is told, and how long an evaluation takes.
+/// Measure the latency of an alert and the duration of an evaluation.
 ///
-/// A stack of its own with every worker runs under a load of records. Each round lets one strategy cross
-/// 30 %: the clock starts when JetStream has acknowledged the record that crosses the line, and ends when
-/// the webhook is called. The evaluation is measured by itself: so many rules over so many groups, each
-/// with an hour of minutes behind it.
+/// Runs every worker on a stack of its own, under a load of records. In each round one strategy crosses 30 %: the clock
+/// starts when JetStream has acknowledged the record that crosses the threshold, and stops when the webhook is called.
+/// The evaluation is measured separately: --rules rules over --groups groups, each with an hour of roll-ups.
 #[derive(Debug, Args)]
 pub(crate) struct Alerts {
-    /// Rounds, each a strategy that crosses the line.
+    /// Rounds; in each, one strategy crosses the threshold.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=1_000))]
     rounds: u32,
-    /// Records a second meanwhile.
+    /// Background load in records per second.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(100..=20_000))]
     rate: u64,
-    /// Rules of the evaluation.
+    /// Rules to evaluate.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rules: u32,
-    /// Groups of each of these rules.
+    /// Groups of each evaluated rule.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     groups: u32,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -99,7 +99,7 @@ impl Alerts {
         })
     }
 
-    /// Every rule over every group, in this process.
+    /// Evaluates every rule over every group in this process.
     fn evaluate(&self) -> anyhow::Result<Histogram<u64>> {
         let mut file = String::new();
         for number in 0..self.rules {
@@ -131,12 +131,12 @@ impl Alerts {
             let started = Instant::now();
             let changes = board.evaluate(now, Scope::All);
             record(&mut histogram, started.elapsed())?;
-            anyhow::ensure!(changes.is_empty(), "nothing fails in this bench, and something changed");
+            anyhow::ensure!(changes.is_empty(), "an alert changed state, although no rule reaches its threshold here");
         }
         Ok(histogram)
     }
 
-    /// A minute of every group.
+    /// Returns one minute of every group.
     fn hour(&self) -> (Vec<String>, MinuteGroups<'static>) {
         let names = vec!["organization_id".to_owned(), "strategy_id".to_owned()];
         let mut groups = MinuteGroups::default();
@@ -150,7 +150,8 @@ impl Alerts {
         (names, groups)
     }
 
-    /// Strategies that cross the line, one after the other, under load.
+    /// Lets strategies cross the threshold one after the other, under load. Returns the latencies, the load in records
+    /// per second and the peak memory of the worker.
     async fn tell(&self, stack: &BenchStack, progress: &ProgressBar) -> anyhow::Result<(Histogram<u64>, f64, u64)> {
         let webhook = Webhook::start().await?;
         let file = stack.write_file("alerts.toml", &settings(webhook.address))?;
@@ -159,7 +160,7 @@ impl Alerts {
         let published = Arc::new(AtomicU64::new(0));
         let (load_began, load) =
             (Instant::now(), tokio::spawn(background(publisher.clone(), self.rate, published.clone())));
-        // The workers need a moment to begin, and the windows something in them.
+        // The workers need a moment to start, and the windows need samples.
         sleep(Duration::from_secs(3)).await;
         let mut histogram = Histogram::new(3).context("make a histogram")?;
         for round in 0..self.rounds {
@@ -170,7 +171,7 @@ impl Alerts {
             for success in before {
                 publisher.publish(execution(&strategy, success)).await?;
             }
-            // 4 of 14 is 28.6 %, 5 of 15 is 33.3 %. Where the tick of the worker stands is chance.
+            // 4 of 14 is 28.6 %, 5 of 15 is 33.3 %. The random pause avoids a fixed phase to the worker's tick.
             sleep(Duration::from_millis(500 + fastrand::u64(..1_000))).await;
             publisher.publish(execution(&strategy, false)).await?;
             let crossed = Instant::now();
@@ -184,7 +185,7 @@ impl Alerts {
     }
 }
 
-/// The settings of the workers: one rule a strategy, one receiver.
+/// Returns the settings of the workers: one rule grouped by strategy, and one receiver.
 fn settings(webhook: SocketAddr) -> String {
     format!(
         "[[rules]]\nname = \"crossing\"\nsource = \"executions\"\nfailed_when = \"success == false\"\nwindow = \"1h\"\n\
@@ -204,7 +205,7 @@ fn execution(strategy: &str, success: bool) -> Execution<'static> {
     }
 }
 
-/// Publishes healthy executions at a rate, in small bursts. Ends by being aborted.
+/// Publishes healthy executions at a rate, in small bursts, until it is aborted.
 async fn background(publisher: Publisher, rate: u64, published: Arc<AtomicU64>) {
     let mut ticks = interval(Duration::from_millis(1_000 / BURSTS_A_SECOND));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -216,14 +217,14 @@ async fn background(publisher: Publisher, rate: u64, published: Arc<AtomicU64>) 
             .collect();
         let count = burst.len() as u64;
         number += count;
-        // One that fails shows as a rate that is not reached.
+        // A failed publish shows as a lower rate.
         if publisher.publish_batch(burst).await.is_ok() {
             published.fetch_add(count, Ordering::Relaxed);
         }
     }
 }
 
-/// What a webhook is called with, as far as the bench looks.
+/// The part of a webhook's body that the bench reads.
 #[derive(Debug, Deserialize)]
 struct Call {
     alerts: Vec<Alert>,
@@ -234,7 +235,7 @@ struct Alert {
     labels: HashMap<String, String>,
 }
 
-/// A receiver that notes when it was called for which strategy.
+/// A webhook receiver that records when it was first called for each strategy.
 struct Webhook {
     address: SocketAddr,
     calls: Calls,
@@ -252,14 +253,14 @@ impl Webhook {
         Ok(Self { address, calls })
     }
 
-    /// How long after `since` it was called for a strategy.
+    /// Waits for the call for a strategy and returns how long after `since` it came.
     async fn called_for(&self, strategy: &str, since: Instant) -> anyhow::Result<Duration> {
         loop {
             let called = self.calls.lock().unwrap_or_else(PoisonError::into_inner).get(strategy).copied();
             if let Some(called) = called {
                 return Ok(called.saturating_duration_since(since));
             }
-            anyhow::ensure!(since.elapsed() < AT_MOST, "nobody was told of {strategy} within {} s", AT_MOST.as_secs());
+            anyhow::ensure!(since.elapsed() < AT_MOST, "no notification of {strategy} within {} s", AT_MOST.as_secs());
             sleep(Duration::from_millis(1)).await;
         }
     }
@@ -280,19 +281,19 @@ fn print(report: &Report) {
         format!("median {:.1} ms, p99 {:.1} ms, max {:.1} ms", latency.median, latency.p99, latency.max)
     };
     output::say(format_args!(
-        "from the crossing record's acknowledgement to the webhook, {} rounds at {:.0} records/s: {}",
+        "from the acknowledged record to the webhook, {} rounds at {:.0} records/s: {}",
         report.rounds,
         report.records_per_second,
         line(&report.crossing_to_webhook_ms)
     ));
     output::say(format_args!(
-        "{} rules over {} groups each, an hour of minutes: {}",
+        "evaluation of {} rules over {} groups each, an hour of roll-ups: {}",
         report.rules,
         report.groups,
         line(&report.evaluation_ms)
     ));
     output::say(format_args!(
-        "peak memory of the process with every worker: {:.0} MiB",
+        "peak memory of the process with all workers: {:.0} MiB",
         report.worker_peak_memory_bytes as f64 / f64::from(1 << 20)
     ));
 }

@@ -1,7 +1,7 @@
 //! The limit of the machine: parallel raw COPYs of the same rows into the same table.
 //!
-//! In the text format, as `psql \copy` sends rows and as the limit is usually measured; and in the
-//! binary format, which is faster and what the writers send, so that nobody has to wonder.
+//! Measured in the text format, as `psql \copy` sends rows and as the limit is usually measured, and in the binary
+//! format, which is faster and is what the writers send.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -14,19 +14,19 @@ use super::sample::Series;
 use super::stack::BenchStack;
 use crate::process;
 
-/// As many as the pipeline has lanes.
+/// Parallel COPYs: as many as a writer has lanes (connections).
 const LANES: usize = 2;
-/// Rows of a piece that is sent at once.
+/// Rows sent at once.
 const PIECE_ROWS: u64 = 500;
 
-/// The limit in both formats, rows a second.
+/// The limit in both formats, in rows per second.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit {
     pub(crate) text: f64,
     pub(crate) binary: f64,
 }
 
-/// Encodes records of a series for COPY, which is not part of what is measured.
+/// Encodes records of a series for COPY. The encoding is not part of the measurement.
 pub(crate) fn encode(series: &Series, records: Range<u64>) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut pieces = Vec::new();
     let mut from = records.start;
@@ -42,7 +42,7 @@ pub(crate) fn encode(series: &Series, records: Range<u64>) -> anyhow::Result<Vec
     Ok(pieces)
 }
 
-/// Copies the pieces, one COPY and one transaction a lane, and tells how many seconds that took.
+/// Copies the rows with one COPY and one transaction per lane. Returns the duration in seconds.
 pub(crate) async fn copy(stack: &BenchStack, kind: Kind, format: Format, pieces: &[Vec<u8>]) -> anyhow::Result<f64> {
     let share = pieces.len().div_ceil(LANES).max(1);
     let mut connections = Vec::new();
@@ -57,8 +57,8 @@ pub(crate) async fn copy(stack: &BenchStack, kind: Kind, format: Format, pieces:
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// Measures the limit on the table of a kind: empty before each COPY where `emptied`, or else with the
-/// rows that it has.
+/// Measures the limit on the table of a kind. Empties the table before each COPY if `emptied`; otherwise keeps its
+/// rows.
 pub(crate) async fn measure(
     stack: &BenchStack,
     kind: Kind,

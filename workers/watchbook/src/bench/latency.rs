@@ -1,4 +1,4 @@
-//! From a record to its row, at a quiet rate.
+//! The latency from the publish of a record to its row, at a low rate.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::stack::BenchStack;
 use crate::process;
 
-/// Ten records a second: each one is alone.
+/// Ten records per second, so that each record is alone in the pipeline.
 const EVERY: Duration = Duration::from_millis(100);
-/// How often the row is looked for.
+/// How often the row is queried.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
-/// A record that takes longer than this is lost, and the bench wrong.
+/// After this time a record counts as lost and the bench fails.
 const AT_MOST: Duration = Duration::from_secs(30);
 
-/// Latencies of so many records, in milliseconds.
+/// Latencies in milliseconds.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Latency {
     pub(crate) records: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    /// Of microseconds.
+    /// Summarizes a histogram of microseconds.
     pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         let ms = |micros: u64| micros as f64 / 1_000.0;
         Self {
@@ -41,13 +41,13 @@ impl Latency {
     }
 }
 
-/// Adds a time, in microseconds.
+/// Records a duration in microseconds.
 pub(crate) fn record(histogram: &mut Histogram<u64>, took: Duration) -> anyhow::Result<()> {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     histogram.record(micros).context("record a time")
 }
 
-/// Microseconds from the start of the publish to the moment when the row can be read.
+/// Measures the microseconds from the start of a publish until the row can be read.
 pub(crate) async fn measure(stack: &BenchStack, records: u32) -> anyhow::Result<Histogram<u64>> {
     let publisher = process::publisher(&stack.config, &stack.bus)?;
     let mut connection = process::connect(&stack.database).await?;
@@ -61,11 +61,7 @@ pub(crate) async fn measure(stack: &BenchStack, records: u32) -> anyhow::Result<
         let started = Instant::now();
         publisher.publish_outgoing(&outgoing).await?;
         while !store::batch::is_stored(&mut connection, Kind::Events, outgoing.created_at, outgoing.id).await? {
-            anyhow::ensure!(
-                started.elapsed() < AT_MOST,
-                "record {number} is not in its table after {} s",
-                AT_MOST.as_secs()
-            );
+            anyhow::ensure!(started.elapsed() < AT_MOST, "record {number} is not stored after {} s", AT_MOST.as_secs());
             sleep(LOOK_EVERY).await;
         }
         record(&mut histogram, started.elapsed())?;

@@ -1,7 +1,7 @@
-//! Benchmarks: the figures of the README, on your machine.
+//! Benchmarks: the figures of the README, measured on your machine.
 //!
-//! Each run measures the limit in the same breath as the product, on a stack of its own, so that a
-//! slow machine makes both slow and the ratio holds.
+//! Each run measures the limit of the machine together with Watchbook, on a stack of its own, so that a slow machine
+//! slows both and the ratio stays comparable.
 
 mod alerts;
 mod copy_limit;
@@ -29,7 +29,7 @@ pub(crate) use retention::Retention;
 use self::stack::BenchStack;
 use crate::output;
 
-/// What a bench is at, on a terminal.
+/// Returns a spinner with a message; hidden if standard error is not a terminal.
 pub(crate) fn progress() -> ProgressBar {
     if !output::is_watched() {
         return ProgressBar::hidden();
@@ -40,7 +40,7 @@ pub(crate) fn progress() -> ProgressBar {
     bar
 }
 
-/// Measures on a stack that is started for it and removed, and shows the report.
+/// Starts a stack, runs `measure` on it, removes the stack and prints the report.
 async fn on_a_stack<R: Serialize>(
     config: Config,
     json: bool,

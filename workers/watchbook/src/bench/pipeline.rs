@@ -1,4 +1,4 @@
-//! `bench pipeline`: from stream to table, beside what Postgres alone can take.
+//! `bench pipeline`: throughput from stream to table, compared with raw COPY into Postgres.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -22,47 +22,47 @@ use super::worker::Worker;
 use crate::kind_argument::kind_parser;
 use crate::{output, process};
 
-/// How often the settled range is looked at; the look itself is a primary-key read.
+/// How often the settled range is queried, by primary key.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// A pipeline that settles nothing for so long is stuck.
+/// A pipeline that settles nothing for this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// Messages published at once.
 const PUBLISH_AT_ONCE: u64 = 50_000;
-/// Publishes that wait for their acknowledgement at once.
+/// Maximum publishes that wait for their acknowledgement.
 const PUBLISHES_IN_FLIGHT: usize = 2_000;
-/// What an idle worker is given to come to rest before its memory is read.
+/// How long a started worker may settle before its idle memory is read.
 const COME_TO_REST: Duration = Duration::from_secs(2);
 
-/// Measure the pipeline from stream to table, beside two parallel raw COPYs of the same rows.
+/// Measure the throughput from stream to table, compared with two parallel raw COPYs of the same rows.
 ///
-/// Runs on a stack of its own, which is removed afterwards. Each round empties the table, copies the
-/// rows raw (the limit of this machine; in the text format of `psql \copy`, and in the binary one), empties it again, and lets a worker process bring the same
-/// rows from the stream. The figures are medians over the rounds; the clock of the pipeline starts
-/// with its first settled batch, so that the start of a process is not measured.
+/// Runs on a stack of its own, which is removed afterwards. Each round empties the table, copies the rows raw (the
+/// limit of this machine, in the text format of `psql \copy` and in the binary format), empties the table again, and
+/// lets a worker process store the same rows from the stream. The figures are medians over the rounds. The clock of
+/// the pipeline starts with its first settled batch, so process start is not measured.
 #[derive(Debug, Args)]
 pub(crate) struct Pipeline {
-    /// Rows of a round.
+    /// Rows per round.
     #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(10_000..=5_000_000))]
     rows: u64,
-    /// Rounds, of which the median counts.
+    /// Rounds; the median is reported.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
-    /// Only this kind; repeat it for several. Every kind with --all-kinds.
+    /// Kind to measure. Repeat it for several kinds.
     #[arg(long = "kind", value_parser = kind_parser(), default_value = "events", conflicts_with = "all_kinds")]
     kinds: Vec<Kind>,
-    /// Every kind.
+    /// Measure every kind.
     #[arg(long)]
     all_kinds: bool,
-    /// Measure again with so many rows in the table already.
+    /// Measure again with this many existing rows in the table.
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     existing_rows: Option<u64>,
-    /// Records for the latency at a quiet rate, ten a second; 0 for none.
+    /// Records to measure the latency with, at ten per second; 0 to skip it.
     #[arg(long, default_value_t = 200)]
     quiet_records: u32,
-    /// Groups of the roll-ups by label among the rows; as they come in life where not said.
+    /// Number of label groups in the roll-ups of the rows. Default: a realistic number.
     #[arg(long, value_name = "GROUPS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     groups: Option<u64>,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -82,16 +82,16 @@ struct Report {
 struct KindReport {
     kind: &'static str,
     existing_rows: u64,
-    /// Two parallel raw COPYs in the text format, rows a second: the limit.
+    /// Two parallel raw COPYs in the text format, in rows per second: the limit.
     raw_copy_rows_per_second: f64,
-    /// The same in the binary format, which is what the writers send.
+    /// The same in the binary format, which the writers send.
     raw_binary_copy_rows_per_second: f64,
     pipeline_rows_per_second: f64,
-    /// Pipeline to limit: the median of the rounds' own ratios.
+    /// Ratio of the pipeline to the text COPY: the median over the rounds.
     ratio: f64,
     publish_rows_per_second: f64,
     worker_peak_memory_bytes: u64,
-    /// Processor time of the worker for each row.
+    /// CPU time of the worker per row.
     worker_cpu_us_per_row: f64,
 }
 
@@ -119,7 +119,7 @@ impl Pipeline {
             stack.empty(kind).await?;
         }
         if self.quiet_records > 0 {
-            progress.set_message("a quiet rate");
+            progress.set_message("latency at a low rate");
             let worker = Worker::start(stack, "all")?;
             sleep(COME_TO_REST).await;
             report.idle_memory_bytes = Some(worker.memory()?.now);
@@ -172,7 +172,7 @@ impl Pipeline {
         })
     }
 
-    /// A series that ends about now.
+    /// Returns a series that ends about now.
     fn series(&self, kind: Kind, stack: &BenchStack) -> Series {
         Series::new(kind, stack.bus.prefix(), series_start(self.rows)).with_groups(self.groups)
     }
@@ -200,7 +200,7 @@ impl Pipeline {
         Ok(self.rows as f64 / took.as_secs_f64())
     }
 
-    /// Lets a worker settle the whole stream.
+    /// Starts a worker and waits until it has settled the whole stream.
     async fn drain(&self, stack: &BenchStack, kind: Kind) -> anyhow::Result<Drained> {
         let mut connection = process::connect(&stack.database).await?;
         let stream = stack.bus.stream_name(kind);
@@ -218,13 +218,16 @@ impl Pipeline {
             if settled == last {
                 break;
             }
-            anyhow::ensure!(now - newest.0 < STUCK_AFTER, "the pipeline settled {settled} of {last} and no more");
+            anyhow::ensure!(
+                now - newest.0 < STUCK_AFTER,
+                "the pipeline is stuck: {settled} of {last} messages settled"
+            );
             worker.check()?;
             sleep(LOOK_EVERY).await;
         }
         let (memory, cpu) = (worker.memory()?, worker.cpu_seconds()?);
         worker.stop().await?;
-        let (started, before) = first.context("nothing was settled")?;
+        let (started, before) = first.context("the worker settled nothing")?;
         Ok(Drained {
             rows_per_second: (last - before) as f64 / (newest.0 - started).as_secs_f64(),
             peak_memory: memory.peak,
@@ -233,14 +236,14 @@ impl Pipeline {
     }
 }
 
-/// How a worker settled a whole stream.
+/// Figures of a worker that settled a whole stream.
 struct Drained {
     rows_per_second: f64,
     peak_memory: u64,
     cpu_us_per_row: f64,
 }
 
-/// Brings rows into a table, older than those that are measured.
+/// Fills a table with rows that are older than the measured ones.
 async fn fill(stack: &BenchStack, kind: Kind, count: u64, progress: &ProgressBar) -> anyhow::Result<()> {
     const AT_ONCE: u64 = 500_000;
     let mut filled = 0;
@@ -258,8 +261,8 @@ async fn fill(stack: &BenchStack, kind: Kind, count: u64, progress: &ProgressBar
     Ok(())
 }
 
-/// When a series of so many records has to start to end about now, and not before today: all rows of a
-/// round are in one partition, as they are in life.
+/// Returns the start of a series of `rows` records that ends about now. Never before today, so that all rows of a
+/// round are in one partition, as usual in production.
 fn series_start(rows: u64) -> DateTime<Utc> {
     let now = Utc::now();
     let today = now - TimeDelta::microseconds(now.timestamp_micros().rem_euclid(24 * 60 * 60 * 1_000_000));
@@ -303,9 +306,9 @@ fn print(report: &Report) {
             output::grouped(kind.publish_rows_per_second as u64),
         ]);
     }
-    output::say(format_args!("{} rows a round, median of {}:\n{table}", output::grouped(report.rows), report.rounds));
+    output::say(format_args!("{} rows per round, median of {}:\n{table}", output::grouped(report.rows), report.rounds));
     if let Some(idle) = report.idle_memory_bytes {
-        output::say(format_args!("idle process with every worker: {}", mib(idle)));
+        output::say(format_args!("idle process with all workers: {}", mib(idle)));
     }
     if let Some(latency) = &report.record_to_row_ms {
         output::say(format_args!(

@@ -1,8 +1,7 @@
-//! From a record to its row, at a steady rate, while something else happens.
+//! The latency from a record to its row, at a steady rate, while something else happens.
 //!
-//! The clock of a record starts when it is due, not when it is sent: one that waits because others are slow is slow
-//! itself. All that are on their way are looked for with one question a millisecond, so that what the looking costs is
-//! the same in every phase.
+//! The clock of a record starts when it is due, not when it is sent, so a record that waits behind slow ones counts as
+//! slow. One query per millisecond looks for all records in flight, so the probe costs the same in every phase.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,28 +23,28 @@ use super::latency::{Latency, record};
 use super::stack::BenchStack;
 use crate::process;
 
-/// How often the rows are looked for.
+/// How often the rows are queried.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// Records on their way at once: those of some seconds, so that a long wait is seen by many.
+/// Maximum records in flight: those of some seconds, so that many records see a long wait.
 const IN_FLIGHT: usize = 1_000;
-/// A record that takes longer than this is lost, and the bench wrong.
+/// After this time a record counts as lost and the bench fails.
 const AT_MOST: Duration = Duration::from_secs(60);
 
-/// Records that are published and looked for, until it is stopped.
+/// Publishes records and looks for their rows until it is stopped.
 pub(crate) struct Probe {
     stop: CancellationToken,
     publishing: JoinHandle<anyhow::Result<()>>,
     looking: JoinHandle<anyhow::Result<Vec<Sample>>>,
 }
 
-/// The way of one record.
+/// The latency of one record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     due: Instant,
     seen: Instant,
 }
 
-/// A part of the time.
+/// A time window.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     pub(crate) from: Instant,
@@ -56,12 +55,12 @@ struct Pending {
     id: Uuid,
     created_at: DateTime<Utc>,
     due: Instant,
-    /// Its place among those on their way.
+    /// Permit of the in-flight limit.
     _permit: OwnedSemaphorePermit,
 }
 
 impl Probe {
-    /// Begins, with so many records a second.
+    /// Starts with `rate` records per second.
     pub(crate) async fn start(stack: &BenchStack, rate: u32) -> anyhow::Result<Self> {
         let publisher = process::publisher(&stack.config, &stack.bus)?;
         let connection = process::connect(&stack.database).await?;
@@ -75,7 +74,7 @@ impl Probe {
         })
     }
 
-    /// Ends it when the last record has its row.
+    /// Stops publishing and waits until the last record has its row.
     pub(crate) async fn stop(self) -> anyhow::Result<Vec<Sample>> {
         self.stop.cancel();
         self.publishing.await??;
@@ -84,7 +83,7 @@ impl Probe {
 }
 
 impl Window {
-    /// From then until now.
+    /// Returns the window from `from` until now.
     pub(crate) fn since(from: Instant) -> Self {
         Self { from, until: Instant::now() }
     }
@@ -93,13 +92,13 @@ impl Window {
         self.until.saturating_duration_since(self.from)
     }
 
-    /// Whether a record was on its way in it.
+    /// Returns whether a record was in flight during the window.
     fn sees(&self, sample: &Sample) -> bool {
         sample.due <= self.until && sample.seen >= self.from
     }
 }
 
-/// Latencies of the records that were on their way in one of the windows.
+/// Returns the latencies of the records that were in flight during one of the windows.
 pub(crate) fn latency(samples: &[Sample], windows: &[Window]) -> anyhow::Result<Latency> {
     let mut histogram = Histogram::new(3).context("make a histogram")?;
     for sample in samples.iter().filter(|sample| windows.iter().any(|window| window.sees(sample))) {
@@ -128,7 +127,7 @@ async fn publish(
         outgoing.created_at = Utc::now();
         let sent = pending.send(Pending { id: outgoing.id, created_at: outgoing.created_at, due, _permit: permit });
         if sent.is_err() {
-            // Nobody looks any more, and says why.
+            // The query task has failed and reports why.
             break;
         }
         let publisher = publisher.clone();
@@ -167,7 +166,7 @@ async fn look(mut connection: PgConnection, mut arriving: UnboundedReceiver<Pend
         let oldest = pending.iter().map(|record| record.due).min();
         anyhow::ensure!(
             oldest.is_none_or(|due| due.elapsed() < AT_MOST),
-            "a record is not in its table after {} s",
+            "a record is not stored after {} s",
             AT_MOST.as_secs()
         );
         sleep(LOOK_EVERY).await;

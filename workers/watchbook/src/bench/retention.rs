@@ -1,4 +1,4 @@
-//! `bench retention`: a day that is dropped, beside the same day by DELETE.
+//! `bench retention`: dropping a partition, compared with a DELETE of the same rows.
 
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -29,44 +29,43 @@ use super::stack::BenchStack;
 use super::worker::{Memory, Worker};
 use crate::{output, process};
 
-/// Every writer, but nobody who removes days by himself: that is what is measured.
+/// All writers, but no retention worker: the bench drops the partitions itself.
 const WORKERS: &str = "events,errors,metrics,logs,audit,executions,directory";
-/// How long events are kept here. The days that are dropped are older, the day that is deleted is younger: it is in
-/// nobody's plan.
+/// Days for which events are kept here. The dropped days are older. The deleted day is younger, so no plan contains it.
 const KEPT_DAYS: u64 = 40;
 const DELETED_AGE: u64 = 35;
-/// The other days are so much smaller than the first one.
+/// Divisor of the size of the further days.
 const SMALLER: u64 = 5;
-/// Rows that are encoded and copied at once.
+/// Rows encoded and copied at once.
 const FILL_AT_ONCE: u64 = 250_000;
 const DAY_MICROS: u64 = 24 * 60 * 60 * 1_000_000;
-/// What everybody is given to come to rest before a phase is measured.
+/// How long the servers may settle before a phase is measured.
 const COME_TO_REST: Duration = Duration::from_secs(3);
 
-/// Measure how a day of events goes: dropped, and beside it by DELETE.
+/// Measure how writes are affected by dropping a day of events, compared with a DELETE of as many rows.
 ///
-/// On a stack of its own a worker writes events that come at a steady rate, and the time from each record to its row
-/// is measured: when nothing else happens, while an expired day is dropped as every night, and while a day of as many
-/// rows goes by `DELETE FROM watchbook.event_logs WHERE created_at < …` and the VACUUM that has to follow. All days are
-/// filled, vacuumed and written out before.
+/// On a stack of its own, a worker stores events that arrive at a steady rate, and the latency from record to row is
+/// measured: without other load, while an expired day is dropped as in a nightly run, and during `DELETE FROM
+/// watchbook.event_logs WHERE created_at < …` of a day with as many rows and the VACUUM that has to follow. All days
+/// are filled, vacuumed and checkpointed before.
 ///
-/// Dropping a day is too short for a p99: smaller days, of a fifth of the rows each, are dropped after it, one by one,
-/// and are shown together with it. A record counts for every phase in which it was on its way.
+/// Dropping one day is too short for a p99. So smaller days, with a fifth of the rows each, are dropped one by one
+/// after it and shown together with it. A record counts for every phase in which it was in flight.
 #[derive(Debug, Args)]
 pub(crate) struct Retention {
-    /// Events of the day that is dropped, and of the day that is deleted.
+    /// Events of the dropped day and of the deleted day.
     #[arg(long, default_value_t = 5_000_000, value_parser = clap::value_parser!(u64).range(10_000..=20_000_000))]
     rows: u64,
-    /// Smaller days that are dropped after it.
+    /// Smaller days to drop after it.
     #[arg(long, value_name = "DAYS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=50))]
     more_days: u32,
-    /// Records a second meanwhile.
+    /// Records per second during all phases.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=2_000))]
     rate: u32,
-    /// Seconds without anything else, before the drops and once more after them.
+    /// Seconds without other load, before the drops and again after them.
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     quiet: u64,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -79,19 +78,19 @@ struct Report {
     dropped_ms: Dropped,
     phases: Vec<Phase>,
     bloat: Vec<Bloat>,
-    /// What the process that dropped the days took more than before.
+    /// Memory growth of the process that dropped the days.
     run_memory_bytes: u64,
 }
 
-/// How long dropping the day took, from its beginning to its end, and which part of it what.
+/// How long dropping the day took in milliseconds, in total and per step.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Dropped {
     whole: f64,
     taking_out: f64,
     counting: f64,
-    /// Until nobody finds it any more, and every lock is free.
+    /// Until no session sees the partition and all locks are released.
     dropping: f64,
-    /// What the server needs afterwards to remove the files.
+    /// Time the server takes afterwards to remove the files.
     removing_files: f64,
 }
 
@@ -100,14 +99,14 @@ struct Phase {
     name: &'static str,
     took_ms: f64,
     record_to_row_ms: Latency,
-    /// The p99 to that of both quiet phases.
+    /// Ratio of the p99 to the p99 of both quiet phases.
     p99_to_quiet: f64,
-    /// Log of the server that was written meanwhile, with that of the records.
+    /// WAL written during the phase, including that of the records.
     #[serde(skip_serializing_if = "Option::is_none")]
     log_bytes: Option<u64>,
 }
 
-/// What is on disk of a day.
+/// Disk usage of a day.
 #[derive(Debug, Serialize)]
 struct Bloat {
     name: &'static str,
@@ -123,14 +122,14 @@ impl Bloat {
     }
 }
 
-/// A phase before anybody knows how its records went.
+/// A measured phase before its latencies are computed.
 struct Measured {
     name: &'static str,
     windows: Vec<Window>,
     log_bytes: Option<u64>,
 }
 
-/// What was measured beside the latency.
+/// Measurements other than latencies.
 struct Rest {
     dropped: Dropped,
     bloat: Vec<Bloat>,
@@ -145,7 +144,7 @@ impl Retention {
     async fn measure(&self, stack: &BenchStack, progress: &ProgressBar) -> anyhow::Result<Report> {
         let today = Utc::now().date_naive();
         let deleted = ago(today, DELETED_AGE)?;
-        // The oldest one is the first to go, and the large one.
+        // The large day is the oldest, so it is dropped first.
         let dropped = ago(today, KEPT_DAYS + 1 + u64::from(self.more_days))?;
         fill(stack, deleted, self.rows, progress).await?;
         fill(stack, dropped, self.rows, progress).await?;
@@ -185,7 +184,7 @@ impl Retention {
         })
     }
 
-    /// All that happens while records come.
+    /// Runs all phases while records arrive.
     async fn phases(
         &self,
         stack: &BenchStack,
@@ -208,7 +207,7 @@ impl Retention {
         let is_as_filled = plan.items.iter().all(|item| item.action == Action::Drop)
             && plan.items.first().is_some_and(|item| item.rows == self.rows)
             && plan.items.len() == 1 + self.more_days as usize;
-        anyhow::ensure!(is_as_filled, "the plan is not to drop the days that were filled: {plan:?}");
+        anyhow::ensure!(is_as_filled, "the plan does not drop exactly the days that were filled: {plan:?}");
 
         progress.set_message("dropping the day");
         let more = Plan { items: plan.items.split_off(1) };
@@ -236,7 +235,7 @@ impl Retention {
         let mut job = process::connect(&stack.database).await?;
         let rows = bench::delete_older(&mut job, Kind::Events, deleted.ends_at()).await?;
         let window = Window::since(started);
-        anyhow::ensure!(rows == self.rows, "DELETE removed {rows} rows, and {} were filled", self.rows);
+        anyhow::ensure!(rows == self.rows, "DELETE removed {rows} rows, but {} were filled", self.rows);
         let after_delete = bench::log_position(&mut connection).await?;
         phases.push(Measured { name: "DELETE", windows: vec![window], log_bytes: Some(after_delete - log) });
         bloat.push(Bloat::of("DELETE", bench::footprint(&mut connection, deleted).await?));
@@ -259,10 +258,10 @@ impl Retention {
     }
 }
 
-/// How the names of quiet phases begin.
+/// Prefix of the names of quiet phases.
 const QUIET: &str = "quiet";
 
-/// When a day was dropped, and reached which step.
+/// When a day was dropped, and when it reached each step.
 #[derive(Debug, Clone, Copy)]
 struct Steps {
     window: Window,
@@ -271,7 +270,7 @@ struct Steps {
 }
 
 impl Steps {
-    /// `unseen`: when nobody found it any more.
+    /// Returns the duration of each step. `unseen` is when no session saw the partition any more.
     fn durations(&self, unseen: Instant) -> Dropped {
         let between = |from: Instant, until: Instant| ms(until.saturating_duration_since(from));
         Dropped {
@@ -284,7 +283,7 @@ impl Steps {
     }
 }
 
-/// Waits until a day is gone for everybody else. Where somebody has it locked, the look waits as any reader would.
+/// Waits until other sessions do not see a partition any more. If it is locked, the query waits as any reader would.
 async fn until_nobody_finds(mut connection: PgConnection, day: Partition) -> anyhow::Result<Instant> {
     const LOOK_EVERY: Duration = Duration::from_millis(2);
     while bench::footprint(&mut connection, day).await?.table_bytes > 0 {
@@ -293,7 +292,7 @@ async fn until_nobody_finds(mut connection: PgConnection, day: Partition) -> any
     Ok(Instant::now())
 }
 
-/// Executes a plan as the command and the worker do, and tells how each of its days went.
+/// Executes a plan as the command and the worker do. Returns the steps of each day.
 async fn drop_days(stack: &BenchStack, settings: &Settings, plan: &Plan) -> anyhow::Result<Vec<Steps>> {
     let reached = Mutex::new(Vec::new());
     let observer = |step: Step, item: &Item| {
@@ -302,11 +301,11 @@ async fn drop_days(stack: &BenchStack, settings: &Settings, plan: &Plan) -> anyh
     };
     let request =
         Request { cause: Cause::Command, scheduled_for: None, actor_id: "bench".to_owned(), process: process::name() };
-    let acting = Acting::take(&stack.database, Duration::ZERO).await?.context("somebody else removes days here")?;
+    let acting = Acting::take(&stack.database, Duration::ZERO).await?.context("another process holds the lease")?;
     let work = run::execute(&stack.database, settings, plan, &request, Utc::now(), &observer);
-    let report = acting.during(work).await.context("the right to act was lost")?;
+    let report = acting.during(work).await.context("the retention lease was lost")?;
     acting.release().await;
-    let report = report?.context("the run was answered by another process")?;
+    let report = report?.context("another process executed the run")?;
     anyhow::ensure!(report.done, "the days were not dropped: {}", report.problem().unwrap_or_default());
     let reached = reached.into_inner().unwrap_or_else(PoisonError::into_inner);
     let at = |item: &Item, wanted: Step| {
@@ -323,14 +322,14 @@ async fn drop_days(stack: &BenchStack, settings: &Settings, plan: &Plan) -> anyh
     plan.items.iter().map(steps).collect()
 }
 
-/// The defaults, whatever is configured here.
+/// Returns the default settings, regardless of the configuration.
 fn settings() -> Settings {
     let mut retention = Kept::default();
     retention.keep.events = Keep::For(Duration::from_secs(KEPT_DAYS * 24 * 60 * 60));
     Settings { retention, partition_days_ahead: 1 }
 }
 
-/// Makes a day of events, as autovacuum leaves it.
+/// Fills a day with events and vacuums it, as autovacuum would.
 async fn fill(stack: &BenchStack, day: Partition, rows: u64, progress: &ProgressBar) -> anyhow::Result<()> {
     let mut connection = process::connect(&stack.database).await?;
     Partitions::default().ensure(&mut connection, day).await?;
@@ -355,11 +354,11 @@ async fn fill(stack: &BenchStack, day: Partition, rows: u64, progress: &Progress
 }
 
 fn ago(today: NaiveDate, days: u64) -> anyhow::Result<Partition> {
-    Ok(partition(today.checked_sub_days(Days::new(days)).context("there is no such day")?))
+    Ok(partition(today.checked_sub_days(Days::new(days)).context("the date is out of range")?))
 }
 
 fn later(day: Partition, days: u64) -> anyhow::Result<NaiveDate> {
-    day.first_day().checked_add_days(Days::new(days)).context("there is no such day")
+    day.first_day().checked_add_days(Days::new(days)).context("the date is out of range")
 }
 
 fn partition(day: NaiveDate) -> Partition {
@@ -373,12 +372,12 @@ fn ms(duration: Duration) -> f64 {
 fn print(report: &Report) {
     let Dropped { whole, taking_out, counting, dropping, removing_files } = report.dropped_ms;
     output::say(format_args!(
-        "a day of {} events was dropped in {whole:.0} ms: taken out in {taking_out:.0} ms, counted in {counting:.0} ms, \
-         gone for everybody in {dropping:.0} ms, its files removed in {removing_files:.0} ms",
+        "a day of {} events was dropped in {whole:.0} ms: detached in {taking_out:.0} ms, counted in {counting:.0} ms, \
+         dropped in {dropping:.0} ms, files removed in {removing_files:.0} ms",
         output::grouped(report.rows)
     ));
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
-    let header = ["WHILE", "TOOK", "RECORDS", "MEDIAN", "P99", "MAX", "P99 TO QUIET", "SERVER LOG"];
+    let header = ["PHASE", "TOOK", "RECORDS", "MEDIAN", "P99", "MAX", "P99 TO QUIET", "WAL"];
     let mut table = output::table(header, &[1, 2, 3, 4, 5, 6, 7]);
     for phase in &report.phases {
         let latency = &phase.record_to_row_ms;
@@ -405,10 +404,12 @@ fn print(report: &Report) {
     }
     output::say(table);
     output::say(format_args!(
-        "all days: that one and {} of {} events each; the process that dropped them grew by {}",
+        "all days: that one and {} days of {} events each; memory of the process that dropped them grew by {}",
         report.more_days,
         output::grouped(report.rows / SMALLER),
         mib(report.run_memory_bytes)
     ));
-    output::say("a record counts where it was on its way; the p99 of fewer than 100 records is their slowest");
+    output::say(
+        "a record counts for each phase in which it was in flight; p99 of fewer than 100 records is the maximum",
+    );
 }

@@ -1,4 +1,4 @@
-//! Records to measure with: the n-th one of a kind is always the same but for its identity.
+//! Sample records for benchmarks. The n-th record of a kind is always the same except for its id and time.
 
 use std::num::NonZeroU64;
 
@@ -13,10 +13,10 @@ use records::{Event, Headers, Json, Kind, Message, MetricSample, Outgoing, Recor
 use serde_json::{Map, json};
 use uuid::{ContextV7, Timestamp, Uuid};
 
-/// Whose records these are, unless they are of many.
+/// Organization of the records, unless [`Series::with_organizations`] is used.
 const ORGANIZATION: &str = "acme";
 
-/// A series of records, a millisecond's tenth apart in time unless told otherwise. Two series never share an id.
+/// A series of records, 100 µs apart by default. Two series never share an id.
 #[derive(Debug)]
 pub(crate) struct Series {
     kind: Kind,
@@ -30,7 +30,7 @@ pub(crate) struct Series {
     organizations: Option<NonZeroU64>,
 }
 
-/// One of many organizations, by its number.
+/// Returns the name of an organization by its number.
 pub(crate) fn organization(number: u64) -> String {
     format!("org-{number:03}")
 }
@@ -50,36 +50,36 @@ impl Series {
         }
     }
 
-    /// With records of so many organizations, in turn.
+    /// Assigns the records to this many organizations in turn.
     pub(crate) fn with_organizations(mut self, organizations: NonZeroU64) -> Self {
         self.organizations = Some(organizations);
         self
     }
 
-    /// With exactly so many groups of labels among the records.
+    /// Uses exactly this many label groups among the records.
     pub(crate) fn with_groups(mut self, groups: Option<u64>) -> Self {
         self.groups = groups;
         self
     }
 
-    /// With so much time between two records.
+    /// Sets the time between two records.
     pub(crate) fn with_apart(mut self, apart: TimeDelta) -> Self {
         self.apart = apart;
         self
     }
 
-    /// The n-th record, as it is published.
+    /// Returns the n-th record as a message.
     pub(crate) fn message(&self, n: u64) -> Encoded {
         let (subject, body) = self.subject_and_body(n);
         Encoded::new(subject, body)
     }
 
-    /// The n-th record alone, as it is posted.
+    /// Returns the body of the n-th record, for a POST.
     pub(crate) fn posted(&self, n: u64) -> String {
         self.subject_and_body(n).1
     }
 
-    /// The n-th record as COPY takes it, appended to `rows`.
+    /// Appends the n-th record to `rows` in the format of COPY.
     pub(crate) fn append_row(&self, n: u64, rows: &mut Vec<u8>) -> anyhow::Result<()> {
         let (subject, body) = self.subject_and_body(n);
         let message = Message {
@@ -98,7 +98,7 @@ impl Series {
 
     fn subject_and_body(&self, n: u64) -> (String, String) {
         let run = format!("run-{:06}", n / 40);
-        // What the roll-ups group by turns over by its own number.
+        // Values of the labels that roll-ups group by repeat after `groups` records.
         let g = self.groups.map_or(n, |groups| n % groups);
         let cut = |usual: u64| if self.groups.is_some() { g } else { n % usual };
         let user = format!("user-{:04}", cut(5_000));
@@ -199,7 +199,7 @@ impl Series {
             attributes: Map::new(),
             record,
         };
-        // Our own types always are JSON; an empty body would show as a dead letter.
+        // Our own types always serialize; an empty body would show as a dead letter.
         (subject, serde_json::to_string(&outgoing).unwrap_or_default())
     }
 

@@ -1,4 +1,4 @@
-//! A stack of the bench's own, gone when it ends.
+//! NATS and Postgres for one bench run, removed at its end.
 
 use std::sync::Arc;
 
@@ -17,21 +17,21 @@ pub(crate) struct BenchStack {
     pub(crate) config: Config,
     pub(crate) bus: Bus,
     pub(crate) database: Database,
-    // In the order in which they have to go.
+    // In the order in which they must be dropped.
     nats: NatsServer,
     postgres: PostgresServer,
     directory: TempDir,
 }
 
 impl BenchStack {
-    /// Starts servers with the settings of `up`, and sets up.
+    /// Starts the servers as `up` does and sets up streams and tables.
     pub(crate) async fn start(mut config: Config) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix("watchbook-bench-").context("make a directory for the bench")?;
         let tell: Tell = Arc::new(|line: &str| eprintln!("{line}"));
         let programs = Programs::locate(&local::cache_dir(), Need::BOTH, &tell).await?;
         let postgres =
             PostgresServer::start(&programs, PostgresOptions::new(directory.path().join("postgres"))).await?;
-        // Syncing each publish at once, as `up` does, would only make the bench wait before its clock starts.
+        // Without `sync_always`, which `up` sets: it would only slow down publishing, before the clock starts.
         let nats = NatsServer::start(&programs, NatsOptions::new(directory.path().join("nats"))).await?;
         config.postgres.url = Some(Secret::new(postgres.url()));
         config.nats.url = Some(nats.url());
@@ -39,7 +39,7 @@ impl BenchStack {
         config.nats.jetstream_domain = None;
         config.nats.jetstream_api_prefix = None;
         config.http.address = HttpAddress::Off;
-        // Large enough for any number of rows that a bench takes: refusing publishes is not what is measured.
+        // Large enough for all rows of a bench, so that no publish is refused.
         config.streams.max_bytes = bytesize::ByteSize::gib(4);
         let bus = process::bus(&config).await?;
         let database = process::database(&config).await?;
@@ -47,7 +47,7 @@ impl BenchStack {
         Ok(Self { config, bus, database, nats, postgres, directory })
     }
 
-    /// The environment in which a worker finds this stack.
+    /// Returns the environment variables that point a worker to this stack.
     pub(crate) fn environment(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
         Ok(vec![
             ("NATS_URL", self.config.nats_url()?.to_owned()),
@@ -58,35 +58,35 @@ impl BenchStack {
         ])
     }
 
-    /// Writes a file that goes when the stack goes, and returns its path.
+    /// Writes a file that is removed together with the stack. Returns its path.
     pub(crate) fn write_file(&self, name: &str, text: &str) -> anyhow::Result<String> {
         let path = self.directory.path().join(name);
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         Ok(path.display().to_string())
     }
 
-    /// Empties a kind's table, its counts and its position; the stream is made anew.
+    /// Empties a kind's table, roll-ups and position, and recreates its stream.
     pub(crate) async fn empty(&self, kind: Kind) -> anyhow::Result<()> {
         let mut connection = process::connect(&self.database).await?;
         store::bench::empty_kind(&mut connection, kind).await?;
         self.remake_stream(kind).await
     }
 
-    /// Makes a kind's stream anew.
+    /// Deletes and recreates a kind's stream.
     pub(crate) async fn remake_stream(&self, kind: Kind) -> anyhow::Result<()> {
         self.bus.delete_stream(kind).await?;
         self.bus.ensure_stream(kind, &self.config.streams, false).await?;
         Ok(())
     }
 
-    /// Brings Postgres to rest before something is timed.
+    /// Runs a checkpoint, so that earlier work does not disturb a measurement.
     pub(crate) async fn settle_down(&self) -> anyhow::Result<()> {
         let mut connection = process::connect(&self.database).await?;
         Ok(store::bench::checkpoint(&mut connection).await?)
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        // Our own connection first, or it would report that its server went away.
+        // Close our own connection first, or it would report that the server went away.
         self.bus.close().await;
         self.nats.stop().await?;
         self.postgres.stop().await?;

@@ -1,4 +1,4 @@
-//! The worker under measurement: a process of its own, so that its memory is its own.
+//! The measured worker, in a process of its own so that its memory can be measured.
 
 use std::process::Stdio;
 
@@ -11,7 +11,7 @@ pub(crate) struct Worker {
     child: Child,
 }
 
-/// Memory of a process in bytes.
+/// Resident memory of a process, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
     pub(crate) now: u64,
@@ -19,7 +19,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Of a process, from /proc (Linux alone).
+    /// Reads the memory of a process from /proc (Linux only).
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
         let path = format!("/proc/{pid}/status");
         let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
@@ -34,27 +34,27 @@ impl Memory {
         Ok(Self { now: field("VmRSS:")?, peak: field("VmHWM:")? })
     }
 
-    /// Of a process, whose peak begins anew.
+    /// Resets the peak of a process and reads its memory.
     fn begin_anew_of(pid: u32) -> anyhow::Result<Self> {
         const RESET_PEAK: &str = "5";
         let path = format!("/proc/{pid}/clear_refs");
-        std::fs::write(&path, RESET_PEAK).with_context(|| format!("write {path}, by which a peak begins anew"))?;
+        std::fs::write(&path, RESET_PEAK).with_context(|| format!("write {path} to reset the peak memory"))?;
         Self::of(pid)
     }
 
-    /// Of this process, whose peak begins anew.
+    /// Resets the peak of this process and reads its memory.
     pub(crate) fn begin_anew() -> anyhow::Result<Self> {
         Self::begin_anew_of(std::process::id())
     }
 }
 
 impl Worker {
-    /// Starts `watchbook run --workers WORKERS` of this very binary.
+    /// Starts `watchbook run --workers WORKERS` with this binary.
     pub(crate) fn start(stack: &BenchStack, workers: &str) -> anyhow::Result<Self> {
         Self::start_with(stack, workers, &[])
     }
 
-    /// The same, with more settings.
+    /// Starts a worker with additional environment variables.
     pub(crate) fn start_with(
         stack: &BenchStack,
         workers: &str,
@@ -75,50 +75,53 @@ impl Worker {
         Ok(Self { child })
     }
 
-    /// Its memory.
+    /// Reads the memory of the worker.
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
         Memory::of(self.pid()?)
     }
 
-    /// Its memory, whose peak begins anew.
+    /// Resets the peak of the worker and reads its memory.
     pub(crate) fn begin_peak_anew(&self) -> anyhow::Result<Memory> {
         Memory::begin_anew_of(self.pid()?)
     }
 
     fn pid(&self) -> anyhow::Result<u32> {
-        self.child.id().context("the worker has ended; its log above says why")
+        self.child.id().context("the worker has exited; see its log above")
     }
 
-    /// Processor time that it has used, in seconds (Linux alone).
+    /// Returns the CPU time of the worker in seconds (Linux only).
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        /// The kernel counts in hundredths of a second, whatever its own tick is (USER_HZ).
+        /// USER_HZ: the kernel reports hundredths of a second, whatever its own tick is (proc_pid_stat(5)).
         const TICKS: f64 = 100.0;
         let path = format!("/proc/{}/stat", self.pid()?);
         let stat = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        // Behind the name, which may hold anything: state, then utime and stime as 12th and 13th field.
+        // After the name, which may contain anything: state, and utime and stime as the 12th and 13th field.
         let fields =
             stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace()).with_context(|| path.clone())?;
         let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
         Ok(ticks / TICKS)
     }
 
-    /// Whether it still runs.
+    /// Checks that the worker is running.
+    ///
+    /// # Errors
+    /// If it has exited.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
-        match self.child.try_wait().context("look at the worker")? {
+        match self.child.try_wait().context("check the worker")? {
             None => Ok(()),
-            Some(status) => anyhow::bail!("the worker ended with {status}; its log above says why"),
+            Some(status) => anyhow::bail!("the worker exited with {status}; see its log above"),
         }
     }
 
-    /// Ends it as an operator would.
+    /// Stops the worker with SIGTERM, as an operator would.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         if let Some(pid) = self.child.id() {
             let killed =
                 Command::new("kill").args(["-TERM", &pid.to_string()]).status().await.context("signal the worker")?;
-            anyhow::ensure!(killed.success(), "the worker cannot be signalled");
+            anyhow::ensure!(killed.success(), "send SIGTERM to the worker: `kill` failed");
         }
         let status = self.child.wait().await.context("wait for the worker")?;
-        anyhow::ensure!(status.success(), "the worker ended with {status}");
+        anyhow::ensure!(status.success(), "the worker exited with {status}");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! `watchbook bench`: the figures of the README, on your machine.
+//! `watchbook bench`: the figures of the README, measured on your machine.
 
 use std::process::ExitCode;
 
@@ -7,8 +7,11 @@ use runtime::Config;
 
 use crate::bench::{Alerts, Gateway, Pipeline, Retention};
 
-/// Measure, beside the limit of this machine, on a stack that is started for it and removed.
+/// Run benchmarks and compare them with the limits of this machine.
+///
+/// Each benchmark starts its own NATS and Postgres in a temporary directory and removes them afterwards.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  watchbook bench pipeline --rows 500000 --rounds 3")]
 pub(crate) struct Bench {
     #[command(subcommand)]
     what: What,

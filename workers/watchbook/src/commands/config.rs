@@ -1,4 +1,4 @@
-//! `watchbook config`: settings, checked or shown.
+//! `watchbook config`: checks or shows the settings.
 
 use crate::output;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use runtime::config::Sources;
 
-/// Check or show settings.
+/// Check or show the settings.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigCommand {
     #[command(subcommand)]
@@ -15,9 +15,9 @@ pub(crate) struct ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Check the file and the environment; problems name file and line, or the variable.
+    /// Check the file and the environment. Each problem names its file and line, or its variable.
     Check,
-    /// Show the effective settings as TOML, secrets hidden.
+    /// Print the effective settings as TOML, with secrets hidden.
     Show,
 }
 
@@ -27,7 +27,7 @@ impl ConfigCommand {
         match self.action {
             Action::Check => match &sources.file {
                 Some((path, _)) => output::say(format_args!("{}: no problems", path.display())),
-                None => output::say("no file, and no problems in the environment"),
+                None => output::say("no configuration file; no problems in the environment"),
             },
             Action::Show => output::say(config.to_toml()?.trim_end()),
         }

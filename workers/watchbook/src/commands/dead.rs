@@ -1,4 +1,4 @@
-//! `watchbook dead`: dead letters.
+//! `watchbook dead`: lists, shows, replays and discards dead letters.
 
 use std::process::ExitCode;
 
@@ -16,11 +16,14 @@ use uuid::Uuid;
 use crate::kind_argument::kind_parser;
 use crate::{output, process};
 
-/// Dead letters that are read and published at once: at 1 MiB each what a command may well hold.
+/// Dead letters read and published at once. At 1 MiB each, a page is about 100 MiB of memory.
 const PAGE: u32 = 100;
 
-/// List, show, replay and discard dead letters: messages that could not become a row.
+/// List, show, replay and discard dead letters: messages that could not be stored as a row.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  watchbook dead list --kind events --reason missing_field\n  watchbook dead replay --all --dry-run\n  watchbook dead discard --all --reason invalid_json"
+)]
 pub(crate) struct Dead {
     #[command(subcommand)]
     action: Action,
@@ -32,40 +35,40 @@ enum Action {
     List {
         #[command(flatten)]
         which: Which,
-        /// Those that were replayed or discarded as well.
+        /// Include dead letters that were replayed or discarded.
         #[arg(long)]
         all: bool,
-        /// How many at the most.
+        /// Maximum number of dead letters to list.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         limit: u32,
-        /// As JSON, bodies included.
+        /// Print JSON, including the bodies.
         #[arg(long)]
         json: bool,
     },
-    /// Show one dead letter whole.
+    /// Show one dead letter with its whole body, as JSON.
     Show {
-        /// Its id.
+        /// Id of the dead letter.
         id: Uuid,
     },
-    /// Publish dead letters again. Stored once, however often this is done.
+    /// Publish dead letters again. Repeating this does not store a record twice.
     Replay {
         #[command(flatten)]
         which: Which,
-        /// All that the other options let through, without naming ids.
+        /// Select all dead letters that match the other options, without naming ids.
         #[arg(long)]
         all: bool,
-        /// Only tell what would be accepted now.
+        /// Only report which dead letters would be accepted now.
         #[arg(long)]
         dry_run: bool,
-        /// The result of each as JSON.
+        /// Print the result of each dead letter as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Mark dead letters as not needed. They stay in the table until retention takes them.
+    /// Mark dead letters as not needed. They stay in the table until retention removes them.
     Discard {
         #[command(flatten)]
         which: Which,
-        /// All that the other options let through, without naming ids.
+        /// Select all dead letters that match the other options, without naming ids.
         #[arg(long)]
         all: bool,
     },
@@ -73,13 +76,13 @@ enum Action {
 
 #[derive(Debug, Args)]
 struct Which {
-    /// Ids.
+    /// Ids of dead letters.
     #[arg(value_name = "ID")]
     ids: Vec<Uuid>,
-    /// Only of this kind.
+    /// Select only dead letters of this kind.
     #[arg(long, value_parser = kind_parser())]
     kind: Option<Kind>,
-    /// Only with this reason.
+    /// Select only dead letters with this reason.
     #[arg(long, value_parser = reason_parser())]
     reason: Option<Reason>,
 }
@@ -95,12 +98,12 @@ impl Which {
         Filter { ids: self.ids, kind, reason, settled_too, failed_before: None }
     }
 
-    /// Doing something to dead letters needs a choice. Only those are chosen that are there already:
-    /// a replay would otherwise meet what came back of its first pages, and publish it for ever.
+    /// Returns the filter for a change, which needs ids or `--all`. Selects only dead letters that exist now: a replay
+    /// would otherwise find those that come back from its own first pages, and publish them for ever.
     async fn chosen(self, all: bool, connection: &mut PgConnection) -> anyhow::Result<Filter> {
         anyhow::ensure!(
             all || !self.ids.is_empty(),
-            "name dead letters by id (`watchbook dead list` shows them), or say --all"
+            "name dead letters by id (see `watchbook dead list`), or use --all"
         );
         Ok(Filter { failed_before: Some(store::clock(connection).await?), ..self.filter(false) })
     }
@@ -159,7 +162,7 @@ fn print(letters: &[StoredDeadLetter], limit: u32) {
     }
     output::say(format_args!("{table}"));
     if letters.len() == limit as usize {
-        output::say(format_args!("The first {limit}; --limit shows more."));
+        output::say(format_args!("Only the first {limit} are shown; use --limit for more."));
     }
 }
 
@@ -173,7 +176,7 @@ impl Replay<'_> {
     async fn run(mut self, filter: Filter, json: bool) -> anyhow::Result<()> {
         let mut replayed = Vec::new();
         let ended = self.pages(&filter, &mut replayed).await;
-        // What was done before an error is done, and marked.
+        // Dead letters published before an error are published and marked, so they are reported.
         if ended.is_ok() || !replayed.is_empty() {
             self.report(&replayed, json)?;
         }
@@ -226,7 +229,8 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Why a writer would refuse it now: it is decoded, and tried in a transaction that is rolled back.
+    /// Returns why a writer would reject the letter now. Decodes it, and inserts it in a transaction that is rolled
+    /// back.
     async fn refusal(&mut self, letter: &StoredDeadLetter) -> anyhow::Result<Option<String>> {
         let kind: Kind = letter.kind.parse()?;
         let headers = dead_letters::headers_from_json(letter.headers.as_ref());
@@ -244,7 +248,7 @@ impl Replay<'_> {
             Ok(_) => Ok(None),
             Err(error) => match Failure::of(&error) {
                 Failure::BadRow => Ok(Some(format!("{}: {}", Reason::RejectedByDatabase, store::describe(&error)))),
-                // The writer makes the partition that this try finds missing.
+                // A writer would create the missing partition.
                 Failure::MissingPartition => Ok(None),
                 _ => Err(error.into()),
             },

@@ -1,4 +1,4 @@
-//! `watchbook erase`: what is stored of a user or a strategy goes.
+//! `watchbook erase`: erases the records of a user or a strategy.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,30 +14,33 @@ use store::erasures::Erasable;
 
 use crate::{bench, output, own_records, process};
 
-/// How long somebody else's work is waited for. The erasure is written either way, and the worker does it.
+/// How long to wait while another process holds the retention lease. The erasure request is stored either way, and the
+/// retention worker executes it.
 const ACT_WITHIN: Duration = Duration::from_secs(30);
 
-/// Erase what is stored of a user or a strategy.
+/// Erase the personal data of a user, or the executions of a strategy.
 ///
-/// Removes its execution records. Of a user, what is personal in their events and errors is blanked as well, and their
-/// name and address in the directory. What a hold keeps stays until its release, and goes then by itself. Interrupted,
-/// it goes on. A record of the directory with `deleted: true` does the same.
+/// Removes the execution records of the user or strategy. For a user it also blanks the personal fields of their events
+/// and errors, and their name and e-mail address in the directory. Records under a hold stay until the hold is released
+/// and are then erased automatically. An interrupted erasure is resumed by the retention worker. A directory record
+/// with `deleted: true` has the same effect.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  watchbook erase user user-17 --org acme --dry-run")]
 pub(crate) struct Erase {
-    /// What.
+    /// Kind of entity to erase.
     entity: Entity,
-    /// Which one.
+    /// Id of the user or strategy.
     id: String,
-    /// Only in this organization's records.
+    /// Erase only in records of this organization.
     #[arg(long, value_name = "ORG")]
     org: Option<String>,
-    /// Only say how many execution records would go.
+    /// Only report how many execution records would be removed.
     #[arg(long)]
     dry_run: bool,
-    /// Who, where not the user of this terminal.
+    /// Name recorded in the audit log as the actor.
     #[arg(long, value_name = "NAME", default_value_t = process::somebody(), value_parser = process::actor)]
     by: String,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -64,7 +67,7 @@ impl Erase {
         if let Some(org) = &self.org {
             anyhow::ensure!(
                 records::subject::is_organization(org),
-                "`{org}` is no organization: 1 to 64 of A-Z a-z 0-9 _ -"
+                "`{org}` is not an organization: expected 1 to 64 characters of A-Z a-z 0-9 _ -"
             );
         }
         let entity = Erasable::from(self.entity);
@@ -78,7 +81,7 @@ impl Erase {
                 output::json(&json!({ "executions": executions, "held": held }))?;
             } else {
                 output::say(format_args!(
-                    "{} execution records would go; holds keep {}",
+                    "{} execution records would be removed; holds keep {}",
                     output::grouped(executions),
                     output::grouped(held)
                 ));
@@ -87,7 +90,7 @@ impl Erase {
         }
         let Some(acting) = Acting::take(&database, ACT_WITHIN).await? else {
             let erasure = erase::request(&mut connection, entity, &self.id, org, &self.by, now).await?;
-            eprintln!("Another process is at work; the retention worker does this after it.");
+            eprintln!("Another process is running retention. The retention worker will execute this erasure.");
             output::say(erasure.id);
             return Ok(ExitCode::SUCCESS);
         };
@@ -102,7 +105,7 @@ impl Erase {
         progress.finish_and_clear();
         acting.release().await;
         let Some(ended) = ended.transpose()?.and_then(|ended| ended.into_iter().next()) else {
-            anyhow::bail!("the right to act was lost; the retention worker goes on with erasure {}", erasure.id)
+            anyhow::bail!("the retention lease was lost; the retention worker continues erasure {}", erasure.id)
         };
         own_records::publish(&config, &mut connection).await;
         if self.json {
@@ -115,7 +118,7 @@ impl Erase {
                 self.id,
                 number(ended.executions),
                 number(ended.blanked),
-                if ended.state == "held" { "; the rest is held, and goes when it is released" } else { "" }
+                if ended.state == "held" { "; held records are erased when the hold is released" } else { "" }
             ));
         }
         Ok(ExitCode::SUCCESS)

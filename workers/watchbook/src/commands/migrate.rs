@@ -1,4 +1,4 @@
-//! `watchbook migrate`: migrations alone.
+//! `watchbook migrate`: runs or lists migrations.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use store::migrations::{self, State};
 
 use crate::{output, process};
 
-/// Run or list migrations.
+/// Run or list database migrations. `watchbook setup` also runs them.
 #[derive(Debug, Args)]
 pub(crate) struct Migrate {
     #[command(subcommand)]
@@ -17,11 +17,13 @@ pub(crate) struct Migrate {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Run what is pending.
+    /// Run pending migrations.
     Run,
     /// List applied, pending and changed migrations.
+    ///
+    /// Exits with 1 if a migration was changed after it was applied, or is unknown to this build.
     Status {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },

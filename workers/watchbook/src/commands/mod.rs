@@ -1,4 +1,4 @@
-//! One file a command.
+//! The subcommands, one module each.
 
 pub(crate) mod alerts;
 pub(crate) mod audit;

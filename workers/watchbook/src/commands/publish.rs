@@ -1,4 +1,4 @@
-//! `watchbook publish`: NDJSON into JetStream.
+//! `watchbook publish`: publishes NDJSON to JetStream.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,26 +14,26 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use crate::kind_argument::KindArgument;
 use crate::{output, process};
 
-/// Lines published at once: an atomic batch of JetStream.
+/// Lines published at once: the size of a JetStream atomic batch.
 const BATCH_LINES: usize = 1_000;
-/// Bytes of lines held at once.
+/// Bytes of lines held in memory at once.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// Refused lines that are shown one by one; the rest is counted.
+/// Refused lines shown one by one; the rest are only counted.
 const SHOWN_REFUSALS: usize = 20;
 
-/// Publish records, one JSON object a line, each acknowledged.
+/// Publish records from NDJSON, each acknowledged by JetStream.
 ///
-/// Every line is checked as the writers will check it; a line that would become a dead letter is
-/// refused and named, the others are published. Exit code 1 where any line was refused.
+/// Each line is one JSON object and is checked as the writers will check it. A line that would become a dead letter is
+/// reported and not published; the others are. Exits with 1 if any line was refused.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: echo '{\"event_type\":\"build.finished\"}' | watchbook publish events --org acme")]
 pub(crate) struct Publish {
     #[command(flatten)]
     kind: KindArgument,
-    /// The organization; none without it.
+    /// Organization of the records. Default: none.
     #[arg(long, value_name = "ORG")]
     org: Option<String>,
-    /// A file, or `-` for standard input.
+    /// File to read, or `-` for standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
 }
@@ -130,7 +130,7 @@ impl Lines {
     }
 }
 
-/// One line, at most what a message may hold and a little: a longer one is refused, not held in memory.
+/// Reads one line and keeps at most twice the size of a message; the rest is discarded, since the line will be refused.
 async fn read_line(input: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> std::io::Result<usize> {
     let mut read = 0;
     loop {

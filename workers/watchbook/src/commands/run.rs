@@ -1,4 +1,4 @@
-//! `watchbook run`: workers against what is there.
+//! `watchbook run`: runs workers against existing servers.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,11 +14,13 @@ const ALL: &str = "all";
 
 /// Run workers against NATS_URL and DATABASE_URL until SIGTERM or Ctrl-C.
 ///
-/// Any number of processes may run the same workers: of each kind one writes and one evaluates the
-/// alerts, the others stand by and take over within seconds; notifiers share their work. Each process serves /healthz, /readyz and /metrics on WATCHBOOK_HTTP_ADDR.
+/// Any number of processes may run the same workers. One process writes each kind, one evaluates alerts and one runs
+/// retention; the others are standbys and take over within seconds. Notifiers share their work. Each process serves
+/// /healthz, /readyz and /metrics on WATCHBOOK_HTTP_ADDR.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  watchbook run\n  watchbook run --workers events,audit,alerts,notifier")]
 pub(crate) struct Run {
-    /// Which workers, separated by commas.
+    /// Workers to run, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = ALL, value_parser = PossibleValuesParser::new(std::iter::once(ALL).chain(Worker::all().map(Worker::name))))]
     workers: Vec<String>,
 }
@@ -38,7 +40,7 @@ impl Run {
         Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// `all` is what the settings allow; what is asked for by name has to be there.
+    /// Returns the workers to run: for `all`, those that the settings allow, and any that are named.
     fn asked(&self, config: &Config) -> Vec<Worker> {
         let named = Worker::all().filter(|worker| self.workers.iter().any(|name| name == worker.name()));
         if !self.workers.iter().any(|name| name == ALL) {

@@ -1,4 +1,4 @@
-//! `watchbook tail`: live records.
+//! `watchbook tail`: follows records live.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -11,15 +11,16 @@ use runtime::Config;
 use crate::kind_argument::KindArgument;
 use crate::process;
 
-/// Follow live records as they are published, one body a line, until Ctrl-C.
+/// Follow records live as they are published, one body per line, until Ctrl-C.
 ///
-/// Straight from the subjects: what is shown need not be stored yet, and what was published before is
-/// not shown. On a terminal each line starts with its subject.
+/// Subscribes to the subjects directly: records may not be stored yet, and earlier records are not shown. On a terminal
+/// each line starts with its subject.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  watchbook tail errors --org acme | jq .message")]
 pub(crate) struct Tail {
     #[command(flatten)]
     kind: KindArgument,
-    /// Only this organization.
+    /// Show only records of this organization.
     #[arg(long, value_name = "ORG")]
     org: Option<String>,
 }
@@ -43,18 +44,18 @@ impl Tail {
                 message = messages.next() => message,
             };
             let Some(message) = message else { anyhow::bail!("the connection to NATS was closed") };
-            // A body that cannot be unpacked is shown as it is: it will be a dead letter.
+            // A body that cannot be decompressed is shown as it is; it will become a dead letter.
             let body = records::body_text(&message.payload, &bus::headers(message.headers.as_ref()))
                 .unwrap_or_else(|_| String::from_utf8_lossy(&message.payload));
             let mut out = std::io::stdout().lock();
             let written = if watched {
-                // Control characters of a body must not reach the terminal.
+                // Control characters in a body must not reach the terminal.
                 let body = body.replace(|c: char| c.is_control(), " ");
                 writeln!(out, "\x1b[2m{}\x1b[0m {body}", message.subject)
             } else {
                 out.write_all(body.as_bytes()).and_then(|()| out.write_all(b"\n"))
             };
-            // Whoever read our output has gone: `tail | head` ends here.
+            // The reader closed the pipe, as in `watchbook tail | head`.
             if written.and_then(|()| out.flush()).is_err() {
                 return Ok(ExitCode::SUCCESS);
             }

@@ -1,4 +1,4 @@
-//! `watchbook up`: everything on this machine.
+//! `watchbook up`: runs NATS, Postgres and all workers on this machine.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -17,26 +17,29 @@ use crate::demo::Demo;
 use crate::workers::{Worker, Workers};
 use crate::{commands, output, process, token};
 
-/// Run everything on this machine: NATS, Postgres and all workers.
+/// Start NATS, Postgres and all workers on this machine.
 ///
-/// Finds nats-server and Postgres, or gets them, and runs them under --data-dir on free ports; with
-/// NATS_URL or DATABASE_URL set it uses those instead. Data survives a restart. Ctrl-C stops it all.
+/// Finds or downloads nats-server and Postgres and runs them under --data-dir on free ports. If NATS_URL or
+/// DATABASE_URL is set, uses that server instead. Data survives a restart. Ctrl-C stops everything.
 ///
-/// Once everything is ready, DIR/env holds NATS_URL, DATABASE_URL, WATCHBOOK_URL and WATCHBOOK_TOKEN
-/// as KEY=VALUE lines: `set -a; . .watchbook/env` lets the other commands find this stack.
+/// Once everything is ready, DIR/env contains NATS_URL, DATABASE_URL, WATCHBOOK_URL and WATCHBOOK_TOKEN (role admin) as
+/// KEY=VALUE lines. Load it with `set -a; . .watchbook/env` so that other commands use this stack.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  watchbook up --demo\nthen, in another terminal:\n  set -a; . .watchbook/env; watchbook status"
+)]
 pub(crate) struct Up {
-    /// Where everything is kept.
+    /// Directory for all data.
     #[arg(long, value_name = "DIR", default_value = ".watchbook")]
     data_dir: PathBuf,
-    /// Publish believable traffic.
+    /// Publish demo traffic for as long as the stack runs.
     #[arg(long)]
     demo: bool,
 }
 
 impl Up {
     pub(crate) async fn run(self, mut config: Config, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-        // The signal first: a Ctrl-C while programs are fetched stops cleanly as well.
+        // Install the signal handler first, so that Ctrl-C during a download also stops cleanly.
         let signal = tokio::spawn(runtime::stop_signal());
         let directory = std::path::absolute(&self.data_dir).with_context(|| format!("{}", self.data_dir.display()))?;
         create(&directory)?;
@@ -46,7 +49,7 @@ impl Up {
         tokio::select! {
             signal = signal => {
                 let signal = signal.context("wait for a signal")??;
-                anyhow::bail!("{signal} before everything was ready")
+                anyhow::bail!("stopped by {signal} before everything was ready")
             }
             stack = Stack::start(&directory, &mut config) => {
                 let stack = stack?;
@@ -58,7 +61,8 @@ impl Up {
         }
     }
 
-    /// Sets up, runs all workers, and waits for the end. Whether the workers stopped cleanly.
+    /// Sets up, runs all workers and waits for a signal or a failed server. Returns whether the workers stopped
+    /// cleanly.
     async fn work(
         &self,
         config: &Config,
@@ -70,13 +74,13 @@ impl Up {
         let bus = process::bus(config).await?;
         let database = process::database(config).await?;
         let agrees = commands::setup::ensure(config, &bus, &database, false, &|line| tracing::info!("{line}")).await?;
-        anyhow::ensure!(agrees, "streams differ from the settings, see above: `watchbook setup --update` changes them");
+        anyhow::ensure!(agrees, "streams differ from the settings, see above: run `watchbook setup --update`");
         let mut config = with_free_address(config.clone());
         let secret = token::secret(&config, directory)?;
-        // An issuer signs in one way; without a token of our own nobody could sign in here.
+        // The gateway accepts either a shared secret or a JWKS; with a JWKS it would reject the token that `up` signs.
         anyhow::ensure!(
             config.gateway.jwks_url.is_none(),
-            "`up` signs tokens itself: take `jwks_url` out of [gateway]"
+            "`up` signs tokens itself: remove `jwks_url` from [gateway]"
         );
         config.http.jwt_secret = Some(secret.clone());
         let config = &config;
@@ -94,7 +98,7 @@ impl Up {
         };
         stop.cancel();
         if let Some(demo) = demo {
-            // A panic in the demo is reported by its own hook, and stops nothing else.
+            // The panic hook reports a panic in the demo; it must not affect anything else.
             let _ = demo.await;
         }
         let clean = workers.stop().await;
@@ -104,14 +108,14 @@ impl Up {
     }
 }
 
-/// The servers that are ours to run.
+/// The servers started by `up`.
 struct Stack {
     nats: Option<NatsServer>,
     postgres: Option<PostgresServer>,
 }
 
 impl Stack {
-    /// Starts what the settings do not name, and puts it into them.
+    /// Starts each server that has no URL in the settings, and sets its URL there.
     async fn start(directory: &Path, config: &mut Config) -> anyhow::Result<Self> {
         let need = Need { nats: config.nats.url.is_none(), postgres: config.postgres.url.is_none() };
         anyhow::ensure!(
@@ -129,7 +133,7 @@ impl Stack {
         };
         let nats = if need.nats {
             let mut options = NatsOptions::new(directory.join("nats"));
-            // An acknowledged record survives a crash of the machine, and not only of the server.
+            // An acknowledged record then survives a crash of the machine, not only of the server.
             options.sync_always = true;
             let server = NatsServer::start(&programs, options).await?;
             config.nats.url = Some(server.url());
@@ -140,26 +144,27 @@ impl Stack {
         Ok(Self { nats, postgres })
     }
 
-    /// Starts a server again that ended by itself. Returns where that fails.
+    /// Restarts a server that exits unexpectedly. Returns the error if a restart fails.
     async fn supervise(&self) -> anyhow::Error {
         loop {
             let restarted = tokio::select! {
                 status = ended(self.nats.as_ref().map(NatsServer::wait)) => {
-                    tracing::warn!(%status, "nats-server ended by itself; starting it again");
+                    tracing::warn!(%status, "nats-server exited unexpectedly; restarting it");
                     match &self.nats { Some(server) => server.restart().await, None => Ok(()) }
                 }
                 status = ended(self.postgres.as_ref().map(PostgresServer::wait)) => {
-                    tracing::warn!(%status, "Postgres ended by itself; starting it again");
+                    tracing::warn!(%status, "Postgres exited unexpectedly; restarting it");
                     match &self.postgres { Some(server) => server.restart().await, None => Ok(()) }
                 }
             };
             if let Err(error) = restarted {
-                return error.context("start a server again that ended by itself");
+                return error.context("restart a server that exited unexpectedly");
             }
         }
     }
 
-    /// Stops the servers, NATS first: nobody may publish what nobody writes.
+    /// Stops the servers, NATS first, so that nothing is published while no writer runs. Returns whether both stopped
+    /// cleanly.
     async fn stop(self) -> bool {
         let mut clean = true;
         if let Some(server) = self.nats {
@@ -172,7 +177,7 @@ impl Stack {
     }
 }
 
-/// Never ends where there is no such server.
+/// Waits for a server to exit. Never returns if there is none.
 async fn ended<T>(wait: Option<impl Future<Output = T>>) -> T {
     match wait {
         Some(wait) => wait.await,
@@ -180,13 +185,13 @@ async fn ended<T>(wait: Option<impl Future<Output = T>>) -> T {
     }
 }
 
-/// The default port may be somebody else's: then any free one will do. An address that was asked for is kept.
+/// Switches to a free port if the default one is in use. A configured address is kept.
 fn with_free_address(mut config: Config) -> Config {
     if config.http.address == HttpAddress::default()
         && let HttpAddress::At(address) = config.http.address
         && TcpListener::bind(address).is_err()
     {
-        tracing::info!(%address, "is taken; listening on a free port instead");
+        tracing::info!(%address, "the default HTTP address is in use; listening on a free port instead");
         config.http.address = HttpAddress::At(SocketAddr::new(address.ip(), 0));
     }
     config
@@ -209,17 +214,17 @@ fn greet(config: &Config, url: &str, environment: &Path, directory: &Path) {
     output::say(format_args!("  publish  to watchbook.<kind>.<organization>.<detail> on {nats}"));
     output::say(format_args!("  data     {}", directory.display()));
     output::say(format_args!("In another terminal:  set -a; . {}; watchbook status", environment.display()));
-    // A pipe that nobody reads any more is no reason to stop.
+    // A closed pipe is no reason to stop.
     let _ = std::io::stdout().flush();
 }
 
-/// Makes the directory. Others may enter it, because Postgres may run as another user than we do; what
-/// is secret in it only its owner can read.
+/// Creates the directory. Other users may enter it, because Postgres may run as another user; secret files in it are
+/// readable only by their owner.
 fn create(directory: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))
 }
 
-/// Writes a file that only its owner can read, whole or not at all.
+/// Atomically writes a file that only its owner can read.
 pub(crate) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let new = path.with_extension("new");

@@ -1,4 +1,4 @@
-//! A program that asks the gateway, over one connection that it keeps.
+//! An HTTP client with one keep-alive connection to the gateway.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-/// An answer that is read as a whole is no larger than this: a page of a thousand records of 256 KiB is not asked for.
+/// Maximum size of a response that is read whole. The bench requests no pages that large.
 const ANSWER_BYTES: usize = 64 << 20;
 
 pub(super) struct Client {
@@ -24,33 +24,40 @@ impl Client {
     pub(super) async fn connect(address: SocketAddr, token: &str) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await.context("connect to the gateway")?;
         stream.set_nodelay(true).context("connect to the gateway")?;
-        let (requests, connection) = handshake(TokioIo::new(stream)).await.context("speak HTTP with the gateway")?;
-        // It ends with the last request; why it ended otherwise is told where the next one is sent.
+        let (requests, connection) = handshake(TokioIo::new(stream)).await.context("start HTTP with the gateway")?;
+        // It ends with the last request. If it fails earlier, the next request reports why.
         tokio::spawn(connection);
-        let authorization = HeaderValue::from_str(&format!("Bearer {token}")).context("the token")?;
+        let authorization =
+            HeaderValue::from_str(&format!("Bearer {token}")).context("build the header with the token")?;
         Ok(Self { requests, host: address.to_string(), authorization })
     }
 
-    /// Asks, and returns the answer when it has begun and is none that fails.
+    /// Sends a GET request and returns the body of the response once its headers arrived.
+    ///
+    /// # Errors
+    /// If the status is not 200.
     pub(super) async fn get(&mut self, path: &str) -> anyhow::Result<Body> {
         let request = Request::builder().method(Method::GET).uri(path);
         let answer = self.send(request, Body::empty()).await.with_context(|| format!("GET {path}"))?;
         let (status, body) = (answer.status(), answer.into_body());
         if status != StatusCode::OK {
             let said = to_bytes(body, ANSWER_BYTES).await.unwrap_or_default();
-            anyhow::bail!("GET {path} was answered {status}: {}", String::from_utf8_lossy(&said));
+            anyhow::bail!("GET {path} returned {status}: {}", String::from_utf8_lossy(&said));
         }
         Ok(body)
     }
 
-    /// Asks for JSON.
+    /// Sends a GET request and returns the response as JSON.
     pub(super) async fn json(&mut self, path: &str) -> anyhow::Result<Value> {
         let body = self.get(path).await?;
-        let body = to_bytes(body, ANSWER_BYTES).await.with_context(|| format!("read the answer to GET {path}"))?;
-        serde_json::from_slice(&body).with_context(|| format!("the answer to GET {path} is no JSON"))
+        let body = to_bytes(body, ANSWER_BYTES).await.with_context(|| format!("read the response to GET {path}"))?;
+        serde_json::from_slice(&body).with_context(|| format!("parse the response to GET {path} as JSON"))
     }
 
-    /// Posts JSON, and returns when the answer was read.
+    /// Posts JSON and reads the response.
+    ///
+    /// # Errors
+    /// If the status is not 202.
     pub(super) async fn post(&mut self, path: &str, organization: &str, body: String) -> anyhow::Result<()> {
         let request = Request::builder()
             .method(Method::POST)
@@ -61,7 +68,7 @@ impl Client {
         let status = answer.status();
         let said = to_bytes(answer.into_body(), ANSWER_BYTES).await.with_context(|| format!("POST {path}"))?;
         let is_accepted = status == StatusCode::ACCEPTED;
-        anyhow::ensure!(is_accepted, "POST {path} was answered {status}: {}", String::from_utf8_lossy(&said));
+        anyhow::ensure!(is_accepted, "POST {path} returned {status}: {}", String::from_utf8_lossy(&said));
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! The audit log as a file.
+//! Exports of the audit log.
 
 use std::time::Instant;
 
@@ -15,21 +15,21 @@ use super::serving::Serving;
 use crate::bench::stack::BenchStack;
 use crate::{output, process};
 
-/// A tenth of the export is made as well: where memory is constant, both take as much.
+/// Divisor of the smaller export. If memory is constant, both exports take the same.
 const SMALLER: u64 = 10;
 
-/// One export.
+/// The measurement of one export.
 #[derive(Debug, Serialize)]
 pub(super) struct Export {
     pub(super) how: &'static str,
     pub(super) rows: u64,
     pub(super) seconds: f64,
     pub(super) bytes: u64,
-    /// By how much the process was larger than before, at its largest; `None` where it is not in this process.
+    /// Peak growth of the memory of the gateway's process; `None` for the raw COPY.
     pub(super) grown_by_bytes: Option<u64>,
 }
 
-/// Exports the newest `rows` records in both formats, a tenth of them, and copies as many out of Postgres.
+/// Exports the newest `rows` records in both formats, exports a tenth of them, and copies as many out of Postgres.
 pub(super) async fn measure(
     stack: &BenchStack,
     serving: &Serving,
@@ -49,15 +49,15 @@ pub(super) async fn measure(
         let memory = serving.worker.begin_peak_anew()?;
         let started = Instant::now();
         let body = client.get(&format!("/api/audit/export?format={format}&from={from}&to={to}")).await?;
-        let (bytes, lines) = count(body).await.context("the export was broken off")?;
+        let (bytes, lines) = count(body).await.context("the export was cut short")?;
         let seconds = started.elapsed().as_secs_f64();
         let expected = rows + u64::from(format == "csv");
-        // The reading of the log is in the log: some more records, and the one on each edge.
-        anyhow::ensure!(lines.abs_diff(expected) < 5_000, "the export has {lines} lines, not {expected}");
+        // Reading the log is itself audited, which adds some records; so may the records on both edges.
+        anyhow::ensure!(lines.abs_diff(expected) < 5_000, "the export has {lines} lines, expected {expected}");
         let grown_by_bytes = Some(serving.worker.memory()?.peak.saturating_sub(memory.now));
         exports.push(Export { how, rows: lines, seconds, bytes, grown_by_bytes });
     }
-    progress.set_message("COPY … TO STDOUT of as many");
+    progress.set_message("COPY … TO STDOUT of the same records");
     let mut connection = process::connect(&stack.database).await?;
     let started = Instant::now();
     let bytes = bench::copy_audit_records_out(&mut connection, &filled.newest(rows)?).await?;
@@ -66,7 +66,7 @@ pub(super) async fn measure(
     Ok(exports)
 }
 
-/// Reads an answer to its end, and returns its bytes and lines.
+/// Reads a response to its end. Returns its bytes and lines.
 async fn count(body: Body) -> anyhow::Result<(u64, u64)> {
     let (mut bytes, mut lines) = (0, 0);
     let mut parts = body.into_data_stream();

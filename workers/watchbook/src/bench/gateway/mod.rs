@@ -1,4 +1,4 @@
-//! `bench gateway`: pages, exports, posts and live streams, beside what Postgres and NATS do without a gateway.
+//! `bench gateway`: pages, exports, posts and live streams, compared with Postgres and NATS without a gateway.
 
 mod client;
 mod exporting;
@@ -26,37 +26,37 @@ use crate::output;
 
 /// Measure the gateway: pages of the audit log, exports, posts and live streams.
 ///
-/// On a stack of its own, with every worker in one process and that process measured alone:
+/// Runs all workers in one process on a stack of its own and measures that process:
 ///
-/// * the first page of an organization's log among so many records over 60 days, and the thousandth, beside the
-///   statement alone; the reading is audited, and that is part of it
+/// * the first and the thousandth page of an organization's audit log, among --rows records over 60 days, compared with
+///   the statement alone; the self-audit of each read is included
 ///
-/// * an export in both formats, and one of a tenth, beside COPY … TO STDOUT
+/// * an export in both formats and one of a tenth of the records, compared with COPY … TO STDOUT
 ///
-/// * errors posted one by one at a rate and then as fast as they are answered, beside the same records published to
-///   JetStream past the gateway; all have to become rows
+/// * errors posted one by one at a rate and then as fast as possible, compared with the same records published directly
+///   to JetStream; all must be stored
 ///
-/// * live streams, each of one organization of fifty, with 1,000 records a second; none may miss one
+/// * live streams, each of one of fifty organizations, at 1,000 records per second; no stream may miss a record
 ///
-/// Filling the audit log takes a minute for each 5 million records, and a gibibyte of disk for each million.
+/// Filling the audit log takes a minute per 5 million records and a gibibyte of disk per million.
 #[derive(Debug, Args)]
 pub(crate) struct Gateway {
-    /// Audit records over 60 days.
+    /// Audit records to fill in, over 60 days.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(10_000..=50_000_000))]
     rows: u64,
-    /// Of these, how many are exported.
+    /// Audit records to export.
     #[arg(long, value_name = "ROWS", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=50_000_000))]
     export: u64,
-    /// Posts a second.
+    /// Posts per second.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(100..=20_000))]
     rate: u32,
-    /// Live streams.
+    /// Number of live streams.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(50..=3_000))]
     streams: u32,
-    /// How long is posted, and how long is watched.
+    /// Duration of the posting phase and of the streaming phase.
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -78,7 +78,7 @@ impl Gateway {
         let length = Duration::from_secs(self.seconds);
         let filled = Filled::ending_now(self.rows)?;
         filled.fill(stack, progress).await?;
-        progress.set_message("starting every worker");
+        progress.set_message("starting all workers");
         let serving = Serving::start(stack, self.streams).await?;
         let report = Report {
             reading: reading::measure(stack, &serving, &filled, progress).await?,
@@ -134,21 +134,21 @@ fn print(report: &Report) {
     output::say(table);
     let Latency { median, p99, max, .. } = publishing.post_ms;
     output::say(format_args!(
-        "\nPOST /api/errors at {}/s: {:.0}/s answered 202, median {median:.1} ms, p99 {p99:.1} ms, max {max:.1} ms; \
-         {:.2} cores for every worker; all are rows",
+        "\nPOST /api/errors at {}/s: {:.0}/s with status 202, median {median:.1} ms, p99 {p99:.1} ms, max {max:.1} ms; \
+         {:.2} cores for all workers; all stored",
         output::grouped(publishing.rate.into()),
         publishing.posts_per_second,
         publishing.cpu_share,
     ));
     output::say(format_args!(
-        "as fast as they are answered: {}/s; past the gateway, straight to JetStream: {}/s",
+        "as fast as possible: {}/s; directly to JetStream: {}/s",
         output::grouped(publishing.flat_out_per_second as u64),
         output::grouped(publishing.jetstream_per_second as u64),
     ));
     let Latency { median, p99, max, .. } = watching.publish_to_event_ms;
     output::say(format_args!(
         "\n{} live streams, {:.0} records/s, {} events/s, none missed: publish to event median {median:.1} ms, \
-         p99 {p99:.1} ms, max {max:.1} ms; {:.2} cores for every worker; {} KiB a stream",
+         p99 {p99:.1} ms, max {max:.1} ms; {:.2} cores for all workers; {} KiB per stream",
         output::grouped(watching.streams.into()),
         watching.records_per_second,
         output::grouped(watching.events_per_second as u64),
@@ -156,7 +156,7 @@ fn print(report: &Report) {
         watching.memory_per_stream_bytes / 1024,
     ));
     output::say(format_args!(
-        "\npeak memory of the process with every worker: {} reading, {} posting, {} watching",
+        "\npeak memory of the process with all workers: {} reading, {} posting, {} streaming",
         mib(reading.peak_memory_bytes),
         mib(publishing.peak_memory_bytes),
         mib(watching.peak_memory_bytes),

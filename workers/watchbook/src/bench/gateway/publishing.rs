@@ -1,4 +1,4 @@
-//! Errors that are posted one by one, as browsers and scripts do.
+//! Errors posted one by one, as browsers and scripts do.
 
 use std::time::{Duration, Instant};
 
@@ -21,35 +21,35 @@ use crate::bench::sample::Series;
 use crate::bench::stack::BenchStack;
 use crate::process;
 
-/// Connections that post at the same time, and publishes that are under way where there is no gateway.
+/// Concurrent connections that post, and concurrent publishes when measuring without the gateway.
 const AT_ONCE: u32 = 32;
-/// What the unbounded phases take.
+/// Duration of the phases without a rate limit.
 const FLAT_OUT: Duration = Duration::from_secs(5);
-/// The organization that posts.
+/// Organization of the posted records.
 const ORGANIZATION: &str = "acme";
 const PATH: &str = "/api/errors";
-/// How long the writers may be behind at the end.
+/// How long the writers may take to store the last records.
 const STORED_WITHIN: Duration = Duration::from_secs(60);
 
-/// How posting went.
+/// The measurement of posting.
 #[derive(Debug, Serialize)]
 pub(super) struct Publishing {
-    /// What was asked for.
+    /// The requested rate, in posts per second.
     pub(super) rate: u32,
-    /// What was reached: requests that were answered 202 a second. Any other answer ends the bench.
+    /// The rate that was reached: responses with status 202 per second. Any other status fails the bench.
     pub(super) posts_per_second: f64,
-    /// From the moment at which a post was due to its answer.
+    /// From the time a post was due to its response.
     pub(super) post_ms: Latency,
-    /// Processor time of the process with every worker, of each second.
+    /// CPU cores used by the process with all workers.
     pub(super) cpu_share: f64,
-    /// With as many connections as fast as they are answered.
+    /// Posts per second over the same connections without a rate limit.
     pub(super) flat_out_per_second: f64,
-    /// The same records published to JetStream one by one by a NATS client, as many at once: the limit.
+    /// The same records published to JetStream one by one by a NATS client with the same concurrency: the limit.
     pub(super) jetstream_per_second: f64,
     pub(super) peak_memory_bytes: u64,
 }
 
-/// Posts at a rate, then without one, and publishes as many past the gateway; and waits until all have their row.
+/// Posts at a rate, then without one, then publishes directly to JetStream, and waits until all records are stored.
 pub(super) async fn measure(
     stack: &BenchStack,
     serving: &Serving,
@@ -58,7 +58,7 @@ pub(super) async fn measure(
     progress: &ProgressBar,
 ) -> anyhow::Result<Publishing> {
     serving.worker.begin_peak_anew()?;
-    progress.set_message(format!("{rate} posts a second"));
+    progress.set_message(format!("{rate} posts per second"));
     let every = Duration::from_secs(1) * AT_ONCE / rate;
     let (started, cpu) = (Instant::now(), serving.worker.cpu_seconds()?);
     let posts = post(stack, serving, Some(every), length).await?;
@@ -66,12 +66,12 @@ pub(super) async fn measure(
     let cpu_share = (serving.worker.cpu_seconds()? - cpu) / seconds;
     let posts_per_second = posts.len() as f64 / seconds;
 
-    progress.set_message("posts as fast as they are answered");
+    progress.set_message("posting as fast as possible");
     let started = Instant::now();
     let flat_out = post(stack, serving, None, FLAT_OUT).await?.len();
     let flat_out_per_second = flat_out as f64 / started.elapsed().as_secs_f64();
 
-    progress.set_message("publishing past the gateway");
+    progress.set_message("publishing directly to JetStream");
     let publisher = process::publisher(&stack.config, &stack.bus)?;
     let started = Instant::now();
     let published = publish(stack, &publisher).await?;
@@ -90,7 +90,7 @@ pub(super) async fn measure(
     })
 }
 
-/// Posts over many connections: each one every so often, or as fast as it is answered.
+/// Posts over [`AT_ONCE`] connections: on each one post per `every`, or as fast as possible.
 async fn post(
     stack: &BenchStack,
     serving: &Serving,
@@ -104,7 +104,7 @@ async fn post(
     let mut posting = JoinSet::new();
     let started = Instant::now();
     for (client, number) in clients.into_iter().zip(0..AT_ONCE) {
-        // Not all at once.
+        // Spread the connections over the interval.
         let first = started + every.map_or(Duration::ZERO, |every| every * number / AT_ONCE);
         posting.spawn(keep_posting(client, series(stack), first, every, started + length));
     }
@@ -123,7 +123,7 @@ async fn keep_posting(
     until: Instant,
 ) -> anyhow::Result<Histogram<u64>> {
     let mut times = Histogram::new(3).context("make a histogram")?;
-    // One that is late is made up for: who waits because others are slow is slow itself.
+    // A late post is caught up and timed from when it was due, so a slow response delays the ones behind it too.
     let mut ticks = every.map(|every| interval_at(first.into(), every));
     if let Some(ticks) = &mut ticks {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -142,12 +142,12 @@ async fn keep_posting(
     Ok(times)
 }
 
-/// Records of one who posts or publishes.
+/// Returns the records of one connection.
 fn series(stack: &BenchStack) -> Series {
     Series::new(Kind::Errors, stack.bus.prefix(), Utc::now())
 }
 
-/// Publishes over one connection to NATS, as many at once as there were connections to the gateway.
+/// Publishes over one NATS connection with the concurrency of the posts. Returns the number of records.
 async fn publish(stack: &BenchStack, publisher: &Publisher) -> anyhow::Result<u64> {
     let mut publishing = JoinSet::new();
     let until = Instant::now() + FLAT_OUT;
@@ -171,7 +171,7 @@ async fn publish(stack: &BenchStack, publisher: &Publisher) -> anyhow::Result<u6
     Ok(all)
 }
 
-/// Waits until each is a row, and none a duplicate or a dead letter.
+/// Waits until `published` records are stored, so that none is a duplicate or a dead letter.
 async fn wait_until_stored(stack: &BenchStack, published: u64) -> anyhow::Result<()> {
     const LOOK_EVERY: Duration = Duration::from_millis(50);
     let mut connection = process::connect(&stack.database).await?;
@@ -180,12 +180,12 @@ async fn wait_until_stored(stack: &BenchStack, published: u64) -> anyhow::Result
     loop {
         let account = positions::find(&mut connection, &stream).await?;
         let stored = account.map_or(0, |account| account.stored);
-        // What Watchbook may have to say of itself comes beside it.
+        // Internal records of Watchbook itself may add to it.
         if stored >= published {
             return Ok(());
         }
         let is_late = started.elapsed() > STORED_WITHIN;
-        anyhow::ensure!(!is_late, "{published} records were acknowledged, and {stored} have their row");
+        anyhow::ensure!(!is_late, "{published} records were acknowledged, but only {stored} are stored");
         sleep(LOOK_EVERY).await;
     }
 }

@@ -1,4 +1,4 @@
-//! An organization's audit log, page by page.
+//! Pages of an organization's audit log.
 
 use std::num::NonZeroU64;
 use std::time::Instant;
@@ -23,23 +23,24 @@ use crate::bench::sample::{Series, organization};
 use crate::bench::stack::BenchStack;
 use crate::{output, process};
 
-/// Over how many days the log is spread.
+/// Days over which the log is spread.
 pub(super) const DAYS: u64 = 60;
-/// In whose records it is: each has a fiftieth, scattered over all of it.
+/// Number of organizations: each has a fiftieth of the records, scattered over the whole log.
 pub(super) const ORGANIZATIONS: NonZeroU64 = NonZeroU64::MIN.saturating_add(49);
-/// Records of a page: what the gateway gives unless asked.
+/// Records of a page: the default limit of the gateway.
 const PAGE: u32 = 100;
-/// First pages that are asked for.
+/// First pages to request.
 const FIRST_PAGES: u64 = 400;
-/// The page that is to be no slower than the first, and how many before it are measured with it.
+/// The deep page, which should be as fast as the first.
 const DEEP: u64 = 1_000;
+/// Pages up to the deep one that are measured as deep.
 const BEFORE_DEEP: u64 = 50;
-/// Logs that are read so far.
+/// Logs that are read up to the deep page.
 const DEEP_LOGS: u64 = 4;
-/// Rows that are encoded and copied at once.
+/// Rows encoded and copied at once.
 const FILL_AT_ONCE: u64 = 250_000;
 
-/// The records that a bench fills in.
+/// The audit records that the bench fills in.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Filled {
     pub(super) rows: u64,
@@ -47,16 +48,16 @@ pub(super) struct Filled {
     apart: TimeDelta,
 }
 
-/// How the log of an organization is read.
+/// The measurement of reading an organization's log.
 #[derive(Debug, Serialize)]
 pub(super) struct Reading {
     pub(super) rows: u64,
     pub(super) days: u64,
     pub(super) organizations: u64,
     pub(super) first_page_ms: Latency,
-    /// The same by the statement alone, as the owner of the table: the limit.
+    /// The same rows by the statement alone, as the owner of the table: the limit.
     pub(super) first_page_statement_ms: Latency,
-    /// Which page `deep_page_ms` ends with.
+    /// Number of the last page in `deep_page_ms`.
     pub(super) deep_page: u64,
     pub(super) deep_page_ms: Latency,
     pub(super) deep_page_statement_ms: Latency,
@@ -64,19 +65,19 @@ pub(super) struct Reading {
 }
 
 impl Filled {
-    /// So many audit records that end now.
+    /// Describes `rows` audit records that end now.
     pub(super) fn ending_now(rows: u64) -> anyhow::Result<Self> {
         let all = i64::try_from(DAYS * 24 * 60 * 60 * 1_000_000)?;
         Ok(Self { rows, ends_at: Utc::now(), apart: TimeDelta::microseconds(all / i64::try_from(rows)?) })
     }
 
-    /// The time of the newest so many.
+    /// Returns the time range of the newest `rows` records.
     pub(super) fn newest(&self, rows: u64) -> anyhow::Result<Span> {
-        let back = self.apart.checked_mul(i32::try_from(rows)?).context("more rows than there is time for")?;
+        let back = self.apart.checked_mul(i32::try_from(rows)?).context("too many rows for a time range")?;
         Ok(Span { from: self.ends_at - back, to: self.ends_at })
     }
 
-    /// Fills them in, as autovacuum leaves them.
+    /// Fills the records in and vacuums them, as autovacuum would.
     pub(super) async fn fill(&self, stack: &BenchStack, progress: &ProgressBar) -> anyhow::Result<()> {
         let mut connection = process::connect(&stack.database).await?;
         let from = self.newest(self.rows)?.from;
@@ -111,7 +112,7 @@ impl Filled {
     }
 }
 
-/// Reads first pages of all organizations in turn, and four logs as far as the thousandth page.
+/// Reads first pages of all organizations in turn, and four logs up to the thousandth page.
 pub(super) async fn measure(
     stack: &BenchStack,
     serving: &Serving,
@@ -121,10 +122,10 @@ pub(super) async fn measure(
     serving.worker.begin_peak_anew()?;
     let mut client = serving.client(stack, "auditor", Role::Viewer, "*").await?;
     let mut connection = process::connect(&stack.database).await?;
-    // As far back as the gateway looks unless asked.
+    // The default time range of the gateway.
     let span = Span { from: filled.ends_at - Days::new(90), to: Utc::now() };
-    // One page after the other in both phases, as fast as they come, and the statements behind them: what is compared
-    // finds the process and the server as busy, and the log as warm.
+    // Both phases read one page after the other as fast as possible, and run the statements afterwards. So pages and
+    // statements find the process and the server equally busy and the log equally warm.
     let mut first = Pair::new()?;
     let firsts = (0..FIRST_PAGES).map(|number| organization(number % ORGANIZATIONS));
     for (number, organization) in firsts.clone().enumerate() {
@@ -165,13 +166,13 @@ pub(super) async fn measure(
     })
 }
 
-/// The times of pages, and beside them of the statement alone.
+/// The latencies of pages and of the statements alone.
 struct Pair {
     statement: Histogram<u64>,
     page: Histogram<u64>,
 }
 
-/// What of a page leads to the next one.
+/// The cursor of the next page and the time of the last record.
 struct Next {
     next_cursor: Option<String>,
     ends_at: DateTime<Utc>,
@@ -183,7 +184,7 @@ impl Pair {
         Ok(Self { statement: histogram()?, page: histogram()? })
     }
 
-    /// Reads a page by nothing but the statement.
+    /// Reads a page by the statement alone.
     async fn statement(
         &mut self,
         connection: &mut PgConnection,
@@ -193,20 +194,20 @@ impl Pair {
         let started = Instant::now();
         let rows = bench::newest_audit_records(connection, organization, span, PAGE).await?;
         record(&mut self.statement, started.elapsed())?;
-        anyhow::ensure!(rows == PAGE as usize, "the statement finds {rows} records of {organization}");
+        anyhow::ensure!(rows == PAGE as usize, "the statement returned {rows} of {PAGE} records of {organization}");
         Ok(())
     }
 
-    /// Reads a page, and what leads to the next one.
+    /// Reads a page through the gateway. Returns how to read the next one.
     async fn page(&mut self, client: &mut Client, organization: &str, cursor: Option<&str>) -> anyhow::Result<Next> {
         let cursor = cursor.map(|cursor| format!("?cursor={cursor}")).unwrap_or_default();
         let started = Instant::now();
         let page = client.json(&format!("/api/organizations/{organization}/audit{cursor}")).await?;
         record(&mut self.page, started.elapsed())?;
         let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-        anyhow::ensure!(items.len() == PAGE as usize, "a page has {} items", items.len());
-        let ends_at = items.last().and_then(|item| item["created_at"].as_str()).context("a page has no end")?;
-        let ends_at = ends_at.parse().context("the end of a page")?;
+        anyhow::ensure!(items.len() == PAGE as usize, "a page has {} items, expected {PAGE}", items.len());
+        let ends_at = items.last().and_then(|item| item["created_at"].as_str()).context("a page has no created_at")?;
+        let ends_at = ends_at.parse().context("parse created_at of an item")?;
         Ok(Next { next_cursor: page["next_cursor"].as_str().map(str::to_owned), ends_at })
     }
 }

@@ -1,4 +1,4 @@
-//! The process under measurement, with every worker and the gateway.
+//! The measured process, which runs all workers including the gateway.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -15,12 +15,12 @@ use crate::bench::stack::BenchStack;
 use crate::bench::worker::Worker;
 use crate::token::{Grant, sign};
 
-/// How long a process may take to be ready, and how often it is asked.
+/// How long a process may take to become ready, and how often it is asked.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// Longer than any bench.
+/// Lifetime of tokens, longer than any bench.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// No caller of the bench is to meet its bound on rates: what is measured is the work.
+/// Rate limit that the bench cannot reach, since it measures the work and not the limit.
 const UNBOUNDED: &str = "1000000";
 
 pub(super) struct Serving {
@@ -30,7 +30,7 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Starts it, and returns when it is ready. `streams` live answers may be open, and some more connections.
+    /// Starts the process and waits until it is ready. Allows `streams` live streams and 1,024 further connections.
     pub(super) async fn start(stack: &BenchStack, streams: u32) -> anyhow::Result<Self> {
         let address = free_address().await?;
         let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
@@ -55,7 +55,7 @@ impl Serving {
         Ok(Self { worker, address, secret: Secret::new(secret) })
     }
 
-    /// A connection of somebody with this role, of these organizations; `*` are all.
+    /// Connects a client with a role and an organization; `*` stands for all organizations.
     pub(super) async fn client(
         &self,
         stack: &BenchStack,
@@ -69,13 +69,13 @@ impl Serving {
     }
 }
 
-/// A port that was free a moment ago.
+/// Returns an address whose port was free a moment ago.
 async fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("ask for a free port")?;
     listener.local_addr().context("read the address that was bound")
 }
 
-/// Whether `/readyz` says so; it asks for no token.
+/// Returns whether `/readyz` reports ready. It needs no token.
 async fn is_ready(address: SocketAddr) -> bool {
     match Client::connect(address, "").await {
         Ok(mut client) => client.get("/readyz").await.is_ok(),

@@ -1,4 +1,4 @@
-//! Many who watch at the same time.
+//! Many live streams at the same time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,29 +23,29 @@ use crate::bench::sample::organization;
 use crate::bench::stack::BenchStack;
 use crate::process;
 
-/// Records a second, of all organizations in turn: each has a fiftieth, and each stream shows those of one.
+/// Records per second, of all organizations in turn: each has a fiftieth, and each stream shows one of them.
 const RATE: u32 = 1_000;
-/// How long the last events may take.
+/// How long the last events may take to arrive.
 const ARRIVED_WITHIN: Duration = Duration::from_secs(10);
-/// In which field of its payload a record says when it was published, in microseconds of the bench.
+/// Field of the payload with the publish time, in microseconds since the start of the bench.
 const SENT_AT: &[u8] = b"\"sent_at_us\":";
 
-/// How watching went.
+/// The measurement of live streams.
 #[derive(Debug, Serialize)]
 pub(super) struct Watching {
     pub(super) streams: u32,
     pub(super) records_per_second: f64,
     pub(super) events_per_second: f64,
-    /// From the publish of a record to its event, of every stream.
+    /// From the publish of a record to its event, over all streams.
     pub(super) publish_to_event_ms: Latency,
-    /// Processor time of the process with every worker, of each second.
+    /// CPU cores used by the process with all workers.
     pub(super) cpu_share: f64,
-    /// What the process holds for each stream that is open.
+    /// Memory of the process per open stream.
     pub(super) memory_per_stream_bytes: u64,
     pub(super) peak_memory_bytes: u64,
 }
 
-/// Opens the streams, publishes for a while, and makes sure that each stream showed all that it had to.
+/// Opens the streams, publishes for `length`, and checks that each stream received every record of its organization.
 pub(super) async fn measure(
     stack: &BenchStack,
     serving: &Serving,
@@ -69,7 +69,7 @@ pub(super) async fn measure(
         watching.spawn(async move {
             let mut times = Histogram::new(3).context("make a histogram")?;
             let expected = || published.get(whose as usize).map_or(0, |count| count.load(Ordering::Relaxed));
-            // All of them are published by then.
+            // Number of records to expect, known once all are published.
             let mut last = None;
             while last.is_none_or(|last| times.len() < last) {
                 let event = tokio::select! {
@@ -79,22 +79,23 @@ pub(super) async fn measure(
                     }
                     event = timeout(ARRIVED_WITHIN, events.next()) => event,
                 };
-                let event = event.with_context(|| format!("{} of {} events came", times.len(), expected()))?;
+                let event =
+                    event.with_context(|| format!("a stream received {} of {} events", times.len(), expected()))?;
                 let event = event.context("a stream ended")??;
                 if let Some(sent_at) = sent_at(&event)? {
                     record(&mut times, began.elapsed().saturating_sub(sent_at))?;
                 }
             }
-            // The client holds the connection open.
+            // The client keeps the connection open.
             drop(client);
             anyhow::Ok(times)
         });
     }
     let opened = serving.worker.memory()?.now;
-    progress.set_message(format!("{streams} live streams, {RATE} records a second"));
+    progress.set_message(format!("{streams} live streams, {RATE} records per second"));
     let (started, cpu) = (Instant::now(), serving.worker.cpu_seconds()?);
     let records = publish(stack, began, length, &published).await?;
-    ended.send(true).context("nobody watches")?;
+    ended.send(true).context("all streams ended early")?;
     let mut all = Histogram::new(3).context("make a histogram")?;
     while let Some(times) = watching.join_next().await {
         all.add::<&Histogram<u64>>(&times??).context("add times")?;
@@ -111,7 +112,7 @@ pub(super) async fn measure(
     })
 }
 
-/// Publishes for a while, and returns how many records that were.
+/// Publishes for `length` and returns the number of records.
 async fn publish(stack: &BenchStack, began: Instant, length: Duration, published: &[AtomicU64]) -> anyhow::Result<u64> {
     let publisher = process::publisher(&stack.config, &stack.bus)?;
     let mut publishes = JoinSet::new();
@@ -130,7 +131,7 @@ async fn publish(stack: &BenchStack, began: Instant, length: Duration, published
             ..Event::default()
         };
         publishes.spawn(async move { publisher.publish(event).await });
-        published.get(whose as usize).context("there is no such organization")?.fetch_add(1, Ordering::Relaxed);
+        published.get(whose as usize).context("unknown organization")?.fetch_add(1, Ordering::Relaxed);
         records += 1;
         while let Some(published) = publishes.try_join_next() {
             published??;
@@ -142,10 +143,10 @@ async fn publish(stack: &BenchStack, began: Instant, length: Duration, published
     Ok(records)
 }
 
-/// The events of a live answer.
+/// The server-sent events of a response.
 struct Events {
     body: BodyDataStream,
-    /// What has arrived of the next one.
+    /// The part of the next event that has arrived.
     text: Vec<u8>,
 }
 
@@ -154,7 +155,7 @@ impl Events {
         Self { body: body.into_data_stream(), text: Vec::new() }
     }
 
-    /// The next one, or a comment.
+    /// Returns the next event or comment.
     async fn next(&mut self) -> Option<anyhow::Result<Vec<u8>>> {
         loop {
             if let Some(end) = self.text.windows(2).position(|pair| pair == b"\n\n") {
@@ -169,14 +170,14 @@ impl Events {
     }
 }
 
-/// When the record of an event was published; `None` for a comment.
+/// Returns when the record of an event was published; `None` for a comment.
 ///
 /// # Errors
-/// Where events were left out for this reader.
+/// If the stream reports lost events.
 fn sent_at(event: &[u8]) -> anyhow::Result<Option<Duration>> {
-    let text = std::str::from_utf8(event).context("an event is no text")?;
-    anyhow::ensure!(!text.contains("event: lost"), "a stream did not keep up: {text}");
+    let text = std::str::from_utf8(event).context("an event is not UTF-8")?;
+    anyhow::ensure!(!text.contains("event: lost"), "a stream lost events: {text}");
     let Some(at) = event.windows(SENT_AT.len()).position(|part| part == SENT_AT) else { return Ok(None) };
     let digits = text[at + SENT_AT.len()..].split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
-    Ok(Some(Duration::from_micros(digits.parse().context("an event does not say when it was published")?)))
+    Ok(Some(Duration::from_micros(digits.parse().context("parse sent_at_us of an event")?)))
 }

@@ -10,26 +10,31 @@ use uuid::Uuid;
 
 use crate::{output, process};
 
-/// Take note of alerts that fire: no repetition until they are over. That they are over is still told.
+/// Acknowledge firing alerts, so that they are not notified again until they resolve.
+///
+/// The resolved notification is still sent.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  watchbook alerts ack 0199f5e2-7c1a-7d3e-9f1b-2a4c6e8d0b1f --for 2h --reason \"rolling back\""
+)]
 pub(crate) struct Ack {
-    /// The alerts' ids, as `alerts list` shows them.
+    /// Ids of the alerts, as shown by `watchbook alerts list`.
     #[arg(required = true, value_name = "ALERT")]
     ids: Vec<Uuid>,
-    /// Why, or what is being done.
+    /// Reason, or what is being done about the alert.
     #[arg(long)]
     reason: String,
-    /// Who, where not the user of this terminal.
+    /// Name recorded with the acknowledgement.
     #[arg(long, value_name = "NAME", default_value_t = process::somebody())]
     by: String,
-    /// For so long at the most.
+    /// End the acknowledgement after this time, such as 2h. Default: when the alert resolves.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     hold_for: Option<std::time::Duration>,
 }
 
 impl Ack {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
-        anyhow::ensure!(!self.reason.trim().is_empty(), "--reason is empty: whoever looks next will want to know");
+        anyhow::ensure!(!self.reason.trim().is_empty(), "--reason is empty: say why the alert is acknowledged");
         let database = process::database(&config).await?;
         let mut connection = process::connect(&database).await?;
         let at = Utc::now();
@@ -44,7 +49,7 @@ impl Ack {
                 output::say(format_args!("{id}: acknowledged"));
             } else {
                 all = false;
-                output::say(format_args!("{id}: there is no such alert, or it is over: see `watchbook alerts list`"));
+                output::say(format_args!("{id}: no such alert, or it is resolved: see `watchbook alerts list`"));
             }
         }
         Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })

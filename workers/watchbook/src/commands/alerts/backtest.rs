@@ -13,13 +13,14 @@ use runtime::{Config, When};
 use super::words;
 use crate::{output, process, rules};
 
-/// Show when rules would have fired, by the real evaluation over the minutes that are stored.
+/// Show when rules would have fired, by evaluating them over stored roll-ups.
 ///
-/// Minutes by label are kept for 35 days. The step is a minute, so what a running worker would have
-/// done within seconds shows at the end of its minute.
+/// Uses the same evaluation as the alert worker. Roll-ups by label are kept for 35 days. The step is one minute, so a
+/// transition that the worker would make within seconds is shown at the end of its minute.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  watchbook alerts backtest --rule new-rules.toml --from 2026-11-01T00:00:00Z")]
 pub(crate) struct Backtest {
-    /// A file with [[rules]], as in watchbook.toml.
+    /// File with [[rules]], as in watchbook.toml.
     #[arg(long = "rule", value_name = "FILE")]
     file: PathBuf,
     /// From when: RFC 3339, a date (midnight UTC), or before now such as -30m, -24h or -7d.
@@ -42,7 +43,7 @@ impl Backtest {
             std::fs::read_to_string(&self.file).with_context(|| format!("{}: cannot be read", self.file.display()))?;
         let sources = Sources { file: Some((self.file, text)), environment: Vec::new() };
         let file = rules::load(&sources)?;
-        anyhow::ensure!(!file.rules.is_empty(), "the file has no [[rules]]");
+        anyhow::ensure!(!file.rules.is_empty(), "the file given by --rule has no [[rules]]");
         let alerting = rules::of(&file)?;
         let database = process::database(&config).await?;
         let mut connection = process::connect(&database).await?;
@@ -51,7 +52,7 @@ impl Backtest {
         for rule in &alerting.rules {
             anyhow::ensure!(
                 rule.source != Source::Ingest,
-                "`{}` watches the ingest, of which no minutes are stored",
+                "`{}` has the source `ingest`, which has no stored roll-ups and cannot be backtested",
                 rule.name
             );
             let tell = |until: DateTime<Utc>| progress.set_message(format!("{}: {until}", rule.name));

@@ -14,22 +14,22 @@ use store::outbox;
 use super::words;
 use crate::{output, process, rules};
 
-/// Show every rule and group: how it stands, the figures, and in words why it does or does not fire.
+/// List the alert state of every rule and group, with the figures and the reason.
 ///
-/// The figures are worked out when you ask, from the same minutes and with the same evaluation as the
-/// alert worker's. Notifications that do not get through are shown below.
+/// The figures are computed now, from the same roll-ups and with the same evaluation as in the alert worker.
+/// Receivers with undelivered notifications are listed below the table.
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// Only this rule.
+    /// List only this rule.
     #[arg(long)]
     rule: Option<String>,
-    /// Only this organization.
+    /// List only this organization.
     #[arg(long)]
     org: Option<String>,
-    /// Only what is pending, firing or recovering.
+    /// List only alerts that are pending, firing or recovering.
     #[arg(long)]
     firing: bool,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -80,7 +80,7 @@ impl List {
     }
 }
 
-/// What fires comes first.
+/// Returns the sort key: firing alerts come first.
 fn rank(standing: &Standing) -> u8 {
     match standing.condition {
         Condition::Firing => 0,

@@ -1,4 +1,4 @@
-//! `watchbook alerts`: rules and alerts, and what people do about them.
+//! `watchbook alerts`: rules, alert states, silences and acknowledgements.
 
 mod ack;
 mod backtest;
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use runtime::Config;
 
-/// Show rules and alerts, test, silence and acknowledge them.
+/// Show rules and alerts; test, silence and acknowledge alerts.
 #[derive(Debug, Args)]
 pub(crate) struct Alerts {
     #[command(subcommand)]
@@ -42,7 +42,7 @@ impl Alerts {
     }
 }
 
-/// Labels as people write them.
+/// Formats labels as `name=value` pairs; `-` if there are none.
 fn words(labels: &alerting::notification::Labels) -> String {
     let pairs: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if pairs.is_empty() { "-".to_owned() } else { pairs.join(" ") }

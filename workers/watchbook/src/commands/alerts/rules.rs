@@ -8,12 +8,12 @@ use serde_json::json;
 
 use crate::{output, process, rules};
 
-/// Show the rules: those of the settings, and whether the alert worker has the same.
+/// Show the configured rules and whether the alert worker uses the same ones.
 ///
-/// Exit code 1 where the worker has others, or refused a changed file.
+/// Exits with 1 if the worker uses other rules or rejected a changed file.
 #[derive(Debug, Args)]
 pub(crate) struct Rules {
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -42,7 +42,7 @@ impl Rules {
             match &in_force {
                 None => output::say("No alert worker has run yet."),
                 Some(settings) => {
-                    let what = if is_same { "these rules" } else { "OTHER rules than these settings" };
+                    let what = if is_same { "these rules" } else { "rules that DIFFER from these settings" };
                     output::say(format_args!(
                         "{} evaluates {what}, loaded at {}.",
                         settings.loaded_by, settings.loaded_at
@@ -50,7 +50,7 @@ impl Rules {
                 }
             }
             if let (Some(problem), Some(at)) = (&problem, in_force.as_ref().and_then(|settings| settings.problem_at)) {
-                output::say(format_args!("A changed file was refused at {at}, and the old rules stay:\n{problem}"));
+                output::say(format_args!("A changed file was rejected at {at}; the old rules stay:\n{problem}"));
             }
         }
         Ok(if is_same && problem.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -15,9 +15,10 @@ use uuid::Uuid;
 
 use crate::{output, process};
 
-/// Keep alerts quiet for a while: they are evaluated and shown, and nobody is told that they fire.
+/// Add, list and end silences.
 ///
-/// That an alert is over is told to everybody who was told that it fires, silenced or not.
+/// A silenced alert is still evaluated and shown, but no firing notification is sent. A receiver that was notified
+/// that an alert fires is always notified that it resolved, silenced or not.
 #[derive(Debug, Args)]
 pub(crate) struct Silence {
     #[command(subcommand)]
@@ -26,36 +27,36 @@ pub(crate) struct Silence {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Add a silence.
-    ///
-    /// Every Saturday and Sunday night in Berlin, for a year:
-    ///     watchbook alerts silence add severity!=critical --for 365d --every "sat,sun 22:00-06:00" --timezone Europe/Berlin --reason "backups"
+    /// Add a silence and print its id.
     Add(Add),
-    /// List silences, those that are over as well with --all.
+    /// List silences that have not ended; with --all, also ended ones.
     List {
-        /// Those that are over as well.
+        /// Include ended silences.
         #[arg(long)]
         all: bool,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// End a silence before its time.
+    /// End a silence early.
     End {
-        /// The silence's id.
+        /// Id of the silence.
         id: Uuid,
-        /// Who, where not the user of this terminal.
+        /// Name recorded with the silence.
         #[arg(long, value_name = "NAME", default_value_t = process::somebody())]
         by: String,
     },
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  watchbook alerts silence add strategy_id=s-17 --for 2h --reason \"known, fix on the way\"\n\n  Every Saturday and Sunday night in Berlin, for a year:\n  watchbook alerts silence add severity!=critical --for 365d --every \"sat,sun 22:00-06:00\" --timezone Europe/Berlin --reason \"backups\""
+)]
 struct Add {
-    /// What it matches: label=value, label!=value, label=~regex or label!~regex. All have to match.
+    /// Matchers: label=value, label!=value, label=~regex or label!~regex. All must match.
     #[arg(required = true, value_name = "MATCHER", value_parser = matcher)]
     matchers: Vec<Matcher>,
-    /// For how long.
+    /// Duration, such as 2h or 30d.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, required_unless_present = "until", conflicts_with = "until")]
     hold_for: Option<Duration>,
     /// Until when, in RFC 3339 or as a date (midnight UTC).
@@ -67,13 +68,13 @@ struct Add {
     /// Only at these hours, such as "sat,sun 22:00-06:00", "mon-fri 01:00-02:00" or "daily 02:30-03:30".
     #[arg(long, value_name = "DAYS HOURS", requires = "timezone")]
     every: Option<String>,
-    /// The time zone of --every, such as Europe/Berlin.
+    /// Time zone of --every, such as Europe/Berlin.
     #[arg(long, value_name = "ZONE", requires = "every")]
     timezone: Option<String>,
-    /// Why.
+    /// Reason for the silence.
     #[arg(long)]
     reason: String,
-    /// Who, where not the user of this terminal.
+    /// Name recorded with the silence.
     #[arg(long, value_name = "NAME", default_value_t = process::somebody())]
     by: String,
 }
@@ -107,7 +108,7 @@ impl Silence {
             Action::End { id, by } => {
                 anyhow::ensure!(
                     store::silences::end(&mut connection, id, &by, now).await?,
-                    "there is no silence {id} that is not over: see `watchbook alerts silence list`"
+                    "silence {id} does not exist or has ended: see `watchbook alerts silence list --all`"
                 );
                 output::say(format_args!("{id}: ended"));
             }

@@ -16,19 +16,21 @@ use uuid::Uuid;
 use crate::process::somebody;
 use crate::{output, process, rules};
 
-/// How long a test is watched. A notifier looks at least every second, and a receiver has ten.
+/// How long the command waits for delivery. A notifier polls the outbox at least every second, and a receiver has ten
+/// seconds to answer.
 const WATCHED_FOR: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Send a notification that is marked as a test, to the receivers that an alert of this rule would reach.
+/// Send a test notification to the receivers that an alert of this rule would reach.
 ///
-/// It goes the way of every notification, through the outbox and a running notifier. Exit code 1 where
-/// any receiver did not take it.
+/// The notification carries the label `test=true` and goes through the outbox and a running notifier, as every
+/// notification does. Exits with 1 if any receiver did not accept it.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  watchbook alerts test new-error-type --label organization_id=acme")]
 pub(crate) struct Test {
-    /// The rule.
+    /// Name of the rule.
     rule: String,
-    /// Labels of the alert, such as organization_id=acme: routes may depend on them.
+    /// Label of the alert, such as organization_id=acme; routes may depend on it. Repeat it for several labels.
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
 }
@@ -38,13 +40,13 @@ impl Test {
         let alerting = rules::of(&config)?;
         let rule = alerting.rules.iter().find(|rule| rule.name == self.rule).with_context(|| {
             let names: Vec<_> = alerting.rules.iter().map(|rule| rule.name.as_str()).collect();
-            format!("there is no rule `{}`: there are {}", self.rule, names.join(", "))
+            format!("there is no rule `{}`: the rules are {}", self.rule, names.join(", "))
         })?;
         let group: Labels = self.labels.into_iter().collect();
         let mut labels = rule.alert_labels(&group);
         labels.insert("test".to_owned(), "true".to_owned());
         let route = alerting.route(&labels).with_context(|| {
-            format!("no route leads an alert of `{}` to anybody: add [[receivers]] and [[routes]]", rule.name)
+            format!("no route matches an alert of `{}`: add [[receivers]] and [[routes]]", rule.name)
         })?;
         let bus = process::bus(&config).await?;
         let database = process::database(&config).await?;
@@ -76,17 +78,17 @@ impl Test {
                 Some(Fate::Underway(problem)) => {
                     all_delivered = false;
                     let problem =
-                        problem.unwrap_or_else(|| "nobody has tried: does a `notifier` worker run?".to_owned());
+                        problem.unwrap_or_else(|| "not attempted: is a `notifier` worker running?".to_owned());
                     output::say(format_args!("{receiver}: not delivered yet: {problem}"));
                 }
-                None => anyhow::bail!("the notification {id} is not in the outbox any more"),
+                None => anyhow::bail!("notification {id} is no longer in the outbox"),
             }
         }
         Ok(if all_delivered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// How a notification fares by `until`, or as soon as it has fared, or had a first problem.
+/// Waits until a notification is delivered, is given up or had a first problem, or until `until`. Returns its state.
 async fn wait_for(connection: &mut PgConnection, id: Uuid, until: Instant) -> anyhow::Result<Option<Fate>> {
     loop {
         let fate = enqueue::fate(connection, id).await?;
@@ -97,7 +99,7 @@ async fn wait_for(connection: &mut PgConnection, id: Uuid, until: Instant) -> an
     }
 }
 
-/// `name=value`.
+/// Parses `name=value`.
 fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))

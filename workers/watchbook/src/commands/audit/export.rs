@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::whole::Whole;
 use crate::{bench, output, own_records, process};
 
-/// Write the audit log as CSV or NDJSON, newest first, all of it unless options narrow it.
+/// Export the audit log as CSV or NDJSON, newest first.
 ///
 /// The same as GET /api/audit/export: streamed, however long the log is. In CSV an apostrophe stands before what a
 /// spreadsheet would calculate, and before what begins with one: one taken off each cell that begins with one gives back
@@ -33,7 +33,7 @@ use crate::{bench, output, own_records, process};
     after_help = "Examples:\n  watchbook audit export --org acme --from 2026-01-01T00:00:00Z --output acme.csv\n  watchbook audit export --action project.delete --format ndjson | jq .actor_email"
 )]
 pub(crate) struct Export {
-    /// Only of this organization.
+    /// Export only records of this organization.
     #[arg(long, value_name = "ORG", value_parser = process::organization)]
     org: Option<String>,
     /// From this time on: RFC 3339, a date (midnight UTC), or before now such as -30m, -24h or -7d; unless said, from
@@ -46,51 +46,51 @@ pub(crate) struct Export {
     /// Only of this actor.
     #[arg(long, value_name = "ID")]
     actor_id: Option<String>,
-    /// Only of such actors.
+    /// Export only records of actors of this type.
     #[arg(long, value_name = "TYPE", value_parser = ["user", "system", "api_key"])]
     actor_type: Option<String>,
-    /// Only this, such as `project.delete`.
+    /// Export only records of this action, such as `project.delete`.
     #[arg(long)]
     action: Option<String>,
-    /// Only to such things.
+    /// Export only records with targets of this type.
     #[arg(long, value_name = "TYPE")]
     target_type: Option<String>,
-    /// Only to this thing.
+    /// Export only records of this target.
     #[arg(long, value_name = "ID")]
     target_id: Option<String>,
-    /// Only with this end.
+    /// Export only records with this status.
     #[arg(long, value_parser = ["SUCCESS", "FAILURE"])]
     status: Option<String>,
-    /// Only from this address, or from one in this network, such as 10.0.0.0/8.
+    /// Export only records from this address, or from this network, such as 10.0.0.0/8.
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     ip_address: Option<Address>,
-    /// How rows are written; unless said, as the file's name ends, else CSV.
+    /// Output format. Default: by the extension of the --output file, else CSV.
     #[arg(long, value_parser = Format::NAMES)]
     format: Option<String>,
-    /// The file to write; standard output without it.
+    /// File to write. Default: standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace the file where it is there.
+    /// Replace the file if it exists.
     #[arg(long, requires = "output")]
     force: bool,
-    /// Who, where not the user of this terminal.
+    /// Name recorded in the audit log as the actor.
     #[arg(long, value_name = "NAME", default_value_t = process::somebody(), value_parser = process::actor)]
     by: String,
 }
 
-/// How an export ended that did not fail.
+/// How a successful export ended.
 enum Ended {
     Complete,
-    /// Whoever read it has gone.
+    /// The reader closed standard output.
     Unread,
     Stopped,
 }
 
 impl Export {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
-        // What can be refused is refused before anything is read, or said of it.
+        // Options are checked before anything is read or written to the audit log.
         let file = match &self.output {
-            // Whoever stops it leaves nothing of a file behind.
+            // With a stop token, Ctrl-C leaves no partial file behind.
             Some(path) => Some((process::stop_token(), Whole::at(path, self.force)?)),
             None => None,
         };
@@ -100,7 +100,7 @@ impl Export {
         let reader = Reader::new(pool.clone());
         let asked = self.asked(&reader).await?;
         let mut connection = process::connect(&database).await?;
-        self.write_down(&mut connection, &asked).await.context("write into the audit log that it is exported")?;
+        self.write_down(&mut connection, &asked).await.context("record the export in the audit log")?;
         let export = ::export::Export::of(asked.scope, asked.filter, asked.span, asked.format);
         let progress = bench::progress();
         let (mut rows, watched) = (0, progress.clone());
@@ -111,7 +111,7 @@ impl Export {
         progress.finish_and_clear();
         let ended = ended.context("the export is not complete")?;
         if !matches!(ended, Ended::Stopped) {
-            // A question that is under way is not waited for by whoever is asked to stop.
+            // `close` waits for a running query, so a stopped export does not call it.
             pool.close().await;
         }
         own_records::publish(&config, &mut connection).await;
@@ -129,7 +129,7 @@ impl Export {
     async fn asked(&self, reader: &Reader) -> anyhow::Result<Asked> {
         let scope = self.org.as_ref().map_or(Scope::All, |org| Scope::Organizations(vec![org.clone()]));
         let filter = AuditFilter {
-            organization_id: None, // the reading is of that one alone
+            organization_id: None, // `scope` narrows it already
             actor_id: self.actor_id.clone(),
             actor_type: self.actor_type.clone(),
             action: self.action.clone(),
@@ -143,7 +143,7 @@ impl Export {
         let mut from = self.from.map_or(DateTime::UNIX_EPOCH, |from| from.at(now));
         anyhow::ensure!(from < to, "--from has to be before --to, or before now");
         if filter.longest(&scope).is_some() {
-            // What no index leads to is looked for week by week: not in the decades before the first record.
+            // Without an index the range is searched week by week. Skip the decades before the first record.
             let mut reading = reader.begin(&scope).await?;
             let oldest = audit::oldest(&mut reading).await?;
             reading.end().await?;
@@ -154,7 +154,7 @@ impl Export {
         Ok(Asked { scope, filter, span: Span { from, to }, format })
     }
 
-    /// Writes into the log that it is exported.
+    /// Writes the audit event of this export to the audit log.
     async fn write_down(&self, connection: &mut PgConnection, asked: &Asked) -> store::Result<()> {
         let look = Look {
             way: ("command", "watchbook audit export"),
@@ -180,7 +180,7 @@ impl Export {
     }
 }
 
-/// What the options say.
+/// The parsed options.
 struct Asked {
     scope: Scope,
     filter: AuditFilter,
@@ -193,7 +193,7 @@ fn count(progress: &ProgressBar, rows: &mut u64, more: u64) {
     progress.set_message(format!("{} records", output::grouped(*rows)));
 }
 
-/// Writes to standard output, for as long as somebody reads it. Ctrl-C ends the process, as there is nothing to tidy up.
+/// Writes to standard output until the reader closes it. Ctrl-C ends the process; there is nothing to clean up.
 async fn to_output(mut export: ::export::Export, reader: &Reader, mut count: impl FnMut(u64)) -> anyhow::Result<Ended> {
     while let Some(part) = export.part(reader).await? {
         let mut out = io::stdout().lock();
@@ -206,7 +206,7 @@ async fn to_output(mut export: ::export::Export, reader: &Reader, mut count: imp
     Ok(Ended::Complete)
 }
 
-/// Writes a file, which is there when it is complete.
+/// Writes to a file that appears only when it is complete.
 async fn to_file(
     mut export: ::export::Export,
     reader: &Reader,
@@ -230,7 +230,7 @@ fn address(text: &str) -> Result<Address, String> {
         .ok_or_else(|| "expected an address such as 192.0.2.1, or a network such as 10.0.0.0/8".to_owned())
 }
 
-/// The format that the end of a file's name means.
+/// Returns the format that a file extension stands for.
 fn guess(path: &Path) -> Option<Format> {
     match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
         "ndjson" | "jsonl" => Some(Format::Ndjson),

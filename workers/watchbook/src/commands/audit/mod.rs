@@ -1,4 +1,4 @@
-//! `watchbook audit`: the log of who did what.
+//! `watchbook audit`: exports of the audit log.
 
 mod export;
 mod whole;
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use runtime::Config;
 
-/// Take the audit log along.
+/// Export the audit log.
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! A file that is there when it is complete: written beside, under another name, and renamed at the end.
+//! Atomic file writes: a temporary file beside the target, renamed when it is complete.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use tempfile::{Builder, NamedTempFile};
 
-/// What anybody's new file may be read by, before the process's own mask takes its part away.
+/// Permissions of a new file before the umask applies.
 const MODE: u32 = 0o666;
 
-/// See the module. Dropped before it is complete, nothing of it is left.
+/// A file that appears only when it is complete. If it is dropped before that, nothing is left behind.
 #[derive(Debug)]
 pub(super) struct Whole {
     path: PathBuf,
@@ -20,17 +20,18 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// Begins a file. One that is there is left alone unless it is to be replaced; where it is a link, what it leads to is.
+    /// Starts a file at `path`. Fails if a file exists there, unless `replaces` is set. Follows a link and replaces its
+    /// target.
     pub(super) fn at(path: &Path, replaces: bool) -> anyhow::Result<Self> {
         let path = match fs::metadata(path) {
             Ok(there) => {
                 anyhow::ensure!(
                     there.is_file(),
-                    "{} is no regular file: leave --output out, and lead the output there with `>`",
+                    "{} is not a regular file: omit --output and redirect standard output there with `>`",
                     path.display()
                 );
-                anyhow::ensure!(replaces, "{} is there already: --force replaces it", path.display());
-                fs::canonicalize(path).with_context(|| format!("find {}", path.display()))?
+                anyhow::ensure!(replaces, "{} exists already: --force replaces it", path.display());
+                fs::canonicalize(path).with_context(|| format!("resolve {}", path.display()))?
             }
             Err(_) => path.to_owned(),
         };
@@ -40,16 +41,16 @@ impl Whole {
             .suffix(".part")
             .permissions(Permissions::from_mode(MODE))
             .tempfile_in(folder)
-            .with_context(|| format!("make a file in {} to write into", folder.display()))?;
+            .with_context(|| format!("create a temporary file in {}", folder.display()))?;
         Ok(Self { path, beside, replaces })
     }
 
-    /// Writes on.
+    /// Appends `text`.
     pub(super) fn write(&mut self, text: &[u8]) -> anyhow::Result<()> {
         self.beside.write_all(text).with_context(|| format!("write {}", self.path.display()))
     }
 
-    /// It is complete, and from now on there, on the disk.
+    /// Syncs the file to disk and gives it its name.
     pub(super) fn complete(self) -> anyhow::Result<()> {
         let Self { path, beside, replaces } = self;
         beside.as_file().sync_all().with_context(|| format!("write {} to the disk", path.display()))?;
@@ -57,7 +58,7 @@ impl Whole {
         renamed
             .map(drop)
             .map_err(|error| error.error)
-            .with_context(|| format!("give the file its name {}", path.display()))
+            .with_context(|| format!("rename the temporary file to {}", path.display()))
     }
 }
 

@@ -27,27 +27,27 @@ use super::target;
 use super::writers::Writers;
 use crate::{output, own_records, process};
 
-/// Publish stored events again on a subject, in the order in which they happened.
+/// Publish stored events again on one subject, oldest first.
 ///
-/// For a consumer that is built anew, or to try something with what really happened. A message is the record as JSON,
-/// with its id and time, and the header Watchbook-Replayed-At. Where a stream takes the subject each event is
-/// acknowledged by it; after an unclear answer one may come twice. Back on its organization's own subject,
-/// `watchbook.events.<organization>.<detail>`, an event that is stored stays stored once.
+/// Use it to rebuild a consumer, or to test with real data. A message is the record as JSON with its id and time, and
+/// carries the header Watchbook-Replayed-At. If a stream captures the subject, it acknowledges each event; after an
+/// acknowledgement that was lost, an event may be published twice. Events replayed on their organization's own subject,
+/// `watchbook.events.<organization>.<detail>`, are not stored a second time. The replay is written to the audit log.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  watchbook replay events --to rebuild.search --run run-7\n  watchbook replay events --to staging.events --org acme --from 2026-11-01T00:00:00Z --rate unlimited --dry-run"
 )]
 pub(crate) struct Events {
-    /// The subject, one for all of them.
+    /// Subject to publish all events on.
     #[arg(long, value_name = "SUBJECT", value_parser = target::subject)]
     to: String,
-    /// Only of this run.
+    /// Replay only events of this run.
     #[arg(long, value_name = "ID")]
     run: Option<String>,
-    /// Only of this project.
+    /// Replay only events of this project.
     #[arg(long, value_name = "ID")]
     project: Option<String>,
-    /// Only of this organization.
+    /// Replay only events of this organization.
     #[arg(long, value_name = "ORG", value_parser = process::organization)]
     org: Option<String>,
     /// Only from this time on: RFC 3339, a date (midnight UTC), or before now such as -30m, -24h or -7d; with what an
@@ -60,13 +60,13 @@ pub(crate) struct Events {
     /// Events a second at the most, or `unlimited`.
     #[arg(long, value_name = "N", default_value = "1000")]
     rate: Rate,
-    /// Only say how many there are, and who takes them.
+    /// Only report how many events match and which stream captures the subject.
     #[arg(long)]
     dry_run: bool,
-    /// Who, where not the user of this terminal.
+    /// Name recorded in the audit log as the actor.
     #[arg(long, value_name = "NAME", default_value_t = process::somebody(), value_parser = process::actor)]
     by: String,
-    /// What was done, as JSON.
+    /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -105,7 +105,8 @@ impl Events {
             };
             ended = replay.all(source, Pace::of(self.rate, Instant::now()), &mut summary).await;
             if ended.is_ok() {
-                // The server has said no, where it did, before it answers another question.
+                // Without a stream, a refusal arrives as an asynchronous server error. The server sends it before the
+                // reply to this request, so it is seen here.
                 ended = bus
                     .stream_taking(&self.to)
                     .await
@@ -115,7 +116,7 @@ impl Events {
             own_records::publish(&config, &mut connection).await;
         }
         if !summary.stopped {
-            // A question that is under way is not waited for by whoever is asked to stop.
+            // `close` waits for a running query, so a stopped replay does not call it.
             pool.close().await;
         }
         if self.json {
@@ -129,12 +130,12 @@ impl Events {
         Ok(if summary.stopped || summary.skipped > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
-    /// Which events. On a subject of Watchbook's own it can only be those of the organization that stands in it: the
-    /// others would be dead letters.
+    /// Returns the filter. On one of Watchbook's own subjects it selects only events of the organization named in the
+    /// subject; others would become dead letters.
     fn filter(&self, prefix: &str) -> anyhow::Result<EventFilter> {
         let theirs = target::organization(&self.to, prefix)?.map(str::to_owned);
         if let (Some(theirs), Some(org)) = (&theirs, &self.org) {
-            anyhow::ensure!(theirs == org, "{} takes events of `{theirs}` alone, and --org says `{org}`", self.to);
+            anyhow::ensure!(theirs == org, "{} takes only events of `{theirs}`, but --org is `{org}`", self.to);
         }
         Ok(EventFilter {
             organization_id: theirs.or_else(|| self.org.clone()),
@@ -144,7 +145,7 @@ impl Events {
         })
     }
 
-    /// Writes into the audit log that events are published again, before the first one is.
+    /// Writes the audit event of this replay, before the first event is published.
     async fn write_down(
         &self,
         connection: &mut PgConnection,
@@ -170,11 +171,11 @@ impl Events {
             telling::audit(&mut transaction, &deed).await?;
             transaction.commit().await
         };
-        write.await.context("write into the audit log that events are published again")
+        write.await.context("record the replay in the audit log")
     }
 }
 
-/// What an audit record may hold of an id.
+/// Cuts text to the length of an id in an audit record.
 fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(records::limits::ID_BYTES)]
 }
@@ -193,7 +194,7 @@ async fn count(source: &Source, stop: &CancellationToken) -> store::Result<u64> 
 
 fn refusals(bus: &Bus, summary: &Summary) -> String {
     let said = bus.refusals();
-    let said = if said.is_empty() { String::new() } else { format!(" (the server said: {})", said.join("; ")) };
+    let said = if said.is_empty() { String::new() } else { format!(" (NATS refused: {})", said.join("; ")) };
     format!("{} of {} events published{said}", output::grouped(summary.published), output::grouped(summary.events))
 }
 

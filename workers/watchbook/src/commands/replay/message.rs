@@ -1,30 +1,30 @@
-//! A stored event as a message.
+//! Builds a message from a stored event.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use publisher::Encoded;
 use records::Headers;
 use store::questions::replay::StoredEvent;
 
-/// When the replay began that a message is of: all messages of one have the same, and what was published the first time
-/// has none.
+/// Header with the start time of the replay, the same for all of its messages. Messages published the first time do not
+/// have it.
 const REPLAYED_AT: &str = "Watchbook-Replayed-At";
 
-/// The headers of a replay's messages.
+/// Returns the headers of a replay's messages.
 pub(super) fn headers(began: DateTime<Utc>) -> Headers {
     [(REPLAYED_AT.to_owned(), began.to_rfc3339_opts(SecondsFormat::Micros, true))].into_iter().collect()
 }
 
-/// The record as its producer might have written it.
+/// Returns the event as its producer might have published it.
 ///
 /// # Errors
-/// Where it cannot be written as JSON, which does not happen.
+/// If the event cannot be serialized as JSON, which does not happen for stored events.
 pub(super) fn message(event: &StoredEvent, subject: &str, headers: &Headers) -> serde_json::Result<Encoded> {
     let body = compact(&serde_json::to_vec(event)?);
     Ok(Encoded::new(subject.to_owned(), body).with_headers(headers.clone()))
 }
 
-/// JSON without the spaces between its parts. Postgres writes some after each comma and colon, and a record that was
-/// just small enough would not be any more.
+/// Removes whitespace between JSON tokens. Postgres prints a space after each comma and colon, so a record just below
+/// the size limit could exceed it.
 fn compact(json: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(json.len());
     let (mut in_string, mut is_escaped) = (false, false);

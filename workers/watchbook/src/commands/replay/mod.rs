@@ -1,4 +1,4 @@
-//! `watchbook replay`: stored records published again.
+//! `watchbook replay`: publishes stored records again.
 
 mod events;
 mod message;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use runtime::Config;
 
-/// Publish stored records again.
+/// Publish stored events again.
 #[derive(Debug, Args)]
 pub(crate) struct Replay {
     #[command(subcommand)]

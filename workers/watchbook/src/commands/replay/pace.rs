@@ -1,22 +1,22 @@
-//! How fast a replay goes.
+//! Rate limiting of a replay.
 
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-/// Records that are sent at once at the most: as many as an atomic batch takes.
+/// Maximum records sent at once: the size of an atomic batch.
 const MOST_AT_ONCE: u32 = 1_000;
-/// Slices a second: short enough that whoever reads sees a steady stream.
+/// Slices per second. Ten are enough for a consumer to see a steady stream.
 const SLICES: u32 = 10;
-/// A replay that is behind its pace by more has waited for somebody, and does not hurry to make up for it.
+/// A replay that is late by more than this was blocked, and does not catch up with a burst.
 const BEHIND: Duration = Duration::from_secs(1);
 
-/// Records a second.
+/// Records per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rate {
-    /// So many.
+    /// A fixed rate.
     PerSecond(NonZeroU32),
-    /// As many as are taken.
+    /// As fast as messages are accepted.
     Unlimited,
 }
 
@@ -26,14 +26,15 @@ impl FromStr for Rate {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "unlimited" => Ok(Self::Unlimited),
-            number => number.parse().map(Self::PerSecond).map_err(|_| {
-                "expected a number of records a second from 1 on, or `unlimited` for as many as are taken".to_owned()
-            }),
+            number => number
+                .parse()
+                .map(Self::PerSecond)
+                .map_err(|_| "expected a number of records per second, at least 1, or `unlimited`".to_owned()),
         }
     }
 }
 
-/// A replay's pace from when it began.
+/// The rate limiter of a replay.
 #[derive(Debug)]
 pub(super) struct Pace {
     rate: Rate,
@@ -46,7 +47,7 @@ impl Pace {
         Self { rate, began: now, sent: 0 }
     }
 
-    /// Records to send at once.
+    /// Returns how many records to send at once.
     pub(super) fn at_once(&self) -> usize {
         let rows = match self.rate {
             Rate::PerSecond(rate) => (rate.get() / SLICES).clamp(1, MOST_AT_ONCE),
@@ -55,7 +56,7 @@ impl Pace {
         usize::try_from(rows).unwrap_or(1)
     }
 
-    /// More were sent. Returns how long to wait before the next ones.
+    /// Notes that `records` were sent. Returns how long to wait before the next ones.
     pub(super) fn sent(&mut self, records: usize, now: Instant) -> Duration {
         self.sent += records as u64;
         let Rate::PerSecond(rate) = self.rate else { return Duration::ZERO };
@@ -99,7 +100,7 @@ mod tests {
         let mut pace = Pace::of(rate("100"), start);
         assert_eq!(pace.sent(10, start), ms(100));
         assert_eq!(pace.sent(10, start + ms(150)), ms(50));
-        // A little late is made up for.
+        // A small delay is caught up.
         assert_eq!(pace.sent(10, start + ms(900)), ms(0));
         assert_eq!(pace.sent(70, start + ms(950)), ms(50));
         // After ten seconds of waiting there is no burst of a thousand.

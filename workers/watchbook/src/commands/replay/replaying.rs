@@ -1,4 +1,4 @@
-//! A replay under way.
+//! The publishing loop of a replay.
 
 use std::time::{Duration, Instant};
 
@@ -14,27 +14,27 @@ use super::source::{Again, Source};
 use super::summary::{Summary, time};
 use super::writers::Writers;
 
-/// Bytes that are sent at once at the most, which is one atomic batch: of several on their way one may be refused and the
-/// next one taken, and they come in order.
+/// Maximum bytes sent at once, as one atomic batch. With several batches in flight, one could be refused and the next
+/// accepted, which would break the order.
 const AT_ONCE_BYTES: usize = 2 * 1024 * 1024;
 
-/// A replay under way.
+/// A running replay.
 #[derive(Debug)]
 pub(super) struct Replaying {
     pub(super) publisher: Publisher,
     pub(super) bus: Bus,
     pub(super) headers: Headers,
-    /// Of the subject, where it is Watchbook's own.
+    /// The writers that read the subject, if it is one of Watchbook's own.
     pub(super) writers: Option<Writers>,
     pub(super) stop: CancellationToken,
     pub(super) progress: ProgressBar,
 }
 
 impl Replaying {
-    /// Publishes all that the source has, or until it is stopped. The summary says how far it came, however it ends.
+    /// Publishes all events of the source, or until it is stopped. Keeps the progress in `summary`, also on an error.
     ///
     /// # Errors
-    /// Which event was not taken, and why; or why none could be read.
+    /// If an event was not accepted, naming the event and the reason; or if events could not be read.
     pub(super) async fn all(&self, mut source: Source, mut pace: Pace, summary: &mut Summary) -> anyhow::Result<()> {
         loop {
             let subject = summary.subject.clone();
@@ -110,7 +110,7 @@ impl Replaying {
         Some(format!("it would be a dead letter: {reject}"))
     }
 
-    /// Sends some, in order. Where one is not taken, says which.
+    /// Sends a slice in order. On an error, returns the index of the event that was not accepted.
     async fn send(&self, slice: &[Again], is_taken: bool) -> Result<(), (usize, PublishError)> {
         let messages: Vec<_> = slice.iter().map(|again| again.message.clone()).collect();
         if !is_taken {
@@ -120,7 +120,8 @@ impl Replaying {
         let mut missing: Vec<_> = failed.sequences().iter().map(Option::is_none).collect();
         missing.resize(slice.len(), true);
         let first = missing.iter().position(|is_missing| *is_missing).unwrap_or(0);
-        // The answer to a batch is about all of it. One that is lost would only be lost again.
+        // A batch is answered as a whole, so retry one by one. Do not retry on a lost connection or an unclear
+        // acknowledgement: that would only fail again.
         let error = failed.error();
         if slice.len() == 1
             || error.is_unclear()
@@ -146,10 +147,12 @@ fn taken(slice: &[Again], summary: &mut Summary) {
 fn refused(again: &Again, why: &str) -> anyhow::Error {
     let (created_at, id) = again.key;
     let at = time(created_at);
-    anyhow::anyhow!("the event {id} of {at} is not taken: {why}. `--from {at}` goes on with it, a later one behind it")
+    anyhow::anyhow!(
+        "event {id} of {at} was not accepted: {why}. Continue with it by `--from {at}`, or skip it by a later time"
+    )
 }
 
-/// How many messages of these sizes are sent at once: at least one.
+/// Returns how many messages of these sizes are sent at once, at least one.
 fn at_once(sizes: impl Iterator<Item = usize>, most: usize) -> usize {
     let sums = sizes.scan(0_usize, |sum, size| {
         *sum += size;
@@ -158,9 +161,13 @@ fn at_once(sizes: impl Iterator<Item = usize>, most: usize) -> usize {
     sums.take(most).take_while(|sum| *sum <= AT_ONCE_BYTES).count().max(1)
 }
 
-/// On a subject that no stream takes a refusal shows by a word of the server's alone.
+/// Checks that the server refused nothing. On a subject without a stream a refusal is only visible as an asynchronous
+/// error of the server.
+///
+/// # Errors
+/// If the server refused a publish.
 pub(super) fn said_no(bus: &Bus) -> anyhow::Result<()> {
-    anyhow::ensure!(bus.refusals().is_empty(), "not all of it was taken");
+    anyhow::ensure!(bus.refusals().is_empty(), "NATS refused some of the events");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Stored events part by part, from the oldest on.
+//! Reads stored events in parts, oldest first.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -14,12 +14,12 @@ use store::reading::{Reader, Scope, took_too_long};
 use super::message::message;
 use super::stretch::Stretch;
 
-/// Bytes of messages after which a part ends: all that a replay holds is this, and the event with which it is reached.
+/// Bytes of messages after which a part ends. A replay holds at most this plus one event.
 const PART_BYTES: usize = 4 * 1024 * 1024;
-/// Events that a part asks for at the most: an atomic batch of those that are not large.
+/// Maximum events of a part: one atomic batch of events of usual size.
 const ROWS: u32 = 1_000;
 
-/// An event on its way.
+/// An event to publish again.
 #[derive(Debug, Clone)]
 pub(super) struct Again {
     pub(super) key: Key,
@@ -28,7 +28,7 @@ pub(super) struct Again {
     pub(super) is_whole: bool,
 }
 
-/// Which events, and where they go.
+/// A cursor over the stored events that match a filter.
 #[derive(Debug)]
 pub(super) struct Source {
     reader: Reader,
@@ -39,7 +39,7 @@ pub(super) struct Source {
     next: Option<Place>,
 }
 
-/// Where a source goes on.
+/// The position of a source.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     from: DateTime<Utc>,
@@ -47,7 +47,8 @@ struct Place {
 }
 
 impl Source {
-    /// All events of a time that a filter lets through. It begins with the oldest event that there is, whatever was asked.
+    /// Creates a source of all events in a time range that match a filter. The range starts no earlier than the oldest
+    /// stored event.
     pub(super) async fn of(reader: Reader, filter: EventFilter, asked: Span) -> store::Result<Self> {
         let mut reading = reader.begin(&Scope::All).await?;
         let oldest = replay::oldest(&mut reading).await?;
@@ -57,12 +58,13 @@ impl Source {
         Ok(Self { reader, filter, span, portion: Portion::of(ROWS), stretch: Stretch::SHORT, next })
     }
 
-    /// The time in which there may be any.
+    /// Returns the time range that is searched.
     pub(super) fn span(&self) -> Span {
         self.span
     }
 
-    /// Counts them, stretch by stretch: each is a reading of its own, and `is_over` is asked between two.
+    /// Counts the events, one stretch of time per transaction. Calls `is_over` with the count before each stretch, and
+    /// stops if it returns true.
     pub(super) async fn count(&self, is_over: impl Fn(u64) -> bool) -> store::Result<u64> {
         let (mut counted, mut stretch) = (0, Stretch::SHORT);
         let mut next = self.next.map(|place| place.from);
@@ -88,14 +90,14 @@ impl Source {
         Ok(count)
     }
 
-    /// Reads the next part, as messages; an empty one behind the last.
+    /// Reads the next part as messages. An empty part means the end.
     pub(super) async fn part(&mut self, subject: &str, headers: &Headers) -> store::Result<Vec<Again>> {
         let mut part = Vec::new();
         while let Some(place) = self.next.filter(|_| part.is_empty()) {
             let (page, asked) = (self.page(place), Instant::now());
             let is_full = match self.read(&page, subject, headers, &mut part).await {
                 Ok(is_full) => is_full,
-                // Both, and not the one or the other: which of them it was nobody knows.
+                // Shorten both, because it is unknown which of the two was too large.
                 Err(error) if took_too_long(&error) && (self.stretch.shorten() | self.portion.shorten()) => {
                     part.clear();
                     continue;
@@ -106,7 +108,7 @@ impl Source {
             let last = part.last().map(|again| again.key).filter(|_| is_full || taken >= page.limit);
             self.next = match last {
                 Some((at, id)) => Some(Place { from: at, after: Some((at, id)) }),
-                // This stretch of time is done; the next one begins a moment later.
+                // This stretch is done; the next one starts a microsecond later.
                 None => self.behind(page.to).map(|from| Place { from, after: None }),
             };
             self.portion.learn(taken, is_full);
@@ -115,7 +117,7 @@ impl Source {
         Ok(part)
     }
 
-    /// Reads a page, as far as a part holds it. Whether it is full.
+    /// Reads a page into `part`, up to the size of a part. Returns whether the part is full.
     async fn read(&self, page: &Page, subject: &str, headers: &Headers, part: &mut Vec<Again>) -> store::Result<bool> {
         let mut bytes = 0;
         let mut reading = self.reader.begin(&Scope::All).await?;
@@ -141,12 +143,12 @@ impl Source {
         from.checked_add_signed(stretch.length()).map_or(self.span.to, |to| to.min(self.span.to))
     }
 
-    /// The moment behind another one, within the time that is asked for.
+    /// Returns the next microsecond, or `None` at the end of the range.
     fn behind(&self, moment: DateTime<Utc>) -> Option<DateTime<Utc>> {
         moment.checked_add_signed(TimeDelta::microseconds(1)).filter(|next| *next <= self.span.to)
     }
 
-    /// Whether an index leads to them.
+    /// Returns whether an index covers the filter.
     fn is_led(&self) -> bool {
         self.filter.project_id.is_some() || self.filter.run_id.is_some()
     }

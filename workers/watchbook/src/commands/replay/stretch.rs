@@ -1,20 +1,20 @@
-//! How long a time one statement looks through, for what no index leads to.
+//! The length of time that one statement scans if no index covers its filter.
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
-/// At first, and at the least: of a kind with ten million records a day this is half a million rows, well below what a
-/// question may take.
+/// Initial and minimum length. For a kind with ten million records a day this is half a million rows, well within the
+/// statement time-out.
 const LEAST: TimeDelta = TimeDelta::hours(1);
-/// At the most: who keeps little for long is through a year in a dozen statements.
+/// Maximum length: a year takes a dozen statements.
 const MOST: TimeDelta = TimeDelta::days(30);
-/// A statement that is answered sooner may look through twice as much.
+/// After a statement that took less, the length is doubled.
 const SOON: Duration = Duration::from_millis(500);
-/// And one that takes longer through half of it. A question is given up after ten seconds.
+/// After a statement that took more, the length is halved. Statements time out after ten seconds.
 const LATE: Duration = Duration::from_secs(2);
 
-/// A stretch of time, as long as the answers to the last ones allow.
+/// A length of time that adapts to how long the last statements took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stretch(TimeDelta);
 
@@ -25,7 +25,7 @@ impl Stretch {
         self.0
     }
 
-    /// It was answered within so much time.
+    /// Adapts the length to the duration of a statement.
     pub(super) fn answered(&mut self, within: Duration) {
         let length = match within {
             soon if soon < SOON => self.0 * 2,
@@ -35,7 +35,7 @@ impl Stretch {
         self.0 = length.clamp(LEAST, MOST);
     }
 
-    /// It was given up. Whether it can be tried with less.
+    /// Falls back to the minimum after a time-out. Returns false if the length was the minimum already.
     pub(super) fn shorten(&mut self) -> bool {
         let was_longer = *self != Self::SHORT;
         *self = Self::SHORT;

@@ -1,4 +1,4 @@
-//! How a replay ended.
+//! The summary of a replay.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -7,24 +7,24 @@ use uuid::Uuid;
 
 use crate::output;
 
-/// What a replay did, as `--json` says it.
+/// The result of a replay, printed by `--json`.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
-    /// Where it went.
+    /// The subject that events were published on.
     pub(super) subject: String,
-    /// The stream that takes the subject; null where none does.
+    /// The stream that captures the subject; null if there is none.
     pub(super) stream: Option<String>,
-    /// Whether it was only tried.
+    /// Whether it was a dry run.
     dry_run: bool,
-    /// The first moment that was looked at.
+    /// Start of the time range that was searched.
     from: DateTime<Utc>,
-    /// The last one.
+    /// End of the time range that was searched.
     to: DateTime<Utc>,
-    /// Events that there are to publish.
+    /// Number of events that match.
     pub(super) events: u64,
-    /// Events that were published.
+    /// Number of events published.
     pub(super) published: u64,
-    /// The last of these.
+    /// The last event published.
     pub(super) last: Option<Last>,
     /// Events that were not published, because they cannot be stored as they are: they would be dead letters.
     pub(super) skipped: u64,
@@ -34,7 +34,7 @@ pub(super) struct Summary {
     pub(super) stopped: bool,
 }
 
-/// The last event that was published.
+/// Time and id of the last event published.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Last {
     created_at: DateTime<Utc>,
@@ -76,12 +76,12 @@ impl Summary {
         }
     }
 
-    /// What there is to do, before it is done.
+    /// Returns what will be published, shown before the replay starts.
     pub(super) fn plan(&self, is_everything: bool) -> String {
-        let all = if is_everything { "all that is kept: " } else { "" };
+        let all = if is_everything { "all stored events: " } else { "" };
         let taken = match &self.stream {
-            Some(stream) => format!("the stream {stream} takes it"),
-            None => format!("no stream takes {}: whoever is not listening misses it", self.subject),
+            Some(stream) => format!("the stream {stream} captures it"),
+            None => format!("no stream captures {}: only current subscribers receive them", self.subject),
         };
         format!(
             "{all}{} events from {} to {} go to {}; {taken}",
@@ -116,26 +116,26 @@ impl Summary {
                 let of = output::grouped(self.events);
                 let at = time(created_at);
                 format!(
-                    "stopped: {published} of {of} events published, the last one {id} of {at}. `--from {at}` goes on with \
-                     it; whoever takes the same event twice knows it by its id"
+                    "stopped: {published} of {of} events published, the last one {id} of {at}. `--from {at}` continues \
+                     and publishes that event again, with the same id"
                 )
             }
         }
     }
 
-    /// That what comes next cannot be read.
+    /// Returns the context of an error that occurred while reading the next events.
     pub(super) fn unread(&self) -> String {
         match self.last {
             None => "read the first events".to_owned(),
             Some(Last { created_at, id }) => {
                 let at = time(created_at);
-                format!("read the events behind {id} of {at}, where `--from {at}` goes on")
+                format!("read the events after {id} of {at} (`--from {at}` continues there)")
             }
         }
     }
 }
 
-/// A moment, to the microsecond: what `--from` takes.
+/// Formats a time to the microsecond, as `--from` takes it.
 pub(super) fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
@@ -149,8 +149,8 @@ mod tests {
         let at: DateTime<Utc> = "2026-01-02T03:04:05.000006Z".parse().unwrap();
         let mut summary = Summary::of("staging".to_owned(), None, Span { from: at, to: at }, false);
         summary.events = 1_200;
-        assert!(summary.plan(true).contains("all that is kept: 1,200 events"));
-        assert!(summary.plan(false).contains("no stream takes staging: whoever is not listening misses it"));
+        assert!(summary.plan(true).contains("all stored events: 1,200 events"));
+        assert!(summary.plan(false).contains("no stream captures staging: only current subscribers receive them"));
         summary.stopped = true;
         assert!(summary.end().contains("before the first"));
         (summary.published, summary.last) = (700, Some((at, Uuid::nil()).into()));

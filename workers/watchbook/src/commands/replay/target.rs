@@ -1,54 +1,54 @@
-//! Where a replay may go.
+//! Validates the target subject of a replay.
 
 use records::Kind;
 use records::subject::{self, NO_ORGANIZATION};
 
-/// A subject at the most. NATS has no bound of its own below that of a protocol line, which is 4 KiB.
+/// Maximum length of a subject. NATS only bounds the protocol line, to 4 KiB.
 const SUBJECT_BYTES: usize = 1024;
-/// What Watchbook itself says, behind the prefix: nobody else may say it.
+/// First tokens after the prefix on which only Watchbook itself publishes.
 const OWN_WORDS: [&str; 4] = ["alerts", "health", "signals", "status"];
 
-/// A subject that one message can be published on.
+/// Checks that a message can be published on `text`.
 ///
 /// # Errors
-/// Why it is none.
+/// The reason if it is not a valid subject for publishing.
 pub(super) fn subject(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > SUBJECT_BYTES {
         return Err(format!("a subject is 1 to {SUBJECT_BYTES} bytes"));
     }
     if text.contains(['*', '>']) {
-        return Err("a message goes to one subject: `*` and `>` are for those who listen".to_owned());
+        return Err("a message is published on one subject: `*` and `>` are for subscriptions".to_owned());
     }
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err("a subject holds no spaces".to_owned());
+        return Err("a subject must not contain whitespace or control characters".to_owned());
     }
     if text.split('.').any(str::is_empty) {
-        return Err("a subject holds no empty token: no dot at its beginning or end, nor two in a row".to_owned());
+        return Err("a subject must not contain an empty token: no dot at its start or end, no two in a row".to_owned());
     }
     if text.starts_with('$') || text.starts_with("_INBOX.") {
-        return Err("subjects that begin with `$` or `_INBOX.` are the server's own".to_owned());
+        return Err("subjects that start with `$` or `_INBOX.` are reserved by the server".to_owned());
     }
     Ok(text.to_owned())
 }
 
-/// Whose records the subject takes where it is one of Watchbook's own for events: an organization's, or `_` for those of
-/// nobody. `None` for a subject of somebody else's.
+/// Returns the organization of one of Watchbook's own subjects for events, or `_` for events without one. `None` for
+/// any other subject.
 ///
 /// # Errors
-/// Where it is one of Watchbook's own, and not for events.
+/// If it is one of Watchbook's own subjects and not for events.
 pub(super) fn organization<'s>(subject: &'s str, prefix: &str) -> anyhow::Result<Option<&'s str>> {
     let Some(rest) = subject.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')) else { return Ok(None) };
     let first = rest.split('.').next().unwrap_or_default();
     anyhow::ensure!(
         !OWN_WORDS.contains(&first),
-        "{subject}: what Watchbook itself says stands on {prefix}.{first}, and nothing else may"
+        "{subject}: only Watchbook itself publishes on {prefix}.{first}; choose another subject"
     );
     match first.parse::<Kind>() {
         Ok(Kind::Events) => match subject::organization(subject, prefix, Kind::Events) {
             Ok(organization) => Ok(Some(organization.unwrap_or(NO_ORGANIZATION))),
-            Err(reject) => anyhow::bail!("{subject} takes no event: {reject}"),
+            Err(reject) => anyhow::bail!("{subject} is not a subject for events: {reject}"),
         },
-        Ok(kind) => anyhow::bail!("{subject} is for {kind}: an event would be a dead letter there"),
+        Ok(kind) => anyhow::bail!("{subject} is for {kind}: an event would become a dead letter there"),
         Err(_) => Ok(None),
     }
 }

@@ -1,4 +1,4 @@
-//! What Watchbook's own writers would say to a replay.
+//! Checks replayed events as Watchbook's own writers will.
 
 use bus::Bus;
 use chrono::{TimeDelta, Utc};
@@ -8,7 +8,7 @@ use runtime::Config;
 
 use super::target;
 
-/// Those who will read the events where they go to Watchbook itself: what they would make a dead letter is not sent.
+/// The checks of the writers that read the target subject. Events that they would dead-letter are not sent.
 #[derive(Debug)]
 pub(super) struct Writers {
     prefix: String,
@@ -17,7 +17,7 @@ pub(super) struct Writers {
 }
 
 impl Writers {
-    /// The writers of the subject; `None` where it is somebody else's.
+    /// Returns the checks for a subject; `None` if it is not one of Watchbook's own.
     ///
     /// # Errors
     /// As [`target::organization`].
@@ -33,10 +33,10 @@ impl Writers {
         }))
     }
 
-    /// Whether they would store it.
+    /// Checks whether the writers would store the message.
     ///
     /// # Errors
-    /// Why it would be a dead letter.
+    /// The reason why it would become a dead letter.
     pub(super) fn check(&self, message: &Encoded) -> Result<(), Reject> {
         let message = Message {
             kind: Kind::Events,

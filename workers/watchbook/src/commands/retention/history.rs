@@ -13,20 +13,21 @@ use uuid::Uuid;
 use super::bytes;
 use crate::{output, process};
 
-/// Show the runs: who, when, what, how long, and what failed.
+/// List retention runs with their actor, time, duration, outcome and problem.
 ///
-/// With the id of a run, what it did item by item.
+/// With the id of a run, list what it did item by item.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  watchbook retention history --limit 5")]
 pub(crate) struct History {
-    /// Only this run, with what it did.
+    /// Id of a run to show in detail.
     id: Option<Uuid>,
-    /// The newest so many.
+    /// Maximum number of runs, newest first.
     #[arg(long, value_name = "RUNS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     limit: u32,
-    /// Those as well that only kept containers from holding more logs than they may.
+    /// Include runs that only trimmed the logs of containers to their size limit.
     #[arg(long)]
     all: bool,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -45,7 +46,7 @@ impl History {
             }
             return Ok(ExitCode::SUCCESS);
         };
-        let run = retention::find(&mut connection, id).await?.with_context(|| format!("there is no run {id}"))?;
+        let run = retention::find(&mut connection, id).await?.with_context(|| format!("run {id} does not exist"))?;
         let actions = retention::actions(&mut connection, id).await?;
         if self.json {
             output::json(&json!({ "run": run, "actions": actions }))?;

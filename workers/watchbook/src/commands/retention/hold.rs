@@ -1,4 +1,4 @@
-//! `watchbook retention hold`, `holds` and `release`
+//! `watchbook retention hold`, `holds` and `release`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,17 +11,19 @@ use uuid::Uuid;
 
 use crate::{output, own_records, process};
 
-/// Keep records from being removed, whatever their age, until the hold is released.
+/// Keep records from being removed, whatever their age, until the hold is released. Prints the id of the hold.
 ///
-/// Keeps what all of the given name: the records of an organization, of a kind, of a time. Without any it keeps
-/// everything. Of a day that is removed, what is held stays.
-///     watchbook retention hold --org acme --kind audit --from 2026-01-01T00:00:00Z --to 2026-04-01T00:00:00Z --reason "case 17"
+/// The options for organization, kind and time all have to match. Without any of them the hold keeps everything. When
+/// a partition expires, the held rows in it stay.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  watchbook retention hold --org acme --kind audit --from 2026-01-01T00:00:00Z --to 2026-04-01T00:00:00Z --reason \"case 17\""
+)]
 pub(crate) struct Hold {
-    /// Only records of this organization; `_` for those without one.
+    /// Hold only records of this organization; `_` for records without one.
     #[arg(long, value_name = "ORG")]
     org: Option<String>,
-    /// Only records of this kind, or `dead_letters`.
+    /// Hold only records of this kind, or `dead_letters`.
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
     /// Only records from this time on: RFC 3339, a date (midnight UTC), or before now such as -30m, -24h or -7d.
@@ -33,34 +35,34 @@ pub(crate) struct Hold {
     /// Over by itself after this time; without it the hold is in force until it is released.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     lasts: Option<Duration>,
-    /// Why.
+    /// Reason for the hold.
     #[arg(long)]
     reason: String,
-    /// Who, where not the user of this terminal.
+    /// Name recorded in the audit log as the actor.
     #[arg(long, value_name = "NAME", default_value_t = process::somebody(), value_parser = process::actor)]
     by: String,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// List holds that are in force, those that are over as well with --all.
+/// List holds in force; with --all, also released and expired ones.
 #[derive(Debug, Args)]
 pub(crate) struct Holds {
-    /// Those that are over as well.
+    /// Include released and expired holds.
     #[arg(long)]
     all: bool,
-    /// As a JSON array.
+    /// Print a JSON array.
     #[arg(long)]
     json: bool,
 }
 
-/// Release a hold: the next run removes what only it kept.
+/// Release a hold. The next run removes expired records that no other hold keeps.
 #[derive(Debug, Args)]
 pub(crate) struct Release {
-    /// The hold's id.
+    /// Id of the hold.
     id: Uuid,
-    /// Who, where not the user of this terminal.
+    /// Name recorded in the audit log as the actor.
     #[arg(long, value_name = "NAME", default_value_t = process::somebody(), value_parser = process::actor)]
     by: String,
 }
@@ -80,7 +82,7 @@ impl Hold {
             created_by: self.by,
         };
         let problems = new.problems(now);
-        anyhow::ensure!(problems.is_empty(), "this cannot be held: {}", problems.join("; "));
+        anyhow::ensure!(problems.is_empty(), "invalid hold: {}", problems.join("; "));
         let database = process::database(&config).await?;
         process::check_migrations(&database).await?;
         let mut connection = process::connect(&database).await?;
@@ -95,7 +97,7 @@ impl Hold {
     }
 }
 
-/// Holds that are listed at the most.
+/// Maximum number of holds listed.
 const LISTED: u32 = 1_000;
 
 impl Holds {
@@ -125,7 +127,7 @@ impl Release {
         let released = holds::release(&mut connection, self.id, &self.by).await?;
         anyhow::ensure!(
             released.is_some(),
-            "there is no hold {} that is in force: see `watchbook retention holds --all`",
+            "hold {} does not exist or is not in force: see `watchbook retention holds --all`",
             self.id
         );
         own_records::publish(&config, &mut connection).await;

@@ -1,4 +1,4 @@
-//! `watchbook retention`: what would go, what went, and what must stay.
+//! `watchbook retention`: plans and runs retention, and manages holds.
 
 mod history;
 mod hold;
@@ -12,7 +12,7 @@ use bytesize::ByteSize;
 use clap::{Args, Subcommand};
 use runtime::Config;
 
-/// Show, remove and keep what is too old.
+/// Plan and run retention; hold, release and restore records.
 #[derive(Debug, Args)]
 pub(crate) struct Retention {
     #[command(subcommand)]
@@ -44,7 +44,7 @@ impl Retention {
     }
 }
 
-/// A number of bytes, for people.
+/// Formats a number of bytes with a unit.
 fn bytes(bytes: u64) -> String {
     ByteSize::b(bytes).to_string()
 }

@@ -11,11 +11,13 @@ use store::days;
 use super::bytes;
 use crate::{bench, output, process};
 
-/// Show what a run would remove now, and what holds keep; changes nothing.
+/// Show what a run would remove now and what holds keep. Changes nothing.
 ///
-/// A run makes the same plan and executes exactly it. To look at a plan before it is executed:
-///     watchbook retention plan --json > plan.json; watchbook retention run --plan plan.json
+/// A run makes the same plan and executes exactly that.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example, to review a plan before it is executed:\n  watchbook retention plan --json > plan.json\n  watchbook retention run --plan plan.json"
+)]
 pub(crate) struct Plan {
     /// As if it were this time, in RFC 3339 or as a date (midnight UTC): what will go by then.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
@@ -52,7 +54,7 @@ impl Plan {
 
 fn print(plan: &plan::Plan) {
     if plan.items.is_empty() {
-        output::say("Nothing is too old.");
+        output::say("No records have expired.");
         return;
     }
     let mut table = output::table(["KIND", "DAY", "ACTION", "ROWS", "BYTES", "KEPT", "WHY"], &[3, 4, 5]);
@@ -71,7 +73,7 @@ fn print(plan: &plan::Plan) {
     let rows = plan.items.iter().map(|item| item.rows).sum();
     let size = plan.items.iter().map(|item| item.bytes).sum();
     output::say(format_args!(
-        "{} rows would go, {}. `watchbook retention run` does it.",
+        "{} rows ({}) would be removed. `watchbook retention run` removes them.",
         output::grouped(rows),
         bytes(size)
     ));

@@ -13,26 +13,27 @@ use store::{Dataset, days};
 
 use crate::{bench, output, own_records, process};
 
-/// Bring a day back from the archive, for reading.
+/// Restore a day from the archive, for reading.
 ///
-/// Its records are in their table again, where every question finds them, under a hold that is over by itself. Records
-/// that are there already stay as they are, and what was erased meanwhile does not come back.
+/// Puts the records back into their table, where every query finds them, under a hold that expires after --for.
+/// Existing records are not changed, and records erased since they were archived are not restored.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  watchbook retention restore events 2026-10-01 --for 7d --reason \"case 17\"")]
 pub(crate) struct Restore {
-    /// A kind, or `dead_letters`.
+    /// Record kind, or `dead_letters`.
     kind: String,
-    /// The day, such as 2026-10-01; of audit records any day of the month.
+    /// Day, such as 2026-10-01. For audit records, any day of the month; the whole month is restored.
     day: NaiveDate,
-    /// For how long it stays.
+    /// How long the records stay, such as 7d.
     #[arg(long = "for", value_name = "TIME", default_value = "7d", value_parser = humantime::parse_duration)]
     stays: Duration,
-    /// Why.
+    /// Reason for the restore.
     #[arg(long, default_value = "restored for reading")]
     reason: String,
-    /// Who, where not the user of this terminal.
+    /// Name recorded in the audit log as the actor.
     #[arg(long, value_name = "NAME", default_value_t = process::somebody(), value_parser = process::actor)]
     by: String,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -40,7 +41,7 @@ pub(crate) struct Restore {
 impl Restore {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         let location =
-            config.retention.archive.as_deref().context("there is no archive: set `archive` in [retention]")?;
+            config.retention.archive.as_deref().context("no archive is configured: set `archive` in [retention]")?;
         let dataset = Dataset::named(&self.kind).filter(|dataset| dataset.has_records()).with_context(|| {
             let known: Vec<_> = Dataset::all().filter(|dataset| dataset.has_records()).map(Dataset::name).collect();
             format!("unknown kind `{}`: expected one of {}", self.kind, known.join(", "))
@@ -48,15 +49,9 @@ impl Restore {
         let now = Utc::now();
         let day = if dataset.is_monthly() { self.day.with_day(1).unwrap_or(self.day) } else { self.day };
         let until = TimeDelta::from_std(self.stays).ok().and_then(|stays| now.checked_add_signed(stays));
-        let wish = Wish {
-            dataset,
-            day,
-            until: until.context("--for is longer than the calendar")?,
-            by: self.by,
-            reason: self.reason,
-        };
-        anyhow::ensure!(wish.until > now, "--for: it would go again at once");
-        anyhow::ensure!(!wish.reason.trim().is_empty(), "--reason: say why");
+        let wish = Wish { dataset, day, until: until.context("--for is too long")?, by: self.by, reason: self.reason };
+        anyhow::ensure!(wish.until > now, "--for must be longer than zero");
+        anyhow::ensure!(!wish.reason.trim().is_empty(), "--reason is empty: say why the day is restored");
         let archive = Archive::open(location)?;
         let database = process::database(&config).await?;
         process::check_migrations(&database).await?;
@@ -75,7 +70,7 @@ impl Restore {
             output::json(&restored)?;
         } else {
             output::say(format_args!(
-                "{dataset} of {day}: {} records in the archive, {} of them brought back; they stay until {} (hold {})",
+                "{dataset} of {day}: {} records in the archive, {} of them restored; they stay until {} (hold {})",
                 output::grouped(restored.archived),
                 output::grouped(restored.added),
                 wish.until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),

@@ -18,22 +18,26 @@ use super::bytes;
 use super::plan::day;
 use crate::{bench, output, own_records, process};
 
-/// How long a run of another process is waited for: one that finds nothing takes less.
+/// How long to wait for a run of another process. A run that finds nothing to remove takes less.
 const ACT_WITHIN: Duration = Duration::from_secs(10);
 
-/// Remove what is too old, now.
+/// Remove expired records now.
 ///
-/// Makes the plan that `retention plan` shows and executes it, item by item. What changed since the plan was made, or
-/// cannot be archived, stays whole, is named, and makes the exit code 1. Interrupted at any step, the next run goes on.
+/// Makes the plan that `retention plan` shows and executes it, item by item. An item that changed since the plan was
+/// made, or that cannot be archived, is left unchanged and reported; the exit code is then 1. An interrupted run is
+/// resumed by the next one.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example, to review a plan before it is executed:\n  watchbook retention plan --json > plan.json\n  watchbook retention run --plan plan.json"
+)]
 pub(crate) struct Run {
-    /// Execute this plan, of `retention plan --json`, and nothing else; `-` for standard input.
+    /// Execute only this plan, printed by `retention plan --json`; `-` for standard input.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Who, where not the user of this terminal.
+    /// Name recorded in the audit log as the actor.
     #[arg(long, value_name = "NAME", default_value_t = process::somebody(), value_parser = process::actor)]
     by: String,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -47,7 +51,7 @@ impl Run {
         let Some(acting) = Acting::take(&database, ACT_WITHIN).await? else {
             let holder = Lease::holders(&mut connection, &[Acting::LEASE.to_owned()]).await?;
             let holder = holder.into_iter().flatten().next().unwrap_or_else(|| "another process".to_owned());
-            anyhow::bail!("{holder} is at work: one run at a time; `watchbook retention history` shows it");
+            anyhow::bail!("{holder} is running retention; wait until it ends: see `watchbook retention history`");
         };
         let settings = Settings::of(&config);
         let now = plan::now(&mut connection).await?;
@@ -73,9 +77,9 @@ impl Run {
         let report = acting.during(work).await;
         bar.finish_and_clear();
         acting.release().await;
-        let report =
-            report.context("the right to act was lost, and with it the run: see `watchbook retention history`")?;
-        let report = report?.context("the run was answered by another process")?;
+        let report = report
+            .context("the retention lease was lost and the run was aborted: see `watchbook retention history`")?;
+        let report = report?.context("another process executed the run")?;
         own_records::publish(&config, &mut connection).await;
         if self.json {
             output::json(&report)?;
@@ -93,7 +97,7 @@ fn read(path: &PathBuf) -> anyhow::Result<plan::Plan> {
         std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?
     };
     serde_json::from_str(&text).with_context(|| {
-        format!("{} is no plan: expected what `watchbook retention plan --json` printed", path.display())
+        format!("{} is not a plan: expected the output of `watchbook retention plan --json`", path.display())
     })
 }
 
@@ -111,17 +115,17 @@ const fn words(step: Step) -> &'static str {
     match step {
         Step::Begun => "begun",
         Step::Archived => "archived",
-        Step::Copied => "what is held is copied",
-        Step::TakenOut => "taken out",
+        Step::Copied => "held rows copied",
+        Step::TakenOut => "detached",
         Step::Counted => "counted",
-        Step::Batch { .. } => "going",
-        Step::Gone => "gone",
+        Step::Batch { .. } => "deleting",
+        Step::Gone => "dropped",
     }
 }
 
 fn print(report: &Report) {
     if report.items.is_empty() {
-        output::say("Nothing is too old.");
+        output::say("No records have expired.");
         return;
     }
     let mut table = output::table(["KIND", "DAY", "ACTION", "ROWS", "BYTES", "KEPT", "ENDED"], &[3, 4, 5]);
