@@ -107,7 +107,7 @@ async fn a_stream_that_is_deleted_and_made_anew_is_read_from_its_start() {
     assert!(account.has_past, "what was known of the old one is kept aside");
     world.holds_exactly(Kind::Events, 140).await;
     let past: (i64, String) = world.ask("SELECT stored, reason FROM watchbook.past_positions").await;
-    assert_eq!(past, (100, "the stream was made anew".to_owned()));
+    assert_eq!(past, (100, "the stream was recreated".to_owned()));
     world.finish([worker]).await;
 }
 
@@ -183,7 +183,7 @@ async fn a_lost_tail(after: u64, while_nobody_looks: bool) {
     }
     eventually("the loss is noticed", async || {
         let noticed: (i64,) = world
-            .try_ask("SELECT count(*) FROM watchbook.past_positions WHERE reason = 'the stream lost its tail'")
+            .try_ask("SELECT count(*) FROM watchbook.past_positions WHERE reason = 'the stream was truncated'")
             .await?;
         if noticed.0 == 1 { Ok(()) } else { Err(format!("{noticed:?}")) }
     })

@@ -1,4 +1,4 @@
-//! Alerts: how each stands, how it came there, and who took note of it.
+//! Alerts: their states, transitions and acknowledgements, and the rules in force.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -6,100 +6,100 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-/// Alerts that are moved by one statement.
+/// Maximum rows per statement.
 const AT_ONCE: usize = 1_000;
 
-/// An alert as it stands. Conditions and data are the words of the migration.
+/// The state of an alert. `condition` and `data` hold the values that the migration allows.
 #[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct AlertRow {
-    /// Of rule and group.
+    /// Id, derived from rule and group.
     pub id: Uuid,
-    /// The rule's name.
+    /// Name of the rule.
     pub rule: String,
-    /// `_` where the group names none.
+    /// Organization; `_` if the group has none.
     pub organization_id: String,
     /// All labels.
     pub labels: Value,
-    /// Texts for people.
+    /// Annotations.
     pub annotations: Value,
     /// `info`, `warning` or `critical`.
     pub severity: String,
-    /// Counted up with every change; 1 is the first.
+    /// Version, starting at 1 and incremented with every change.
     pub version: i64,
     /// `inactive`, `pending`, `firing` or `recovering`.
     pub condition: String,
     /// `ok`, `low_samples`, `no_data` or `stale`.
     pub data: String,
-    /// Why, in words.
+    /// Reason, in words.
     pub reason: String,
-    /// What the evaluation keeps.
+    /// State of the evaluation.
     pub state: Value,
-    /// What each receiver was told last.
+    /// The last notification of each receiver.
     pub told: Value,
-    /// When it began to fire, this time or last time.
+    /// When it started firing, currently or the last time.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it was over.
+    /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
-    /// When it changed last.
+    /// When it last changed.
     pub changed_at: DateTime<Utc>,
 }
 
-/// A change of an alert's condition.
+/// A state transition of an alert.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize, utoipa::ToSchema)]
 #[schema(as = AlertTransition)]
 pub struct TransitionRow {
-    /// Which alert.
+    /// Id of the alert.
     pub alert_id: Uuid,
-    /// The alert's version that it made.
+    /// Version of the alert after the transition.
     pub version: i64,
-    /// From which condition.
+    /// State before: `inactive`, `pending`, `firing` or `recovering`.
     pub from_condition: String,
-    /// To which.
+    /// State after.
     pub to_condition: String,
-    /// How good the data was.
+    /// Quality of the data: `ok`, `low_samples`, `no_data` or `stale`.
     pub data: String,
-    /// Why, in words.
+    /// Reason, in words.
     pub reason: String,
-    /// The figures behind it.
+    /// Figures that the evaluation used.
     pub figures: Value,
-    /// The silence that kept it from being told.
+    /// Id of the silence that suppressed the notification.
     pub silenced_by: Option<Uuid>,
-    /// When.
+    /// Time of the transition.
     pub at: DateTime<Utc>,
 }
 
 const COLUMNS: &str = "id, rule, organization_id, labels, annotations, severity, version, condition, data, reason, state, told, \
      started_at, ended_at, changed_at";
 
-/// Every alert that is not quiet.
+/// Returns every alert that is not inactive.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn open(connection: &mut PgConnection) -> crate::Result<Vec<AlertRow>> {
     let statement = format!("SELECT {COLUMNS} FROM watchbook.alerts WHERE condition <> 'inactive' ORDER BY rule, id");
     sqlx::query_as(&statement).fetch_all(connection).await
 }
 
-/// The alerts with these ids, quiet or not, as far as there are any.
+/// Returns the existing alerts with these ids, inactive or not.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn with_ids(connection: &mut PgConnection, ids: &[Uuid]) -> crate::Result<Vec<AlertRow>> {
     let statement = format!("SELECT {COLUMNS} FROM watchbook.alerts WHERE id = ANY ($1)");
     sqlx::query_as(&statement).bind(ids).fetch_all(connection).await
 }
 
-/// Moves alerts to these states, each from the version before the one that it has here. `false` where one of them
-/// is not at that version any more: somebody else moved it, and the transaction has to be rolled back.
+/// Updates alerts to these states, each from the version before the given one. Returns `false` if an alert is not at
+/// that version: another process changed it, and the transaction must be rolled back.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn move_to(transaction: &mut PgConnection, alerts: &[AlertRow]) -> crate::Result<bool> {
     for alerts in alerts.chunks(AT_ONCE) {
         let all = |of: fn(&AlertRow) -> &str| alerts.iter().map(of).collect::<Vec<_>>();
         let json = |of: fn(&AlertRow) -> &Value| alerts.iter().map(of).collect::<Vec<_>>();
         let times = |of: fn(&AlertRow) -> Option<DateTime<Utc>>| alerts.iter().map(of).collect::<Vec<_>>();
-        // An acknowledgement is of an episode, and ends with it.
+        // An acknowledgement belongs to one firing episode and ends with it.
         let moved = sqlx::query(
             "INSERT INTO watchbook.alerts AS known (id, rule, organization_id, labels, annotations, severity, version,
                     condition, data, reason, state, told, started_at, ended_at, changed_at)
@@ -138,10 +138,10 @@ pub async fn move_to(transaction: &mut PgConnection, alerts: &[AlertRow]) -> cra
     Ok(true)
 }
 
-/// Records changes of condition.
+/// Inserts state transitions.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn record(transaction: &mut PgConnection, transitions: &[TransitionRow]) -> crate::Result<()> {
     for rows in transitions.chunks(AT_ONCE) {
         let all = |of: fn(&TransitionRow) -> &str| rows.iter().map(of).collect::<Vec<_>>();
@@ -164,10 +164,10 @@ pub async fn record(transaction: &mut PgConnection, transitions: &[TransitionRow
     Ok(())
 }
 
-/// The acknowledgements of alerts that are not over.
+/// Returns the acknowledgements of active alerts.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn acknowledgements(connection: &mut PgConnection) -> crate::Result<Vec<(Uuid, Value)>> {
     sqlx::query_as(
         "SELECT id, acknowledgement FROM watchbook.alerts WHERE condition <> 'inactive' AND acknowledgement IS NOT NULL",
@@ -176,10 +176,10 @@ pub async fn acknowledgements(connection: &mut PgConnection) -> crate::Result<Ve
     .await
 }
 
-/// Takes note of an alert that is not over. `false` where there is no such alert.
+/// Acknowledges an active alert. Returns `false` if there is none with this id.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn acknowledge(connection: &mut PgConnection, id: Uuid, acknowledgement: &Value) -> crate::Result<bool> {
     let updated =
         sqlx::query("UPDATE watchbook.alerts SET acknowledgement = $2 WHERE id = $1 AND condition <> 'inactive'")
@@ -190,10 +190,10 @@ pub async fn acknowledge(connection: &mut PgConnection, id: Uuid, acknowledgemen
     Ok(updated.rows_affected() > 0)
 }
 
-/// Removes alerts that have been quiet since `before`, with their history. Returns how many.
+/// Removes alerts that have been inactive since `before`, with their transitions. Returns the number of transitions.
 ///
 /// # Errors
-/// Where a statement fails; nothing is removed then.
+/// If a statement fails; nothing is removed then.
 pub async fn remove_quiet(connection: &mut PgConnection, before: DateTime<Utc>) -> crate::Result<u64> {
     let removed = sqlx::query(
         "WITH gone AS (
@@ -210,10 +210,10 @@ pub async fn remove_quiet(connection: &mut PgConnection, before: DateTime<Utc>) 
     Ok(removed.rows_affected())
 }
 
-/// Removes changes of alerts that happened before a time, some at once. Returns how many.
+/// Removes transitions before a time, a limited number per call. Returns how many.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn remove_history(connection: &mut PgConnection, before: DateTime<Utc>) -> crate::Result<u64> {
     let removed = sqlx::query(
         "DELETE FROM watchbook.alert_transitions WHERE ctid = ANY (ARRAY(
@@ -226,10 +226,10 @@ pub async fn remove_history(connection: &mut PgConnection, before: DateTime<Utc>
     Ok(removed.rows_affected())
 }
 
-/// Groups that a rule for first-seen values knows.
+/// Returns the groups that a first-seen rule knows, with when each was first seen.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn known_groups(connection: &mut PgConnection, rule: &str) -> crate::Result<Vec<(Uuid, DateTime<Utc>)>> {
     sqlx::query_as("SELECT group_id, first_seen_at FROM watchbook.known_groups WHERE rule = $1")
         .bind(rule)
@@ -237,10 +237,10 @@ pub async fn known_groups(connection: &mut PgConnection, rule: &str) -> crate::R
         .await
 }
 
-/// Remembers groups, and when they were heard of last.
+/// Stores groups and when they were last seen.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn know_groups(
     connection: &mut PgConnection,
     rule: &str,
@@ -264,10 +264,10 @@ pub async fn know_groups(
     Ok(())
 }
 
-/// Forgets groups of which nothing was heard since `before`.
+/// Removes groups that were last seen before `before`.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn forget_groups(connection: &mut PgConnection, rule: &str, before: DateTime<Utc>) -> crate::Result<()> {
     sqlx::query("DELETE FROM watchbook.known_groups WHERE rule = $1 AND last_seen_at < $2 AND group_id <> $3")
         .bind(rule)
@@ -278,37 +278,37 @@ pub async fn forget_groups(connection: &mut PgConnection, rule: &str, before: Da
     Ok(())
 }
 
-/// The rules in force, and what was wrong with those that were to replace them.
+/// The rules in force, and the problem of rejected rules.
 #[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct SettingsRow {
     /// The rules.
     pub rules: Value,
-    /// Of the rules, to see at a glance whether others are meant.
+    /// Fingerprint of the rules, to compare them with others.
     pub fingerprint: String,
-    /// Since when.
+    /// When they were loaded.
     pub loaded_at: DateTime<Utc>,
-    /// By which process.
+    /// Process that loaded them.
     pub loaded_by: String,
-    /// What was wrong.
+    /// Problem of rejected rules.
     pub problem: Option<String>,
-    /// Since when.
+    /// When they were rejected.
     pub problem_at: Option<DateTime<Utc>>,
 }
 
-/// The rules in force; `None` where no alert worker ran yet.
+/// Returns the rules in force; `None` if no alert worker has run yet.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn settings(connection: &mut PgConnection) -> crate::Result<Option<SettingsRow>> {
     sqlx::query_as("SELECT rules, fingerprint, loaded_at, loaded_by, problem, problem_at FROM watchbook.alert_settings")
         .fetch_optional(connection)
         .await
 }
 
-/// Tells everybody the rules in force.
+/// Stores the rules in force, for other processes to read.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn set_settings(connection: &mut PgConnection, settings: &SettingsRow) -> crate::Result<()> {
     sqlx::query(
         "INSERT INTO watchbook.alert_settings (rules, fingerprint, loaded_at, loaded_by, problem, problem_at)

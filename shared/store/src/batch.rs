@@ -1,4 +1,4 @@
-//! The statements with which the rows of a batch reach their table.
+//! Statements that store the rows of a batch.
 
 use std::sync::OnceLock;
 
@@ -7,26 +7,26 @@ use records::{Conflict, Kind, row};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// Bytes of COPY data sent at once: large enough to keep the socket busy, small enough that the
-/// driver's copy of it does not count.
+/// Bytes of COPY data sent at once: large enough to keep the socket busy, and small enough that the driver's copy of
+/// it does not matter.
 const COPY_CHUNK: usize = 128 * 1024;
 
-/// What identifies a record: when it happened, and its id.
+/// The primary key of a record: `created_at` and `id`.
 pub type RecordKey = (DateTime<Utc>, Uuid);
 
-/// Copies rows straight into the kind's table: the fast way, which fails as a whole.
+/// Copies rows directly into the kind's table. The fast path, which fails as a whole.
 ///
 /// # Errors
-/// Where any row is a duplicate or bad, or the server is away.
+/// If any row is a duplicate or invalid, or the server is not reachable.
 pub async fn copy(connection: &mut PgConnection, kind: Kind, rows: &[u8]) -> crate::Result<()> {
     copy_into(connection, &statements(kind).copy, rows).await
 }
 
-/// Merges rows into the kind's table by way of a temporary one: the slow way, which knows duplicates.
-/// Returns the keys of the rows that are new (or newer, for a directory).
+/// Merges rows into the kind's table through a temporary table. The slow path, which skips duplicates. Returns the keys
+/// of rows that are new (or newer, for a directory).
 ///
 /// # Errors
-/// Where any row is bad, or the server is away.
+/// If any row is invalid, or the server is not reachable.
 pub async fn merge(connection: &mut PgConnection, kind: Kind, rows: &[u8]) -> crate::Result<Vec<RecordKey>> {
     let statements = statements(kind);
     for statement in &statements.prepare_incoming {
@@ -39,10 +39,10 @@ pub async fn merge(connection: &mut PgConnection, kind: Kind, rows: &[u8]) -> cr
     sqlx::query_as(statements.merge_incoming.as_str()).fetch_all(connection).await
 }
 
-/// Whether a record is in its table.
+/// Returns whether a record is stored.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn is_stored(
     connection: &mut PgConnection,
     kind: Kind,
@@ -64,13 +64,13 @@ async fn copy_into(connection: &mut PgConnection, statement: &str, rows: &[u8]) 
     Ok(())
 }
 
-/// A kind's statements. Made of names that the kind's folder spells out; nothing from outside is in them.
+/// The statements of a kind. They contain only names from the kind's [`records::Spec`], no external input.
 #[derive(Debug)]
 struct Statements {
     copy: String,
     prepare_incoming: [String; 2],
     copy_incoming: String,
-    /// Deletions among snapshots of entities ask for erasures, also those that a newer snapshot replaces at once.
+    /// Requests erasures for deleted entities, also for those that a newer snapshot in the batch replaces.
     ask_for_erasures: Option<String>,
     merge_incoming: String,
 }
@@ -88,7 +88,7 @@ impl Statements {
         let columns = kind.columns().collect::<Vec<_>>().join(", ");
         let incoming = format!("incoming_{}", kind.table_name());
         let merge_incoming = match kind.spec().conflict {
-            // Of equal keys within the batch the first one is kept, as it would be one by one.
+            // Of equal keys within the batch the first is kept, as if inserted one by one.
             Conflict::KeepFirst => format!(
                 "INSERT INTO {table} ({columns})
                  SELECT DISTINCT ON (created_at, id) {columns} FROM pg_temp.{incoming} ORDER BY created_at, id, ctid
@@ -126,7 +126,7 @@ impl Statements {
                 format!(
                     "CREATE TEMPORARY TABLE IF NOT EXISTS {incoming} (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
                 ),
-                // A batch whose bad rows are being isolated merges several times in one transaction.
+                // While bad rows are isolated, a batch is merged several times in one transaction.
                 format!("TRUNCATE pg_temp.{incoming}"),
             ],
             copy_incoming: format!("COPY pg_temp.{incoming} ({columns}) FROM STDIN (FORMAT binary)"),

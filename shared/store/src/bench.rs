@@ -1,4 +1,4 @@
-//! Statements that only benchmarks need.
+//! Statements used only by benchmarks.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::TryStreamExt;
@@ -9,19 +9,19 @@ use uuid::Uuid;
 use crate::partitions::Partition;
 use crate::questions::Span;
 
-/// How rows stand in the data of a COPY.
+/// The format of COPY data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// As `psql \copy` and `COPY` send them unless told otherwise.
+    /// The text format, the default of `COPY` and `psql \copy`.
     Text,
-    /// As the writers send them.
+    /// The binary format, which the writers send.
     Binary,
 }
 
-/// Copies pieces of rows into a kind's table with one COPY: what Postgres can take when nothing else is asked of it.
+/// Copies rows into a kind's table with one COPY and nothing else. Measures the limit of Postgres.
 ///
 /// # Errors
-/// Where the COPY fails.
+/// If the COPY fails.
 pub async fn copy_pieces(
     connection: &mut PgConnection,
     kind: Kind,
@@ -53,11 +53,11 @@ async fn copy_into(
     Ok(())
 }
 
-/// Rows in the binary format as rows in the text format, in pieces of about 128 KiB that each end with
-/// a row. By way of a temporary table, because only Postgres knows exactly how it writes each type.
+/// Converts rows from the binary to the text format, in pieces of about 128 KiB that each end with a row. Uses a
+/// temporary table, because only Postgres knows exactly how it prints each type.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn as_text(connection: &mut PgConnection, kind: Kind, pieces: &[Vec<u8>]) -> crate::Result<Vec<Vec<u8>>> {
     const PIECE_BYTES: usize = 128 * 1024;
     sqlx::query(&format!("CREATE TEMPORARY TABLE bench_rows (LIKE {})", kind.spec().table))
@@ -80,10 +80,10 @@ pub async fn as_text(connection: &mut PgConnection, kind: Kind, pieces: &[Vec<u8
     Ok(texts)
 }
 
-/// Empties a kind's table and forgets its counts and its position.
+/// Empties a kind's table and removes its roll-ups and its position.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn empty_kind(connection: &mut PgConnection, kind: Kind) -> crate::Result<()> {
     sqlx::query(&format!("TRUNCATE {}", kind.spec().table)).execute(&mut *connection).await?;
     for counts in ["outcome_minutes", "outcome_hours", "rollups", "log_volumes"] {
@@ -96,20 +96,20 @@ pub async fn empty_kind(connection: &mut PgConnection, kind: Kind) -> crate::Res
     Ok(())
 }
 
-/// Writes out what is dirty, so that the next measurement does not pay for the last one.
+/// Runs a checkpoint, so that the next measurement does not pay for earlier writes.
 ///
 /// # Errors
-/// Where the user may not.
+/// If the user lacks the privilege.
 pub async fn checkpoint(connection: &mut PgConnection) -> crate::Result<()> {
     sqlx::query("CHECKPOINT").execute(connection).await?;
     Ok(())
 }
 
-/// Which of these records are in their table, of those that were made between two times. One question for all of them,
-/// so that looking costs the same however many are on their way.
+/// Returns which of these records, created between two times, are stored. One query for all of them, so that its cost
+/// does not depend on how many are in flight.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn stored_of(
     connection: &mut PgConnection,
     kind: Kind,
@@ -126,29 +126,29 @@ pub async fn stored_of(
         .await
 }
 
-/// What autovacuum has done to a day long before it expires: dead rows are gone, pages are known to be visible to all,
-/// and the planner knows what is in it.
+/// Vacuums and analyzes a partition, as autovacuum has done long before it expires: no dead rows, a complete visibility
+/// map, and current statistics.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn vacuum_and_analyze(connection: &mut PgConnection, partition: Partition) -> crate::Result<()> {
     sqlx::query(&format!("VACUUM (ANALYZE) {}", partition.name())).execute(connection).await?;
     Ok(())
 }
 
-/// What has to follow a large DELETE.
+/// Vacuums a partition after a large DELETE.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn vacuum(connection: &mut PgConnection, partition: Partition) -> crate::Result<()> {
     sqlx::query(&format!("VACUUM {}", partition.name())).execute(&mut *connection).await?;
     publish_statistics(connection).await
 }
 
-/// Removes records as a nightly job does that knows nothing of partitions: in one statement, by age.
+/// Deletes records by age in one statement, as a nightly job without partitions would.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn delete_older(connection: &mut PgConnection, kind: Kind, before: DateTime<Utc>) -> crate::Result<u64> {
     let deleted = sqlx::query(&format!("DELETE FROM {} WHERE created_at < $1", kind.spec().table))
         .bind(before)
@@ -158,27 +158,27 @@ pub async fn delete_older(connection: &mut PgConnection, kind: Kind, before: Dat
     Ok(deleted.rows_affected())
 }
 
-/// Lets others see the counts of this session's rows now, and not within some seconds.
+/// Flushes this session's statistics, which other sessions would otherwise see only after some seconds.
 async fn publish_statistics(connection: &mut PgConnection) -> crate::Result<()> {
     sqlx::query("SELECT pg_stat_force_next_flush()").execute(connection).await?;
     Ok(())
 }
 
-/// What a partition takes on disk.
+/// The disk usage of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Footprint {
-    /// Of the rows.
+    /// Bytes of the table.
     pub table_bytes: u64,
-    /// Of the indexes.
+    /// Bytes of the indexes.
     pub index_bytes: u64,
-    /// Rows that are gone, and still take their place.
+    /// Dead rows that still take space.
     pub dead_rows: u64,
 }
 
-/// What a partition takes on disk: nothing where there is none.
+/// Returns the disk usage of a partition; zeros if it does not exist.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn footprint(connection: &mut PgConnection, partition: Partition) -> crate::Result<Footprint> {
     let (table, indexes, dead): (i64, i64, i64) = sqlx::query_as(
         "SELECT coalesce(pg_table_size(class), 0), coalesce(pg_indexes_size(class), 0),
@@ -192,21 +192,21 @@ pub async fn footprint(connection: &mut PgConnection, partition: Partition) -> c
     Ok(Footprint { table_bytes: unsigned(table), index_bytes: unsigned(indexes), dead_rows: unsigned(dead) })
 }
 
-/// How many bytes of log the server has written in its life.
+/// Returns the current WAL position of the server, in bytes.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn log_position(connection: &mut PgConnection) -> crate::Result<u64> {
     let bytes: i64 =
         sqlx::query_scalar("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").fetch_one(connection).await?;
     Ok(u64::try_from(bytes).unwrap_or_default())
 }
 
-/// The newest audit records of an organization, by nothing but the statement: no role, no policies, no names from the
-/// directory, no record of the reading. Returns how many there are, `limit` at the most.
+/// Reads the newest audit records of an organization by the statement alone: without role, policies, names from the
+/// directory or self-audit. Returns how many there are, at most `limit`.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn newest_audit_records(
     connection: &mut PgConnection,
     organization: &str,
@@ -227,13 +227,12 @@ pub async fn newest_audit_records(
     Ok(rows.len())
 }
 
-/// Copies audit records out as CSV, newest first, and returns how many bytes that were: what Postgres can give when
-/// nothing else is asked of it.
+/// Copies audit records out as CSV, newest first. Returns the number of bytes. Measures the limit of Postgres.
 ///
 /// # Errors
-/// Where the COPY fails.
+/// If the COPY fails.
 pub async fn copy_audit_records_out(connection: &mut PgConnection, span: &Span) -> crate::Result<u64> {
-    // COPY takes no parameters; these are times, and written by us.
+    // COPY takes no parameters. These are times that we format, so they are safe to interpolate.
     let [from, to] = [span.from, span.to].map(|time| time.to_rfc3339_opts(SecondsFormat::Micros, true));
     let statement = format!(
         "COPY (SELECT * FROM control_plane.audit_logs WHERE created_at >= '{from}' AND created_at <= '{to}'

@@ -1,26 +1,26 @@
-//! What is cut by time and removed by age: the record kinds, dead letters, and the hours that metrics become.
+//! Partitioned tables that retention applies to: the record kinds, dead letters, and hourly metrics.
 
 use records::{Kind, Partitioning};
 
-/// Something that is cut by time.
+/// A table partitioned by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dataset {
     /// The records of a kind.
     Records(Kind),
     /// Dead letters of every kind.
     DeadLetters,
-    /// Hourly figures of container metrics.
+    /// Hourly aggregates of container metrics.
     MetricHours,
 }
 
 impl Dataset {
-    /// Every dataset.
+    /// Returns every dataset.
     pub fn all() -> impl Iterator<Item = Self> {
         let is_cut = |kind: &Kind| !matches!(kind.spec().partitioning, Partitioning::None);
         Kind::ALL.iter().copied().filter(is_cut).map(Self::Records).chain([Self::DeadLetters, Self::MetricHours])
     }
 
-    /// What commands and settings call it.
+    /// Returns the name in commands and settings.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Records(kind) => kind.name(),
@@ -29,12 +29,12 @@ impl Dataset {
         }
     }
 
-    /// The dataset of this name.
+    /// Returns the dataset with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::all().find(|dataset| dataset.name() == name)
     }
 
-    /// The table, with its schema.
+    /// Returns the table, with its schema.
     pub const fn table(self) -> &'static str {
         match self {
             Self::Records(kind) => kind.spec().table,
@@ -43,7 +43,7 @@ impl Dataset {
         }
     }
 
-    /// Whether it is cut by month, and not by day.
+    /// Returns whether it is partitioned by month, not by day.
     pub const fn is_monthly(self) -> bool {
         match self {
             Self::Records(kind) => matches!(kind.spec().partitioning, Partitioning::Monthly),
@@ -52,7 +52,7 @@ impl Dataset {
         }
     }
 
-    /// By which time it is cut.
+    /// Returns the column that it is partitioned by.
     pub const fn time_column(self) -> &'static str {
         match self {
             Self::Records(_) => "created_at",
@@ -61,22 +61,22 @@ impl Dataset {
         }
     }
 
-    /// Whether it can be told row by row what it is about: an hour is figures, and no record.
+    /// Returns whether its rows are records. Hourly aggregates are not.
     pub const fn has_records(self) -> bool {
         !matches!(self, Self::MetricHours)
     }
 
-    /// Whether hourly figures are kept of what goes.
+    /// Returns whether removed rows are kept as hourly aggregates.
     pub const fn has_hours(self) -> bool {
         matches!(self, Self::Records(Kind::Metrics))
     }
 
-    /// Whose a row is: `_` for nobody's, NULL where it cannot be told.
+    /// Returns the SQL expression for a row's organization: `_` for none, NULL if it is unknown.
     pub(crate) const fn organization(self) -> &'static str {
         match self {
             Self::Records(_) | Self::MetricHours => "coalesce(organization_id, '_')",
-            // A dead letter is a message that could not be read; its subject says whose it is, where the name of its
-            // kind stands there once: a prefix or a detail may repeat it.
+            // A dead letter could not be decoded, so the organization comes from its subject. It is only known if the
+            // name of the kind is in the subject once, because a prefix or a detail may repeat it.
             Self::DeadLetters => {
                 r"CASE WHEN regexp_count(subject, '\.' || kind || '(?=\.)') = 1
                        THEN substring(subject FROM '\.' || kind || '\.([A-Za-z0-9_-]+)') END"

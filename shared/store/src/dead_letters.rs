@@ -1,37 +1,37 @@
-//! Dead letters: messages that could not become a row, whole, with the reason.
+//! Dead letters: messages that could not be stored as a row, with their whole body and the reason.
 
 use chrono::{DateTime, Utc};
 use records::{Headers, Reject};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// A message that could not become a row.
+/// A message that could not be stored as a row.
 #[derive(Debug, Clone)]
 pub struct DeadLetter<'m> {
-    /// Derived from where the message stands in its stream.
+    /// Id, derived from stream and sequence.
     pub id: Uuid,
-    /// The kind of the stream.
+    /// Kind of the stream.
     pub kind: &'static str,
-    /// On which subject it was published.
+    /// Subject on which it was published.
     pub subject: &'m str,
-    /// In which stream it stands.
+    /// Name of the stream.
     pub stream: &'m str,
-    /// Where in the stream.
+    /// Sequence in the stream.
     pub stream_seq: u64,
-    /// Why it could not become a row.
+    /// Why it was rejected.
     pub reject: Reject,
-    /// The body, whole.
+    /// The whole body.
     pub payload: &'m [u8],
     /// The headers.
     pub headers: Headers,
-    /// When the stream took it.
+    /// When the stream received it.
     pub received_at: DateTime<Utc>,
 }
 
-/// Writes dead letters, as part of the batch that they came out of. Their partition must be there.
+/// Inserts dead letters in the transaction of their batch. Their partition must exist.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn insert(
     connection: &mut PgConnection,
     letters: &[DeadLetter<'_>],
@@ -68,12 +68,12 @@ pub async fn insert(
     Ok(())
 }
 
-/// Text without U+0000, which Postgres cannot hold: what went wrong must never be refused itself.
+/// Replaces U+0000, which Postgres cannot store, so that a dead letter is never refused itself.
 pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// Headers as an object of lists, because a header may come more than once.
+/// Converts headers to an object of lists, because a header may occur more than once.
 fn headers_as_json(headers: &Headers) -> Option<serde_json::Value> {
     if headers.is_empty() {
         return None;
@@ -88,7 +88,7 @@ fn headers_as_json(headers: &Headers) -> Option<serde_json::Value> {
     Some(object.into())
 }
 
-/// The headers of a stored dead letter.
+/// Returns the headers of a stored dead letter.
 pub fn headers_from_json(json: Option<&serde_json::Value>) -> Headers {
     let object = json.and_then(serde_json::Value::as_object);
     object
@@ -101,75 +101,75 @@ pub fn headers_from_json(json: Option<&serde_json::Value>) -> Headers {
         .collect()
 }
 
-/// A dead letter as it is stored.
+/// A stored dead letter.
 #[derive(Debug, Clone, sqlx::FromRow, serde::Serialize, utoipa::ToSchema)]
 #[schema(as = DeadLetter)]
 pub struct StoredDeadLetter {
-    /// Its id.
+    /// Id, derived from stream and sequence. A message that fails again after a replay keeps it.
     pub id: Uuid,
-    /// The kind of its stream.
+    /// Kind of its stream.
     pub kind: String,
-    /// On which subject it was published.
+    /// Subject on which it was published.
     pub subject: String,
-    /// In which stream it stood.
+    /// Name of its stream.
     pub stream: String,
-    /// Where in the stream; answered with null to who does not see everything.
+    /// Sequence in the stream; null for callers who may not see all organizations.
     #[schema(value_type = Option<i64>)]
     pub stream_seq: i64,
-    /// Why it could not become a row.
+    /// Reason code.
     pub reason: String,
-    /// The field at fault.
+    /// Field that caused the rejection.
     pub field: Option<String>,
     /// The reason in words.
     pub detail: String,
-    /// The body, whole.
+    /// The whole body.
     #[serde(serialize_with = "as_text")]
     #[schema(value_type = String)]
     pub payload: Vec<u8>,
-    /// The headers: an object of lists.
+    /// Headers, as an object of lists.
     pub headers: Option<serde_json::Value>,
-    /// When the stream took it.
+    /// When the stream received it.
     pub received_at: DateTime<Utc>,
-    /// When it was found wanting.
+    /// When it was rejected.
     pub failed_at: DateTime<Utc>,
-    /// When it was published again.
+    /// When it was replayed.
     pub replayed_at: Option<DateTime<Utc>>,
-    /// When somebody decided that it is not needed.
+    /// When it was discarded.
     pub discarded_at: Option<DateTime<Utc>>,
 }
 
-/// A body for a listing. What is no UTF-8 is shown with U+FFFD; the table has the bytes.
+/// Serializes a body as text, with U+FFFD for invalid UTF-8. The table keeps the original bytes.
 fn as_text<S: serde::Serializer>(payload: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&String::from_utf8_lossy(payload))
 }
 
-/// Which dead letters a command is about.
+/// A selection of dead letters.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Only these; all where empty.
+    /// Ids to select; empty for all.
     pub ids: Vec<Uuid>,
-    /// Only of this kind.
+    /// Kind to select.
     pub kind: Option<&'static str>,
-    /// Only of this reason.
+    /// Reason to select.
     pub reason: Option<&'static str>,
-    /// Those that were replayed or discarded as well.
+    /// Whether to include replayed and discarded ones.
     pub settled_too: bool,
-    /// Only those that failed before this time.
+    /// Upper bound of `failed_at`, exclusive.
     pub failed_before: Option<DateTime<Utc>>,
 }
 
-/// What tells a dead letter from all others: when it failed, and its id. A message that comes back
-/// after a replay is a letter of its own with the id of the first.
+/// The primary key of a dead letter: `failed_at` and `id`. A message that fails again after a replay is a separate dead
+/// letter with the same id.
 pub type Key = (DateTime<Utc>, Uuid);
 
 impl StoredDeadLetter {
-    /// What tells it from all others.
+    /// Returns the primary key.
     pub fn key(&self) -> Key {
         (self.failed_at, self.id)
     }
 
-    /// Whose it is, by its subject; `None` for nobody's, and where the subject is none of its stream's. As
-    /// `watchbook.organization_of` has it.
+    /// Returns the organization in its subject; `None` if there is none, or the subject does not belong to the stream.
+    /// Matches the SQL function `watchbook.organization_of`.
     pub fn organization(&self) -> Option<&str> {
         let (start, rest) = self.subject.split_at_checked(self.stream.len())?;
         let is_of_stream = start
@@ -181,15 +181,15 @@ impl StoredDeadLetter {
     }
 }
 
-/// Keys as the two lists that `unnest` makes rows of.
+/// Splits keys into the two columns that `unnest` takes.
 fn columns(keys: impl IntoIterator<Item = Key>) -> (Vec<DateTime<Utc>>, Vec<Uuid>) {
     keys.into_iter().unzip()
 }
 
-/// Dead letters behind `after`, oldest first, `limit` at the most.
+/// Returns dead letters after `after`, oldest first, at most `limit`.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn list(
     connection: &mut PgConnection,
     filter: &Filter,
@@ -217,10 +217,10 @@ pub async fn list(
     .await
 }
 
-/// The dead letter of this id that failed last, whatever became of it.
+/// Returns the dead letter with this id that failed last, in any state.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn newest(connection: &mut PgConnection, id: Uuid) -> crate::Result<Option<StoredDeadLetter>> {
     sqlx::query_as("SELECT * FROM watchbook.dead_letters WHERE id = $1 ORDER BY failed_at DESC LIMIT 1")
         .bind(id)
@@ -228,11 +228,11 @@ pub async fn newest(connection: &mut PgConnection, id: Uuid) -> crate::Result<Op
         .await
 }
 
-/// Keeps other sessions from these dead letters until the transaction ends, and returns those that are
-/// still neither replayed nor discarded. What another session works on is left out.
+/// Locks these dead letters until the transaction ends. Returns the keys of those that are neither replayed nor
+/// discarded, without those that another session has locked.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn lock(transaction: &mut PgConnection, letters: &[StoredDeadLetter]) -> crate::Result<Vec<Key>> {
     let (times, ids) = columns(letters.iter().map(StoredDeadLetter::key));
     sqlx::query_as(
@@ -247,20 +247,20 @@ pub async fn lock(transaction: &mut PgConnection, letters: &[StoredDeadLetter]) 
     .await
 }
 
-/// What became of a dead letter.
+/// How a dead letter was settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     /// It was published again.
     Replayed,
-    /// Somebody decided that it is not needed.
+    /// It was marked as not needed.
     Discarded,
 }
 
-/// Marks dead letters that are neither replayed nor discarded, and says how many. These and no others
-/// of their ids: what came back of a replay may be in the table before the replay is marked.
+/// Marks dead letters that are neither replayed nor discarded. Returns how many. Matches the whole key, not only the
+/// id: a replayed message that failed again may be in the table before its replay is marked.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn mark(
     connection: &mut PgConnection,
     letters: impl IntoIterator<Item = Key>,

@@ -1,4 +1,4 @@
-//! Filling the outbox. What happens to its rows then stands in `outbox`.
+//! Adding notifications to the outbox. The module `outbox` delivers them.
 
 use std::time::Duration;
 
@@ -6,39 +6,39 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// The group of a digest: ordered with every other group of its receiver.
+/// The group key of a digest, which is ordered with every other group of its receiver.
 pub const DIGEST: &str = "*";
-/// What is looked back on to tell a storm.
+/// Time window in which notifications are counted to detect a storm.
 const STORM_SECONDS: f64 = 60.0;
 
 /// A notification for the outbox.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewNotification {
-    /// Stable over all tries.
+    /// Id, the same for all attempts.
     pub id: Uuid,
-    /// For whom.
+    /// Name of the receiver.
     pub receiver: String,
-    /// Rows with the same key go out in their order.
+    /// Group key. Notifications with the same key are delivered in order.
     pub group_key: String,
-    /// What is told.
+    /// The notification.
     pub notification: Value,
-    /// Not before so long from now, by the database's clock.
+    /// Delay before the first attempt, by the database's clock.
     pub wait: Duration,
 }
 
-/// A row that nobody has tried to deliver yet, and to which more can be added.
+/// A notification without a delivery attempt, which can still be extended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OpenRow {
-    /// Its id.
+    /// Id.
     pub id: Uuid,
-    /// What it tells so far.
+    /// Its content so far.
     pub notification: Value,
 }
 
 /// Adds a notification.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn insert(transaction: &mut PgConnection, new: &NewNotification) -> crate::Result<()> {
     sqlx::query(
         "INSERT INTO watchbook.outbox (id, receiver, group_key, notification, created_at, due_at)
@@ -54,11 +54,11 @@ pub async fn insert(transaction: &mut PgConnection, new: &NewNotification) -> cr
     Ok(())
 }
 
-/// The row of a group that is not due yet and that nobody has touched, locked so that nobody will. None where a
-/// digest waits behind it: what is added now must not overtake what that holds.
+/// Returns and locks the notification of a group that is not due yet and has no attempt. `None` if a digest follows it:
+/// an addition must not overtake the content of the digest.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn open_row(
     transaction: &mut PgConnection,
     receiver: &str,
@@ -80,10 +80,10 @@ pub async fn open_row(
     Ok(found.map(|(id, notification)| OpenRow { id, notification }))
 }
 
-/// Whether a notification of a group has not been delivered yet, nor given up.
+/// Returns whether a group has a notification that is neither delivered nor given up.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn is_underway(transaction: &mut PgConnection, receiver: &str, group_key: &str) -> crate::Result<bool> {
     sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM watchbook.outbox
@@ -95,10 +95,10 @@ pub async fn is_underway(transaction: &mut PgConnection, receiver: &str, group_k
     .await
 }
 
-/// Replaces what an open row tells.
+/// Replaces the content of an open notification.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn replace(transaction: &mut PgConnection, row: &OpenRow) -> crate::Result<()> {
     sqlx::query("UPDATE watchbook.outbox SET notification = $2 WHERE id = $1")
         .bind(row.id)
@@ -108,10 +108,10 @@ pub async fn replace(transaction: &mut PgConnection, row: &OpenRow) -> crate::Re
     Ok(())
 }
 
-/// How many notifications were made for a receiver within the last minute, up to `limit`.
+/// Returns how many notifications were created for a receiver within the last minute, up to `limit`.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn recent(transaction: &mut PgConnection, receiver: &str, limit: u32) -> crate::Result<u32> {
     let count: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM (SELECT FROM watchbook.outbox WHERE receiver = $1 AND created_at > now() - make_interval(secs => $2) LIMIT $3) AS recent",
@@ -124,10 +124,10 @@ pub async fn recent(transaction: &mut PgConnection, receiver: &str, limit: u32) 
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// How a test or a heartbeat fares: delivered, given up with a problem, or still on its way with the last one.
+/// Returns the delivery state of a notification; `None` if it is not in the outbox.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn fate(connection: &mut PgConnection, id: Uuid) -> crate::Result<Option<Fate>> {
     let found: Option<(bool, bool, Option<String>)> = sqlx::query_as(
         "SELECT delivered_at IS NOT NULL, failed_at IS NOT NULL, problem FROM watchbook.outbox WHERE id = $1",
@@ -142,16 +142,16 @@ pub async fn fate(connection: &mut PgConnection, id: Uuid) -> crate::Result<Opti
     }))
 }
 
-/// How a notification fares.
+/// The delivery state of a notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// The receiver has it.
+    /// The receiver accepted it.
     Delivered,
-    /// It will not be tried again.
+    /// It was given up, with the problem of the last attempt.
     GivenUp(String),
-    /// It is tried, again with the problem of the last try.
+    /// It is pending, with the problem of the last attempt, if any.
     Underway(Option<String>),
 }
 
-/// For how long a digest gathers: half the time by which a storm is told, so two go out a minute.
+/// How long a digest collects alerts: half of the storm window, so that two digests per minute are sent.
 pub const DIGEST_WAIT: Duration = Duration::from_secs(30);

@@ -1,20 +1,20 @@
-//! What a database error means: classified once, here.
+//! Classification of database errors.
 
 use std::borrow::Cow;
 
-/// What to do about a failed statement.
+/// The class of a failed statement, which decides how to proceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// The server is away, starting, full, read-only or wrongly set up. Nothing is wrong with any row:
-    /// wait and try again for ever, on a new connection.
+    /// The server is not reachable, starting, full, read-only or misconfigured. No row is at fault: reconnect and retry
+    /// for ever.
     Outage,
-    /// Somebody else was in the way. Try again soon.
+    /// A conflict with another transaction. Retry soon.
     Contention,
-    /// A row with that key is there already.
+    /// A row with that key exists already.
     Duplicate,
-    /// No partition takes the row: it was dropped since we looked.
+    /// The row has no partition; it was dropped in the meantime.
     MissingPartition,
-    /// Postgres refuses what a row holds. Find the row; the others are fine.
+    /// Postgres refuses the content of a row. Isolate the row; the others are fine.
     BadRow,
 }
 
@@ -25,23 +25,23 @@ impl Failure {
             sqlx::Error::Database(error) => {
                 Self::of_code(&error.code().unwrap_or(Cow::Borrowed("")), error.constraint().is_some())
             }
-            // Everything else happens between us and the server, or is a bug of ours: no row's fault.
+            // Everything else is a connection problem or our own bug, so no row is at fault.
             _ => Self::Outage,
         }
     }
 
     /// Classifies an SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-    /// What is not known to be a row's fault is an outage, because a wrong guess there only waits,
-    /// and a wrong guess here would dead-letter good records.
+    /// A code that is not known to be a row's fault is an outage: a wrong guess then only waits, whereas a wrong guess
+    /// the other way would dead-letter good records.
     fn of_code(code: &str, names_constraint: bool) -> Self {
         match code {
-            // Serialization failure, deadlock, a lock that was not to be had in time.
+            // Serialization failure, deadlock, lock time-out.
             "40001" | "40P01" | "55P03" => Self::Contention,
             "23505" => Self::Duplicate,
-            // A malformed binary COPY, or one of more columns or other types than the table has: a newer
-            // build migrated it. Ours to mend, and no row's fault.
+            // A malformed binary COPY, or one whose columns or types differ from the table, because a newer build
+            // migrated it. No row is at fault.
             "22P03" | "22P04" => Self::Outage,
-            // Row routing raises a check violation that names no constraint.
+            // Partition routing raises a check violation without a constraint name.
             "23514" if !names_constraint => Self::MissingPartition,
             _ => match code.get(..2).unwrap_or_default() {
                 // Cardinality, data exception, integrity, WITH CHECK OPTION; a trigger's RAISE;
@@ -53,7 +53,7 @@ impl Failure {
     }
 }
 
-/// What Postgres says of a bad row, for the person who mends the producer.
+/// Returns the server's message and SQLSTATE, for the person who fixes the producer.
 pub fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => match error.code() {

@@ -1,11 +1,11 @@
-//! Keys that all gateways of a database share.
+//! Secret keys shared by all gateways of a database.
 
 use sqlx::PgConnection;
 
-/// The key of this name: the one that is there, or else `candidate`, which all others get from then on.
+/// Returns the key with this name. Stores `candidate` if there is none yet; all gateways then use that.
 ///
 /// # Errors
-/// Where the statements fail.
+/// If a statement fails.
 pub async fn shared_key(connection: &mut PgConnection, name: &str, candidate: &[u8]) -> crate::Result<Vec<u8>> {
     sqlx::query("INSERT INTO watchbook.gateway_keys (name, key) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
         .bind(name)
@@ -15,10 +15,10 @@ pub async fn shared_key(connection: &mut PgConnection, name: &str, candidate: &[
     sqlx::query_scalar("SELECT key FROM watchbook.gateway_keys WHERE name = $1").bind(name).fetch_one(connection).await
 }
 
-/// Whether the database answers.
+/// Checks that the database answers.
 ///
 /// # Errors
-/// Where it does not.
+/// If it does not.
 pub async fn answers(pool: &sqlx::PgPool) -> crate::Result<()> {
     sqlx::query("SELECT 1").execute(pool).await.map(drop)
 }

@@ -1,50 +1,50 @@
-//! How entities are.
+//! Health of entities.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 
-/// Entities that are written or told at once.
+/// Maximum entities written or announced at once.
 const AT_ONCE: usize = 1_000;
 
-/// An entity's health.
+/// The health of an entity.
 #[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct HealthRow {
-    /// `_` for none.
+    /// Organization; `_` for none.
     pub organization_id: String,
     /// `strategy`, `project`, `container` or `organization`.
     pub entity: String,
-    /// Its id.
+    /// Id of the entity.
     pub entity_id: String,
     /// `healthy`, `degraded`, `failing` or `silent`.
     pub state: String,
-    /// Why, in words.
+    /// Reason, in words.
     pub reason: String,
-    /// The figures behind it.
+    /// Figures that the state is derived from.
     pub figures: Value,
-    /// Since when it is so.
+    /// When the entity entered this state.
     pub since: DateTime<Utc>,
-    /// When the figures were taken.
+    /// When the figures were computed.
     pub updated_at: DateTime<Utc>,
-    /// When anything was heard of it last.
+    /// When the last record of the entity arrived.
     pub last_seen_at: DateTime<Utc>,
 }
 
 const COLUMNS: &str = "organization_id, entity, entity_id, state, reason, figures, since, updated_at, last_seen_at";
 
-/// The health of every entity.
+/// Returns the health of every entity.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn all(connection: &mut PgConnection) -> crate::Result<Vec<HealthRow>> {
     let statement = format!("SELECT {COLUMNS} FROM watchbook.health ORDER BY organization_id, entity, entity_id");
     sqlx::query_as(&statement).fetch_all(connection).await
 }
 
-/// Writes the health of entities. Those whose state is another than before have to be announced.
+/// Stores the health of entities. Marks those whose state changed as not announced.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn put(transaction: &mut PgConnection, rows: &[HealthRow]) -> crate::Result<()> {
     for rows in rows.chunks(AT_ONCE) {
         let all = |of: fn(&HealthRow) -> &str| rows.iter().map(of).collect::<Vec<_>>();
@@ -73,20 +73,20 @@ pub async fn put(transaction: &mut PgConnection, rows: &[HealthRow]) -> crate::R
     Ok(())
 }
 
-/// Entities whose state nobody was told yet, the oldest first, up to a bound.
+/// Returns entities whose state is not announced yet, oldest first, at most 1,000.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn unannounced(connection: &mut PgConnection) -> crate::Result<Vec<HealthRow>> {
     let statement =
         format!("SELECT {COLUMNS} FROM watchbook.health WHERE NOT announced ORDER BY updated_at LIMIT {AT_ONCE}");
     sqlx::query_as(&statement).fetch_all(connection).await
 }
 
-/// Notes that these states were told, where they are still the same.
+/// Marks these states as announced, if they have not changed since.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn announced(connection: &mut PgConnection, rows: &[HealthRow]) -> crate::Result<()> {
     let all = |of: fn(&HealthRow) -> &str| rows.iter().map(of).collect::<Vec<_>>();
     sqlx::query(
@@ -104,10 +104,10 @@ pub async fn announced(connection: &mut PgConnection, rows: &[HealthRow]) -> cra
     Ok(())
 }
 
-/// Forgets entities of which nothing was heard since `before`.
+/// Removes entities that were last seen before `before`. Returns how many.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn forget(connection: &mut PgConnection, before: DateTime<Utc>) -> crate::Result<u64> {
     let forgotten =
         sqlx::query("DELETE FROM watchbook.health WHERE last_seen_at < $1").bind(before).execute(connection).await?;

@@ -1,4 +1,4 @@
-//! Holds: what they name stays, however old it is.
+//! Holds: selections of records that retention and erasure must keep.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -10,46 +10,46 @@ use crate::Dataset;
 /// A hold.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, utoipa::ToSchema)]
 pub struct Hold {
-    /// Its id.
+    /// Id.
     pub id: Uuid,
-    /// Whose records; `None` for everybody's, `_` for those without an organization.
+    /// Organization of the held records; null for all, `_` for records without one.
     pub organization_id: Option<String>,
-    /// Of which kind, or `dead_letters`; `None` for all.
+    /// Record kind or `dead_letters`; null for all.
     pub kind: Option<String>,
-    /// The first moment that it covers; `None` from the beginning.
+    /// Start of the held time range, inclusive; null for no bound.
     pub starts_at: Option<DateTime<Utc>>,
-    /// The first moment that it does not cover any more; `None` for ever.
+    /// End of the held time range, exclusive; null for no bound.
     pub ends_at: Option<DateTime<Utc>>,
-    /// Why.
+    /// Reason for the hold.
     pub reason: String,
-    /// Who.
+    /// Who added it.
     pub created_by: String,
-    /// Since when it is there.
+    /// When it was added.
     pub created_at: DateTime<Utc>,
-    /// When it is over by itself.
+    /// When it expires; null if it stays until it is released.
     pub expires_at: Option<DateTime<Utc>>,
     /// When it was released.
     pub released_at: Option<DateTime<Utc>>,
-    /// By whom.
+    /// Who released it.
     pub released_by: Option<String>,
 }
 
 impl Hold {
-    /// Whether it keeps anything of a dataset between two times.
+    /// Returns whether it holds anything of a dataset between two times.
     pub fn covers(&self, dataset: Dataset, from: DateTime<Utc>, until: DateTime<Utc>) -> bool {
         self.kind.as_deref().is_none_or(|kind| kind == dataset.counts_as())
             && self.starts_at.is_none_or(|starts_at| starts_at < until)
             && self.ends_at.is_none_or(|ends_at| ends_at > from)
     }
 
-    /// Which rows of a dataset it keeps.
+    /// Returns the range of rows that it holds.
     pub fn range(&self) -> HeldRange {
         HeldRange { organization_id: self.organization_id.clone(), from: self.starts_at, until: self.ends_at }
     }
 }
 
 impl Dataset {
-    /// The name by which a hold means it: hours are metrics, as their samples were.
+    /// Returns the kind that a hold names for this dataset. Hourly aggregates count as `metrics`.
     const fn counts_as(self) -> &'static str {
         match self {
             Self::MetricHours => "metrics",
@@ -58,18 +58,18 @@ impl Dataset {
     }
 }
 
-/// Rows that must stay: of an organization (`None` for all, `_` for those without one), from a time on, up to another.
+/// A range of rows that must stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldRange {
-    /// Whose.
+    /// Organization; `None` for all, `_` for rows without one.
     pub organization_id: Option<String>,
-    /// The first moment; `None` from the beginning.
+    /// Start, inclusive; `None` for no bound.
     pub from: Option<DateTime<Utc>>,
-    /// The first moment that is not held; `None` for ever.
+    /// End, exclusive; `None` for no bound.
     pub until: Option<DateTime<Utc>>,
 }
 
-/// Ranges as three columns, to be bound for [`is_held`].
+/// Ranges as the three columns to bind for [`is_held`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HeldColumns {
     pub(crate) organizations: Vec<Option<String>>,
@@ -87,8 +87,8 @@ impl HeldColumns {
     }
 }
 
-/// The condition that a row of `dataset` is in one of the ranges that are bound from parameter `first` on. A row of
-/// which nobody can tell whose it is counts as anybody's.
+/// Returns the SQL condition that a row of `dataset` is in one of the ranges bound from parameter `first` on. A row
+/// whose organization is unknown matches every organization.
 pub(crate) fn is_held(dataset: Dataset, first: usize) -> String {
     let (organization, time) = (dataset.organization(), dataset.time_column());
     let (second, third) = (first + 1, first + 2);
@@ -102,29 +102,29 @@ pub(crate) fn is_held(dataset: Dataset, first: usize) -> String {
 
 const IS_OPEN: &str = "released_at IS NULL AND (expires_at IS NULL OR expires_at > now())";
 
-/// Holds that are in force, the oldest first.
+/// Returns holds in force, oldest first.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn in_force(connection: &mut PgConnection) -> crate::Result<Vec<Hold>> {
     sqlx::query_as(&format!("SELECT * FROM watchbook.holds WHERE {IS_OPEN} ORDER BY created_at, id"))
         .fetch_all(connection)
         .await
 }
 
-/// Holds that are in force, which stay the same until the transaction ends: whoever adds or releases one waits.
+/// Returns holds in force and locks the table until the transaction ends, so that holds cannot be added or released.
 ///
 /// # Errors
-/// Where the database cannot be asked, or somebody holds the table's lock for longer than the session waits.
+/// If the query fails or the lock times out.
 pub async fn frozen(transaction: &mut PgConnection) -> crate::Result<Vec<Hold>> {
     sqlx::query("LOCK TABLE watchbook.holds IN SHARE MODE").execute(&mut *transaction).await?;
     in_force(transaction).await
 }
 
-/// Every hold, those that are over as well, the newest first, `limit` at the most.
+/// Returns all holds, including released and expired ones, newest first, at most `limit`.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn all(connection: &mut PgConnection, limit: u32) -> crate::Result<Vec<Hold>> {
     sqlx::query_as("SELECT * FROM watchbook.holds ORDER BY created_at DESC, id LIMIT $1")
         .bind(i64::from(limit))
@@ -135,7 +135,7 @@ pub async fn all(connection: &mut PgConnection, limit: u32) -> crate::Result<Vec
 /// Adds a hold.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn insert(connection: &mut PgConnection, hold: &Hold) -> crate::Result<()> {
     sqlx::query(
         "INSERT INTO watchbook.holds
@@ -156,10 +156,10 @@ pub async fn insert(connection: &mut PgConnection, hold: &Hold) -> crate::Result
     Ok(())
 }
 
-/// Releases a hold that is in force, and returns it. Erasures that waited for a hold look again.
+/// Releases a hold in force and returns it. Sets erasures that wait for a hold back to `pending`.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn release(transaction: &mut PgConnection, id: Uuid, by: &str) -> crate::Result<Option<Hold>> {
     let released = sqlx::query_as(&format!(
         "UPDATE watchbook.holds SET released_at = now(), released_by = $2 WHERE id = $1 AND {IS_OPEN} RETURNING *"

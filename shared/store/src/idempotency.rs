@@ -1,26 +1,26 @@
-//! Requests that were sent with an `Idempotency-Key`, and since when they are known.
+//! Keys of requests that were sent with an `Idempotency-Key`.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
-/// How long a key is known. After that the same one begins anew.
+/// How long a key is kept. Afterwards the same key counts as new.
 const HOURS: i32 = 24;
-/// Keys that are forgotten in one statement: some milliseconds.
+/// Keys removed per statement, which takes some milliseconds.
 const FORGOTTEN_AT_ONCE: i64 = 10_000;
 
-/// What is known of a key.
+/// The first use of a key.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Known {
-    /// The digest of the body with which it came first.
+    /// Digest of the body of the first request.
     pub body: Vec<u8>,
-    /// When that was.
+    /// Time of the first request.
     pub first_at: DateTime<Utc>,
 }
 
-/// Remembers a key, or says what it came with first: the same for everybody who asks within 24 hours.
+/// Stores a key and returns its first use: this one, or an earlier one within 24 hours.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn remember(pool: &PgPool, key: &[u8], body: &[u8]) -> crate::Result<Known> {
     sqlx::query_as(
         "INSERT INTO watchbook.idempotency_keys AS known (key, body, first_at) VALUES ($1, $2, clock_timestamp())
@@ -37,10 +37,10 @@ pub async fn remember(pool: &PgPool, key: &[u8], body: &[u8]) -> crate::Result<K
     .await
 }
 
-/// Forgets a key with whose request nothing was done, unless somebody has begun anew with it.
+/// Removes the key of a request that had no effect, unless the key has been used anew since.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn take_back(pool: &PgPool, key: &[u8], known: &Known) -> crate::Result<()> {
     sqlx::query("DELETE FROM watchbook.idempotency_keys WHERE key = $1 AND body = $2 AND first_at = $3")
         .bind(key)
@@ -51,10 +51,10 @@ pub async fn take_back(pool: &PgPool, key: &[u8], known: &Known) -> crate::Resul
         .map(drop)
 }
 
-/// Forgets keys that are older than 24 hours, some at a time. Whether more may be left.
+/// Removes keys older than 24 hours, a limited number per call. Returns whether more may be left.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn forget(connection: &mut PgConnection) -> crate::Result<bool> {
     let forgotten = sqlx::query(
         "DELETE FROM watchbook.idempotency_keys WHERE key IN (

@@ -1,4 +1,4 @@
-//! Who does the work of which there is one: a session's advisory lock, gone when the session is.
+//! Leases, which elect one process for a piece of work: a session-level advisory lock, released when the session ends.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Database;
 
-/// A session that does not answer for so long is as good as lost.
+/// A session that does not answer within this time is treated as lost.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
-/// How often a standby looks whether the lease is free, and a holder whether it still holds it. With
-/// the server noticing a dead session in six seconds at the most, take-over is a matter of seconds.
+/// How often a standby tries to take the lease and the holder confirms it. The server notices a dead session within
+/// 6 s, so a take-over takes seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// A session that holds or wants the lease on some named work. Correctness never depends on it: it
-/// spares two processes from doing the same work, and the transactions decide.
+/// A session that holds or wants the lease on named work. Correctness never depends on it: it avoids duplicate work,
+/// and the transactions decide.
 #[derive(Debug)]
 pub struct Lease {
     connection: PgConnection,
@@ -26,15 +26,15 @@ impl Lease {
     /// Opens a session that may take the lease called `name`.
     ///
     /// # Errors
-    /// Where the server is away or refuses us.
+    /// If the server is not reachable or refuses the connection.
     pub async fn open(database: &Database, name: &str) -> crate::Result<Self> {
         Ok(Self { connection: database.connect(name).await?, name: name.to_owned() })
     }
 
-    /// Takes the lease if nobody holds it.
+    /// Takes the lease if it is free. Returns whether it did.
     ///
     /// # Errors
-    /// Where the database cannot be asked, or is a standby: locks there mean nothing to the primary.
+    /// If the query fails, or the server is a standby, whose locks do not affect the primary.
     pub async fn try_acquire(&mut self) -> crate::Result<bool> {
         answered(async {
             self.refuse_standby().await?;
@@ -46,8 +46,8 @@ impl Lease {
         .await
     }
 
-    /// Opens a session and waits until nobody else holds the lease; `None` where `stop` comes first. Calls
-    /// `standing_by` once where somebody does.
+    /// Opens a session and waits for the lease. Returns `None` if `stop` is cancelled first. Calls `standing_by` once
+    /// if another process holds the lease.
     ///
     /// # Errors
     /// As [`Lease::open`] and [`Lease::try_acquire`].
@@ -70,11 +70,11 @@ impl Lease {
         Ok(Some(lease))
     }
 
-    /// Confirms the lease until `held` is cancelled, and cancels it when the lease is lost.
+    /// Confirms the lease until `held` is cancelled, and cancels `held` if the lease is lost.
     pub async fn keep(mut self, held: CancellationToken) {
         while pause(&held).await {
             if let Err(error) = self.confirm().await {
-                tracing::warn!(lease = self.name, %error, "the lease is lost; somebody else may work from now on");
+                tracing::warn!(lease = self.name, %error, "the lease is lost; another process may take it");
                 held.cancel();
                 return;
             }
@@ -86,32 +86,32 @@ impl Lease {
         let is_standby: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut self.connection).await?;
         if is_standby {
             return Err(sqlx::Error::Io(std::io::Error::other(
-                "the server is a standby: its address has to lead to the primary",
+                "the server is a standby: DATABASE_URL must lead to the primary",
             )));
         }
         Ok(())
     }
 
-    /// Makes sure that the session, and so the lease, is still there.
+    /// Checks that the session, and with it the lease, still exists.
     ///
     /// # Errors
-    /// Where it is not: stop the work.
+    /// If it does not: stop the work.
     pub async fn confirm(&mut self) -> crate::Result<()> {
         answered(self.refuse_standby()).await
     }
 
-    /// Gives the lease up, so that a standby need not wait for the server to notice.
+    /// Releases the lease by closing the session, so that a standby need not wait for the server to notice.
     pub async fn release(self) {
-        // The session ends either way; an error only says that it has ended already.
+        // The session ends either way; an error means that it has ended already.
         let _ = tokio::time::timeout(ANSWER_WITHIN, self.connection.close()).await;
     }
 
-    /// Which process holds the lease of each of `names`, in their order.
+    /// Returns the process that holds each of the leases `names`, in their order.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// If the query fails.
     pub async fn holders(connection: &mut PgConnection, names: &[String]) -> crate::Result<Vec<Option<String>>> {
-        // The process is the second word of a session's name, see `Database`.
+        // The process is the second word of `application_name`, see `Database`.
         sqlx::query_scalar(
             "SELECT (SELECT split_part(activity.application_name, ' ', 2)
                        FROM pg_locks AS lock JOIN pg_stat_activity AS activity USING (pid)
@@ -129,7 +129,7 @@ impl Lease {
     }
 }
 
-/// Waits until the next look; `false` where the token is cancelled first.
+/// Waits for [`LOOK_EVERY`]. Returns `false` if the token is cancelled first.
 async fn pause(stop: &CancellationToken) -> bool {
     tokio::select! {
         () = stop.cancelled() => false,
@@ -137,7 +137,8 @@ async fn pause(stop: &CancellationToken) -> bool {
     }
 }
 
-/// A network that swallows packets ends no connection: without a bound, whoever waits for an answer waits for ever.
+/// Bounds a query by [`ANSWER_WITHIN`]. A network that drops packets does not end a connection, so without a bound the
+/// query could wait for ever.
 async fn answered<T>(question: impl Future<Output = crate::Result<T>>) -> crate::Result<T> {
     match tokio::time::timeout(ANSWER_WITHIN, question).await {
         Ok(answer) => answer,

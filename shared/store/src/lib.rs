@@ -1,7 +1,7 @@
-//! Postgres: connections, migrations, partitions, and the statements with which a batch is stored.
+//! Postgres: connections, migrations, partitions and all SQL statements.
 //!
-//! Functions here are single steps, each named after what it does to the database. In which order the
-//! writers take them, and what they do when one fails, stands in `workers/writer`.
+//! Each function is a single step, named after what it does to the database. The workers decide in which order to call
+//! them and what to do when one fails; for batches see `workers/writer`.
 
 pub mod alerts;
 pub mod batch;
@@ -40,8 +40,8 @@ pub use dataset::Dataset;
 pub use failure::{Failure, describe};
 pub use lease::Lease;
 pub use steps::{BadSteps, MAX_POINTS, Steps};
-// The rest of the house speaks to Postgres through these, and names no driver.
+// Other crates use Postgres through these re-exports and do not depend on the driver.
 pub use sqlx::{Connection, Error, PgConnection, PgPool};
 
-/// Everything here fails with the driver's own error; [`Failure::of`] says what to do about it.
+/// Result with the driver's error, which [`Failure::of`] classifies.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,4 +1,4 @@
-//! Containers' metrics at two levels: the samples while their day is kept, and what is left of them by the hour.
+//! Container metrics at two levels: samples while their partition is kept, and hourly aggregates afterwards.
 
 use std::sync::LazyLock;
 
@@ -13,9 +13,9 @@ use crate::holds::{HeldColumns, HeldRange, is_held};
 use crate::partitions::{Partition, Partitions};
 use crate::{Dataset, Steps};
 
-/// The columns that are measured, and how each is summed up: as a numeric, which adds bigints up without an end.
-/// A double goes there as the text that reads back as itself, and a percentage of less than 10^-20 is nothing:
-/// smaller ones would make averages that no double holds.
+/// The measured columns, and the expression to sum each. Sums are numeric, so bigints cannot overflow. A double is
+/// converted by its text, which is exact, and rounded to 20 digits, because averages of smaller numbers may not fit
+/// a double.
 const MEASURED: [(&str, &str); 4] = [
     ("cpu_usage_percent", "round(cpu_usage_percent::text::numeric, 20)"),
     ("memory_usage_bytes", "memory_usage_bytes"),
@@ -23,36 +23,36 @@ const MEASURED: [(&str, &str); 4] = [
     ("network_tx_bytes", "network_tx_bytes"),
 ];
 
-/// What was measured of a container in a step.
+/// Metrics of a container in one step.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Point {
-    /// Where it begins: of what is kept by the hour, the hour, which may begin before the first step.
+    /// Start of the step. For hourly aggregates the start of the hour, which may be before the first step.
     pub at: DateTime<Utc>,
-    /// How many samples were taken.
+    /// Number of samples.
     pub samples: u64,
-    /// Percent of one core.
+    /// CPU usage in percent of one core.
     pub cpu_usage_percent: Option<Spread<f64>>,
     /// Memory in use, in bytes.
     pub memory_usage_bytes: Option<Spread<i64>>,
-    /// Bytes received so far.
+    /// Counter of bytes received.
     pub network_rx_bytes: Option<Spread<i64>>,
-    /// Bytes sent so far.
+    /// Counter of bytes sent.
     pub network_tx_bytes: Option<Spread<i64>>,
 }
 
-/// Between what a measured value was; there is none where no sample had it.
+/// Minimum, average and maximum of a value. Absent if no sample has the value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Spread<T> {
-    /// The least.
+    /// Minimum.
     pub min: T,
-    /// The average of all samples that had it.
+    /// Average over all samples that have the value.
     pub avg: f64,
-    /// The greatest.
+    /// Maximum.
     pub max: T,
 }
 
-/// Makes sure that the hours of every sample in `source_table` find their partition. Call it before the transaction
-/// of [`keep_hours_of`]: a partition that is made in it would hold locks for as long as that takes.
+/// Creates the partitions for the hours of all samples in `source_table`. Call it before the transaction of
+/// [`keep_hours_of`]: creating a partition inside would hold its locks for the whole transaction.
 ///
 /// # Errors
 /// As [`Partitions::ensure`].
@@ -77,10 +77,10 @@ pub async fn make_room_for_hours_of(
 /// held of it; in the transaction in which they go, attached or not. Returns how many rows of hours were added to. The
 /// name has its schema, and stands in the statement as it is: quoted where it has to be.
 ///
-/// So each sample is on one level, as itself or in its hour: what goes later, or comes late and goes, is added then.
+/// So each sample is at one level, as a row or in its hour. Samples that are removed later are added then.
 ///
 /// # Errors
-/// Where the statement fails: nothing is kept then.
+/// If the statement fails; nothing is added then.
 pub async fn keep_hours_of(
     connection: &mut PgConnection,
     source_table: &str,
@@ -97,10 +97,10 @@ pub async fn keep_hours_of(
     Ok(kept.rows_affected())
 }
 
-/// How many samples the hours between two times stand for.
+/// Returns the number of samples in the hours between two times.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn samples(connection: &mut PgConnection, from: DateTime<Utc>, until: DateTime<Utc>) -> crate::Result<u64> {
     let samples: i64 = sqlx::query_scalar(
         "SELECT coalesce(sum(samples), 0)::bigint FROM watchbook.container_metric_hours WHERE hour >= $1 AND hour < $2",
@@ -112,10 +112,10 @@ pub async fn samples(connection: &mut PgConnection, from: DateTime<Utc>, until: 
     Ok(samples.unsigned_abs())
 }
 
-/// Forgets the hours between two times: their samples are back.
+/// Removes the hours between two times, after their samples were restored.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn forget(connection: &mut PgConnection, from: DateTime<Utc>, until: DateTime<Utc>) -> crate::Result<()> {
     sqlx::query("DELETE FROM watchbook.container_metric_hours WHERE hour >= $1 AND hour < $2")
         .bind(from)
@@ -125,7 +125,7 @@ pub async fn forget(connection: &mut PgConnection, from: DateTime<Utc>, until: D
     Ok(())
 }
 
-/// The statement that adds the samples of `source` to their hours.
+/// Returns the statement that adds the samples of `source` to their hours.
 pub(crate) fn keep_statement(source: &str) -> String {
     let all = |piece: fn(&str) -> String| MEASURED.map(|(column, _)| piece(column)).join(", ");
     let columns = all(|c| format!("{c}_samples, {c}_min, {c}_sum, {c}_max"));
@@ -135,7 +135,7 @@ pub(crate) fn keep_statement(source: &str) -> String {
              {c}_min = least(known.{c}_min, excluded.{c}_min), {c}_max = greatest(known.{c}_max, excluded.{c}_max)"
         )
     });
-    // Ordered, so that two at once wait for each other's rows and never in a circle.
+    // Ordered, so that concurrent statements cannot deadlock.
     format!(
         "INSERT INTO watchbook.container_metric_hours AS known (container_id, hour, organization_id, samples, {columns})
          SELECT container_id, date_trunc('hour', created_at, 'UTC'), organization_id, {}
@@ -146,11 +146,11 @@ pub(crate) fn keep_statement(source: &str) -> String {
     )
 }
 
-/// What was measured of a container in steps, of all organizations or of these (`_` for none), in their order. Steps
-/// without a sample are left out. Hours that are kept are one point each where steps are shorter.
+/// Returns the metrics of a container per step, in order, for all or these organizations (`_` for none). Omits steps
+/// without samples. If steps are shorter than an hour, each hourly aggregate is one point.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn series(
     connection: &mut PgConnection,
     container_id: &str,
@@ -170,8 +170,8 @@ pub async fn series(
         .await
 }
 
-/// Both levels are read by container and time, an index scan in each partition of that time. A sample is on one of
-/// them, so what both have of an hour adds up.
+/// Returns the statement that reads both levels by container and time, by an index scan in each partition. A sample is
+/// at one level only, so both can be added up.
 fn series_statement() -> String {
     let all = |piece: fn(&str) -> String| MEASURED.map(|(column, _)| piece(column)).join(", ");
     let columns = all(|c| format!("{c}_samples, {c}_min, {c}_sum, {c}_max"));
@@ -195,7 +195,7 @@ fn series_statement() -> String {
     )
 }
 
-/// What is kept of many samples.
+/// Returns the aggregate expressions over samples.
 fn summed_up() -> String {
     let columns = MEASURED.map(|(c, summand)| {
         format!(

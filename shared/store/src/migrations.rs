@@ -1,4 +1,4 @@
-//! Migrations: plain SQL in `migrations/`, built into the binary.
+//! Migrations: plain SQL in `migrations/`, embedded in the binary.
 
 use std::collections::HashMap;
 
@@ -9,43 +9,43 @@ use sqlx::migrate::{Migrate, Migrator};
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
 
-/// How one migration stands in a database.
+/// The state of a migration in a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It was run.
+    /// It was applied.
     Applied,
-    /// It is still to be run.
+    /// It is not applied yet.
     Pending,
-    /// It was run, and is another one in this build: somebody edited history.
+    /// It was applied, but its text in this build differs.
     Changed,
-    /// It was run, and this build does not know it: a newer build was here.
+    /// It was applied by a newer build and is unknown to this one.
     Unknown,
 }
 
 /// One migration.
 #[derive(Debug, Clone, Serialize)]
 pub struct Migration {
-    /// Its number.
+    /// Version number.
     pub version: i64,
-    /// Its name.
+    /// Name.
     pub description: String,
-    /// How it stands.
+    /// State in the database.
     pub state: State,
 }
 
-/// Runs what is pending. Two processes may call this at once: sqlx takes a lock.
+/// Runs pending migrations. Safe to call from several processes at once, because sqlx takes a lock.
 ///
 /// # Errors
-/// Where a migration fails or was changed after it was run.
+/// If a migration fails or was changed after it was applied.
 pub async fn run(connection: &mut PgConnection) -> anyhow::Result<()> {
     MIGRATOR.run(connection).await.context("migrate the database")
 }
 
-/// Every migration that this build or the database knows, by number.
+/// Returns every migration that this build or the database knows, by version.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn status(connection: &mut PgConnection) -> anyhow::Result<Vec<Migration>> {
     let exists: bool =
         sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *connection).await?;

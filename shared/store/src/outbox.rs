@@ -1,8 +1,8 @@
-//! The outbox: notifications from the moment they are due until they are delivered or given up.
+//! The outbox: notifications from when they are due until they are delivered or given up.
 //!
-//! Any number of notifiers take from it. A claim is a lease: whoever claimed a row may try it until `claimed_until`,
-//! by the database's clock. Each claim counts `attempts` up, and an outcome is written only by the claim that is
-//! still the row's last, so a notifier that comes back late changes nothing.
+//! Any number of notifiers take from it. A claim is a lease on a row until `claimed_until`, by the database's clock.
+//! Each claim increments `attempts`, and only the latest claim of a row may write its outcome, so a notifier that
+//! returns late changes nothing.
 
 use std::time::Duration;
 
@@ -13,47 +13,47 @@ use uuid::Uuid;
 
 use crate::dead_letters::storable;
 
-/// A notification that is ours to try until the lease is over.
+/// A notification claimed by this notifier until the lease ends.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Claimed {
-    /// The notification's, stable over all tries.
+    /// Id of the notification, the same for all attempts.
     pub id: Uuid,
-    /// Whom it is for.
+    /// Name of the receiver.
     pub receiver: String,
-    /// What it says, as `alerting::notification::Notification`.
+    /// Content, as `alerting::notification::Notification`.
     pub notification: serde_json::Value,
-    /// When it was written.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// Which try this is, from 1. Together with the claimant's name it tells this claim from all others.
+    /// Number of this attempt, from 1. Identifies the claim together with the claimant's name.
     pub attempts: i32,
-    /// How long ago it was written, in seconds by the database's clock. Not below 0.
+    /// Age in seconds by the database's clock, at least 0.
     pub age_seconds: f64,
 }
 
-/// How much a notifier takes at once.
+/// Limits of a claim.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds<'r> {
-    /// Rows at the most.
+    /// Maximum rows.
     pub rows: u32,
-    /// Rows of one receiver that may be under way at the same time.
+    /// Maximum rows of one receiver in flight.
     pub per_receiver: u32,
-    /// The receivers of what this notifier has under way already, each as often as it has.
+    /// Receivers of the notifications that this notifier has in flight already, once per notification.
     pub under_way: &'r [String],
-    /// How long the claim holds. Must be longer than a try may take.
+    /// Duration of the claim. Must be longer than an attempt can take.
     pub lease: Duration,
 }
 
-/// Claims what is due, in order: of each group of a receiver only the first row that is not finished, and around a
-/// digest (`*`) one row of that receiver at a time.
+/// Claims due notifications in order: per group of a receiver only the first unfinished row; and a digest (`*`) is
+/// ordered with all rows of its receiver.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn claim(connection: &mut PgConnection, claimant: &str, bounds: Bounds<'_>) -> crate::Result<Vec<Claimed>> {
-    // One pass over the partial index says which rows are first, and they are taken in turn, so that the backlog of
-    // one receiver does not keep all others waiting. Between that snapshot and the lock another notifier may have
-    // claimed, finished or postponed a row, so what makes it free is asked again of the locked version.
-    // Materialized and by arrays, because the table's statistics are of yesterday when a storm begins: by a join the
-    // planner then computes the whole backlog anew for each of its rows, and takes minutes.
+    // One pass over the partial index finds the first rows. Receivers take turns, so that the backlog of one does not
+    // delay the others. Between that snapshot and the lock another notifier may have claimed, finished or postponed a
+    // row, so the conditions are checked again on the locked version.
+    // CTEs are materialized and matched by arrays, because the statistics are outdated when a storm begins: with a join
+    // the planner would recompute the whole backlog for each of its rows, which takes minutes.
     sqlx::query_as(
         "WITH unfinished AS MATERIALIZED (
              SELECT id, receiver, position, due_at, claimed_until, group_key,
@@ -96,16 +96,16 @@ pub async fn claim(connection: &mut PgConnection, claimant: &str, bounds: Bounds
     .await
 }
 
-/// What became of a claim when its outcome was to be written.
+/// The result of writing the outcome of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// It is written.
+    /// The outcome was written.
     Done,
-    /// It is to be tried again, at this time.
+    /// The notification will be retried at this time.
     Later(DateTime<Utc>),
-    /// Its time was over: it is given up.
+    /// The delivery period was over, so the notification was given up.
     GivenUp,
-    /// The claim was over and somebody else has the row, or had it: nothing was written.
+    /// The claim had expired and another notifier claimed the row; nothing was written.
     NotOurs,
 }
 
@@ -118,7 +118,7 @@ impl Written {
 /// Marks a notification as delivered.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn delivered(connection: &mut PgConnection, claimant: &str, claim: &Claimed) -> crate::Result<Written> {
     let done = sqlx::query(
         "UPDATE watchbook.outbox
@@ -133,11 +133,11 @@ pub async fn delivered(connection: &mut PgConnection, claimant: &str, claim: &Cl
     Ok(Written::of(done.rows_affected()))
 }
 
-/// Postpones a notification by `wait`, or gives it up where it is older than `deliver_within`. The last try falls
-/// on the end of that time, however long `wait` is.
+/// Postpones a notification by `wait`, or gives it up if it is older than `deliver_within`. The last attempt is at the
+/// end of that period, however long `wait` is.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn retry_at(
     connection: &mut PgConnection,
     claimant: &str,
@@ -169,10 +169,10 @@ pub async fn retry_at(
     })
 }
 
-/// Gives a notification up: it is kept and shown, and what comes after it goes on.
+/// Gives a notification up. It is kept and shown, and later notifications of its group continue.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn give_up(
     connection: &mut PgConnection,
     claimant: &str,
@@ -193,11 +193,11 @@ pub async fn give_up(
     Ok(Written::of(done.rows_affected()))
 }
 
-/// Lets go of claims whose tries were broken off, so that another notifier need not wait for the lease. Whether they
-/// arrived is not known: they are tried again under the same id.
+/// Releases claims whose attempts were aborted, so that another notifier need not wait for the lease to end. It is
+/// unknown whether they arrived, so they are retried with the same id. Returns how many.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn release(connection: &mut PgConnection, claimant: &str) -> crate::Result<u64> {
     let released = sqlx::query(
         "UPDATE watchbook.outbox SET claimed_by = NULL, claimed_until = NULL
@@ -209,25 +209,25 @@ pub async fn release(connection: &mut PgConnection, claimant: &str) -> crate::Re
     Ok(released.rows_affected())
 }
 
-/// How the notifications of a receiver stand.
+/// Undelivered notifications of a receiver.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow, serde::Serialize)]
 pub struct ReceiverSummary {
-    /// Its name.
+    /// Name of the receiver.
     pub receiver: String,
-    /// Neither delivered nor given up.
+    /// Number of notifications neither delivered nor given up.
     pub pending: i64,
-    /// How old the oldest of these is, in seconds.
+    /// Age of the oldest pending notification, in seconds.
     pub oldest_pending_seconds: Option<f64>,
-    /// Given up, of those that are still kept.
+    /// Number of notifications given up and still kept.
     pub failed: i64,
-    /// What the newest pending or failed one met last.
+    /// Last problem of the newest pending or failed notification that has one.
     pub problem: Option<String>,
 }
 
-/// Each receiver that has something pending or given up.
+/// Returns each receiver with pending or failed notifications.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn summary(connection: &mut PgConnection) -> crate::Result<Vec<ReceiverSummary>> {
     sqlx::query_as(
         "SELECT receiver, count(*) FILTER (WHERE failed_at IS NULL) AS pending,
@@ -241,17 +241,17 @@ pub async fn summary(connection: &mut PgConnection) -> crate::Result<Vec<Receive
     .await
 }
 
-/// Removes what was delivered or given up so long ago, `limit` rows at the most, and says how many.
+/// Removes notifications delivered or given up longer ago than these periods, at most `limit`. Returns how many.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn remove_old(
     connection: &mut PgConnection,
     keep_delivered: Duration,
     keep_failed: Duration,
     limit: u32,
 ) -> crate::Result<u64> {
-    // Nothing is finished before it is created, so the index on that finds what is old enough.
+    // Rows finish after they are created, so the index on `created_at` finds old ones.
     let removed = sqlx::query(
         "DELETE FROM watchbook.outbox WHERE id IN (
              SELECT id FROM watchbook.outbox
@@ -269,7 +269,7 @@ pub async fn remove_old(
     Ok(removed.rows_affected())
 }
 
-/// Whole microseconds, which is what Postgres keeps.
+/// Converts to an interval of whole microseconds, the resolution of Postgres.
 fn interval(duration: Duration) -> PgInterval {
     PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
 }

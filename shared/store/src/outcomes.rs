@@ -1,5 +1,5 @@
-//! Roll-ups: how many records of a kind happened in a minute, and how many of them failed. What is old is kept by
-//! the hour; a count is at one of the two levels, so whoever sums over both is always right.
+//! Outcome roll-ups: records and failed records per kind, organization and minute. Old minutes are merged into hours.
+//! Each record is counted at one of the two levels, so the sum over both is always exact.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use sqlx::PgConnection;
 
 use crate::Steps;
 
-/// Records of one minute and organization, as the roll-ups count them.
+/// Counts of one minute and organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutcomeMinute {
     /// The minute.
     pub minute: DateTime<Utc>,
-    /// The organization, `_` for none.
+    /// The organization; `_` for none.
     pub organization_id: String,
-    /// New records.
+    /// Number of new records.
     pub total: u64,
-    /// Those of them that are failures.
+    /// Number of failed records among them.
     pub failed: u64,
 }
 
-/// The counts of each minute and organization, of all groups but the canary: nobody's traffic is in it.
+/// Returns the counts per minute and organization over all groups except the canary, which is not user traffic.
 pub fn of(kind: Kind, minutes: &[(DateTime<Utc>, MinuteGroups<'_>)]) -> Vec<OutcomeMinute> {
     let labels = kind.spec().labels.len() + 1;
     let event_type = kind.spec().labels.iter().position(|label| label.name() == "event_type");
@@ -54,10 +54,10 @@ pub fn of(kind: Kind, minutes: &[(DateTime<Utc>, MinuteGroups<'_>)]) -> Vec<Outc
         .collect()
 }
 
-/// Adds to the roll-ups, in the rows of `lane`.
+/// Adds to the roll-ups. Each lane has its own rows.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn add(
     connection: &mut PgConnection,
     kind: Kind,
@@ -87,10 +87,10 @@ pub async fn add(
     Ok(())
 }
 
-/// New records a second, over the last minute and what has passed of this one.
+/// Returns new records per second over the last full minute and the current one.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn rate(connection: &mut PgConnection, kind: Kind, now: DateTime<Utc>) -> crate::Result<f64> {
     let into_minute = TimeDelta::microseconds(now.timestamp_micros().rem_euclid(60_000_000));
     let since = now - into_minute - TimeDelta::minutes(1);
@@ -104,12 +104,12 @@ pub async fn rate(connection: &mut PgConnection, kind: Kind, now: DateTime<Utc>)
     Ok(total as f64 / (now - since).as_seconds_f64())
 }
 
-/// Makes hours of minutes that are before the hour of `before`: `limit` rows of one kind at the most, in one statement.
-/// Returns how many rows of minutes went; none where nothing is left to do. Two at once do not disturb each
-/// other, and what comes late for an hour is added to it the next time.
+/// Merges minutes before the hour of `before` into hours, at most `limit` rows of one kind, in one statement. Returns
+/// how many minute rows were merged; 0 if none is left. Concurrent calls are safe, and minutes that arrive late are
+/// added to their hour by a later call.
 ///
 /// # Errors
-/// Where the statement fails; nothing is changed then.
+/// If the statement fails; nothing is changed then.
 pub async fn thin(connection: &mut PgConnection, before: DateTime<Utc>, limit: u32) -> crate::Result<u64> {
     for kind in Kind::ALL {
         let taken = thin_kind(connection, *kind, before, limit).await?;
@@ -120,9 +120,9 @@ pub async fn thin(connection: &mut PgConnection, before: DateTime<Utc>, limit: u
     Ok(0)
 }
 
-/// Kind by kind, because the primary key begins with it: the oldest minutes are its first entries.
+/// Merges minutes of one kind. The primary key starts with the kind, so its oldest minutes come first.
 async fn thin_kind(connection: &mut PgConnection, kind: Kind, before: DateTime<Utc>, limit: u32) -> crate::Result<u64> {
-    // What is added to a row meanwhile is not seen by this statement, and the row is left for the next one.
+    // A row that is updated concurrently is skipped and left for a later call.
     let taken: i64 = sqlx::query_scalar(
         "WITH old AS (
              SELECT ctid FROM watchbook.outcome_minutes
@@ -148,23 +148,23 @@ async fn thin_kind(connection: &mut PgConnection, kind: Kind, before: DateTime<U
     Ok(taken.unsigned_abs())
 }
 
-/// How many rows of minutes [`thin`] would take.
+/// Returns how many minute rows [`thin`] would merge.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn count_minutes(connection: &mut PgConnection, before: DateTime<Utc>) -> crate::Result<u64> {
     count(connection, "outcome_minutes", "minute", before).await
 }
 
-/// How many hours [`remove_hours`] would remove.
+/// Returns how many hours [`remove_hours`] would remove.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn count_hours(connection: &mut PgConnection, before: DateTime<Utc>) -> crate::Result<u64> {
     count(connection, "outcome_hours", "hour", before).await
 }
 
-/// Kind by kind, as the primary keys begin.
+/// Counts rows before a time. Names all kinds, because the primary keys start with the kind.
 async fn count(connection: &mut PgConnection, table: &str, column: &str, before: DateTime<Utc>) -> crate::Result<u64> {
     let kinds: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
     let rows: i64 = sqlx::query_scalar(&format!(
@@ -177,10 +177,10 @@ async fn count(connection: &mut PgConnection, table: &str, column: &str, before:
     Ok(rows.unsigned_abs())
 }
 
-/// Removes hours that are before the hour of `before`, `limit` at the most. Returns how many went.
+/// Removes hours before the hour of `before`, at most `limit`. Returns how many.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn remove_hours(connection: &mut PgConnection, before: DateTime<Utc>, limit: u32) -> crate::Result<u64> {
     let kinds: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
     let removed = sqlx::query(
@@ -195,24 +195,24 @@ pub async fn remove_hours(connection: &mut PgConnection, before: DateTime<Utc>, 
     Ok(removed.rows_affected())
 }
 
-/// Records of a step, as the roll-ups count them.
+/// Counts of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutcomePoint {
-    /// Where it begins: of what is kept by the hour, the hour, which may begin before the first step.
+    /// Start of the step. For hourly counts the start of the hour, which may be before the first step.
     pub at: DateTime<Utc>,
-    /// For how long it counts: a step, and at least as long as the level that it comes from.
+    /// Length of time that it covers: a step, or the length of its level if that is longer.
     pub width: TimeDelta,
-    /// New records.
+    /// Number of new records.
     pub total: u64,
-    /// Those of them that are failures.
+    /// Number of failed records among them.
     pub failed: u64,
 }
 
-/// The counts of a kind in steps, of all organizations or of these (`_` for none), in their order. Steps in which
-/// nothing was counted are left out. An hour that was thinned out is one point where steps are shorter.
+/// Returns the counts of a kind per step, in order, for all or these organizations (`_` for none). Omits steps without
+/// records. If steps are shorter than an hour, each hourly count is one point.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn series(
     connection: &mut PgConnection,
     kind: Kind,

@@ -1,4 +1,5 @@
-//! Records that Watchbook itself has to publish: written with what they tell of, removed once the stream has them.
+//! Internal records: records that Watchbook itself publishes. Stored in the transaction of the change that they
+//! describe, and removed once the stream has acknowledged them.
 
 use chrono::{DateTime, Utc};
 use records::Kind;
@@ -6,25 +7,25 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-/// A record on its way to its stream.
+/// An internal record that is not published yet.
 #[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct OwnRecord {
-    /// Its id, which is in the record as well: published twice it is stored once.
+    /// Id, which is also in the record, so that publishing it twice stores it once.
     pub id: Uuid,
-    /// Its kind.
+    /// Kind of the record.
     pub kind: String,
-    /// Whose; `None` for nobody's.
+    /// Organization; `None` for none.
     pub organization_id: Option<String>,
     /// The record.
     pub record: Value,
-    /// When what it tells of was done.
+    /// When the change that it describes was made.
     pub created_at: DateTime<Utc>,
 }
 
-/// Writes a record that has to be published, in the transaction of what it tells of.
+/// Stores a record to publish. Call it in the transaction of the change that it describes.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn insert(
     transaction: &mut PgConnection,
     id: Uuid,
@@ -46,10 +47,10 @@ pub async fn insert(
     Ok(())
 }
 
-/// The oldest records that are still to be published, of those behind `after`, `limit` at the most.
+/// Returns unpublished records after `after`, oldest first, at most `limit`.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn oldest(
     connection: &mut PgConnection,
     after: Option<(DateTime<Utc>, Uuid)>,
@@ -67,10 +68,10 @@ pub async fn oldest(
     .await
 }
 
-/// Forgets a record that the stream has.
+/// Removes a record that the stream has acknowledged.
 ///
 /// # Errors
-/// Where the statement fails; it is published again then, and stored once.
+/// If the statement fails; the record is then published again, and stored once.
 pub async fn remove(connection: &mut PgConnection, id: Uuid) -> crate::Result<()> {
     sqlx::query("DELETE FROM watchbook.own_records WHERE id = $1").bind(id).execute(connection).await?;
     Ok(())

@@ -1,31 +1,31 @@
-//! Positions: which sequences of a stream are settled, and how each ended.
+//! Positions: the settled sequences of each stream, with counts of how they ended.
 
 use chrono::{DateTime, Utc};
 use records::Kind;
 use sqlx::{Connection, PgConnection};
 
-/// One stream, told from others of the same name by when it was created.
+/// The identity of a stream. A recreated stream has the same name and another creation time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamIdentity {
-    /// Its name.
+    /// Name of the stream.
     pub name: String,
-    /// When it was created, in whole microseconds.
+    /// Creation time, in whole microseconds.
     pub created_at: DateTime<Utc>,
 }
 
-/// What Postgres knows of a stream.
+/// The position of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
-    /// Which stream of that name it speaks of.
+    /// Creation time of the stream that the position belongs to.
     pub created_at: DateTime<Utc>,
-    /// Settled ranges of sequences, first and last, ascending, with a hole between each two.
+    /// Settled ranges of sequences as first and last, ascending, with a hole between each two.
     pub settled: Vec<(u64, u64)>,
-    /// The newest settled message: its sequence, and the stream's timestamp in nanoseconds since 1970.
+    /// Sequence of the newest settled message, and its stream timestamp in nanoseconds since 1970.
     pub newest: Option<(u64, i64)>,
 }
 
 impl Position {
-    /// The first sequence that is not settled, and the last one of that hole, if it has an end.
+    /// Returns the first unsettled sequence and the last one of that hole, if it has an end.
     pub fn first_hole(&self) -> (u64, Option<u64>) {
         match *self.settled.as_slice() {
             [(1, last), (next, _), ..] => (last + 1, Some(next - 1)),
@@ -35,7 +35,7 @@ impl Position {
         }
     }
 
-    /// The hole that contains `sequence` or comes next after it: its first sequence from there on, and its last.
+    /// Returns the hole that contains `sequence` or follows it: its first sequence from there on, and its last.
     pub fn hole_from(&self, sequence: u64) -> (u64, Option<u64>) {
         let mut from = sequence;
         for &(first, last) in &self.settled {
@@ -49,31 +49,31 @@ impl Position {
         (from, None)
     }
 
-    /// How many sequences are settled.
+    /// Returns the number of settled sequences.
     pub fn settled_count(&self) -> u64 {
         self.settled.iter().map(|(first, last)| last - first + 1).sum()
     }
 
-    /// The last sequence up to which everything is settled.
+    /// Returns the sequence up to which everything is settled; 0 if sequence 1 is not.
     pub fn settled_up_to(&self) -> u64 {
         self.first_hole().0 - 1
     }
 }
 
-/// What Postgres knows of a stream, with its counters, for listings.
+/// The position of a stream with its counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// What is settled.
+    /// The position.
     pub position: Position,
-    /// Rows that were new.
+    /// Number of new rows.
     pub stored: u64,
-    /// Records that were there already.
+    /// Number of records that were stored already.
     pub duplicates: u64,
-    /// Messages that are dead letters.
+    /// Number of dead letters.
     pub dead_letters: u64,
-    /// Sequences that the stream did not hold.
+    /// Number of sequences missing in the stream.
     pub deleted: u64,
-    /// When a batch was last settled.
+    /// When the last batch was settled.
     pub settled_at: Option<DateTime<Utc>>,
 }
 
@@ -91,10 +91,10 @@ struct AccountRow {
     settled_at: Option<DateTime<Utc>>,
 }
 
-/// The account of a stream; `None` where no writer has seen it yet.
+/// Returns the account of a stream; `None` if no writer has seen it yet.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn find(connection: &mut PgConnection, stream: &str) -> crate::Result<Option<Account>> {
     let row: Option<AccountRow> = sqlx::query_as(
         "SELECT stream_created_at, newest_sequence, newest_published_ns,
@@ -120,10 +120,10 @@ pub async fn find(connection: &mut PgConnection, stream: &str) -> crate::Result<
     }))
 }
 
-/// The position of a stream; a stream that was never seen starts with nothing settled.
+/// Returns the position of a stream. Inserts an empty one if the stream is new.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn load(connection: &mut PgConnection, stream: &StreamIdentity, kind: Kind) -> crate::Result<Position> {
     if let Some(account) = find(connection, &stream.name).await? {
         return Ok(account.position);
@@ -139,32 +139,32 @@ pub async fn load(connection: &mut PgConnection, stream: &StreamIdentity, kind: 
     find(connection, &stream.name).await?.map(|account| account.position).ok_or(sqlx::Error::RowNotFound)
 }
 
-/// How the messages of a batch ended, and where they stood.
+/// The sequences of a batch, and how its messages ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Settlement {
     /// First sequence of the batch.
     pub first: u64,
     /// Last sequence of the batch.
     pub last: u64,
-    /// The newest message of the batch: its sequence and the stream's timestamp in nanoseconds. `None`
-    /// where the stream holds none of the batch's sequences.
+    /// Sequence of the newest message of the batch, and its stream timestamp in nanoseconds. `None` if the stream has
+    /// none of the sequences.
     pub newest: Option<(u64, i64)>,
-    /// Rows that are new.
+    /// Number of new rows.
     pub stored: u64,
-    /// Records that were there already.
+    /// Number of records that were stored already.
     pub duplicates: u64,
-    /// Messages that are dead letters.
+    /// Number of dead letters.
     pub dead_letters: u64,
-    /// Sequences that the stream does not hold.
+    /// Number of sequences missing in the stream.
     pub deleted: u64,
 }
 
-/// Settles a batch: the last statement of its transaction, because every lane of the stream updates
-/// this one row. `false` where any of its sequences is settled already, or the stream is another one
-/// by now: roll back, somebody else was faster.
+/// Settles a batch. Must be the last statement of its transaction, because every lane of the stream updates this row.
+/// Returns `false` if any of its sequences is settled already, or the stream was recreated: the transaction must then
+/// be rolled back.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn settle(connection: &mut PgConnection, stream: &StreamIdentity, batch: &Settlement) -> crate::Result<bool> {
     let updated = sqlx::query(
         "UPDATE watchbook.positions
@@ -190,17 +190,17 @@ pub async fn settle(connection: &mut PgConnection, stream: &StreamIdentity, batc
     Ok(updated.rows_affected() == 1)
 }
 
-/// The stream was made anew: nothing of it is settled. What was known of the old one is kept aside.
+/// Resets the position of a recreated stream to nothing settled. Keeps the old position in `past_positions`.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn start_anew(
     connection: &mut PgConnection,
     stream: &StreamIdentity,
     was: DateTime<Utc>,
 ) -> crate::Result<()> {
     let mut transaction = connection.begin().await?;
-    if set_aside(&mut transaction, &stream.name, was, "the stream was made anew").await? {
+    if set_aside(&mut transaction, &stream.name, was, "the stream was recreated").await? {
         sqlx::query(
             "UPDATE watchbook.positions
                 SET settled = '{}', stored = 0, duplicates = 0, dead_letters = 0, deleted = 0,
@@ -215,17 +215,17 @@ pub async fn start_anew(
     transaction.commit().await
 }
 
-/// The stream lost its tail: what was settled behind `last_agreed` is gone from it, and other messages
-/// may have those sequences by now. They count as not settled, and their rows stay.
+/// Rewinds the position of a truncated stream. Sequences after `last_agreed` are no longer in the stream, and other
+/// messages may have them by now, so they become unsettled. Their rows stay.
 ///
-/// Which of the lost sequences were stored and which were duplicates is not known one by one (dead
-/// letters are); the counters give up stored ones first, so that their sum is right again.
+/// It is unknown which of these sequences were stored and which were duplicates (dead letters are known). The counters
+/// subtract stored ones first, so that their sum is right again.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn rewind(connection: &mut PgConnection, stream: &StreamIdentity, last_agreed: u64) -> crate::Result<()> {
     let mut transaction = connection.begin().await?;
-    if set_aside(&mut transaction, &stream.name, stream.created_at, "the stream lost its tail").await? {
+    if set_aside(&mut transaction, &stream.name, stream.created_at, "the stream was truncated").await? {
         sqlx::query(
             "WITH kept AS (
                  SELECT stream, settled * int8multirange(int8range(1, $3, '[]')) AS settled,
@@ -255,7 +255,7 @@ pub async fn rewind(connection: &mut PgConnection, stream: &StreamIdentity, last
     transaction.commit().await
 }
 
-/// Keeps a position aside as it was found. `false` where it has changed since: somebody else mended it.
+/// Copies a position to `past_positions`. Returns `false` if another process has replaced it already.
 async fn set_aside(
     transaction: &mut PgConnection,
     stream: &str,
@@ -274,7 +274,7 @@ async fn set_aside(
     Ok(kept.rows_affected() == 1)
 }
 
-/// Sequences stay below 2^63 for longer than the hardware: 100,000 a second last 2.9 million years.
+/// Converts a sequence. At 100,000 messages per second, sequences stay below 2^63 for 2.9 million years.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,8 +1,8 @@
-//! Reading on behalf of somebody: in a transaction that can only read, under a role that the policies of the tables
-//! bind, with the organizations of whoever asks.
+//! Queries on behalf of a caller: in a read-only transaction, under a role that is subject to row-level security, with
+//! the organizations of the caller.
 //!
-//! So a question that forgets whom it is asked for answers with nothing of others. The questions ask for the
-//! organizations themselves too, because an index can serve such a condition and no policy.
+//! So a query without an organization filter cannot return rows of other organizations. The queries filter by
+//! organization as well, because an index can serve such a condition but not a policy.
 
 use std::time::Duration;
 
@@ -12,38 +12,38 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{FromRow, PgConnection, PgPool, Postgres, Row, Transaction};
 
-/// The role under which questions are asked. It cannot log in; `migrations/0014_reading.sql` says what it may.
+/// The role under which queries run. It cannot log in; `migrations/0014_reading.sql` grants its privileges.
 pub const ROLE: &str = "watchbook_reader";
-/// A question that takes longer is given up: whoever asked has to ask for less, and others want the connection.
+/// Time-out of a query. The caller has to narrow the query; other callers need the connection.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How questions are planned.
+/// Planner settings of queries.
 const SETTINGS: &[(&str, &str)] = &[
-    // For the times that are asked for: a plan for any would lock each day that there is, and look at it.
+    // Plan for the actual time range: a generic plan would lock and visit every partition.
     ("plan_cache_mode", "force_custom_plan"),
-    // By index even where reading all of a day looks cheaper: the newest come first then, and it ends with the page,
-    // however wrong the statistics are of a day that is being written.
+    // Use an index even if a scan of a partition looks cheaper: rows then come newest first and the scan ends with the
+    // page, however wrong the statistics of the partition in use are.
     ("enable_seqscan", "off"),
-    // Compiling a plan of sixty days takes longer than any question should.
+    // Compiling a plan over sixty partitions takes longer than the query should.
     ("jit", "off"),
 ];
 
-/// And where they are about one organization or all. Strategies, runs and traces each belong to one, so that the planner
-/// takes those of an organization for fewer than they are, and would rather collect and sort all than walk back in time
-/// until there are enough. Several organizations cannot be walked through in one order.
+/// Further planner settings for queries of one organization or of all. Strategies, runs and traces belong to one
+/// organization each, a correlation that makes the planner underestimate their rows and collect and sort all instead of
+/// walking back in time until the page is full. Not for several organizations, which no index returns in one order.
 const IN_ORDER: &[(&str, &str)] = &[("enable_bitmapscan", "off"), ("enable_sort", "off")];
 
-/// Whose records somebody may see.
+/// The organizations whose records a caller may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// Everybody's, and those of nobody.
+    /// All organizations, and records without one.
     All,
-    /// Those of these organizations.
+    /// These organizations.
     Organizations(Vec<String>),
 }
 
 impl Scope {
-    /// The organizations, `None` for all. What is no name of one is left out: `_`, which stands for none, and `*`.
+    /// Returns the organizations; `None` for all. Omits invalid names, `_` and `*`.
     pub(crate) fn organizations(&self) -> Option<Vec<String>> {
         match self {
             Self::All => None,
@@ -54,22 +54,22 @@ impl Scope {
         }
     }
 
-    /// What the policies find in their setting.
+    /// Returns the value of the setting that the policies read.
     fn setting(&self) -> String {
         self.organizations().map_or_else(|| "*".to_owned(), |names| names.join(","))
     }
 }
 
-/// Nobody can be let read: the role is missing, or we may not take it.
+/// Queries are not possible: the role is missing, or this user may not use it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("questions are asked under the role {ROLE}, which this user may not take; a superuser has to run: {statement}")]
+#[error("queries need the role {ROLE}, which this user may not use; run as a superuser: {statement}")]
 pub struct NoReader {
-    /// The one statement that mends it.
+    /// The statement that fixes it.
     pub statement: String,
 }
 
 impl NoReader {
-    /// What an error of [`Reader::prepare`] or [`Reader::begin`] says, where it is this one.
+    /// Returns the [`NoReader`] inside an error of [`Reader::prepare`] or [`Reader::begin`], if it is one.
     pub fn of(error: &crate::Error) -> Option<&Self> {
         match error {
             sqlx::Error::Configuration(error) => error.downcast_ref(),
@@ -78,23 +78,22 @@ impl NoReader {
     }
 }
 
-/// Begins readings.
+/// Starts queries on behalf of callers.
 #[derive(Debug, Clone)]
 pub struct Reader {
     pool: PgPool,
 }
 
 impl Reader {
-    /// Reads through a pool, whose user owns the tables or is a member of [`ROLE`].
+    /// Creates a reader on a pool, whose user must own the tables or be a member of [`ROLE`].
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }
 
-    /// Makes sure that questions can be asked, as far as this user may. For a start.
+    /// Creates and grants the role as far as this user may. Call it at start.
     ///
     /// # Errors
-    /// [`NoReader`], as a configuration error of the driver, where a superuser has to help; or where the database
-    /// cannot be asked.
+    /// [`NoReader`], as a configuration error of the driver, if a superuser has to help; or if the query fails.
     pub async fn prepare(&self) -> crate::Result<()> {
         let missing: Option<String> =
             sqlx::query_scalar("SELECT watchbook.allow_reading()").fetch_one(&self.pool).await?;
@@ -104,11 +103,11 @@ impl Reader {
         }
     }
 
-    /// What a superuser has to run before questions can be asked; `None` where nobody has to. Changes nothing: what this
-    /// user may mend by itself is tried and taken back. For the doctor.
+    /// Returns the statement that a superuser has to run before queries are possible; `None` if none is needed. Changes
+    /// nothing: fixes that this user may make are tried and rolled back. For `watchbook doctor`.
     ///
     /// # Errors
-    /// Where the database cannot be asked.
+    /// If the query fails.
     pub async fn missing(&self) -> crate::Result<Option<String>> {
         let mut transaction = self.pool.begin().await?;
         let missing = sqlx::query_scalar("SELECT watchbook.allow_reading()").fetch_one(&mut *transaction).await?;
@@ -116,13 +115,13 @@ impl Reader {
         Ok(missing)
     }
 
-    /// Begins a reading on behalf of somebody. All of it sees the same state of the tables.
+    /// Starts a transaction for queries of a caller. All of its queries see the same snapshot.
     ///
     /// # Errors
     /// As [`Reader::prepare`].
     pub async fn begin(&self, scope: &Scope) -> crate::Result<Reading> {
         match self.try_begin(scope).await {
-            // The role may have been made, or granted, since the migration asked for it.
+            // The role may have been created or granted since the migration ran.
             Err(error) if is_of_the_role(&error) => {
                 self.prepare().await?;
                 self.try_begin(scope).await
@@ -133,7 +132,7 @@ impl Reader {
 
     async fn try_begin(&self, scope: &Scope) -> crate::Result<Reading> {
         let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        // The role first, so that the last one is asked of it.
+        // The role comes first, so that the privilege is checked for it.
         let is_several = scope.organizations().is_some_and(|names| names.len() > 1);
         let in_order = if is_several { &[] } else { IN_ORDER };
         let settings: Vec<_> = SETTINGS
@@ -159,14 +158,14 @@ impl Reader {
     }
 }
 
-/// The role is there and may read nothing yet.
+/// The role exists but has no privileges yet.
 #[derive(Debug, thiserror::Error)]
-#[error("the role {ROLE} may not read")]
+#[error("the role {ROLE} has no privilege to read")]
 struct NotGranted;
 
-/// A question took longer than [`STATEMENT_TIMEOUT`]: whoever asked has to ask for less.
+/// Returns whether a query exceeded [`STATEMENT_TIMEOUT`]. The caller has to narrow it.
 pub fn took_too_long(error: &sqlx::Error) -> bool {
-    // "canceling statement due to statement timeout"; nobody else cancels questions.
+    // "canceling statement due to statement timeout"; queries are not cancelled otherwise.
     error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("57014"))
 }
 
@@ -179,8 +178,7 @@ fn is_of_the_role(error: &sqlx::Error) -> bool {
     }
 }
 
-/// A transaction on behalf of somebody, for the functions of [`crate::questions`]. Dropped, it is rolled back, which is
-/// the same to a reading.
+/// A read-only transaction on behalf of a caller, for the functions of [`crate::questions`]. Dropping it rolls it back.
 #[derive(Debug)]
 pub struct Reading {
     transaction: Transaction<'static, Postgres>,
@@ -190,27 +188,27 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// The connection, bound by the policies: for functions of `store` that read what has policies.
+    /// Returns the connection, which is subject to the policies.
     pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.transaction
     }
 
-    /// Whose records are read.
+    /// Returns the organizations that the caller may see.
     pub fn scope(&self) -> &Scope {
         &self.scope
     }
 
-    /// From now on a list ends before the row with which it would have more than so many bytes, but not before its first.
+    /// Limits lists from now on to `bytes`. A list always has at least one row.
     pub fn at_most(&mut self, bytes: usize) {
         self.most_bytes = Some(bytes);
     }
 
-    /// Whether a list ended because of [`Reading::at_most`], and has more.
+    /// Returns whether a list was cut by [`Reading::at_most`].
     pub fn was_cut(&self) -> bool {
         self.was_cut
     }
 
-    /// All rows of a statement, or as many as may be.
+    /// Returns the rows of a statement, up to the limit of bytes.
     pub(crate) async fn rows<'q, R>(&mut self, statement: Statement<'q>) -> crate::Result<Vec<R>>
     where
         R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
@@ -228,8 +226,8 @@ impl Reading {
         Ok(rows)
     }
 
-    /// The organizations that a question is about which names one, or none; `None` for all of them. Where it names one that
-    /// may not be seen there are none, and nothing is read: how long that took would tell how much there is.
+    /// Returns the organizations to query for a filter by organization, if any; `None` for all. If the caller may not
+    /// see the wanted one, the result is empty and nothing is read: the duration would reveal how much there is.
     pub(crate) fn organizations(&self, wanted: Option<&str>) -> Option<Vec<String>> {
         match (self.scope.organizations(), wanted) {
             (None, wanted) => wanted.map(|wanted| vec![wanted.to_owned()]),
@@ -238,11 +236,11 @@ impl Reading {
         }
     }
 
-    /// Ends it, and hands the connection back at once; where a list was cut, once the server has sent the rest of it,
-    /// for which nobody waits.
+    /// Ends the transaction and returns the connection to the pool. If a list was cut, the connection returns later, in
+    /// the background, once the server has sent the rest.
     ///
     /// # Errors
-    /// Where the server is away.
+    /// If the server is not reachable.
     pub async fn end(self) -> crate::Result<()> {
         if self.was_cut {
             return Ok(());
@@ -254,7 +252,7 @@ impl Reading {
 /// A statement with its values.
 pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
-/// What the values of a row take.
+/// Returns the bytes of a row's values.
 fn bytes_of(row: &PgRow) -> usize {
     let value = |column| row.try_get_raw(column).ok()?.as_bytes().ok().map(<[u8]>::len);
     (0..row.len()).filter_map(value).sum()

@@ -1,4 +1,4 @@
-//! Runs of retention, and what each did.
+//! Retention runs and their actions.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
@@ -6,25 +6,25 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-/// Why a run began.
+/// The cause of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// Its time had come.
+    /// A time of the schedule.
     Schedule,
-    /// Its time had come while nobody was there.
+    /// A time of the schedule that passed while no worker ran.
     Missed,
-    /// The one before it failed.
+    /// The previous run failed.
     Retry,
-    /// The one before it was interrupted.
+    /// The previous run was interrupted.
     Resume,
-    /// A container holds more of its logs than it may.
+    /// A container exceeded its log volume limit.
     Volume,
-    /// Somebody asked for it.
+    /// A command.
     Command,
 }
 
 impl Cause {
-    /// Its name in the table.
+    /// Returns the name in the table.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Schedule => "schedule",
@@ -37,50 +37,50 @@ impl Cause {
     }
 }
 
-/// A run that begins.
+/// A run to start.
 #[derive(Debug, Clone)]
 pub struct NewRun {
-    /// Its id.
+    /// Id.
     pub id: Uuid,
-    /// Why it begins.
+    /// Cause.
     pub cause: Cause,
-    /// Which time of the schedule it answers.
+    /// The time of the schedule that it runs for.
     pub scheduled_for: Option<DateTime<Utc>>,
-    /// Who asked for it; `system` where nobody did.
+    /// Who started it; `system` for the worker.
     pub actor_id: String,
-    /// Which process executes it.
+    /// Process that executes it.
     pub process: String,
-    /// What it is going to do.
+    /// The plan.
     pub planned: Value,
 }
 
-/// A run as it is kept.
+/// A stored run.
 #[derive(Debug, Clone, FromRow, Serialize, utoipa::ToSchema)]
 #[schema(as = RetentionRun)]
 pub struct Run {
-    /// Its id.
+    /// Id.
     pub id: Uuid,
-    /// Why it began.
+    /// Cause: `schedule`, `missed`, `retry`, `resume`, `volume` or `command`.
     pub cause: String,
-    /// Which time of the schedule it answered.
+    /// The time of the schedule that it ran for.
     pub scheduled_for: Option<DateTime<Utc>>,
-    /// Who asked for it.
+    /// Who started it; `system` for the worker.
     pub actor_id: String,
-    /// Which process executed it.
+    /// Process that executed it.
     pub process: String,
     /// `running`, `done`, `failed` or `interrupted`.
     pub outcome: String,
-    /// What failed.
+    /// Problem, if it failed.
     pub problem: Option<String>,
-    /// When it began.
+    /// Start time.
     pub started_at: DateTime<Utc>,
-    /// When it ended.
+    /// End time.
     pub ended_at: Option<DateTime<Utc>>,
-    /// Rows that it removed.
+    /// Number of rows removed.
     pub rows: i64,
-    /// Bytes that it freed, as far as they are known.
+    /// Bytes freed, as far as known.
     pub bytes: i64,
-    /// Days and other items that it dealt with.
+    /// Number of items executed.
     pub items: i64,
 }
 
@@ -89,10 +89,10 @@ const RUNS: &str = "SELECT run.id, run.cause, run.scheduled_for, run.actor_id, r
            coalesce(sum(action.bytes), 0)::bigint AS bytes, count(action.run_id) AS items
       FROM watchbook.retention_runs AS run LEFT JOIN watchbook.retention_actions AS action ON action.run_id = run.id";
 
-/// Writes that a run begins. `false` where its time of the schedule is answered already.
+/// Inserts a run. Returns `false` if there is a run for its time of the schedule already.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn begin(connection: &mut PgConnection, run: &NewRun) -> crate::Result<bool> {
     let begun = sqlx::query(
         "INSERT INTO watchbook.retention_runs
@@ -111,19 +111,19 @@ pub async fn begin(connection: &mut PgConnection, run: &NewRun) -> crate::Result
     Ok(begun.rows_affected() == 1)
 }
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did all that was planned.
+    /// All items were executed.
     Done,
-    /// Something of it failed.
+    /// At least one item failed.
     Failed,
-    /// Its process ended before it did.
+    /// The process ended during the run.
     Interrupted,
 }
 
 impl Outcome {
-    /// Its name in the table.
+    /// Returns the name in the table.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -133,10 +133,10 @@ impl Outcome {
     }
 }
 
-/// Writes how a run ended. `false` where somebody wrote that before.
+/// Stores the outcome of a run. Returns `false` if it has one already.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn end(
     transaction: &mut PgConnection,
     run: Uuid,
@@ -155,28 +155,28 @@ pub async fn end(
     Ok(ended.rows_affected() == 1)
 }
 
-/// Runs that have no end. Whoever alone may act knows that they are interrupted.
+/// Returns runs without an outcome. For the holder of the lease, these are interrupted runs.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn unfinished(connection: &mut PgConnection) -> crate::Result<Vec<Run>> {
     sqlx::query_as(&format!("{RUNS} WHERE run.outcome = 'running' GROUP BY run.id ORDER BY run.started_at"))
         .fetch_all(connection)
         .await
 }
 
-/// One run.
+/// Returns one run.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn find(connection: &mut PgConnection, id: Uuid) -> crate::Result<Option<Run>> {
     sqlx::query_as(&format!("{RUNS} WHERE run.id = $1 GROUP BY run.id")).bind(id).fetch_optional(connection).await
 }
 
-/// The newest runs, `limit` at the most. Those on account of volume alone only where `volume_too`.
+/// Returns the newest runs, at most `limit`. Includes runs with the cause `volume` only if `volume_too`.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn newest(connection: &mut PgConnection, volume_too: bool, limit: u32) -> crate::Result<Vec<Run>> {
     sqlx::query_as(&format!(
         "{RUNS} WHERE $1 OR run.cause <> 'volume' GROUP BY run.id ORDER BY run.started_at DESC LIMIT $2"
@@ -187,23 +187,23 @@ pub async fn newest(connection: &mut PgConnection, volume_too: bool, limit: u32)
     .await
 }
 
-/// The newest time of the schedule that was answered.
+/// Returns the latest time of the schedule that has a run.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn last_scheduled(connection: &mut PgConnection) -> crate::Result<Option<DateTime<Utc>>> {
     sqlx::query_scalar("SELECT max(scheduled_for) FROM watchbook.retention_runs WHERE scheduled_for IS NOT NULL")
         .fetch_one(connection)
         .await
 }
 
-/// For how long runs are remembered that only kept containers within their limit: they may come every ten minutes.
+/// How long runs with the cause `volume` are kept. There may be one every ten minutes.
 const VOLUME_RUNS_KEPT: &str = "interval '90 days'";
 
-/// Forgets runs on account of volume that are too old to be of interest.
+/// Removes runs with the cause `volume` that are older than 90 days.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn forget_volume_runs(connection: &mut PgConnection) -> crate::Result<()> {
     sqlx::query(&format!(
         "WITH old AS (DELETE FROM watchbook.retention_runs
@@ -215,34 +215,34 @@ pub async fn forget_volume_runs(connection: &mut PgConnection) -> crate::Result<
     Ok(())
 }
 
-/// What a run did with one item of its plan.
+/// The execution of one item of a plan.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize)]
 pub struct Action {
-    /// The item's place in the plan, from 0.
+    /// Index of the item in the plan, from 0.
     pub position: i32,
-    /// What it was about.
+    /// Kind or other dataset.
     pub kind: String,
-    /// Of which day.
+    /// First day of the partition.
     pub day: Option<NaiveDate>,
-    /// What was done.
+    /// Action.
     pub action: String,
-    /// Rows that are gone.
+    /// Number of rows removed.
     pub rows: i64,
-    /// Bytes that they took.
+    /// Bytes freed.
     pub bytes: i64,
-    /// Rows that stay because of a hold.
+    /// Number of rows kept by holds.
     pub kept_rows: i64,
-    /// The manifest of the copy that was made before.
+    /// Manifest of the archived copy.
     pub archived: Option<Value>,
-    /// How long it took, in milliseconds.
+    /// Duration in milliseconds.
     pub took_ms: i64,
 }
 
-/// Writes what a run did, in the transaction that does it. Of an item that is done piece by piece rows, bytes and
-/// times add up.
+/// Records an action. Call it in the transaction that executes it. For an item executed in batches, rows, bytes and
+/// durations add up.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn record(transaction: &mut PgConnection, run: Uuid, action: &Action) -> crate::Result<()> {
     sqlx::query(
         "INSERT INTO watchbook.retention_actions AS known
@@ -267,10 +267,10 @@ pub async fn record(transaction: &mut PgConnection, run: Uuid, action: &Action) 
     Ok(())
 }
 
-/// What a run did, in the order of its plan.
+/// Returns the actions of a run, in the order of its plan.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn actions(connection: &mut PgConnection, run: Uuid) -> crate::Result<Vec<Action>> {
     sqlx::query_as(
         "SELECT position, kind, day, action, rows, bytes, kept_rows, archived, took_ms

@@ -1,53 +1,52 @@
-//! Roll-ups by label: written with the batch that they count, read by the alert worker as they come.
+//! Roll-ups by label: written in the transaction of the batch that they count, and read by the alert worker.
 //!
-//! A batch adds rows and changes none, so lanes never wait for each other. What was added since the
-//! last look is found by snapshot, exactly and whatever other transactions do meanwhile; what is old
-//! is folded into one row a minute.
+//! A batch adds rows and changes none, so lanes never wait for each other. Readers find rows added since their last
+//! read by comparing snapshots, which is exact whatever other transactions do. Old rows are folded into one per minute.
 
 use chrono::{DateTime, Utc};
 use records::Kind;
 use records::rollup::{Fold, Level, MinuteGroups, ORGANIZATION};
 use sqlx::{Connection, FromRow, PgConnection};
 
-/// Rows are folded once they are so old, in seconds. Whoever reads what is new has seen them by then, or
-/// reads everything again: [`LOOK_WITHIN`].
+/// Age in seconds after which rows are folded. A reader has seen them by then, or has to reload everything, see
+/// [`LOOK_WITHIN`].
 const FOLD_AFTER_SECONDS: f64 = 300.0;
-/// Who has not looked for so long may have missed what was folded since, and has to [`load`] again. The rest of
-/// the time is for a transaction that wrote its roll-ups and took long to commit.
+/// A reader whose last read is older than this may have missed folded rows and must [`load`] again. The difference to
+/// the age for folding is a margin for transactions that commit late.
 pub const LOOK_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
-/// Rows that are folded at once: at 10,000 groups each, some 100 MB, for as long as it takes.
+/// Maximum rows folded at once: at 10,000 groups each, some 100 MB of memory meanwhile.
 const FOLD_ROWS: i64 = 200;
 
-/// The groups of a minute, of one batch or of many.
+/// The groups of a minute, from one batch or folded from many.
 #[derive(Debug, Clone)]
 pub struct StoredMinute {
-    /// Of which kind.
+    /// The kind.
     pub kind: Kind,
     /// The minute.
     pub minute: DateTime<Utc>,
-    /// What the labels are called, the organization first.
+    /// Names of the labels, the organization first.
     pub label_names: Vec<String>,
-    /// What the levels are called.
+    /// Names of the levels.
     pub level_names: Vec<String>,
     /// The groups.
     pub groups: MinuteGroups<'static>,
 }
 
-/// What was visible when the roll-ups were last looked at: `pg_snapshot` as text.
+/// The snapshot of a reader's last read: a `pg_snapshot` as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot(String);
 
 /// Adds the groups of a batch.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn add(
     connection: &mut PgConnection,
     kind: Kind,
     minutes: &[(DateTime<Utc>, MinuteGroups<'_>)],
 ) -> crate::Result<()> {
     if kind.spec().labels.is_empty() {
-        return Ok(()); // nothing that `outcome_minutes` does not say as well
+        return Ok(()); // `outcome_minutes` has the same counts
     }
     let label_names: Vec<_> =
         std::iter::once(ORGANIZATION).chain(kind.spec().labels.iter().map(|label| label.name())).collect();
@@ -85,11 +84,11 @@ async fn insert(
 
 const COLUMNS: &str = "kind, minute, label_names, level_names, dictionary, groups";
 
-/// Everything of each kind from a time on, and the snapshot from which [`new_since`] goes on. Each row is handed to
-/// `take` as it comes: an hour of many groups is more than has to be in memory at once.
+/// Reads all roll-ups of each kind from a time on. Returns the snapshot from which [`new_since`] continues. Passes rows
+/// to `take` one by one, so that an hour of many groups need not be in memory at once.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn load(
     connection: &mut PgConnection,
     since: &[(Kind, DateTime<Utc>)],
@@ -104,10 +103,10 @@ pub async fn load(
     Ok(snapshot)
 }
 
-/// The minutes of a kind from `since` up to and without `until`, for who looks back.
+/// Reads the minutes of a kind from `since`, inclusive, to `until`, exclusive.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn between(
     connection: &mut PgConnection,
     kind: Kind,
@@ -118,11 +117,11 @@ pub async fn between(
     for_each(connection, kind, since, Some(until), &mut take).await
 }
 
-/// Whether it is known what was counted of a kind in a window of the past: its roll-ups begin before, and something,
-/// of whatever kind, was counted in it. Else nobody may have counted.
+/// Returns whether the roll-ups of a kind cover a past window: they start before it, and some kind has records in it.
+/// Otherwise no writer may have run.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn is_known(
     connection: &mut PgConnection,
     kind: Kind,
@@ -160,10 +159,10 @@ async fn for_each(
     Ok(())
 }
 
-/// What was committed since a look, and the snapshot from which to go on. Each row is handed to `take` as it comes.
+/// Reads roll-ups committed since `seen`. Returns the snapshot to continue from. Passes rows to `take` one by one.
 ///
 /// # Errors
-/// Where the database cannot be asked; some rows may have been taken then.
+/// If the query fails; some rows may have been taken then.
 pub async fn new_since(
     connection: &mut PgConnection,
     seen: &Snapshot,
@@ -172,7 +171,7 @@ pub async fn new_since(
     use futures::TryStreamExt;
     let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let snapshot = current_snapshot(&mut transaction).await?;
-    // What this snapshot does not see either was written in the transactions of another server, and restored here.
+    // Rows that the current snapshot does not see either carry transaction ids of another server, from a restored dump.
     let statement = format!(
         "SELECT {COLUMNS} FROM watchbook.rollups
           WHERE xid >= pg_snapshot_xmin($1::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::pg_snapshot)
@@ -192,14 +191,14 @@ async fn current_snapshot(connection: &mut PgConnection) -> crate::Result<Snapsh
     sqlx::query_scalar("SELECT pg_current_snapshot()::text").fetch_one(connection).await.map(Snapshot)
 }
 
-/// Folds rows of a kind that are old enough: the rows of a minute become one. Returns how many rows went;
-/// none where there was nothing to fold. Two at once do not disturb each other.
+/// Folds old rows of a kind into one per minute. Returns how many rows were folded; 0 if there was nothing to fold.
+/// Concurrent calls are safe.
 ///
 /// # Errors
-/// Where a statement fails; nothing is changed then.
+/// If a statement fails; nothing is changed then.
 pub async fn fold(connection: &mut PgConnection, kind: Kind) -> crate::Result<usize> {
     let mut transaction = connection.begin().await?;
-    // The oldest minute that has something to fold, and what was folded into it before.
+    // Takes the oldest minute with rows to fold, and its row that was folded before.
     let statement = format!(
         "WITH due AS (
              SELECT minute FROM watchbook.rollups
@@ -221,7 +220,7 @@ pub async fn fold(connection: &mut PgConnection, kind: Kind) -> crate::Result<us
         .await?;
     let count = rows.len();
     let mut minutes: Vec<StoredMinute> = rows.into_iter().filter_map(Row::decode).collect();
-    // Rows that another version wrote with other labels stay apart.
+    // Rows that another version wrote with other labels are folded separately.
     minutes.sort_by(|a, b| (&a.label_names, &a.level_names).cmp(&(&b.label_names, &b.level_names)));
     for same in minutes.chunk_by(|a, b| a.label_names == b.label_names && a.level_names == b.level_names) {
         let Some(first) = same.first() else { continue };
@@ -236,10 +235,10 @@ pub async fn fold(connection: &mut PgConnection, kind: Kind) -> crate::Result<us
     Ok(count)
 }
 
-/// Removes the roll-ups of minutes before `time`, at most so many rows at once. Returns how many went.
+/// Removes roll-ups of minutes before `time`, at most 5,000 per call. Returns how many.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn remove_before(connection: &mut PgConnection, kind: Kind, time: DateTime<Utc>) -> crate::Result<u64> {
     const AT_ONCE: i64 = 5_000;
     let removed = sqlx::query(
@@ -254,7 +253,7 @@ pub async fn remove_before(connection: &mut PgConnection, kind: Kind, time: Date
     Ok(removed.rows_affected())
 }
 
-/// The groups as the column `groups` holds them.
+/// Encodes groups in the format of the column `groups`.
 fn encode(groups: &MinuteGroups<'_>, labels: usize, levels: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(groups.len() * group_bytes(labels, levels));
     for group in 0..groups.len() {
@@ -289,7 +288,7 @@ struct Row {
 }
 
 impl Row {
-    /// `None` where a newer version wrote of a kind that this one does not know.
+    /// Decodes a row. Returns `None` for a kind that this version does not know.
     fn decode(self) -> Option<StoredMinute> {
         let (labels, levels) = (self.label_names.len(), self.level_names.len());
         let mut groups =

@@ -1,4 +1,4 @@
-//! Silences.
+//! Silences of alerts.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -6,36 +6,36 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-/// A silence: while one matches an alert, its firing is not told.
+/// A silence: while it matches an alert, no firing notification is sent.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize, utoipa::ToSchema)]
 #[schema(as = Silence)]
 pub struct SilenceRow {
-    /// Its id.
+    /// Id.
     pub id: Uuid,
-    /// What it matches.
+    /// Matchers; all must match.
     pub matchers: Value,
-    /// From when on.
+    /// Start.
     pub starts_at: DateTime<Utc>,
-    /// Until when.
+    /// End.
     pub ends_at: DateTime<Utc>,
-    /// When between the two, where not always.
+    /// Days and hours between start and end; null for always.
     pub recurrence: Option<Value>,
-    /// By whom.
+    /// Who added it.
     pub created_by: String,
-    /// Why.
+    /// Reason.
     pub reason: String,
-    /// When it was made.
+    /// When it was added.
     pub created_at: DateTime<Utc>,
-    /// When somebody ended it by hand.
+    /// When it was ended early.
     pub ended_at: Option<DateTime<Utc>>,
 }
 
 const COLUMNS: &str = "id, matchers, starts_at, ends_at, recurrence, created_by, reason, created_at, ended_at";
 
-/// Silences that are not over at `now`.
+/// Returns silences that have not ended at `now`, including future ones.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn current(connection: &mut PgConnection, now: DateTime<Utc>) -> crate::Result<Vec<SilenceRow>> {
     let statement = format!(
         "SELECT {COLUMNS} FROM watchbook.silences WHERE ends_at > $1 AND ended_at IS NULL ORDER BY starts_at, id"
@@ -43,10 +43,10 @@ pub async fn current(connection: &mut PgConnection, now: DateTime<Utc>) -> crate
     sqlx::query_as(&statement).bind(now).fetch_all(connection).await
 }
 
-/// All silences, the newest first.
+/// Returns all silences, newest first, at most `limit`.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn all(connection: &mut PgConnection, limit: i64) -> crate::Result<Vec<SilenceRow>> {
     let statement = format!("SELECT {COLUMNS} FROM watchbook.silences ORDER BY created_at DESC, id LIMIT $1");
     sqlx::query_as(&statement).bind(limit).fetch_all(connection).await
@@ -55,7 +55,7 @@ pub async fn all(connection: &mut PgConnection, limit: i64) -> crate::Result<Vec
 /// Adds a silence.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn insert(connection: &mut PgConnection, silence: &SilenceRow) -> crate::Result<()> {
     sqlx::query(
         "INSERT INTO watchbook.silences (id, matchers, starts_at, ends_at, recurrence, created_by, reason, created_at)
@@ -74,10 +74,10 @@ pub async fn insert(connection: &mut PgConnection, silence: &SilenceRow) -> crat
     Ok(())
 }
 
-/// Ends a silence before its time. `false` where there is none that is not over.
+/// Ends a silence early. Returns `false` if it does not exist or has ended.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn end(connection: &mut PgConnection, id: Uuid, by: &str, now: DateTime<Utc>) -> crate::Result<bool> {
     let ended = sqlx::query(
         "UPDATE watchbook.silences SET ended_at = $3, ended_by = $2 WHERE id = $1 AND ended_at IS NULL AND ends_at > $3",
@@ -90,10 +90,10 @@ pub async fn end(connection: &mut PgConnection, id: Uuid, by: &str, now: DateTim
     Ok(ended.rows_affected() > 0)
 }
 
-/// Removes silences that have been over since `before`. Returns how many.
+/// Removes silences whose `ends_at` is before `before`. Returns how many.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn remove_ended(connection: &mut PgConnection, before: DateTime<Utc>) -> crate::Result<u64> {
     let removed =
         sqlx::query("DELETE FROM watchbook.silences WHERE ends_at < $1").bind(before).execute(connection).await?;

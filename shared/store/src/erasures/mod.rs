@@ -1,4 +1,4 @@
-//! Erasures: what is stored of a user or a strategy goes.
+//! Erasures: removing or blanking the records of a user or a strategy.
 
 mod personal;
 
@@ -14,17 +14,17 @@ use crate::Dataset;
 use crate::days::Day;
 use crate::holds::{HeldColumns, HeldRange, is_held};
 
-/// Whose records go.
+/// The kind of entity that can be erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Erasable {
-    /// A person.
+    /// A user.
     User,
     /// A strategy.
     Strategy,
 }
 
 impl Erasable {
-    /// Its name, in the directory and in commands.
+    /// Returns the name in the directory and in commands.
     pub const fn name(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -32,7 +32,7 @@ impl Erasable {
         }
     }
 
-    /// The column of executions that says whose they are.
+    /// Returns the column of executions with the entity's id.
     const fn column(self) -> &'static str {
         match self {
             Self::User => "user_id",
@@ -58,38 +58,38 @@ impl Serialize for Erasable {
     }
 }
 
-/// An erasure that was asked for.
+/// A requested erasure.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize)]
 pub struct Erasure {
-    /// Its id.
+    /// Id.
     pub id: Uuid,
-    /// Of what.
+    /// Kind of the entity.
     #[sqlx(try_from = "String")]
     pub entity: Erasable,
-    /// Of which one.
+    /// Id of the entity.
     pub entity_id: String,
-    /// Of which organization's records; `None` for all.
+    /// Organization whose records are erased; `None` for all.
     pub organization_id: Option<String>,
-    /// Records that happened later stay.
+    /// Upper bound of `created_at`; later records stay.
     pub up_to: DateTime<Utc>,
-    /// Who asked for it; `system` where the directory said so.
+    /// Who requested it; `system` for a deletion in the directory.
     pub requested_by: String,
-    /// When.
+    /// When it was requested.
     pub requested_at: DateTime<Utc>,
     /// `pending`, `held` (the rest waits for the release of a hold) or `done`.
     pub state: String,
-    /// Executions that are gone.
+    /// Number of executions removed.
     pub executions: i64,
-    /// Events and errors whose personal fields are gone.
+    /// Number of events and errors whose personal fields were blanked.
     pub blanked: i64,
-    /// When it was done, or found what is held.
+    /// When it ended as `done` or `held`.
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-/// Asks for an erasure.
+/// Inserts an erasure request.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn request(connection: &mut PgConnection, erasure: &Erasure) -> crate::Result<()> {
     sqlx::query(
         "INSERT INTO watchbook.erasures
@@ -108,10 +108,10 @@ pub async fn request(connection: &mut PgConnection, erasure: &Erasure) -> crate:
     Ok(())
 }
 
-/// Erasures that wait for somebody to do them, the oldest first, `limit` at the most.
+/// Returns pending erasures, oldest first, at most `limit`.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn pending(connection: &mut PgConnection, limit: u32) -> crate::Result<Vec<Erasure>> {
     sqlx::query_as("SELECT * FROM watchbook.erasures WHERE state = 'pending' ORDER BY requested_at LIMIT $1")
         .bind(i64::from(limit))
@@ -119,24 +119,24 @@ pub async fn pending(connection: &mut PgConnection, limit: u32) -> crate::Result
         .await
 }
 
-/// One erasure.
+/// Returns one erasure.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn find(connection: &mut PgConnection, id: Uuid) -> crate::Result<Option<Erasure>> {
     sqlx::query_as("SELECT * FROM watchbook.erasures WHERE id = $1").bind(id).fetch_optional(connection).await
 }
 
-/// For how long after an erasure executions that come late are looked for: what waited in a stream while it was done,
-/// or was replayed. Longer than a replay window.
+/// How long after an erasure late executions are searched: those that waited in a stream or were replayed. Longer than
+/// a replay window.
 const LATE_FOR: &str = "interval '1 day'";
-/// Erasures of which that is looked at, the newest: each is an index look-up in every day.
+/// Maximum erasures to check for late executions, newest first. Each costs an index look-up in every partition.
 const LATE_AT_ONCE: u32 = 1_000;
 
-/// Lets erasures be done once more where executions came late, and where a hold is over by itself.
+/// Sets erasures back to `pending` if late executions arrived or a hold expired. Returns how many.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn reopen(connection: &mut PgConnection) -> crate::Result<u64> {
     let table = Kind::Executions.spec().table;
     let late = |column: &str| {
@@ -160,10 +160,10 @@ pub async fn reopen(connection: &mut PgConnection) -> crate::Result<u64> {
     Ok(reopened.rows_affected())
 }
 
-/// How many executions an erasure is about, and how many of them are held.
+/// Returns how many executions an erasure matches, and how many of them are held.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn count_executions(
     connection: &mut PgConnection,
     erasure: &Erasure,
@@ -187,11 +187,11 @@ pub async fn count_executions(
     Ok((unsigned(rows), unsigned(held)))
 }
 
-/// Removes executions of a day that are not held, `limit` at the most and the oldest first, from a time on. Returns how
-/// many, and from where to go on; `None` once the day is through.
+/// Removes executions of a partition that are not held, from a time on, oldest first, at most `limit`. Returns how
+/// many, and the time to continue from; `None` once the partition is done.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn remove_executions(
     transaction: &mut PgConnection,
     erasure: &Erasure,
@@ -228,11 +228,11 @@ pub async fn remove_executions(
     Ok((removed, last.filter(|_| removed == u64::from(limit))))
 }
 
-/// Erases once more what came back from the archive and was erased meanwhile, but for what is held: the hold under
-/// which a day comes back is for reading, and is not among these.
+/// Erases restored records again if they were erased since they were archived, except held ones. `holds` must not
+/// include the hold of the restore itself.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn erase_restored(transaction: &mut PgConnection, day: &Day, holds: &[HeldRange]) -> crate::Result<()> {
     let Dataset::Records(kind) = day.dataset else { return Ok(()) };
     let name = &day.name;
@@ -283,10 +283,10 @@ async fn add(transaction: &mut PgConnection, id: Uuid, executions: u64, blanked:
     Ok(())
 }
 
-/// Writes that an erasure is done, or that the rest of it waits for a hold.
+/// Marks an erasure as `done`, or as `held` if the rest waits for a hold.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn end(transaction: &mut PgConnection, id: Uuid, is_held: bool) -> crate::Result<Erasure> {
     sqlx::query_as("UPDATE watchbook.erasures SET state = $2, ended_at = clock_timestamp() WHERE id = $1 RETURNING *")
         .bind(id)

@@ -1,4 +1,4 @@
-//! What is personal in a user's events and errors, and in the directory: blanked, and the rest keeps its place.
+//! Blanking of personal fields in a user's events, errors and directory entries. The rest of each row stays.
 
 use chrono::{DateTime, Utc};
 use records::Kind;
@@ -11,7 +11,7 @@ use crate::batch::RecordKey;
 use crate::days::Day;
 use crate::holds::{HeldColumns, HeldRange, is_held};
 
-/// The members of JSON columns that say something about a person, in both spellings.
+/// Personal members of JSON columns, in snake_case and camelCase.
 const PERSONAL: &[&str] = &[
     "user_id",
     "userId",
@@ -68,7 +68,7 @@ pub(super) const fn personal(kind: Kind) -> Option<(&'static [&'static str], &'s
     }
 }
 
-/// Users of one organization, or of all, who are erased together: to find what is theirs a day is read once for all.
+/// Users of one organization, or of all, who are erased together, so that a partition is read only once for all.
 #[derive(Debug, Clone)]
 struct Users<'e> {
     erasures: Vec<Uuid>,
@@ -88,10 +88,10 @@ impl<'e> Users<'e> {
     }
 }
 
-/// The condition that a row is theirs, and the erasure that says so as a lateral row: ids are parameter 1, until when
-/// each of them 3, their erasures 4, the organization 5.
+/// Returns the condition that a row belongs to one of the users, and the lateral join that finds its erasure.
+/// Parameters: 1 ids, 3 upper bounds of time, 4 erasures, 5 organization.
 fn theirs(places: &[&str]) -> (String, String) {
-    // The first half is a look into a hash; the second one, which is exact, is asked of what is left.
+    // The condition is a cheap hash look-up; the exact lateral join only sees the rows that pass it.
     let any: Vec<_> = places.iter().map(|place| format!("{place} = ANY ($1)")).collect();
     let condition = format!("({}) AND ($5::text IS NULL OR organization_id = $5)", any.join(" OR "));
     let lateral = format!(
@@ -102,17 +102,16 @@ fn theirs(places: &[&str]) -> (String, String) {
     (condition, lateral)
 }
 
-/// The kinds of which a user's records keep their place and lose their personal fields.
+/// Returns the kinds whose records are blanked, not removed.
 pub fn blanked_kinds() -> impl Iterator<Item = Kind> {
     Kind::ALL.iter().copied().filter(|kind| personal(*kind).is_some())
 }
 
-/// Blanks the personal fields of users' records of a day, `limit` at the most and in the order of their keys from
-/// `after` on. The erasures are of one organization. Returns how many, and the key from which to go on; `None` once the
-/// day is through.
+/// Blanks personal fields of users' records in a partition, in key order after `after`, at most `limit`. All erasures
+/// must have the same organization. Returns how many, and the key to continue after; `None` once the partition is done.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn blank(
     transaction: &mut PgConnection,
     erasures: &[Erasure],
@@ -161,10 +160,10 @@ pub async fn blank(
     Ok((blanked.len() as u64, blanked.last().map(|(time, id, _)| (*time, *id)).filter(|_| is_full)))
 }
 
-/// Which of the erasures have records of a day that keep their personal fields because they are held.
+/// Returns the erasures that have held records in a partition, which keep their personal fields.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn held_of(
     connection: &mut PgConnection,
     erasures: &[Erasure],
@@ -176,7 +175,7 @@ pub async fn held_of(
     let (name, held, (condition, erased)) = (&day.name, is_held(day.dataset, 6), theirs(places));
     let columns = HeldColumns::of(holds);
     let users = Users::of(erasures);
-    // The parameter of the personal fields has no use here, and keeps the others in their places.
+    // Parameter 2 is not needed here; using it keeps the numbers of the others.
     sqlx::query_scalar(&format!(
         "SELECT DISTINCT erasure FROM {name}, {erased} WHERE {condition} AND {held} AND $2::text[] IS NOT NULL"
     ))
@@ -192,11 +191,11 @@ pub async fn held_of(
     .await
 }
 
-/// Forgets what the directory says of a user beside the id, unless it says so since the deletion: then it is of somebody
-/// new.
+/// Blanks a user's name, e-mail address and attributes in the directory, unless the entry is newer than the deletion
+/// and so belongs to a new user.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn blank_entity(transaction: &mut PgConnection, erasure: &Erasure) -> crate::Result<()> {
     if erasure.entity != Erasable::User {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What is too much: decided of volumes alone, without looking at a line. Pure.
+//! Computes which log lines exceed the volume limit, from the volumes alone. Pure.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use chrono::NaiveDate;
 
 use super::Volume;
 
-/// What of a container's day is above the limit.
+/// The excess of one container on one day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excess {
     /// The organization; `None` for lines without one.
@@ -15,16 +15,16 @@ pub struct Excess {
     pub container_id: String,
     /// The day of `created_at`, in UTC.
     pub day: NaiveDate,
-    /// So many bytes of messages have to go: the lines that hold them, the oldest first.
+    /// Bytes of messages to remove, oldest lines first.
     pub bytes_to_remove: u64,
-    /// Whether these are all that the day has.
+    /// Whether these are all bytes of the day.
     pub whole_day: bool,
-    /// Lines that the day has.
+    /// Number of lines of the day.
     pub lines: u64,
 }
 
-/// What has to go for each container to hold at most `limit` bytes: whole days from the oldest on, and of the last
-/// one a part. Containers come in the order of their organizations and names, the days of each from the oldest on.
+/// Returns what to remove so that each container has at most `limit` bytes: whole days, oldest first, and a part of the
+/// last one. Ordered by organization, container and day.
 pub fn excess(volumes: &[Volume], limit: u64) -> Vec<Excess> {
     let mut containers: BTreeMap<(Option<&str>, &str), Vec<&Volume>> = BTreeMap::new();
     for volume in volumes {
@@ -35,7 +35,7 @@ pub fn excess(volumes: &[Volume], limit: u64) -> Vec<Excess> {
         let held = days.iter().fold(0_u64, |sum, volume| sum.saturating_add(volume.bytes));
         let mut over = held.saturating_sub(limit);
         days.sort_by_key(|volume| volume.day);
-        // A day of nothing but empty lines would free nothing.
+        // Removing a day of empty lines would free nothing.
         for volume in days.into_iter().filter(|volume| volume.bytes > 0) {
             if over == 0 {
                 break;
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn the_oldest_days_go_until_the_rest_fits() {
-        // Bytes of the days 1, 2, 3; the limit; what goes, of which day, and whether it is all of it.
+        // Bytes of the days 1, 2, 3; the limit; the expected excess: day, bytes, whole day.
         type Case = ([u64; 3], u64, &'static [(u32, u64, bool)]);
         let cases: [Case; 10] = [
             ([10, 20, 30], 60, &[]),
@@ -90,7 +90,7 @@ mod tests {
             ([u64::MAX, 20, 30], 30, &[(1, u64::MAX - 30, false)]),
         ];
         for (bytes, limit, expected) in cases {
-            // In whatever order they come.
+            // The order of the input does not matter.
             let volumes: Vec<_> =
                 [3, 1, 2].map(|number| volume(Some("acme"), number, bytes[number as usize - 1])).into();
             let found: Vec<_> = excess(&volumes, limit)

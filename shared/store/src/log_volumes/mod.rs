@@ -1,8 +1,8 @@
-//! Volumes: how much is stored of what is bounded by volume, by organization, container and day.
+//! Log volumes: lines and bytes stored per organization, container and day, for kinds with a volume limit.
 //!
-//! A batch adds a row a day and changes none, so lanes never wait for each other; what removes records adds a row
-//! that takes away. Each is written in the transaction that stores or removes the records, so that together they are
-//! always exactly what is stored, and nobody has to read the tables to know.
+//! A batch adds a row per day and changes none, so lanes never wait for each other. A removal adds a row with negative
+//! amounts. Each row is written in the transaction that stores or removes the records, so the sum always matches the
+//! table exactly, without reading it.
 
 mod excess;
 mod trim;
@@ -18,20 +18,20 @@ use sqlx::{Connection, FromRow, PgConnection};
 pub use excess::{Excess, excess};
 pub use trim::{Trimmed, plan_trim, trim_container};
 
-/// A group: two places, lines and bytes.
+/// Encoded size of a group: two dictionary indexes, lines and bytes.
 const GROUP_BYTES: usize = 4 * VOLUME_LABELS + 8 + 8;
-/// Rows of a day are folded once there are so many of them: folding rewrites all that the day has.
+/// Minimum rows of a day to fold. Folding rewrites all rows of the day.
 const FOLD_FROM_ROWS: i64 = 50;
-/// Or once the first of them was written so long ago, in seconds.
+/// Age of a day's first row, in seconds, after which fewer rows are folded too.
 const FOLD_AFTER_SECONDS: f64 = 3_600.0;
-/// Rows that are folded at once, and their bytes; in memory it is a few times as much, for as long as it takes. A row
-/// of half of these bytes stays as it is, so that a day of very many containers has more than one.
+/// Maximum rows, and their bytes, folded at once. Memory use is a few times as much meanwhile. A row of half of these
+/// bytes or more is not folded, so a day with very many containers keeps several rows.
 const FOLD_ROWS: i64 = 500;
 const FOLD_BYTES: i64 = 32 * 1024 * 1024;
-/// Groups of a row that a recount writes, because a row has an end.
+/// Maximum groups per row written by a recount, because the size of a row is limited.
 const RECOUNTED_GROUPS: usize = 10_000;
 
-/// What is stored of a container on a day.
+/// The volume of a container on a day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     /// The day of `created_at`, in UTC.
@@ -40,26 +40,26 @@ pub struct Volume {
     pub organization_id: Option<String>,
     /// The container.
     pub container_id: String,
-    /// Lines.
+    /// Number of lines.
     pub lines: u64,
     /// Bytes of their messages.
     pub bytes: u64,
 }
 
-/// Lines and bytes more, or fewer.
+/// Lines and bytes added, or removed if negative.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Amount {
     lines: i64,
     bytes: i64,
 }
 
-/// An organization or none, and a container of it.
+/// Organization, if any, and container.
 type Owner<'r> = (Option<&'r str>, &'r str);
 
-/// Adds what a batch stored. Nothing where the kind is not bounded by volume.
+/// Adds the volumes of a batch; none if the kind has no volume limit.
 ///
 /// # Errors
-/// Where the statement fails.
+/// If the statement fails.
 pub async fn add(
     connection: &mut PgConnection,
     kind: Kind,
@@ -78,23 +78,23 @@ pub async fn add(
     Ok(())
 }
 
-/// What went of a container.
+/// The volume removed from a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gone<'r> {
-    /// Whose it was.
+    /// The organization.
     pub(crate) organization_id: Option<&'r str>,
     /// The container.
     pub(crate) container_id: &'r str,
-    /// Lines.
+    /// Number of lines.
     pub(crate) lines: i64,
     /// Bytes of their messages.
     pub(crate) bytes: i64,
 }
 
-/// Takes away what went of a day, in the transaction in which it goes.
+/// Subtracts removed lines of a day. Call it in the transaction that removes them.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub(crate) async fn subtract<'r>(
     connection: &mut PgConnection,
     kind: Kind,
@@ -107,11 +107,11 @@ pub(crate) async fn subtract<'r>(
     insert_amounts(connection, kind, day, amounts.collect::<Vec<_>>()).await
 }
 
-/// Folds rows of a day into one; groups that come to nothing vanish. Returns how many rows went, none where there
-/// was nothing to fold or somebody else is at it.
+/// Folds rows of a day into one and drops groups whose sum is zero. Returns how many rows were folded; 0 if there was
+/// nothing to fold or another session is folding.
 ///
 /// # Errors
-/// Where a statement fails; nothing is changed then.
+/// If a statement fails; nothing is changed then.
 pub async fn fold(connection: &mut PgConnection, kind: Kind) -> crate::Result<usize> {
     let mut transaction = connection.begin().await?;
     let is_ours: bool = sqlx::query_scalar(&format!("SELECT pg_try_advisory_xact_lock({LOCK})"))
@@ -122,7 +122,7 @@ pub async fn fold(connection: &mut PgConnection, kind: Kind) -> crate::Result<us
         transaction.rollback().await?;
         return Ok(0);
     }
-    // The smallest first, so that as many as possible go at once.
+    // Smallest first, so that as many rows as possible are folded at once.
     let rows: Vec<Row> = sqlx::query_as(
         "WITH small AS (
              SELECT ctid, day, written_at, size FROM watchbook.log_volumes,
@@ -154,11 +154,11 @@ pub async fn fold(connection: &mut PgConnection, kind: Kind) -> crate::Result<us
     Ok(rows.len())
 }
 
-/// What is stored of each container on each day, the oldest day first. As large as there are containers: for who looks
-/// at all of them once in a while.
+/// Returns the volume of each container on each day, oldest day first. The result grows with the number of containers,
+/// so call it rarely.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn load(connection: &mut PgConnection, kind: Kind) -> crate::Result<Vec<Volume>> {
     let mut rows = sqlx::query_as::<_, Row>(
         "SELECT day, dictionary, groups FROM watchbook.log_volumes WHERE kind = $1 ORDER BY day",
@@ -178,11 +178,11 @@ pub async fn load(connection: &mut PgConnection, kind: Kind) -> crate::Result<Ve
     Ok(volumes)
 }
 
-/// Forgets a day, of which nothing is stored any more. To be called in the transaction that removes its records, when
-/// it holds the lock of their partition: whoever was still writing there has then committed, and his volumes go too.
+/// Removes the volumes of a day. Call it in the transaction that removes the day's records, after it has locked their
+/// partition: concurrent writers have then committed, and their volumes are removed too.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn remove_day(connection: &mut PgConnection, kind: Kind, day: NaiveDate) -> crate::Result<()> {
     keep_folding_out(connection, kind).await?;
     sqlx::query("DELETE FROM watchbook.log_volumes WHERE kind = $1 AND day = $2")
@@ -193,16 +193,16 @@ pub async fn remove_day(connection: &mut PgConnection, kind: Kind, day: NaiveDat
     Ok(())
 }
 
-/// Counts a day anew, by what `table` holds of it: a partition that was rewritten or restored, or the whole table. To
-/// be called in the transaction that changed it. Exact beside writers: what they commit meanwhile is theirs to add.
+/// Recounts a day from `table`: a partition that was rewritten or restored, or the whole table. Call it in the
+/// transaction that changed it. Exact with concurrent writers, which add what they commit meanwhile.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn recount_day(connection: &mut PgConnection, kind: Kind, table: &str, day: NaiveDate) -> crate::Result<()> {
     let Some(Bound { owner, text }) = kind.spec().volume else { return Ok(()) };
     keep_folding_out(connection, kind).await?;
     let (start, end) = bounds(day);
-    // One statement and so one snapshot: a batch is both in the rows that go and in the count, or in neither.
+    // One statement has one snapshot, so a batch is both in the removed rows and in the count, or in neither.
     let statement = format!(
         "WITH removed AS (DELETE FROM watchbook.log_volumes WHERE kind = $1 AND day = $2)
          SELECT organization_id, {owner}, count(*), sum(octet_length({text}))
@@ -224,23 +224,23 @@ pub async fn recount_day(connection: &mut PgConnection, kind: Kind, table: &str,
     Ok(())
 }
 
-/// Held while rows are folded: they are gone then, and the row that they become is not there yet for others to see.
+/// Advisory lock held while rows are folded. Other sessions meanwhile see neither the deleted rows nor the new one.
 const LOCK: &str = "hashtextextended('watchbook log volumes of ' || $1, 0)";
 
-/// Until the end of the transaction.
+/// Locks out folding until the end of the transaction.
 async fn keep_folding_out(connection: &mut PgConnection, kind: Kind) -> crate::Result<()> {
     sqlx::query(&format!("SELECT pg_advisory_xact_lock({LOCK})")).bind(kind.name()).execute(connection).await?;
     Ok(())
 }
 
-/// Where a day begins, and the next one.
+/// Returns the start of a day and of the next one.
 fn bounds(day: NaiveDate) -> (DateTime<Utc>, DateTime<Utc>) {
-    // Past the last day that the calendar knows nothing comes.
+    // There are no records after the last day of the calendar.
     let next = day.succ_opt().unwrap_or(NaiveDate::MAX);
     (day.and_time(NaiveTime::MIN).and_utc(), next.and_time(NaiveTime::MIN).and_utc())
 }
 
-/// Adds one row, without the amounts that are nothing; none where all of them are.
+/// Inserts one row without zero amounts; none if all are zero.
 async fn insert_amounts<'r>(
     connection: &mut PgConnection,
     kind: Kind,
@@ -285,7 +285,7 @@ async fn insert(
     Ok(())
 }
 
-/// A group as the column `groups` holds it.
+/// Appends a group in the format of the column `groups`.
 fn encode(places: &[u32], amount: Amount, groups: &mut Vec<u8>) {
     places.iter().for_each(|place| groups.extend(place.to_be_bytes()));
     groups.extend(amount.lines.to_be_bytes());
@@ -310,7 +310,7 @@ impl Row {
         })
     }
 
-    /// The word at a place; `None` for NULL.
+    /// Returns the word at a one-based dictionary index; `None` for index 0, which stands for NULL.
     fn word(&self, place: [u8; 4]) -> Option<&str> {
         let place = usize::try_from(u32::from_be_bytes(place)).ok()?;
         self.dictionary.get(place.checked_sub(1)?).map(String::as_str)
@@ -327,10 +327,10 @@ fn sum(rows: &[Row]) -> HashMap<Owner<'_>, Amount> {
     sums
 }
 
-/// The volumes of rows that are all of one day, in a fixed order.
+/// Returns the volumes of rows of one day, ordered by organization and container.
 fn volumes_of_day(rows: &[Row]) -> Vec<Volume> {
     let Some(day) = rows.first().map(|row| row.day) else { return Vec::new() };
-    // Fewer than none would be a bug, and must not become very many.
+    // A negative sum would be a bug, and must not wrap to a huge number.
     let count = |number: i64| u64::try_from(number).unwrap_or_default();
     let mut volumes: Vec<_> = sum(rows)
         .into_iter()

@@ -1,4 +1,4 @@
-//! Removing the oldest lines of a container, in bounded batches.
+//! Removes the oldest lines of a container in bounded batches.
 
 use chrono::{DateTime, Utc};
 use records::{Kind, Volume as Bound};
@@ -8,22 +8,22 @@ use super::{Amount, Excess, bounds, insert_amounts};
 use crate::Dataset;
 use crate::holds::{HeldColumns, HeldRange, is_held};
 
-/// What was removed, or would be.
+/// The volume that was or would be removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Trimmed {
-    /// Lines.
+    /// Number of lines.
     pub lines: u64,
     /// Bytes of their messages.
     pub bytes: u64,
 }
 
-/// Removes the oldest lines of a container's day: as many as it takes to remove `bytes_to_remove`, but at most `batch`,
-/// and none that is held. `partition` is the full name of the day's. One transaction, in which the volume shrinks too.
-/// The caller goes on with what is left to remove, and from the time of the last line that went, which is returned as
-/// well, so that what is gone is not read again; until nothing is left or nothing was removed.
+/// Removes the oldest lines of a container's day until `bytes_to_remove` is reached, at most `batch` lines, and no held
+/// ones. `partition` is the full name of the day's partition. The volume shrinks in the same transaction. Also returns
+/// the time of the last removed line. The caller repeats the call with the remaining bytes and from that time, so that
+/// removed lines are not scanned again, until nothing remains or nothing was removed.
 ///
 /// # Errors
-/// Where a statement fails; nothing is removed then.
+/// If a statement fails; nothing is removed then.
 pub async fn trim_container(
     connection: &mut PgConnection,
     kind: Kind,
@@ -35,10 +35,10 @@ pub async fn trim_container(
 ) -> crate::Result<(Trimmed, Option<DateTime<Utc>>)> {
     let Some(bound) = kind.spec().volume else { return Ok((Trimmed::default(), None)) };
     let mut transaction = connection.begin().await?;
-    // An index has them in their order. Where the planner takes the container for a small one it would sort its whole
-    // day, for each batch anew.
+    // The index returns lines in order. If the planner underestimates the container, it would sort the whole day
+    // again for each batch.
     sqlx::query("SET LOCAL enable_sort = off").execute(&mut *transaction).await?;
-    // By their places in the partition: a line is never changed, so it stays where it is until it goes.
+    // Selecting by ctid is safe, because lines are never updated.
     let statement = format!(
         "WITH removed AS (
              DELETE FROM {partition}
@@ -57,10 +57,10 @@ pub async fn trim_container(
     Ok((removed, last))
 }
 
-/// What trimming a container's day would remove, over all of its batches. Reads the container's lines of that day.
+/// Returns what trimming a container's day would remove in all batches. Reads all lines of the container on that day.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn plan_trim(
     connection: &mut PgConnection,
     kind: Kind,
@@ -76,7 +76,8 @@ pub async fn plan_trim(
     Ok(ask(connection, &statement, excess, None, held, None).await?.0)
 }
 
-/// The lines of a container's day that may go, each with its bytes and those of all before it.
+/// Returns the query for the lines of a container's day that are not held, each with its bytes and the sum of the bytes
+/// before it.
 fn oldest(kind: Kind, Bound { owner, text }: Bound, partition: &str, limit: &str) -> String {
     format!(
         "SELECT ctid, bytes, sum(bytes) OVER (ORDER BY created_at, id ROWS UNBOUNDED PRECEDING) - bytes AS bytes_before
