@@ -1,5 +1,6 @@
 //! From records to notifications, with real processes, a real webhook, and everything killed on the way.
 
+use chrono::{TimeDelta, Utc};
 use harness::messages::time;
 use harness::{Watchbook, Webhook, World, eventually};
 use records::Kind;
@@ -293,8 +294,8 @@ async fn a_test_notification_goes_the_whole_way_and_says_that_it_is_one() {
 async fn a_rule_can_be_tried_on_the_past() {
     let (world, webhook) = (world().start().await, Webhook::start().await);
     let worker = world.workers("executions").await;
-    let now = chrono::Utc::now();
-    let at = |minutes: i64| time(now - chrono::TimeDelta::minutes(minutes));
+    let now = Utc::now();
+    let at = |minutes: i64| time(now - TimeDelta::minutes(minutes));
     // Ten good ones ten minutes ago, ten bad ones eight minutes ago.
     let bodies = executions("s-1", 10, 10).enumerate().map(|(n, mut body)| {
         body["created_at"] = json!(at(if n < 10 { 10 } else { 8 }));
@@ -385,6 +386,53 @@ async fn health_is_told_on_its_subject_when_it_changes() {
     let failing = next().await;
     assert_eq!((failing["entity_id"].as_str(), failing["state"].as_str()), (Some("s-1"), Some("failing")));
     assert!(failing["reason"].as_str().unwrap().contains("20 of 40 failed"), "{failing}");
+    world.finish([worker]).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_makes_nobody_silent_and_doctor_names_it() {
+    let (world, webhook) = (world().start().await, Webhook::start().await);
+    // Shorter than 12 minutes, so that a container is silent by what its clock says.
+    let rules = r#"
+[health]
+silent_after = "10m"
+[[rules]]
+name = "silent"
+source = "metrics"
+silent_for = "10m"
+group_by = ["container"]
+"#;
+    write_settings(&world, &[rules, &witness(5), &receiver(&webhook)].concat());
+    let worker = world.workers("metrics,executions,alerts,notifier").await;
+    let sample = |container: &str, minutes: i64| {
+        let created_at = time(Utc::now() - TimeDelta::minutes(minutes));
+        json!({ "container_id": container, "cpu_usage_percent": 5.0, "source": "agent", "created_at": created_at })
+    };
+    // Behind by less than what a record counts at its own minute for, by hours, and not at all; and one that is ahead.
+    let clocks = [("right", 0), ("minutes-behind", 12), ("hours-behind", 180), ("ahead", -30)];
+    world.publish_all(Kind::Metrics, clocks.map(|(container, minutes)| sample(container, minutes))).await;
+    world.settled(Kind::Metrics).await;
+    let healthy = eventually("every container is judged", async || {
+        let rows: Vec<(String, String)> = world
+            .ask_all("SELECT entity_id, state FROM watchbook.health WHERE entity = 'container' ORDER BY entity_id")
+            .await;
+        if rows.len() == clocks.len() { Ok(rows) } else { Err(format!("{rows:?}")) }
+    })
+    .await;
+    assert!(healthy.iter().all(|(_, state)| state == "healthy"), "{healthy:?}");
+    // Another rule fires after what was counted was evaluated; by then the silent ones would have.
+    world.publish_all(Kind::Executions, executions("s-1", 5, 0)).await;
+    webhook.delivers(RULE, &[("firing", "seen-5")]).await;
+
+    let doctor = world.run(&["doctor"]).await;
+    doctor
+        .said("clock of container minutes-behind, source agent, organization acme: 12m")
+        .said("clock of container hours-behind, source agent, organization acme: 3h")
+        .said("behind the stream's")
+        .said("clock of container ahead, source agent, organization acme: 29m 5")
+        .said("ahead of the stream's")
+        .said("NTP")
+        .kept_quiet_about("container right");
     world.finish([worker]).await;
 }
 

@@ -192,11 +192,18 @@ impl Board {
         self.series.iter_mut().for_each(|series| series.add(minute));
     }
 
-    /// Adds roll-ups of the past, each to what still remembers it at `now`.
+    /// Adds roll-ups that were written since the last look, at `now`.
+    pub fn add_new(&mut self, minute: Minute<'_>, now: DateTime<Utc>) {
+        self.series.iter_mut().for_each(|series| series.add_new(minute, now));
+    }
+
+    /// Adds roll-ups of the past, each to what still remembers it at `now`. When their records arrived is not known, so
+    /// that nobody is called for a clock that is behind they count as having arrived as late as they may have, but for
+    /// groups of which an alert says otherwise: see [`Board::restore`].
     pub fn add_past(&mut self, minute: Minute<'_>, now: DateTime<Utc>) {
         for number in 0..self.series.len() {
             if minute.minute + self.remembered(number) + TimeDelta::minutes(1) >= now {
-                self.series[number].add(minute);
+                self.series[number].add_new(minute, now);
             }
         }
     }
@@ -261,7 +268,8 @@ impl Board {
         heard.collect()
     }
 
-    /// Puts back how the group of an alert stands. `None` where the rules know no such alert any more.
+    /// Puts back how the group of an alert stands. What it was last heard of is then the last minute of its records: that
+    /// rules are loaded anew is no sign of life. `None` where the rules know no such alert any more.
     pub fn restore(&mut self, id: Uuid, rule: &str, labels: &Labels, state: State) -> Option<Place> {
         let number = self.watches.iter().position(|watch| watch.rule.name == rule)?;
         let watch = self.watches.get_mut(number)?;
@@ -273,6 +281,9 @@ impl Board {
             return None;
         }
         let slot = series.slot_with(&group)?;
+        if state.condition != Condition::Inactive {
+            series.forget_arrival(slot);
+        }
         watch.standing_of(slot).state = state;
         Some(Place { watch: number, slot })
     }

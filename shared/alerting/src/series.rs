@@ -15,6 +15,9 @@ use crate::rule::{FailedWhen, Outcome};
 
 /// Buckets of a window at the most: a day is kept in steps of 12 minutes, an hour by the minute.
 const MOST_BUCKETS: i64 = 120;
+/// How long after its minute a record may have arrived: writers count a record at its own minute as long as that lies no
+/// further behind the stream's clock, and at the stream's minute beyond.
+const ARRIVES_WITHIN: TimeDelta = TimeDelta::minutes(15);
 
 /// What a series counts. Rules that agree in all of it share one.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +63,7 @@ pub struct Figures {
     pub fading: u64,
     /// The level.
     pub level: Level,
-    /// The minute in which it was heard of last.
+    /// When it was heard of last: the last minute of its records, or when one arrived after that.
     pub last_seen_at: Option<DateTime<Utc>>,
 }
 
@@ -94,6 +97,8 @@ struct Group {
     total: u64,
     failed: u64,
     last_minute: Option<i64>,
+    /// When a record of it arrived last, whatever time its producer's clock says.
+    arrived_at: Option<DateTime<Utc>>,
     is_touched: bool,
 }
 
@@ -232,6 +237,24 @@ impl Series {
 
     /// Adds the groups of a minute; those of another kind are none of its business.
     pub fn add(&mut self, minute: Minute<'_>) {
+        self.add_arrived(minute, None);
+    }
+
+    /// Adds the groups of a minute whose records have arrived by `now`. A producer whose clock is behind is heard of when
+    /// its records arrive, not when it says that they happened; what was waiting in the stream for longer is not.
+    pub fn add_new(&mut self, minute: Minute<'_>, now: DateTime<Utc>) {
+        let latest = minute.minute + TimeDelta::seconds(59) + ARRIVES_WITHIN;
+        self.add_arrived(minute, Some(latest.min(now)));
+    }
+
+    /// Forgets when records of a group arrived, so that the last minute of its records counts.
+    pub(crate) fn forget_arrival(&mut self, slot: usize) {
+        if let Some(group) = self.slots.get_mut(slot) {
+            group.arrived_at = None;
+        }
+    }
+
+    fn add_arrived(&mut self, minute: Minute<'_>, arrived_at: Option<DateTime<Utc>>) {
         if self.shape.kind != Some(minute.kind) {
             return;
         }
@@ -277,6 +300,9 @@ impl Series {
             let measured = level
                 .and_then(|level| groups.levels.get(group * minute.level_names.len() + level).copied())
                 .unwrap_or(Level::NONE);
+            if let Some(group) = self.slots.get_mut(slot) {
+                group.arrived_at = group.arrived_at.max(arrived_at);
+            }
             self.count(slot, number, total, failed, measured);
         }
     }
@@ -346,6 +372,7 @@ impl Series {
         let last_seen_at = group
             .last_minute
             .and_then(|minute| DateTime::from_timestamp(minute * 60 + 59, 0))
+            .max(group.arrived_at)
             .map(|seen| seen.min(now));
         let fading = fading.unsigned_abs();
         Figures { total: group.total, failed: group.failed, fading, level, last_seen_at }
@@ -420,6 +447,27 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_arrives_is_heard_of_whatever_its_clock_says_and_what_waited_is_not() {
+        let groups = MinuteGroups { places: vec![0], total: vec![1], failed: vec![0], ..MinuteGroups::default() };
+        let names = [ORGANIZATION.to_owned()];
+        let seen_at = |behind: i64, waited: i64| {
+            let mut series = series(TimeDelta::hours(1), &[], 10);
+            let minute = noon() - TimeDelta::minutes(behind + waited);
+            let minute = Minute { kind: Kind::Events, minute, label_names: &names, level_names: &[], groups: &groups };
+            series.add_new(minute, noon());
+            let seen = series.figures(0, noon()).last_seen_at;
+            series.forget_arrival(0);
+            (noon() - seen.unwrap(), noon() - series.figures(0, noon()).last_seen_at.unwrap())
+        };
+        let seconds = |minutes: i64| (TimeDelta::minutes(minutes) - TimeDelta::seconds(59)).max(TimeDelta::zero());
+        assert_eq!(seen_at(0, 0), (seconds(0), seconds(0)));
+        assert_eq!(seen_at(14, 0), (seconds(0), seconds(14)));
+        assert_eq!(seen_at(0, 60), (seconds(45), seconds(60)));
+        // Ahead of ours: it cannot have been heard of later than now.
+        assert_eq!(seen_at(-1, 0), (seconds(0), seconds(0)));
     }
 
     #[test]

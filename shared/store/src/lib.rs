@@ -7,6 +7,7 @@ pub mod alerts;
 pub mod batch;
 pub mod bench;
 mod catalogue;
+pub mod clocks;
 mod connect;
 mod dataset;
 pub mod days;

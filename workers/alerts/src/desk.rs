@@ -172,8 +172,8 @@ impl Desk {
         let started = Instant::now();
         let board = &mut self.board;
         self.seen = rollups::new_since(connection, &self.seen, |minute| {
-            others.watch(&minute);
-            board.add(view(&minute));
+            others.watch(&minute, Some(now));
+            board.add_new(view(&minute), now);
         })
         .await?;
         self.looked_at = started;

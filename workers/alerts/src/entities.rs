@@ -215,9 +215,13 @@ impl Watcher for Entities {
         self.window
     }
 
-    fn watch(&mut self, minute: &StoredMinute) {
+    /// Of the past the minutes count, and beside them what was written down when records arrived.
+    fn watch(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>) {
         for (_, _, series) in &mut self.series {
-            series.add(view(minute));
+            match new_at {
+                Some(now) => series.add_new(view(minute), now),
+                None => series.add(view(minute)),
+            }
         }
     }
 }

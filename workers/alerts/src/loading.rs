@@ -25,8 +25,8 @@ pub(crate) struct Baseline {
 pub(crate) trait Watcher {
     /// How far back it looks.
     fn reach(&self) -> TimeDelta;
-    /// Takes roll-ups.
-    fn watch(&mut self, minute: &StoredMinute);
+    /// Takes roll-ups: those that are new, with the time of the look that finds them, or those of the past.
+    fn watch(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>);
 }
 
 /// Nobody else.
@@ -35,7 +35,7 @@ impl Watcher for () {
         TimeDelta::zero()
     }
 
-    fn watch(&mut self, _: &StoredMinute) {}
+    fn watch(&mut self, _: &StoredMinute, _: Option<DateTime<Utc>>) {}
 }
 
 impl<W: Watcher> Watcher for &mut W {
@@ -43,8 +43,8 @@ impl<W: Watcher> Watcher for &mut W {
         W::reach(self)
     }
 
-    fn watch(&mut self, minute: &StoredMinute) {
-        W::watch(self, minute);
+    fn watch(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>) {
+        W::watch(self, minute, new_at);
     }
 }
 
@@ -75,7 +75,7 @@ pub(crate) async fn load(
     }
     let since: Vec<_> = reach.into_iter().map(|(kind, reach)| (kind, now - reach)).collect();
     let seen = rollups::load(connection, &since, |minute| {
-        others.watch(&minute);
+        others.watch(&minute, None);
         board.add_past(view(&minute), now);
     })
     .await?;

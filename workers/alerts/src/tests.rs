@@ -406,6 +406,33 @@ async fn what_is_there_when_a_rule_begins_is_not_new_and_what_comes_is_once() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_behind_is_no_silence_and_a_restart_ends_none() {
+    let mut stage = Stage::set().await;
+    let rule =
+        "[[rules]]\nname = \"silent\"\nsource = \"executions\"\nsilent_for = \"10m\"\ngroup_by = [\"organization\"]\n";
+    let alerting = alerting(&[rule, WEBHOOK].concat());
+    let mut desk = stage.desk(&alerting, noon()).await;
+    for minute in 0..20 {
+        stage.happened(noon() + minutes(minute - 12), "slow", 1, 0).await;
+        assert!(!stage.look(&mut desk, noon() + minutes(minute)).await, "minute {minute}");
+    }
+    // Nor is it one to whoever takes over, and does not know when the records arrived.
+    let now = noon() + minutes(20);
+    let mut desk = stage.desk(&alerting, now).await;
+    assert!(!stage.look(&mut desk, now).await);
+    assert!(!stage.look(&mut desk, now + minutes(10)).await);
+    assert!(stage.look(&mut desk, now + minutes(11)).await, "nothing has arrived for more than ten minutes");
+    // The rules are loaded anew, which is no sign of life.
+    let mut desk = stage.desk(&alerting, now + minutes(11)).await;
+    assert!(!stage.look(&mut desk, now + minutes(12)).await);
+    stage.happened(now, "slow", 1, 0).await;
+    assert!(stage.look(&mut desk, now + minutes(13)).await);
+    let told = stage.told().await;
+    assert_eq!(told, [Status::Firing, Status::Resolved].map(|status| ("silent".to_owned(), status)));
+    stage.strike().await;
+}
+
+#[tokio::test]
 async fn a_group_that_was_quiet_for_long_is_new_again() {
     let mut stage = Stage::set().await;
     let rule = "[[rules]]\nname = \"new\"\nsource = \"executions\"\nfirst_seen = true\nforget_after = \"30d\"\ngroup_by = [\"organization\"]\n";

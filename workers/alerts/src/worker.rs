@@ -300,9 +300,9 @@ impl Watcher for Both<'_> {
         self.entities.reach()
     }
 
-    fn watch(&mut self, minute: &StoredMinute) {
+    fn watch(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>) {
         self.canary.watch(minute);
-        self.entities.watch(minute);
+        self.entities.watch(minute, new_at);
     }
 }
 

@@ -13,6 +13,7 @@ use records::Kind;
 use runtime::Config;
 use serde::Serialize;
 use store::days::{self, Why};
+use store::clocks::{Clock, Producer};
 use store::migrations::{self, State};
 use store::own_records::OwnRecord;
 use store::partitions::Partition;
@@ -24,13 +25,19 @@ use crate::{output, process};
 
 /// Beyond this two clocks tell different minutes, and records land in the wrong one.
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
+/// Beyond this a producer's records are counted in another minute than that in which they happened.
+const PRODUCER_SKEW: TimeDelta = TimeDelta::minutes(1);
+/// Records that the stream took within this time tell of clocks.
+const RECENT: TimeDelta = TimeDelta::hours(1);
+/// Producers whose clocks are off that are named, the furthest first: what is wrong with more is one thing.
+const MOST_NAMED: usize = 20;
 /// A message that waits longer than this is not just on its way.
 const LAG: TimeDelta = TimeDelta::seconds(30);
 
 /// Find what is wrong, with how to mend it.
 ///
 /// Looks at what can be reached, versions, permissions, streams, clocks, migrations, partitions, lag,
-/// the role of questions, alerts and their delivery, retention. Changes nothing but a probe in the archive. Exit code 1 where something is wrong.
+/// the role of questions, alerts and their delivery, retention, the clocks of producers. Changes nothing but a probe in the archive. Exit code 1 where something is wrong.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// As a JSON array.
@@ -89,6 +96,7 @@ impl Doctor {
             look_at_writers(&config, bus, &mut connection, &mut findings).await?;
             look_at_alerts(&config, &mut connection, &mut findings).await?;
             look_at_retention(&config, &mut connection, &mut findings).await?;
+            look_at_producers(&mut connection, &mut findings).await?;
         }
         if self.json {
             output::json(&findings.0)?;
@@ -422,6 +430,55 @@ async fn look_at_retention(
         }
     }
     Ok(())
+}
+
+/// The clocks of whoever publishes: by container where records name one, else by source and organization.
+async fn look_at_producers(connection: &mut PgConnection, findings: &mut Findings) -> anyhow::Result<()> {
+    let clocks = store::clocks::of_producers(connection, Utc::now() - RECENT).await?;
+    let number = clocks.len();
+    let mut wrong: Vec<Clock> = clocks.into_iter().filter(|clock| clock.ahead.abs() > PRODUCER_SKEW).collect();
+    wrong.sort_by(|a, b| b.ahead.abs().cmp(&a.ahead.abs()).then_with(|| a.producer.cmp(&b.producer)));
+    if wrong.is_empty() {
+        findings.fine("producer clocks", format!("{number} producers published within the last hour, none is off"));
+    }
+    for clock in wrong.iter().take(MOST_NAMED) {
+        let off = humantime::format_duration(std::time::Duration::from_secs(clock.ahead.num_seconds().unsigned_abs()));
+        let (side, how) = if clock.ahead > TimeDelta::zero() {
+            ("ahead of", "let NTP set the clock of the machine that publishes")
+        } else {
+            (
+                "behind",
+                "let NTP set the clock of the machine that publishes, unless it is meant to publish what happened earlier",
+            )
+        };
+        let detail =
+            format!("{off} {side} the stream's, by the best of its {} records of the last hour", clock.records);
+        findings.found(Verdict::Warning, format!("clock of {}", named(&clock.producer)), detail, how);
+    }
+    if wrong.len() > MOST_NAMED {
+        let more = wrong.len() - MOST_NAMED;
+        findings.found(
+            Verdict::Warning,
+            "producer clocks",
+            format!("{more} more are off"),
+            "let NTP set the clocks of the machines that publish",
+        );
+    }
+    Ok(())
+}
+
+fn named(producer: &Producer) -> String {
+    let organization = match &producer.organization_id {
+        Some(organization) => format!("organization {organization}"),
+        None => "no organization".to_owned(),
+    };
+    let container = producer.container_id.as_ref().map(|container| format!("container {container}"));
+    let source = match &producer.source {
+        Some(source) => Some(format!("source {source}")),
+        None if container.is_none() => Some("producers without a source".to_owned()),
+        None => None,
+    };
+    container.into_iter().chain(source).chain([organization]).collect::<Vec<_>>().join(", ")
 }
 
 fn print(findings: &[Finding]) {
