@@ -12,6 +12,7 @@ mod bodies;
 mod commands;
 mod crashes;
 mod dead_letters;
+mod demo;
 mod directory;
 mod duplicates;
 mod exports;

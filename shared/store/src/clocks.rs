@@ -6,7 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use records::Kind;
 use sqlx::PgConnection;
 
-use crate::partitions::{Partition, State};
+use crate::catalogue::TableName;
+use crate::partitions::State;
 use crate::{Dataset, days};
 
 /// Blocks of 8 KiB that are read at the end of a partition. Rows are appended there, so these are the newest, whatever
@@ -52,10 +53,10 @@ pub async fn of_producers(connection: &mut PgConnection, since: DateTime<Utc>) -
             continue;
         }
         for day in days::list(connection, dataset).await? {
-            if day.state != State::Attached || day.partition.ends_at() <= oldest {
+            if day.state != State::Attached || day.ends_at <= oldest {
                 continue;
             }
-            for clock in of_partition(connection, kind, day.partition, since).await? {
+            for clock in of_partition(connection, kind, &day.name, since).await? {
                 let known =
                     clocks.entry(clock.producer.clone()).or_insert_with(|| Clock { records: 0, ..clock.clone() });
                 known.records += clock.records;
@@ -71,14 +72,13 @@ pub async fn of_producers(connection: &mut PgConnection, since: DateTime<Utc>) -
 async fn of_partition(
     connection: &mut PgConnection,
     kind: Kind,
-    partition: Partition,
+    name: &TableName,
     since: DateTime<Utc>,
 ) -> crate::Result<Vec<Clock>> {
-    let name = partition.name();
     let (first_block,): (i64,) = sqlx::query_as(
         "SELECT greatest(pg_relation_size($1::regclass) / current_setting('block_size')::bigint - $2, 0)",
     )
-    .bind(&name)
+    .bind(name.to_string())
     .bind(BLOCKS)
     .fetch_one(&mut *connection)
     .await?;

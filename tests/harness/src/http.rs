@@ -19,17 +19,28 @@ pub struct Answer {
 /// # Errors
 /// If the request fails or the response is not HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
-    let said = ask(address, path).await.map_err(|error| format!("GET {path} of {address}: {error}"))?;
-    let (head, body) = said.split_once("\r\n\r\n").ok_or_else(|| format!("not HTTP: {said}"))?;
-    let status =
-        head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| format!("not HTTP: {head}"))?;
+    get_with(address, path, "").await
+}
+
+/// Sends a GET request for a path with a bearer token.
+///
+/// # Errors
+/// If the request fails or the response is not HTTP.
+pub async fn get_as(address: SocketAddr, path: &str, token: &str) -> Result<Answer, String> {
+    get_with(address, path, &format!("Authorization: Bearer {token}\r\n")).await
+}
+
+async fn get_with(address: SocketAddr, path: &str, headers: &str) -> Result<Answer, String> {
+    let said = ask(address, path, headers).await.map_err(|error| format!("GET {path} of {address}: {error}"))?;
+    let (head, body) = said.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP: {said}"))?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| format!("no HTTP: {head}"))?;
     Ok(Answer { status, body: body.to_owned() })
 }
 
-async fn ask(address: SocketAddr, path: &str) -> std::io::Result<String> {
+async fn ask(address: SocketAddr, path: &str, headers: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     // With HTTP/1.0 the body ends with the connection.
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n").as_bytes()).await?;
     let mut said = String::new();
     stream.read_to_string(&mut said).await?;
     Ok(said)

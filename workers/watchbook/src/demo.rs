@@ -1,12 +1,18 @@
 //! Believable traffic for `up --demo`, through the publisher crate as a service would use it.
 //!
-//! Containers report usage and write logs; runs start, go on and finish; strategies are executed and
-//! go bad in bursts; operators change things and are audited; now and then something breaks.
+//! It begins with seven days of [`history`]. From there on containers report usage and write logs; runs start, go on and
+//! finish; strategies are executed; operators change things and are audited; now and then something breaks. Once an hour a
+//! deployment goes wrong and is rolled back: then more executions fail than the built-in rules allow, and their alerts fire
+//! and resolve.
+
+pub(crate) mod history;
+mod world;
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use bus::Bus;
+use fastrand::Rng;
 use publisher::{BufferOptions, Buffered, PushError};
 use records::audit::Status;
 use records::directory::EntityKind;
@@ -19,51 +25,22 @@ use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use self::world::{ACTIONS, LOG_LINES, ORGANIZATIONS, PEOPLE, PROJECTS, STEPS, STRATEGIES};
 use crate::process;
 
 /// One step of the demo's world. Ten a second look alive and cost next to nothing.
 const STEP: Duration = Duration::from_millis(100);
-/// How long executions are well, and how long they go bad: long enough for an alert to fire and to recover.
-const WELL: Duration = Duration::from_secs(7 * 60);
-const BAD: Duration = Duration::from_secs(3 * 60);
+/// Once in so long a deployment goes wrong: the hour of `execution-failure-rate` has forgotten the one before by then.
+const CYCLE: Duration = Duration::from_secs(60 * 60);
+/// When it goes out.
+const DEPLOYED_AT: Duration = Duration::from_secs(2 * 60);
+/// When it is rolled back: by then more than 30 % of an hour have failed, the history of the first minute included, and
+/// 60 % of five minutes. A quarter of an hour later it is less than 25 % again.
+const ROLLED_BACK_AT: Duration = Duration::from_secs(5 * 60 + 30);
+/// Executions for each that there is otherwise, while they fail: users try again.
+const RETRIES: u32 = 2;
 /// What a stop waits for the last records to be acknowledged.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
-
-const ORGANIZATIONS: &[&str] = &["acme", "globex", "initech"];
-const PEOPLE: &[(&str, &str)] = &[
-    ("ada", "Ada Lovelace"),
-    ("grace", "Grace Hopper"),
-    ("alan", "Alan Turing"),
-    ("edsger", "Edsger Dijkstra"),
-    ("barbara", "Barbara Liskov"),
-];
-const STRATEGIES: &[(&str, &str)] = &[
-    ("momentum", "Momentum 12-1"),
-    ("carry", "Carry basket"),
-    ("pairs", "Pairs trading"),
-    ("mean-reversion", "Mean reversion"),
-];
-const PROJECTS: &[&str] = &["checkout", "search", "billing"];
-const STEPS: &[&str] = &["checkout", "dependencies", "build", "test", "package"];
-const LOG_LINES: &[&str] = &[
-    "GET /health 200",
-    "cache warmed in 182 ms",
-    "accepted connection from 10.0.3.7",
-    "flushed 1204 metrics",
-    "retrying upstream, attempt 2",
-];
-const ERRORS: &[(&str, &str)] = &[
-    ("TimeoutError", "upstream did not answer within 5 s"),
-    ("ValidationError", "field `amount` must be positive"),
-    ("ConnectionReset", "peer closed the connection"),
-];
-const ACTIONS: &[(&str, &str)] = &[
-    ("project.update", "project"),
-    ("user.invite", "user"),
-    ("api_key.rotate", "api_key"),
-    ("strategy.publish", "strategy"),
-    ("project.delete", "project"),
-];
 
 /// The demo's world.
 pub(crate) struct Demo {
@@ -94,13 +71,14 @@ struct BuildRun {
 
 impl Demo {
     pub(crate) fn new(config: &Config, bus: &Bus) -> anyhow::Result<Self> {
-        let publisher = process::publisher_builder(config).source("watchbook demo").from_client(bus.client())?;
+        let publisher = process::publisher_builder(config).source(world::SOURCE).from_client(bus.client())?;
         debug_assert_eq!(publisher.prefix(), process::publisher(config, bus)?.prefix());
         let organizations = ORGANIZATIONS
             .iter()
             .map(|name| {
                 let publisher = publisher.for_organization(name)?.buffered(BufferOptions::default());
-                let containers = (1..=3).map(|number| Container::new(format!("{name}-web-{number}"))).collect();
+                let containers = (1..=world::CONTAINERS).map(|number| Container::new(world::container(name, number)));
+                let containers = containers.collect();
                 Ok(Organization { name, publisher, containers, runs: Vec::new() })
             })
             .collect::<anyhow::Result<_>>()?;
@@ -112,7 +90,7 @@ impl Demo {
         for organization in &self.organizations {
             organization.introduce();
         }
-        let started = Instant::now();
+        let (started, mut was_bad) = (Instant::now(), false);
         let mut steps = interval(STEP);
         steps.set_missed_tick_behavior(MissedTickBehavior::Skip);
         for step in 0_u64.. {
@@ -120,10 +98,17 @@ impl Demo {
                 () = stop.cancelled() => break,
                 _ = steps.tick() => {}
             }
-            let in_cycle = Duration::from_secs(started.elapsed().as_secs() % (WELL + BAD).as_secs());
+            let in_cycle = Duration::from_secs(started.elapsed().as_secs() % CYCLE.as_secs());
+            let is_bad = (DEPLOYED_AT..ROLLED_BACK_AT).contains(&in_cycle);
             for organization in &mut self.organizations {
-                organization.step(step, in_cycle >= WELL);
+                if is_bad != was_bad {
+                    let phase = if is_bad { Deployment::Finished } else { Deployment::RolledBack };
+                    organization.push(phase.audit());
+                    organization.push(phase.event());
+                }
+                organization.step(step, is_bad);
             }
+            was_bad = is_bad;
         }
         for organization in &self.organizations {
             if let Err(left) = organization.publisher.close(FLUSH_WITHIN).await {
@@ -134,27 +119,8 @@ impl Demo {
 }
 
 impl Organization {
-    /// What the ids of this demo mean.
     fn introduce(&self) {
-        let entity = |entity, id: &str, name: &str, email| Entity {
-            entity,
-            entity_id: Cow::Owned(id.to_owned()),
-            name: Some(Cow::Owned(name.to_owned())),
-            email,
-            ..Entity::default()
-        };
-        for (id, name) in PEOPLE {
-            self.push(entity(EntityKind::User, id, name, Some(Cow::Owned(format!("{id}@{}.example", self.name)))));
-        }
-        for (id, name) in STRATEGIES {
-            self.push(entity(EntityKind::Strategy, id, name, None));
-        }
-        for project in PROJECTS {
-            self.push(entity(EntityKind::Project, project, project, None));
-        }
-        for container in &self.containers {
-            self.push(entity(EntityKind::Container, &container.id, &container.id, None));
-        }
+        entities(self.name).into_iter().for_each(|entity| self.push(entity));
     }
 
     fn step(&mut self, step: u64, bad: bool) {
@@ -173,13 +139,15 @@ impl Organization {
         }
         self.advance_runs();
         if chance(0.25) {
-            self.execute(bad);
+            for _ in 0..if bad { RETRIES } else { 1 } {
+                self.execute(bad);
+            }
         }
         if chance(0.02) {
             self.act();
         }
         if chance(if bad { 0.08 } else { 0.01 }) {
-            self.fail();
+            self.fail(bad);
         }
     }
 
@@ -222,64 +190,25 @@ impl Organization {
     }
 
     fn publisher_event(&self, run: &BuildRun, event_type: &'static str, payload: serde_json::Value) {
-        self.push(Event {
-            event_type: event_type.into(),
-            payload: Json::of(&payload).unwrap_or_default(),
-            project_id: Some(run.project.into()),
-            run_id: Some(run.id.as_str().into()),
-            user_id: Some(run.user.into()),
-            actor_type: ActorType::User,
-            actor_id: Some(run.user.into()),
-        });
+        self.push(event(&run.id, run.project, run.user, event_type, payload));
     }
 
     fn execute(&self, bad: bool) {
-        let success = chance(if bad { 0.4 } else { 0.95 });
-        let timed_out = !success && chance(0.3);
-        self.push(Execution {
-            user_id: pick(PEOPLE).0.into(),
-            strategy_id: pick(STRATEGIES).0.into(),
-            execution_type: if chance(0.5) { ExecutionType::Validation } else { ExecutionType::Terminal },
-            success,
-            execution_time_ms: if timed_out { 30_000 } else { fastrand::i64(80..4_000) },
-            memory_used_mb: Some(fastrand::i64(40..600)),
-            cpu_usage_percent: Some(fastrand::f64() * 100.0),
-            timed_out,
-            error_count: if success { 0 } else { fastrand::i64(1..4) },
-            warning_count: fastrand::i64(0..3),
-            classes_found: Some(vec!["Strategy".to_owned(), "Signal".to_owned()]),
-            metadata: None,
-        });
+        let (strategy, _, failing) = *pick(STRATEGIES);
+        let success = !chance(if bad { 0.85 } else { failing });
+        self.push(execution(&mut Rng::new(), strategy, success));
     }
 
     fn act(&self) {
-        let (action, target_type) = *pick(ACTIONS);
-        let refused = action == "project.delete" && chance(0.5);
-        self.push(AuditRecord {
-            actor_id: pick(PEOPLE).0.into(),
-            actor_type: ActorType::User,
-            action: action.into(),
-            target_type: target_type.into(),
-            target_id: (*pick(PROJECTS)).into(),
-            status: if refused { Status::Failure } else { Status::Success },
-            error_details: refused.then(|| "not an owner of the project".into()),
-            ip_address: Some(std::net::IpAddr::from([10, 0, 3, fastrand::u8(1..255)]).into()),
-            user_agent: Some("watchbook-demo/1.0".into()),
-            ..AuditRecord::default()
-        });
+        self.push(action(&mut Rng::new()));
     }
 
-    fn fail(&self) {
-        let (error_type, message) = *pick(ERRORS);
-        self.push(ErrorRecord {
-            trace_id: Cow::Owned(format!("{:032x}", fastrand::u128(..))),
-            error_type: error_type.into(),
-            message: message.into(),
-            project_id: Some((*pick(PROJECTS)).into()),
-            endpoint: Some("/api/orders".into()),
-            severity: if chance(0.1) { Severity::Critical } else { Severity::Error },
-            ..ErrorRecord::default()
-        });
+    fn fail(&self, bad: bool) {
+        let mut rng = Rng::new();
+        let number = if bad && chance(0.7) { world::OF_A_BAD_DEPLOYMENT } else { rng.usize(..world::failures()) };
+        let error = world::error(number, &mut rng);
+        let severity = if bad && chance(0.1) { Severity::Critical } else { error.severity };
+        self.push(ErrorRecord { severity, ..error });
     }
 
     fn push(&self, record: impl Record) {
@@ -305,6 +234,119 @@ impl Container {
             network_rx_bytes: Some(self.received),
             network_tx_bytes: Some(self.sent),
         }
+    }
+}
+
+/// A deployment that goes wrong.
+#[derive(Debug, Clone, Copy)]
+enum Deployment {
+    Finished,
+    RolledBack,
+}
+
+impl Deployment {
+    const VERSION: &str = "4.2.0";
+    const BEFORE: &str = "4.1.7";
+
+    /// What whoever did it is audited for.
+    fn audit(self) -> AuditRecord<'static> {
+        let (actor, action, reason) = match self {
+            Self::Finished => ("grace", "deployment.create", None),
+            Self::RolledBack => ("ada", "deployment.rollback", Some("executions fail since 4.2.0")),
+        };
+        AuditRecord {
+            actor_id: actor.into(),
+            actor_type: ActorType::User,
+            action: action.into(),
+            target_type: "project".into(),
+            target_id: "checkout".into(),
+            reason: reason.map(Into::into),
+            user_agent: Some("watchbook-demo/1.0".into()),
+            ..AuditRecord::default()
+        }
+    }
+
+    fn event(self) -> Event<'static> {
+        let (user, event_type, payload) = match self {
+            Self::Finished => ("grace", "deployment.finished", json!({ "version": Self::VERSION })),
+            Self::RolledBack => {
+                ("ada", "deployment.rolled_back", json!({ "version": Self::BEFORE, "was": Self::VERSION }))
+            }
+        };
+        Event { run_id: None, ..event("", "checkout", user, event_type, payload) }
+    }
+}
+
+/// What the ids of an organization mean.
+fn entities(organization: &str) -> Vec<Entity<'static>> {
+    let entity = |entity, id: &str, name: &str, email| Entity {
+        entity,
+        entity_id: Cow::Owned(id.to_owned()),
+        name: Some(Cow::Owned(name.to_owned())),
+        email,
+        ..Entity::default()
+    };
+    let mut all = vec![entity(EntityKind::Organization, organization, organization, None)];
+    for (id, name) in PEOPLE {
+        all.push(entity(EntityKind::User, id, name, Some(Cow::Owned(format!("{id}@{organization}.example")))));
+    }
+    all.extend(STRATEGIES.iter().map(|(id, name, _)| entity(EntityKind::Strategy, id, name, None)));
+    all.extend(PROJECTS.iter().map(|project| entity(EntityKind::Project, project, project, None)));
+    let containers = (1..=world::CONTAINERS).map(|number| world::container(organization, number));
+    all.extend(containers.map(|id| entity(EntityKind::Container, &id, &id, None)));
+    all
+}
+
+fn event(
+    run: &str,
+    project: &'static str,
+    user: &'static str,
+    event_type: &'static str,
+    payload: serde_json::Value,
+) -> Event<'static> {
+    Event {
+        event_type: event_type.into(),
+        payload: Json::of(&payload).unwrap_or_default(),
+        project_id: Some(project.into()),
+        run_id: Some(Cow::Owned(run.to_owned())),
+        user_id: Some(user.into()),
+        actor_type: ActorType::User,
+        actor_id: Some(user.into()),
+    }
+}
+
+fn execution(rng: &mut Rng, strategy: &'static str, success: bool) -> Execution<'static> {
+    let timed_out = !success && rng.f64() < 0.3;
+    Execution {
+        user_id: PEOPLE[rng.usize(..PEOPLE.len())].0.into(),
+        strategy_id: strategy.into(),
+        execution_type: if rng.bool() { ExecutionType::Validation } else { ExecutionType::Terminal },
+        success,
+        execution_time_ms: if timed_out { 30_000 } else { rng.i64(80..4_000) },
+        memory_used_mb: Some(rng.i64(40..600)),
+        cpu_usage_percent: Some(rng.f64() * 100.0),
+        timed_out,
+        error_count: if success { 0 } else { rng.i64(1..4) },
+        warning_count: rng.i64(0..3),
+        classes_found: Some(vec!["Strategy".to_owned(), "Signal".to_owned()]),
+        metadata: None,
+    }
+}
+
+fn action(rng: &mut Rng) -> AuditRecord<'static> {
+    let (action, target_type) = ACTIONS[rng.usize(..ACTIONS.len())];
+    let refused = action == "project.delete" && rng.bool();
+    AuditRecord {
+        actor_id: PEOPLE[rng.usize(..PEOPLE.len())].0.into(),
+        actor_type: ActorType::User,
+        action: action.into(),
+        target_type: target_type.into(),
+        target_id: PROJECTS[rng.usize(..PROJECTS.len())].into(),
+        status: if refused { Status::Failure } else { Status::Success },
+        error_details: refused.then(|| "not an owner of the project".into()),
+        ip_address: Some(std::net::IpAddr::from([10, 0, 3, rng.u8(1..255)]).into()),
+        user_agent: Some("watchbook-demo/1.0".into()),
+        ..AuditRecord::default()
     }
 }
 

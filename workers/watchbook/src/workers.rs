@@ -122,25 +122,8 @@ impl Workers {
                 Some(address)
             }
         };
-        for &kind in &kinds {
-            let writer = Writer {
-                kind,
-                // Of its own: what breaks the connection of one kind leaves the others alone.
-                bus: connect(config, &mut connections).await?,
-                database: database.clone(),
-                settings: Settings::of(config, kind, kinds.len()),
-                health: health.part(kind.name()),
-            };
-            let (stop, streams) = (stop.clone(), silent.contains(&kind).then(|| config.streams.clone()));
-            tasks.spawn(async move {
-                if let Some(streams) = streams
-                    && stop.run_until_cancelled(wait_for_stream(&streams, &writer)).await.is_none()
-                {
-                    return;
-                }
-                writer.run(stop).await;
-            });
-        }
+        let writers = Writers { health: &health, stop: &stop, tasks: &tasks };
+        writers.start(config, database, &kinds, &silent, &mut connections).await?;
         let rules = crate::rules::follow(file, rules, stop.clone());
         if workers.contains(&Worker::Alerts) {
             let alerts = AlertWorker {
@@ -196,11 +179,51 @@ impl Workers {
     }
 }
 
-/// A connection of a worker's own, which is closed when the workers have stopped.
+/// Opens a connection for one worker. It is closed when the workers have stopped.
 async fn connect(config: &Config, connections: &mut Vec<Bus>) -> anyhow::Result<Bus> {
     let bus = process::bus(config).await?;
     connections.push(bus.clone());
     Ok(bus)
+}
+
+/// Where writers run and report.
+pub(crate) struct Writers<'w> {
+    pub(crate) health: &'w Health,
+    pub(crate) stop: &'w CancellationToken,
+    pub(crate) tasks: &'w TaskTracker,
+}
+
+impl Writers<'_> {
+    /// Starts a writer for each kind. The writer of a kind in `silent` first waits until its stream answers.
+    pub(crate) async fn start(
+        &self,
+        config: &Config,
+        database: &Database,
+        kinds: &[Kind],
+        silent: &[Kind],
+        connections: &mut Vec<Bus>,
+    ) -> anyhow::Result<()> {
+        for &kind in kinds {
+            let writer = Writer {
+                kind,
+                // One connection each: a failure in one kind leaves the others alone.
+                bus: connect(config, connections).await?,
+                database: database.clone(),
+                settings: Settings::of(config, kind, kinds.len()),
+                health: self.health.part(kind.name()),
+            };
+            let (stop, streams) = (self.stop.clone(), silent.contains(&kind).then(|| config.streams.clone()));
+            self.tasks.spawn(async move {
+                if let Some(streams) = streams
+                    && stop.run_until_cancelled(wait_for_stream(&streams, &writer)).await.is_none()
+                {
+                    return;
+                }
+                writer.run(stop).await;
+            });
+        }
+        Ok(())
+    }
 }
 
 /// Offers this process as a NATS service, with a status for each worker, until it stops.

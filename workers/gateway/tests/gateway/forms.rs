@@ -169,10 +169,9 @@ async fn lines_have_many_names_and_any_body_may_begin_with_a_mark() {
         assert_eq!(last(&stand).await["id"], event(1)["id"]);
     }
     // A mark is nothing, and only at the beginning.
-    for (headers, body) in [
-        (vec![], "\u{feff}"),
-        (vec![("content-type", "application/jsonl")], "{\"event_type\":\"x\"}\n\u{feff}nothing"),
-    ] {
+    for (headers, body) in
+        [(vec![], "\u{feff}"), (vec![("content-type", "application/jsonl")], "{\"event_type\":\"x\"}\n\u{feff}nothing")]
+    {
         post(&stand, &headers, body).await.problem(400);
     }
     stand.finish().await;

@@ -13,7 +13,7 @@ use runtime::Config;
 use runtime::config::{HttpAddress, Secret};
 use tokio_util::sync::CancellationToken;
 
-use crate::demo::Demo;
+use crate::demo::{self, Demo};
 use crate::workers::{Worker, Workers};
 use crate::{commands, output, process, token};
 
@@ -32,7 +32,9 @@ pub(crate) struct Up {
     /// Directory for all data.
     #[arg(long, value_name = "DIR", default_value = ".watchbook")]
     data_dir: PathBuf,
-    /// Publish demo traffic for as long as the stack runs.
+    /// Publish demo traffic, after seven days of history at the first start. Two minutes later, and once an
+    /// hour from then on, a deployment goes wrong and is rolled back: `watchbook alerts list` shows alerts that fire
+    /// and resolve.
     #[arg(long)]
     demo: bool,
 }
@@ -84,6 +86,10 @@ impl Up {
         );
         config.http.jwt_secret = Some(secret.clone());
         let config = &config;
+        if self.demo {
+            // Before the alerts begin: what is history to them is no news.
+            demo::history::provide(config, &bus, &database, directory).await?;
+        }
         let workers = Workers::start(config, file, &bus, &database, &Worker::all_of(config)).await?;
         let token = token::admin(&secret, config)?;
         let url = workers.address.map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
