@@ -135,6 +135,8 @@ impl History {
             let mut hour = Hour { organization, starts_at, until, rng: Rng::with_seed(seed), number: 0 };
             if history.directory.is_empty() {
                 history.introduce(&mut hour);
+                // The hour's other records are the same, whether it is the first or not.
+                hour.number = 0;
             }
             history.runs(&mut hour);
             history.deployment(&mut hour);
