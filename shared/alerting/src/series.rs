@@ -13,7 +13,10 @@ use records::subject::NO_ORGANIZATION;
 use crate::notification::Labels;
 use crate::rule::{FailedWhen, Outcome};
 
-/// Buckets of a window at the most: a day is kept in steps of 12 minutes, an hour by the minute.
+/// The maximum number of buckets of a window: an hour is kept by the minute, a day in steps of 12 minutes.
+///
+/// A bucket takes 12 bytes, or 36 where a level is measured, for each group of each distinct series. So an
+/// hour of 10,000 groups, the default of `[alerts] max_groups`, takes some 10 MB.
 const MOST_BUCKETS: i64 = 120;
 /// How long after its minute a record may have arrived: writers count a record at its own minute as long as that lies no
 /// further behind the stream's clock, and at the stream's minute beyond.

@@ -62,7 +62,8 @@ pub(crate) use id::Ids;
 
 /// Where a reader was: the `id` of the last event that it has seen.
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Readers that catch up at the same time: each has a reader of its own at the server, and holds one part in memory.
+/// The maximum number of readers that catch up at the same time. Each has a reader of its own at the server, and holds
+/// one part (`catch_up.rs`) in memory. A reader joins the kind's feed only when it has caught up with it.
 const CATCHING_UP: usize = 32;
 /// When to ask again where the stream does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(2);

@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 
 use super::event::{self, Gap};
 
-/// Events that wait at the most.
+/// The maximum number of events that wait for one reader. `[gateway] live_queue` bounds their bytes, which all
+/// readers that receive the same event share. An event that does not fit is dropped, counted and reported as `lost`.
 const MESSAGES: usize = 512;
 
 /// What waits for one reader.

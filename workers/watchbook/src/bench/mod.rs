@@ -1,4 +1,4 @@
-//! Benchmarks: the figures of the README, measured on your machine.
+//! Benchmarks: the figures of the guide, on your machine.
 //!
 //! Each run measures the limit of the machine together with Watchbook, on a stack of its own, so that a slow machine
 //! slows both and the ratio stays comparable.

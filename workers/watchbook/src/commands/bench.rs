@@ -1,4 +1,4 @@
-//! `watchbook bench`: the figures of the README, measured on your machine.
+//! `watchbook bench`: the figures of the guide, on your machine.
 
 use std::process::ExitCode;
 
