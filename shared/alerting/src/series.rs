@@ -15,7 +15,7 @@ use crate::rule::{FailedWhen, Outcome};
 
 /// The maximum number of buckets of a window: an hour is kept by the minute, a day in steps of 12 minutes.
 ///
-/// A bucket takes 12 bytes, or 36 where a level is measured, for each group of each distinct series. So an
+/// A bucket takes 16 bytes, or 40 where a level is measured, for each group of each distinct series. So an
 /// hour of 10,000 groups, the default of `[alerts] max_groups`, takes some 10 MB.
 const MOST_BUCKETS: i64 = 120;
 /// How long after its minute a record may have arrived: writers count a record at its own minute as long as that lies no
