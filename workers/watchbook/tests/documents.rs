@@ -14,7 +14,7 @@ use runtime::config::Sources;
 const GUARDED: &[&str] = &["async-nats", "object_store", "sqlx"];
 
 /// Names in the code that begin like a metric and are none.
-const NOT_METRICS: &[&str] = &["watchbook_reader", "watchbook_session"];
+const NOT_METRICS: &[&str] = &["watchbook_omitted", "watchbook_reader", "watchbook_session"];
 /// The folder of the guide's pages.
 const GUIDE: &str = "deploy/guide/src";
 
@@ -112,6 +112,18 @@ fn the_settings_keep_each_kind_as_long_as_its_folder_says() {
     for &kind in Kind::ALL {
         let days = keep.of(kind.name()).duration().map(|keep| keep.as_secs() / (24 * 60 * 60));
         assert_eq!(days, kind.spec().keep_days.map(u64::from), "{kind}");
+    }
+}
+
+#[test]
+fn the_stream_of_each_kind_may_have_a_size_of_its_own() {
+    for &kind in Kind::ALL {
+        let environment = vec![(format!("WATCHBOOK_STREAMS__{kind}__MAX_BYTES").to_uppercase(), "3GiB".to_owned())];
+        let streams = Sources { file: None, environment }.load().unwrap().streams;
+        for &other in Kind::ALL {
+            let gib = if other == kind { 3 } else { 1 };
+            assert_eq!(streams.max_bytes(other.name()).as_u64(), gib << 30, "{other} where {kind} is set");
+        }
     }
 }
 
