@@ -42,7 +42,7 @@ impl fmt::Display for TableName {
 }
 
 /// A stretch of time: the first moment, and the first one behind it.
-pub(crate) type Stretch = (DateTime<Utc>, DateTime<Utc>);
+pub(crate) type TimeRange = (DateTime<Utc>, DateTime<Utc>);
 
 /// What a child of a partitioned table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub(crate) struct Child {
     pub(crate) name: TableName,
     pub(crate) shape: Shape,
     pub(crate) is_default: bool,
-    pub(crate) time: Stretch,
+    pub(crate) time: TimeRange,
     /// On its way out, begun by somebody.
     pub(crate) is_detaching: bool,
     /// On its way out by retention, if it is.
@@ -191,13 +191,13 @@ pub(crate) async fn leaves(
 const TAKEN_OUT: &str = "taken out by retention";
 
 /// The comment of a table that retention takes out: of which table it is, and the bounds with which it comes back.
-pub(crate) fn mark(dataset: Dataset, (from, until): Stretch) -> String {
+pub(crate) fn mark(dataset: Dataset, (from, until): TimeRange) -> String {
     let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
     format!("{TAKEN_OUT}: {} from {} to {}", dataset.table(), text(from), text(until))
 }
 
 /// The bounds that a comment of [`mark`] has for a dataset's table.
-fn marked(dataset: Dataset, comment: &str) -> Option<Stretch> {
+fn marked(dataset: Dataset, comment: &str) -> Option<TimeRange> {
     let rest = comment.strip_prefix(TAKEN_OUT)?.strip_prefix(": ")?.strip_prefix(dataset.table())?;
     let (from, until) = rest.strip_prefix(" from ")?.split_once(" to ")?;
     let time = |text: &str| Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc());
@@ -208,7 +208,7 @@ fn marked(dataset: Dataset, comment: &str) -> Option<Stretch> {
 #[derive(Debug, Clone)]
 pub(crate) struct Leftover {
     pub(crate) name: TableName,
-    pub(crate) time: Stretch,
+    pub(crate) time: TimeRange,
     pub(crate) bytes: Option<i64>,
 }
 
@@ -240,7 +240,7 @@ pub(crate) async fn leftovers(connection: &mut PgConnection, dataset: Dataset) -
 }
 
 /// The bounds of a partition that is named as ours are.
-fn named(dataset: Dataset, name: &TableName) -> Option<Stretch> {
+fn named(dataset: Dataset, name: &TableName) -> Option<TimeRange> {
     let digits = name.to_string().strip_prefix(dataset.table())?.strip_prefix('_')?.to_owned();
     let text = if dataset.is_monthly() { format!("{digits}01") } else { digits };
     let partition = Partition::starting(dataset, NaiveDate::parse_from_str(&text, "%Y%m%d").ok()?);
@@ -248,7 +248,7 @@ fn named(dataset: Dataset, name: &TableName) -> Option<Stretch> {
 }
 
 /// The parts of a stretch of time that none of `taken` covers, in their order.
-pub(crate) fn gaps((from, until): Stretch, taken: impl IntoIterator<Item = Stretch>) -> Vec<Stretch> {
+pub(crate) fn gaps((from, until): TimeRange, taken: impl IntoIterator<Item = TimeRange>) -> Vec<TimeRange> {
     let mut taken: Vec<_> = taken.into_iter().collect();
     taken.sort_unstable();
     let (mut gaps, mut begin) = (Vec::new(), from);

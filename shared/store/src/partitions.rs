@@ -8,7 +8,7 @@ use records::{Kind, Partitioning};
 use sqlx::{Connection, PgConnection};
 
 use crate::Dataset;
-use crate::catalogue::{self, Sizes, Stretch, TableName, gaps};
+use crate::catalogue::{self, Sizes, TimeRange, TableName, gaps};
 
 /// One partition: of what, and its first day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,7 +70,7 @@ impl Partition {
         format!("{}_{}", self.table(), self.first_day.format(if self.dataset.is_monthly() { "%Y%m" } else { "%Y%m%d" }))
     }
 
-    pub(crate) fn time(&self) -> Stretch {
+    pub(crate) fn time(&self) -> TimeRange {
         (self.starts_at(), self.ends_at())
     }
 
@@ -154,7 +154,7 @@ pub async fn exists(connection: &mut PgConnection, partition: Partition) -> crat
 }
 
 /// The parts of a partition's time for which there is no partition.
-async fn uncovered(connection: &mut PgConnection, partition: Partition) -> crate::Result<Vec<Stretch>> {
+async fn uncovered(connection: &mut PgConnection, partition: Partition) -> crate::Result<Vec<TimeRange>> {
     let children = catalogue::children(connection, partition.dataset, Sizes::Unasked).await?;
     let takes_rows = children.iter().filter(|child| !child.is_default && !child.is_detaching);
     Ok(gaps(partition.time(), takes_rows.map(|child| child.time)))
@@ -206,7 +206,7 @@ async fn create(connection: &mut PgConnection, partition: Partition, cut: Cut) -
         .execute(&mut *transaction)
         .await?;
     if !exists(&mut transaction, partition).await? {
-        put_back(&mut transaction, partition).await?;
+        reattach_leftover(&mut transaction, partition).await?;
         let mut gaps = uncovered(&mut transaction, partition).await?;
         if cut == Cut::Refused && !gaps.is_empty() {
             gaps = vec![partition.time()];
@@ -222,7 +222,7 @@ async fn create(connection: &mut PgConnection, partition: Partition, cut: Cut) -
 
 /// Puts back what was taken out of a partition's time, or is on its way out: the rows that arrive for it must not wait
 /// for the next clean-up. What somebody else detaches is only waited for, and stays out.
-async fn put_back(transaction: &mut PgConnection, partition: Partition) -> crate::Result<()> {
+async fn reattach_leftover(transaction: &mut PgConnection, partition: Partition) -> crate::Result<()> {
     let (dataset, (from, until)) = (partition.dataset, partition.time());
     for child in catalogue::children(transaction, dataset, Sizes::Unasked).await? {
         if child.is_detaching && child.time.0 < until && child.time.1 > from {
@@ -241,7 +241,7 @@ async fn put_back(transaction: &mut PgConnection, partition: Partition) -> crate
 
 /// Whether the DEFAULT partition has rows of a time. Postgres takes no partition for it then, so its rows go where the
 /// others are.
-async fn default_has(transaction: &mut PgConnection, dataset: Dataset, (from, until): Stretch) -> crate::Result<bool> {
+async fn default_has(transaction: &mut PgConnection, dataset: Dataset, (from, until): TimeRange) -> crate::Result<bool> {
     let children = catalogue::children(transaction, dataset, Sizes::Unasked).await?;
     let Some(default) = children.into_iter().find(|child| child.is_default) else { return Ok(false) };
     let (name, time) = (default.name, dataset.time_column());
@@ -257,7 +257,7 @@ async fn default_has(transaction: &mut PgConnection, dataset: Dataset, (from, un
 const NAMES: u8 = 9;
 
 /// Makes a partition for a part of a partition's time, which is all of it unless somebody made one for the rest.
-async fn make(transaction: &mut PgConnection, partition: Partition, gap: Stretch) -> crate::Result<()> {
+async fn make(transaction: &mut PgConnection, partition: Partition, gap: TimeRange) -> crate::Result<()> {
     let (table, is_whole) = (partition.table(), gap == partition.time());
     let name =
         if is_whole { partition.name() } else { format!("{}_{}", partition.name(), gap.0.format("%d%H%M%S%6f")) };
@@ -291,7 +291,7 @@ pub(crate) async fn attach(
     connection: &mut PgConnection,
     dataset: Dataset,
     name: &TableName,
-    (from, until): Stretch,
+    (from, until): TimeRange,
 ) -> crate::Result<()> {
     if state(connection, dataset, name).await? == State::Detaching {
         finalize(connection, dataset, name).await?;

@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use records::Kind;
 use serde::{Deserialize, Serialize};
-use store::days::{self, Day, Strange};
+use store::days::{self, Day, UnmanagedPartition};
 use store::holds::{self, HeldRange, Hold};
 use store::log_volumes::{self, Excess};
 use store::partitions::State;
@@ -146,8 +146,8 @@ pub async fn make(
                 items.extend(boundary(connection, &day, &holds, cutoff).await?);
             }
         }
-        let strange = days::strange(connection, dataset).await?.into_iter();
-        items.extend(strange.filter(|strange| is_left(strange, cutoff)).map(left));
+        let unmanaged = days::unmanaged(connection, dataset).await?.into_iter();
+        items.extend(unmanaged.filter(|unmanaged| is_left(unmanaged, cutoff)).map(left));
     }
     tell("containers");
     let trims = trims(connection, settings, &items).await?;
@@ -277,15 +277,15 @@ pub(crate) fn ranges(holds: &[Hold], day: &Day) -> Vec<HeldRange> {
 }
 
 /// Whether a partition that is no day has anything that is expired, and so is left where it should have gone.
-fn is_left(strange: &Strange, cutoff: DateTime<Utc>) -> bool {
-    strange.stays() && strange.starts_at.is_none_or(|starts_at| starts_at < cutoff)
+fn is_left(unmanaged: &UnmanagedPartition, cutoff: DateTime<Utc>) -> bool {
+    unmanaged.stays() && unmanaged.starts_at.is_none_or(|starts_at| starts_at < cutoff)
 }
 
 /// A partition that is no day, which stays whatever its rows are.
-fn left(strange: Strange) -> Item {
+fn left(unmanaged: UnmanagedPartition) -> Item {
     Item {
-        kind: strange.dataset.name().to_owned(),
-        day: strange.starts_at.map(|starts_at| starts_at.date_naive()),
+        kind: unmanaged.dataset.name().to_owned(),
+        day: unmanaged.starts_at.map(|starts_at| starts_at.date_naive()),
         rows: 0,
         bytes: 0,
         action: Action::Keep,
@@ -293,7 +293,7 @@ fn left(strange: Strange) -> Item {
         held: Vec::new(),
         container: None,
         before: None,
-        why: format!("{strange}; see `watchbook doctor`"),
+        why: format!("{unmanaged}; see `watchbook doctor`"),
     }
 }
 

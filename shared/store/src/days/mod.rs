@@ -8,14 +8,14 @@
 //! - [`detach`]: a day leaves its table, and comes back
 //! - [`copy_held`]: what is held of one, copied until it takes its place
 //! - [`delete_before`]: the expired part of one, row by row
-//! - [`strange`]: partitions that are no days
+//! - [`unmanaged`]: partitions that are no days
 //! - [`as_json`]: one on its way into an archive, and back
 
 mod copy;
 mod delete;
 mod detach;
 mod json;
-mod strange;
+mod unmanaged;
 
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ pub use self::copy::{copy_held, drop_copies, freeze, replace_by_copy};
 pub use self::delete::delete_before;
 pub use self::detach::{detach, lock, reattach, state, unlock};
 pub use self::json::{as_json, insert_json};
-pub use self::strange::{Strange, Why, strange};
-use crate::catalogue::{self, Child, Shape, Sizes, Stretch, TableName};
+pub use self::unmanaged::{UnmanagedPartition, UnmanagedReason, unmanaged};
+use crate::catalogue::{self, Child, Shape, Sizes, TimeRange, TableName};
 use crate::holds::{HeldColumns, HeldRange, is_held};
 use crate::partitions::{Partition, Partitions, State};
 use crate::{Database, Dataset, log_volumes, metric_hours};
@@ -67,7 +67,7 @@ impl Day {
         is_first && Partition::starting(self.dataset, self.first_day()).time() == self.time()
     }
 
-    fn time(&self) -> Stretch {
+    fn time(&self) -> TimeRange {
         (self.starts_at, self.ends_at)
     }
 }
@@ -89,7 +89,7 @@ pub async fn session(database: &Database) -> crate::Result<PgConnection> {
 }
 
 /// Every day of a dataset, the oldest first, those that a run left behind as well. What is no whole day is in
-/// [`strange`].
+/// [`unmanaged`].
 ///
 /// # Errors
 /// Where the database cannot be asked.

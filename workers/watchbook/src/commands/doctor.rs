@@ -13,7 +13,7 @@ use records::Kind;
 use runtime::Config;
 use serde::Serialize;
 use store::clocks::{Clock, Producer};
-use store::days::{self, Why};
+use store::days::{self, UnmanagedReason};
 use store::migrations::{self, State};
 use store::own_records::OwnRecord;
 use store::partitions::Partition;
@@ -326,10 +326,10 @@ async fn look_at_writers(
         }
     }
     for dataset in Dataset::all() {
-        for strange in days::strange(connection, dataset).await? {
+        for unmanaged in days::unmanaged(connection, dataset).await? {
             // Rows that are kept too long wait for somebody; rows that the wrong people see do not.
-            let verdict = if strange.why == Why::Readable { Verdict::Wrong } else { Verdict::Warning };
-            findings.found(verdict, format!("{dataset} partitions"), strange.to_string(), strange.mend());
+            let verdict = if unmanaged.reason == UnmanagedReason::Readable { Verdict::Wrong } else { Verdict::Warning };
+            findings.found(verdict, format!("{dataset} partitions"), unmanaged.to_string(), unmanaged.mend());
         }
     }
     Ok(())
