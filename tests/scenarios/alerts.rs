@@ -96,7 +96,7 @@ async fn thirty_of_a_hundred_are_silent_and_the_next_one_fires_once_whatever_is_
     world.publish_all(Kind::Executions, executions("s-1", 40, 0)).await;
     webhook.delivers(RULE, &[&told[..], &[("resolved", "execution-failure-rate")]].concat()).await;
     let listed = world.run(&["alerts", "list", "--rule", "execution-failure-rate"]).await;
-    listed.succeeded().said("32 of 142 failed").said("22.5 %");
+    listed.succeeded().prints("32 of 142 failed").prints("22.5 %");
     world.finish([first, second]).await;
 }
 
@@ -111,7 +111,7 @@ async fn two_of_everything_tell_each_transition_once_and_take_over_from_each_oth
     world.publish_all(Kind::Executions, executions("s-1", 0, 20)).await;
     webhook.delivers(RULE, &[("firing", "execution-failure-rate"), ("firing", "seen-40")]).await;
     let transitions: Vec<(String, String)> = world
-        .ask_all("SELECT from_condition, to_condition FROM watchbook.alert_transitions WHERE alert_id = (SELECT id FROM watchbook.alerts WHERE rule = 'execution-failure-rate')")
+        .query_all("SELECT from_condition, to_condition FROM watchbook.alert_transitions WHERE alert_id = (SELECT id FROM watchbook.alerts WHERE rule = 'execution-failure-rate')")
         .await;
     assert_eq!(transitions, [("inactive".to_owned(), "firing".to_owned())]);
     world.finish([first, second]).await;
@@ -191,7 +191,7 @@ async fn a_silence_keeps_a_firing_quiet_and_never_a_resolved() {
         if world.count(by).await == 1 { Ok(()) } else { Err("not yet".to_owned()) }
     })
     .await;
-    world.run(&["alerts", "list", "--firing"]).await.succeeded().said(&format!("silenced by {quiet}"));
+    world.run(&["alerts", "list", "--firing"]).await.succeeded().prints(&format!("silenced by {quiet}"));
     // The other one was told, is silenced now, and is over: that is told.
     silence("strategy_id=~lou.").await;
     world.publish_all(Kind::Executions, executions("loud", 60, 0)).await;
@@ -219,8 +219,9 @@ async fn an_acknowledged_alert_is_not_repeated_and_its_end_is_told() {
     };
     world.publish_all(Kind::Executions, executions("a", 10, 10).chain(executions("b", 10, 10))).await;
     repeated("a", 2).await;
-    let (id,): (String,) = world.ask("SELECT id::text FROM watchbook.alerts WHERE labels->>'strategy_id' = 'a'").await;
-    world.run(&["alerts", "ack", &id, "--reason", "looking", "--by", "me"]).await.succeeded().said("acknowledged");
+    let (id,): (String,) =
+        world.query_one("SELECT id::text FROM watchbook.alerts WHERE labels->>'strategy_id' = 'a'").await;
+    world.run(&["alerts", "ack", &id, "--reason", "looking", "--by", "me"]).await.succeeded().prints("acknowledged");
     // What was decided before the acknowledgement was read may still come; the other one shows that time passes.
     let others = repeated("b", 0).await;
     repeated("b", others + 2).await;
@@ -228,7 +229,7 @@ async fn an_acknowledged_alert_is_not_repeated_and_its_end_is_told() {
     let others = repeated("b", 0).await;
     repeated("b", others + 3).await;
     assert_eq!(repeated("a", 2).await, before);
-    world.run(&["alerts", "list", "--firing"]).await.succeeded().said("acknowledged by me");
+    world.run(&["alerts", "list", "--firing"]).await.succeeded().prints("acknowledged by me");
     world.publish_all(Kind::Executions, executions("a", 60, 0)).await;
     eventually("its end is told", async || {
         let told = webhook.delivered("strategy_id");
@@ -249,7 +250,7 @@ async fn a_changed_file_is_used_where_it_is_right_and_named_where_it_is_wrong() 
         eventually(&format!("`alerts rules` says {what:?}"), async || {
             let said = world.run(&["alerts", "rules", "--json"]).await;
             // The file is wrong for the command as well.
-            let (settings,): (Option<String>,) = world.ask("SELECT problem FROM watchbook.alert_settings").await;
+            let (settings,): (Option<String>,) = world.query_one("SELECT problem FROM watchbook.alert_settings").await;
             let said = format!("{}{}{settings:?}", said.output, said.errors);
             if said.contains(what) { Ok(()) } else { Err(said) }
         })
@@ -282,11 +283,11 @@ async fn a_test_notification_goes_the_whole_way_and_says_that_it_is_one() {
     let (world, webhook) = (world().start().await, Webhook::start().await);
     write_settings(&world, &failure_rate(&webhook));
     let worker = world.workers("notifier").await;
-    world.run(&["alerts", "test", "execution-failure-rate"]).await.succeeded().said("ops: delivered");
+    world.run(&["alerts", "test", "execution-failure-rate"]).await.succeeded().prints("ops: delivered");
     assert_eq!(webhook.delivered("test"), [("firing".to_owned(), "true".to_owned())]);
     webhook.answer_with(400);
-    world.run(&["alerts", "test", "execution-failure-rate"]).await.ended_with(1).said("NOT delivered").said("400");
-    world.run(&["alerts", "test", "no-such-rule"]).await.ended_with(1).said("there is no rule `no-such-rule`");
+    world.run(&["alerts", "test", "execution-failure-rate"]).await.ended_with(1).prints("NOT delivered").prints("400");
+    world.run(&["alerts", "test", "no-such-rule"]).await.ended_with(1).prints("there is no rule `no-such-rule`");
     world.finish([worker]).await;
 }
 
@@ -317,12 +318,12 @@ async fn a_rule_can_be_tried_on_the_past() {
         .run(&["alerts", "backtest", "--rule", file, "--from", &at(7), "--to", &at(1)])
         .await
         .succeeded()
-        .said("would have fired 1 times");
+        .prints("would have fired 1 times");
     world
         .run(&["alerts", "backtest", "--rule", file, "--from", &at(1), "--to", &at(7)])
         .await
         .ended_with(1)
-        .said("is not before");
+        .prints("is not before");
     world.finish([worker]).await;
 }
 
@@ -414,7 +415,7 @@ group_by = ["container"]
     world.settled(Kind::Metrics).await;
     let healthy = eventually("every container is judged", async || {
         let rows: Vec<(String, String)> = world
-            .ask_all("SELECT entity_id, state FROM watchbook.health WHERE entity = 'container' ORDER BY entity_id")
+            .query_all("SELECT entity_id, state FROM watchbook.health WHERE entity = 'container' ORDER BY entity_id")
             .await;
         if rows.len() == clocks.len() { Ok(rows) } else { Err(format!("{rows:?}")) }
     })
@@ -426,13 +427,13 @@ group_by = ["container"]
 
     let doctor = world.run(&["doctor"]).await;
     doctor
-        .said("clock of container minutes-behind, source agent, organization acme: 12m")
-        .said("clock of container hours-behind, source agent, organization acme: 3h")
-        .said("behind the stream's")
-        .said("clock of container ahead, source agent, organization acme: 29m 5")
-        .said("ahead of the stream's")
-        .said("NTP")
-        .kept_quiet_about("container right");
+        .prints("clock of container minutes-behind, source agent, organization acme: 12m")
+        .prints("clock of container hours-behind, source agent, organization acme: 3h")
+        .prints("behind the stream's")
+        .prints("clock of container ahead, source agent, organization acme: 29m 5")
+        .prints("ahead of the stream's")
+        .prints("NTP")
+        .does_not_print("container right");
     world.finish([worker]).await;
 }
 
@@ -475,7 +476,7 @@ async fn alerts_go_on_after_postgres_was_away() {
     world.settled(Kind::Executions).await;
     world.postgres_link().cut();
     world.publish_all(Kind::Executions, executions("s-1", 0, 10)).await;
-    worker.says_ready(503, "Postgres").await;
+    worker.reports_ready(503, "Postgres").await;
     world.postgres_link().restore();
     webhook.delivers(RULE, &[("firing", "execution-failure-rate")]).await;
     worker.ready().await;

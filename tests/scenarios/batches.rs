@@ -36,7 +36,7 @@ async fn a_record_of_any_accepted_time_finds_its_partition() {
 
     let expected: Vec<_> =
         (0..).zip(&times).map(|(n, at)| (n, format!("event_logs_{}", at.format("%Y%m%d")))).collect();
-    assert_eq!(world.ask_all::<(i32, String)>(EVENTS_AND_PARTITIONS).await, expected);
+    assert_eq!(world.query_all::<(i32, String)>(EVENTS_AND_PARTITIONS).await, expected);
     let misplaced = "SELECT count(*) FROM control_plane.audit_logs AS log JOIN pg_class ON pg_class.oid = log.tableoid
                       WHERE relname <> 'audit_logs_' || to_char(created_at AT TIME ZONE 'UTC', 'YYYYMM')";
     assert_eq!(world.count(misplaced).await, 0);
@@ -116,11 +116,11 @@ async fn what_postgres_cannot_hold_is_replaced_and_marked() {
     world.settled_as(Kind::Events, [2, 0, 0, 0]).await;
     world.settled_as(Kind::Logs, [1, 0, 0, 0]).await;
     let events: Vec<(String, Value)> =
-        world.ask_all("SELECT event_type, attributes FROM watchbook.event_logs ORDER BY attributes->>'n'").await;
+        world.query_all("SELECT event_type, attributes FROM watchbook.event_logs ORDER BY attributes->>'n'").await;
     assert_eq!(events[0], ("a\u{fffd}b".to_owned(), json!({ "n": 0, "sanitized": true })));
     assert_eq!(events[1], ("c\u{fffd}".to_owned(), json!({ "n": 1, "sanitized": true })));
     let (bytes, cut): (i32, i32) = world
-        .ask("SELECT octet_length(message), (attributes->>'truncated_bytes')::int FROM watchbook.container_logs")
+        .query_one("SELECT octet_length(message), (attributes->>'truncated_bytes')::int FROM watchbook.container_logs")
         .await;
     assert_eq!((bytes, cut), (16 * 1024, 20_000 - 16 * 1024));
     world.finish([worker]).await;
@@ -151,7 +151,7 @@ async fn cloud_events_are_the_records_that_they_carry() {
     world.try_publish_bytes(&subject, binary, json!({ "n": 1 }).to_string()).await.unwrap();
     world.settled_as(Kind::Events, [2, 0, 0, 0]).await;
     let stored: Vec<(String, DateTime<Utc>)> =
-        world.ask_all("SELECT event_type, created_at FROM watchbook.event_logs ORDER BY attributes->>'n'").await;
+        world.query_all("SELECT event_type, created_at FROM watchbook.event_logs ORDER BY attributes->>'n'").await;
     let types: Vec<_> = stored.iter().map(|(event_type, _)| event_type.as_str()).collect();
     assert_eq!(types, ["build.finished", "build.started"]);
     assert!(stored.iter().all(|(_, created_at)| time(*created_at) == at), "{stored:?}, expected {at}");

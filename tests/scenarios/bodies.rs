@@ -16,8 +16,8 @@ async fn publish_with(world: &World, kind: Kind, headers: &[(&str, &str)], body:
     world.try_publish_bytes(&world.subject(kind, "acme"), map, body).await.unwrap();
 }
 
-async fn texts(world: &World, question: &str) -> Vec<String> {
-    world.ask_all::<(String,)>(question).await.into_iter().map(|(text,)| text).collect()
+async fn texts(world: &World, sql: &str) -> Vec<String> {
+    world.query_all::<(String,)>(sql).await.into_iter().map(|(text,)| text).collect()
 }
 
 fn gzip(body: &[u8]) -> Vec<u8> {

@@ -57,10 +57,10 @@ async fn setup_makes_what_is_missing_and_may_be_repeated() {
     made.succeeded();
     for _ in 0..3 {
         let again = world.run(&["setup"]).await;
-        again.succeeded().said("0 migrations applied").kept_quiet_about("created");
+        again.succeeded().prints("0 migrations applied").does_not_print("created");
         for kind in Kind::ALL {
-            made.said(&format!("stream {}: created", world.stream(*kind)));
-            again.said(&format!("stream {}: as it should be", world.stream(*kind)));
+            made.prints(&format!("stream {}: created", world.stream(*kind)));
+            again.prints(&format!("stream {}: as it should be", world.stream(*kind)));
         }
     }
     let migrations = world.run(&["migrate", "status", "--json"]).await.succeeded().json();
@@ -77,7 +77,7 @@ async fn an_empty_database_is_migrated_once_however_many_do_it() {
         .await;
     let pending = world.run(&["migrate", "status", "--json"]).await.succeeded().json();
     assert!(pending.as_array().unwrap().iter().all(|migration| migration["state"] == "pending"), "{pending}");
-    world.run(&["run", "--workers", "events"]).await.ended_with(1).said("pending").said("watchbook setup");
+    world.run(&["run", "--workers", "events"]).await.ended_with(1).prints("pending").prints("watchbook setup");
     let (one, two, three) = tokio::join!(world.run(&["setup"]), world.run(&["setup"]), world.run(&["migrate", "run"]));
     one.succeeded();
     two.succeeded();
@@ -90,7 +90,7 @@ async fn an_empty_database_is_migrated_once_however_many_do_it() {
     let changed = world.run(&["migrate", "status", "--json"]).await;
     changed.ended_with(1);
     assert_eq!(changed.json()[1]["state"], "changed");
-    world.run(&["run", "--workers", "events"]).await.ended_with(1).said("changed after");
+    world.run(&["run", "--workers", "events"]).await.ended_with(1).prints("changed after");
     world.finish([worker]).await;
 }
 
@@ -100,16 +100,16 @@ async fn publish_takes_good_lines_and_names_the_others() {
     let worker = world.workers("events").await;
     let lines = format!("{}\n\n{{\"payload\":{{}}}}\nno JSON\n{}\n", event(0), event(1));
     let published = world.run_with(&["publish", "events", "--org", "acme"], &[], &lines).await;
-    published.ended_with(1).said("2 accepted, 2 refused").said("line 3").said("event_type").said("line 4");
+    published.ended_with(1).prints("2 accepted, 2 refused").prints("line 3").prints("event_type").prints("line 4");
     world.settled_as(Kind::Events, [2, 0, 0, 0]).await;
 
     let file = world.directory().join("records.ndjson");
     std::fs::write(&file, (2..2_500).map(|n| format!("{}\n", event(n))).collect::<String>()).unwrap();
     let published = world.run(&["publish", "events", "--org", "acme", file.to_str().unwrap()]).await;
-    published.succeeded().said("2498 accepted, 0 refused");
+    published.succeeded().prints("2498 accepted, 0 refused");
     world.settled_as(Kind::Events, [2_500, 0, 0, 0]).await;
     world.holds_exactly(Kind::Events, 2_500).await;
-    world.run(&["publish", "nonsense"]).await.ended_with(2).said("events");
+    world.run(&["publish", "nonsense"]).await.ended_with(2).prints("events");
     world.finish([worker]).await;
 }
 
@@ -158,7 +158,7 @@ async fn status_tells_where_each_kind_stands() {
     }
     assert!(events["rate"].as_f64().unwrap() > 0.0, "{events}");
     assert!(events["oldest_unsettled_seconds"].as_f64().unwrap() >= 0.0, "{events}");
-    world.run(&["status"]).await.succeeded().said("events").said("adds up");
+    world.run(&["status"]).await.succeeded().prints("events").prints("adds up");
     let second = world.workers("events").await;
     world.settled(Kind::Events).await;
     world.finish([worker, second]).await;
@@ -172,11 +172,11 @@ async fn doctor_finds_nothing_wrong_here_and_says_what_is_wrong_there() {
         worker.writes(kind).await;
     }
     let sound = world.run(&["doctor"]).await;
-    sound.succeeded().kept_quiet_about("WRONG");
+    sound.succeeded().does_not_print("WRONG");
     let partial = world.workers("all").await;
     world.jetstream().delete_stream(world.stream(Kind::Logs)).await.unwrap();
     let wrong = world.run(&["doctor"]).await;
-    wrong.ended_with(1).said(&world.stream(Kind::Logs)).said("watchbook setup");
+    wrong.ended_with(1).prints(&world.stream(Kind::Logs)).prints("watchbook setup");
     world.run(&["setup"]).await.succeeded();
     world.finish([worker, partial]).await;
 }
@@ -189,21 +189,21 @@ async fn config_is_checked_and_shown_without_secrets() {
     let path = file.to_str().unwrap();
     for command in [&["config", "check"][..], &["run"], &["setup"], &["status"]] {
         let refused = world.run(&[&["--config", path], command].concat()).await;
-        refused.ended_with(1).said("watchbook.toml:4").said("lames");
+        refused.ended_with(1).prints("watchbook.toml:4").prints("lames");
     }
     std::fs::remove_file(&file).unwrap();
     let refused = world.run_with(&["config", "check"], &[("WATCHBOOK_WRITER__LAMES", "3")], "").await;
-    refused.ended_with(1).said("WATCHBOOK_WRITER__LAMES").said("lames");
-    world.run(&["--config", "/nowhere.toml", "run"]).await.ended_with(1).said("/nowhere.toml");
+    refused.ended_with(1).prints("WATCHBOOK_WRITER__LAMES").prints("lames");
+    world.run(&["--config", "/nowhere.toml", "run"]).await.ended_with(1).prints("/nowhere.toml");
 
     std::fs::write(&file, "[writer]\nlanes = 3\n").unwrap();
-    world.run(&["--config", path, "config", "check"]).await.succeeded().said("no problems");
+    world.run(&["--config", path, "config", "check"]).await.succeeded().prints("no problems");
     let secret = "a-secret-that-nobody-may-see-on-a-screen";
     let shown = world.run_with(&["config", "show"], &[("WATCHBOOK_JWT_SECRET", secret)], "").await;
     // The file in the working directory is found by itself.
-    shown.succeeded().said("lanes = 3").said(world.name()).kept_quiet_about(secret);
+    shown.succeeded().prints("lanes = 3").prints(world.name()).does_not_print(secret);
     let password = world.database_url().split([':', '@']).nth(2).unwrap();
-    shown.kept_quiet_about(password);
+    shown.does_not_print(password);
     std::fs::remove_file(&file).unwrap();
     world.finish([]).await;
 }
@@ -211,17 +211,17 @@ async fn config_is_checked_and_shown_without_secrets() {
 #[tokio::test]
 async fn help_and_wrong_usage_have_their_exit_codes() {
     let world = world().without_setup().start().await;
-    world.run(&["--help"]).await.succeeded().said("Exit codes");
+    world.run(&["--help"]).await.succeeded().prints("Exit codes");
     for command in ["up", "run", "setup", "migrate", "publish", "tail", "status", "dead", "config", "doctor"] {
-        world.run(&[command, "--help"]).await.succeeded().said("Usage");
+        world.run(&[command, "--help"]).await.succeeded().prints("Usage");
     }
     for command in [["audit", "export"], ["replay", "events"]] {
         let help = world.run(&[&command[..], &["--help"]].concat()).await;
-        help.succeeded().said("Examples:").said(&format!("watchbook {}", command.join(" ")));
+        help.succeeded().prints("Examples:").prints(&format!("watchbook {}", command.join(" ")));
     }
     world.run(&[]).await.ended_with(2);
     world.run(&["nonsense"]).await.ended_with(2);
-    world.run(&["run", "--workers", "nonsense"]).await.ended_with(2).said("events");
+    world.run(&["run", "--workers", "nonsense"]).await.ended_with(2).prints("events");
     world.run(&["run", "--nonsense"]).await.ended_with(2);
     world.finish([]).await;
 }
@@ -246,7 +246,7 @@ async fn times_are_taken_as_people_type_them() {
         &["replay", "events", "--to", "a.b", "--to-time", "24h"],
         &["alerts", "silence", "add", "a=b", "--reason", "x", "--until", "tomorrow"],
     ] {
-        world.run(wrong).await.ended_with(2).said("2026-06-15").said("-24h");
+        world.run(wrong).await.ended_with(2).prints("2026-06-15").prints("-24h");
     }
     let worker = world.workers("audit").await;
     world.settled(Kind::Audit).await;
@@ -285,7 +285,7 @@ async fn up_brings_everything_runs_once_and_keeps_its_data() {
     .await;
 
     let second = world.run_bare(&["up", "--data-dir", data.to_str().unwrap()]).await;
-    second.ended_with(1).said("already running").said(&first.pid().to_string());
+    second.ended_with(1).prints("already running").prints(&first.pid().to_string());
     assert!(data.join("env").exists(), "the second one leaves the first one's files alone");
 
     let lines: String = (0..100).map(|n| format!("{}\n", event(n))).collect();

@@ -24,7 +24,7 @@ fn too_deep(n: u64) -> String {
 type Refusal = Option<(&'static str, Option<&'static str>)>;
 
 async fn letters(world: &World) -> Vec<(i64, String, Option<String>)> {
-    world.ask_all("SELECT stream_seq, reason, field FROM watchbook.dead_letters ORDER BY stream_seq").await
+    world.query_all("SELECT stream_seq, reason, field FROM watchbook.dead_letters ORDER BY stream_seq").await
 }
 
 #[tokio::test]
@@ -127,14 +127,17 @@ async fn every_reason_is_found_and_the_records_around_it_are_stored() {
     assert_eq!(letters(&world).await, expected);
 
     let kept: Vec<(Vec<u8>, String, String)> =
-        world.ask_all("SELECT payload, subject, detail FROM watchbook.dead_letters ORDER BY stream_seq").await;
+        world.query_all("SELECT payload, subject, detail FROM watchbook.dead_letters ORDER BY stream_seq").await;
     assert_eq!(kept.iter().map(|(payload, ..)| payload.clone()).collect::<Vec<_>>(), bodies, "each body is kept whole");
     assert!(kept.iter().all(|(_, _, detail)| !detail.is_empty()), "each says why in words: {kept:?}");
     assert_eq!(kept.last().unwrap().1, nobody);
-    let headers: (Value,) = world.ask("SELECT headers FROM watchbook.dead_letters WHERE reason = 'unknown_kind'").await;
+    let headers: (Value,) =
+        world.query_one("SELECT headers FROM watchbook.dead_letters WHERE reason = 'unknown_kind'").await;
     assert_eq!(headers.0, json!({ "Trace": ["first", "second"] }));
     let codes: Vec<(String,)> = world
-        .ask_all("SELECT detail FROM watchbook.dead_letters WHERE reason = 'rejected_by_database' ORDER BY stream_seq")
+        .query_all(
+            "SELECT detail FROM watchbook.dead_letters WHERE reason = 'rejected_by_database' ORDER BY stream_seq",
+        )
         .await;
     assert!(codes.len() == 1 && codes[0].0.contains("23514"), "it names its SQLSTATE: {codes:?}");
     world.finish([worker]).await;
@@ -227,7 +230,7 @@ async fn a_replay_stores_what_is_accepted_now_and_stores_it_once() {
         .run(&["dead", "replay", "--all", "--dry-run"])
         .await
         .succeeded()
-        .said("4 would be accepted, 1 would come back");
+        .prints("4 would be accepted, 1 would come back");
     assert_eq!(world.account(Kind::Events).await.last_sequence, 5, "a dry run publishes nothing");
     assert_eq!(world.count("SELECT count(*) FROM watchbook.dead_letters WHERE replayed_at IS NOT NULL").await, 0);
     assert_eq!(world.count("SELECT count(*) FROM watchbook.event_logs").await, 0, "a dry run stores nothing");
@@ -236,11 +239,11 @@ async fn a_replay_stores_what_is_accepted_now_and_stores_it_once() {
         .run(&["dead", "replay", "--all", "--reason", "rejected_by_database"])
         .await
         .succeeded()
-        .said("4 published again");
+        .prints("4 published again");
     world.settled_as(Kind::Events, [4, 0, 5, 0]).await;
     world.holds_exactly(Kind::Events, 4).await;
     let (received_at, created_at): (chrono::DateTime<Utc>, chrono::DateTime<Utc>) = world
-        .ask("SELECT letter.received_at, event.created_at FROM watchbook.dead_letters AS letter JOIN watchbook.event_logs AS event USING (id) WHERE attributes->>'n' = '3'")
+        .query_one("SELECT letter.received_at, event.created_at FROM watchbook.dead_letters AS letter JOIN watchbook.event_logs AS event USING (id) WHERE attributes->>'n' = '3'")
         .await;
     assert_eq!(
         created_at.timestamp_micros(),
@@ -251,7 +254,7 @@ async fn a_replay_stores_what_is_accepted_now_and_stores_it_once() {
         .run(&["dead", "replay", "--all", "--reason", "rejected_by_database"])
         .await
         .succeeded()
-        .said("0 published again");
+        .prints("0 published again");
 
     // Killed between publishing and marking: the next replay publishes all of it again.
     world.execute("UPDATE watchbook.dead_letters SET replayed_at = NULL WHERE reason = 'rejected_by_database'").await;
@@ -267,7 +270,7 @@ async fn what_still_cannot_be_stored_comes_back_as_a_new_dead_letter() {
     let worker = world.workers("events").await;
     world.publish_bytes(Kind::Events, "not JSON, now or ever").await;
     world.settled_as(Kind::Events, [0, 0, 1, 0]).await;
-    world.run(&["dead", "replay", "--all"]).await.succeeded().said("1 published again");
+    world.run(&["dead", "replay", "--all"]).await.succeeded().prints("1 published again");
     world.settled_as(Kind::Events, [0, 0, 2, 0]).await;
     let open = "SELECT count(*) FROM watchbook.dead_letters WHERE replayed_at IS NULL";
     assert_eq!(world.count(open).await, 1);
@@ -314,11 +317,11 @@ async fn dead_letters_are_listed_shown_and_discarded() {
     let shown = world.run(&["dead", "show", id]).await.succeeded().json();
     assert_eq!(shown["payload"], execution.to_string());
     assert_eq!(shown["stream"], world.stream(Kind::Executions));
-    world.run(&["dead", "show", "00000000-0000-0000-0000-000000000000"]).await.ended_with(1).said("no dead letter");
-    world.run(&["dead", "replay"]).await.ended_with(1).said("--all");
+    world.run(&["dead", "show", "00000000-0000-0000-0000-000000000000"]).await.ended_with(1).prints("no dead letter");
+    world.run(&["dead", "replay"]).await.ended_with(1).prints("--all");
 
-    world.run(&["dead", "discard", id]).await.succeeded().said("1 discarded");
-    world.run(&["dead", "discard", id]).await.succeeded().said("0 discarded");
+    world.run(&["dead", "discard", id]).await.succeeded().prints("1 discarded");
+    world.run(&["dead", "discard", id]).await.succeeded().prints("0 discarded");
     assert_eq!(world.run(&["dead", "list", "--kind", "executions", "--json"]).await.json(), json!([]));
     assert_eq!(world.run(&["dead", "list", "--all", "--json"]).await.json().as_array().unwrap().len(), 2);
     let replayed = world.run(&["dead", "replay", "--all", "--kind", "executions", "--json"]).await.succeeded().json();
@@ -334,9 +337,10 @@ async fn letters_of_one_id_are_told_apart() {
     let worker = world.workers("events").await;
     world.publish_bytes(Kind::Events, "not JSON, now or ever").await;
     world.settled_as(Kind::Events, [0, 0, 1, 0]).await;
-    world.run(&["dead", "replay", "--all"]).await.succeeded().said("1 published again");
+    world.run(&["dead", "replay", "--all"]).await.succeeded().prints("1 published again");
     world.settled_as(Kind::Events, [0, 0, 2, 0]).await;
-    let (id, rows): (uuid::Uuid, i64) = world.ask("SELECT id, count(*) FROM watchbook.dead_letters GROUP BY id").await;
+    let (id, rows): (uuid::Uuid, i64) =
+        world.query_one("SELECT id, count(*) FROM watchbook.dead_letters GROUP BY id").await;
     assert_eq!(rows, 2, "it came back under its own id");
     let id = id.to_string();
     let shown = world.run(&["dead", "show", &id]).await.succeeded().json();
@@ -345,22 +349,22 @@ async fn letters_of_one_id_are_told_apart() {
     // What came back is in the table before the first one is marked; the reason keeps it out of this replay.
     world.execute("UPDATE watchbook.dead_letters SET replayed_at = NULL WHERE stream_seq = 1").await;
     world.execute("UPDATE watchbook.dead_letters SET reason = 'missing_field' WHERE stream_seq = 2").await;
-    world.run(&["dead", "replay", &id, "--reason", "invalid_json"]).await.succeeded().said("1 published again");
+    world.run(&["dead", "replay", &id, "--reason", "invalid_json"]).await.succeeded().prints("1 published again");
     world.settled_as(Kind::Events, [0, 0, 3, 0]).await;
     let open =
         "SELECT stream_seq FROM watchbook.dead_letters WHERE replayed_at IS NULL AND discarded_at IS NULL ORDER BY 1";
-    assert_eq!(world.ask_all::<(i64,)>(open).await, [(2,), (3,)]);
-    world.run(&["dead", "discard", &id, "--reason", "missing_field"]).await.succeeded().said("1 discarded");
-    assert_eq!(world.ask_all::<(i64,)>(open).await, [(3,)]);
+    assert_eq!(world.query_all::<(i64,)>(open).await, [(2,), (3,)]);
+    world.run(&["dead", "discard", &id, "--reason", "missing_field"]).await.succeeded().prints("1 discarded");
+    assert_eq!(world.query_all::<(i64,)>(open).await, [(3,)]);
 
     let settled =
         "SELECT stream_seq, replayed_at, discarded_at FROM watchbook.dead_letters WHERE stream_seq < 3 ORDER BY 1";
     type Settled = (i64, Option<chrono::DateTime<Utc>>, Option<chrono::DateTime<Utc>>);
-    let before: Vec<Settled> = world.ask_all(settled).await;
-    world.run(&["dead", "replay", &id]).await.succeeded().said("1 published again");
+    let before: Vec<Settled> = world.query_all(settled).await;
+    world.run(&["dead", "replay", &id]).await.succeeded().prints("1 published again");
     world.settled_as(Kind::Events, [0, 0, 4, 0]).await;
-    assert_eq!(world.ask_all::<Settled>(settled).await, before, "only the open one was replayed");
-    assert_eq!(world.ask_all::<(i64,)>(open).await, [(4,)]);
+    assert_eq!(world.query_all::<Settled>(settled).await, before, "only the open one was replayed");
+    assert_eq!(world.query_all::<(i64,)>(open).await, [(4,)]);
     world.finish([worker]).await;
 }
 
@@ -386,8 +390,8 @@ async fn a_replay_of_all_leaves_what_comes_back_meanwhile() {
             2 * pages
         ))
         .await;
-    world.run(&["dead", "discard", "--all"]).await.succeeded().said(&format!("{} discarded", pages - 1));
-    world.run(&["dead", "replay", "--all"]).await.succeeded().said("0 published again");
+    world.run(&["dead", "discard", "--all"]).await.succeeded().prints(&format!("{} discarded", pages - 1));
+    world.run(&["dead", "replay", "--all"]).await.succeeded().prints("0 published again");
     assert_eq!(world.count(OPEN).await, 1);
     world.finish([worker]).await;
 }
@@ -403,18 +407,18 @@ async fn a_letter_that_cannot_be_published_keeps_no_other_from_it() {
     }
     world.settled_as(Kind::Events, [0, 0, 4, 0]).await;
     let replay = world.run(&["dead", "replay", "--all", "--json"]).await;
-    replay.ended_with(1).said("1 of 4 dead letters cannot be published");
+    replay.ended_with(1).prints("1 of 4 dead letters cannot be published");
     let replayed = replay.json();
     let refused: Vec<_> = replayed.as_array().unwrap().iter().filter(|letter| letter["accepted"] == false).collect();
     assert_eq!((replayed.as_array().unwrap().len(), refused.len()), (4, 1), "{replayed}");
     assert!(refused[0]["reason"].as_str().unwrap().contains("too large"), "{replayed}");
     world.settled_as(Kind::Events, [0, 0, 7, 0]).await;
     let open = "SELECT stream_seq FROM watchbook.dead_letters WHERE replayed_at IS NULL ORDER BY 1";
-    assert_eq!(world.ask_all::<(i64,)>(open).await, [(3,), (5,), (6,), (7,)]);
+    assert_eq!(world.query_all::<(i64,)>(open).await, [(3,), (5,), (6,), (7,)]);
 
     let id = refused[0]["id"].as_str().unwrap();
-    world.run(&["dead", "replay", id]).await.ended_with(1).said("0 published again").said(id).said("too large");
-    assert_eq!(world.ask_all::<(i64,)>(open).await, [(3,), (5,), (6,), (7,)]);
+    world.run(&["dead", "replay", id]).await.ended_with(1).prints("0 published again").prints(id).prints("too large");
+    assert_eq!(world.query_all::<(i64,)>(open).await, [(3,), (5,), (6,), (7,)]);
     world.finish([worker]).await;
 }
 
@@ -434,7 +438,7 @@ async fn a_letter_whose_subject_no_stream_takes_any_more_keeps_no_other_from_it(
     world.jetstream().update_stream(&original).await.unwrap();
 
     let replay = world.run(&["dead", "replay", "--all"]).await;
-    replay.ended_with(1).said("2 published again").said("1 of 3").said("no stream matches");
+    replay.ended_with(1).prints("2 published again").prints("1 of 3").prints("no stream matches");
     world.settled_as(Kind::Events, [0, 0, 5, 0]).await;
     assert_eq!(world.count(OPEN).await, 3);
     world.finish([worker]).await;
@@ -453,7 +457,7 @@ async fn headers_that_cannot_be_sent_are_left_behind() {
     // Not read from the stream: asking for one message keeps one value of each header.
     let mut on_its_way = world.client().subscribe(world.subject(Kind::Events, "acme")).await.unwrap();
     world.client().flush().await.unwrap();
-    world.run(&["dead", "replay", "--all"]).await.succeeded().said("1 published again");
+    world.run(&["dead", "replay", "--all"]).await.succeeded().prints("1 published again");
     world.settled_as(Kind::Events, [1, 0, 1, 0]).await;
     world.holds_exactly(Kind::Events, 1).await;
     let published = tokio::time::timeout(BOUND, on_its_way.next()).await.unwrap().unwrap();
@@ -483,7 +487,7 @@ async fn a_full_stream_ends_a_replay_and_what_it_took_is_marked() {
     world.jetstream().update_stream(&full).await.unwrap();
 
     let replay = world.run(&["dead", "replay", "--all", "--json"]).await;
-    replay.ended_with(1).said("5 dead letters of kind events were not acknowledged and stay as they are");
+    replay.ended_with(1).prints("5 dead letters of kind events were not acknowledged and stay as they are");
     let replayed = replay.json();
     assert_eq!(replayed.as_array().unwrap().iter().filter(|letter| letter["accepted"] == true).count(), 4);
     assert_eq!(world.count(OPEN).await, 5, "what the stream took is marked");
@@ -491,12 +495,12 @@ async fn a_full_stream_ends_a_replay_and_what_it_took_is_marked() {
         .run(&["dead", "replay", "--all"])
         .await
         .ended_with(1)
-        .said("5 dead letters")
-        .kept_quiet_about("published again");
+        .prints("5 dead letters")
+        .does_not_print("published again");
     assert_eq!(world.count(OPEN).await, 5);
 
     world.jetstream().update_stream(&original).await.unwrap();
-    world.run(&["dead", "replay", "--all"]).await.succeeded().said("5 published again");
+    world.run(&["dead", "replay", "--all"]).await.succeeded().prints("5 published again");
     let worker = world.workers("events").await;
     world.settled_as(Kind::Events, [0, 0, 18, 0]).await;
     assert_eq!(world.count(OPEN).await, 9, "each came back once");

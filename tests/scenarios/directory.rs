@@ -18,7 +18,7 @@ fn snapshot(entity: &str, age: u64) -> Value {
 }
 
 async fn names(world: &World) -> Vec<(String, String)> {
-    world.ask_all("SELECT entity_id, name FROM watchbook.entities ORDER BY entity_id").await
+    world.query_all("SELECT entity_id, name FROM watchbook.entities ORDER BY entity_id").await
 }
 
 /// Every order of four snapshots.
@@ -100,7 +100,7 @@ async fn an_entity_is_one_per_organization_and_one_without() {
     }
     world.settled(Kind::Directory).await;
     let found: Vec<(Option<String>, String)> =
-        world.ask_all("SELECT organization_id, name FROM watchbook.entities ORDER BY 1 NULLS LAST").await;
+        world.query_all("SELECT organization_id, name FROM watchbook.entities ORDER BY 1 NULLS LAST").await;
     let name = |organization: Option<&str>, age| (organization.map(str::to_owned), format!("name {age}"));
     assert_eq!(found, [name(Some("acme"), 3), name(Some("globex"), 1), name(None, 4)]);
     world.finish([worker]).await;
@@ -116,6 +116,6 @@ async fn a_deletion_is_a_snapshot_like_any_other() {
     world.publish_all(Kind::Directory, [snapshot("user-1", 4), deletion, snapshot("user-1", 3)]).await;
     let account = world.settled(Kind::Directory).await;
     assert_eq!(account.stored + account.duplicates, 3, "{account:?}");
-    assert_eq!(world.ask::<(bool,)>("SELECT deleted FROM watchbook.entities").await, (true,));
+    assert_eq!(world.query_one::<(bool,)>("SELECT deleted FROM watchbook.entities").await, (true,));
     world.finish([worker]).await;
 }

@@ -92,7 +92,7 @@ async fn the_same_text_as_an_id_is_two_records_in_two_organizations() {
     let worker = world.workers("events").await;
     world.settled_as(Kind::Events, [3, 1, 0, 0]).await;
     let organizations: Vec<(Option<String>,)> =
-        world.ask_all("SELECT organization_id FROM watchbook.event_logs ORDER BY 1").await;
+        world.query_all("SELECT organization_id FROM watchbook.event_logs ORDER BY 1").await;
     assert_eq!(organizations, [(Some("acme".to_owned()),), (Some("globex".to_owned()),), (None,)]);
     world.finish([worker]).await;
 }
@@ -145,7 +145,9 @@ async fn the_roll_ups_count_each_execution_once() {
     world.settled_as(Kind::Executions, [90, 180, 0, 0]).await;
     // Every third of them failed, see `messages::record`.
     let counted: (i64, i64) = world
-        .ask("SELECT sum(total)::bigint, sum(failed)::bigint FROM watchbook.outcome_minutes WHERE kind = 'executions'")
+        .query_one(
+            "SELECT sum(total)::bigint, sum(failed)::bigint FROM watchbook.outcome_minutes WHERE kind = 'executions'",
+        )
         .await;
     assert_eq!(counted, (90, 30));
     let minutes = world.count("SELECT count(DISTINCT minute) FROM watchbook.outcome_minutes").await;

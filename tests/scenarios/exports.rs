@@ -11,9 +11,9 @@ use records::Kind;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use store::partitions::{Partition, Partitions};
-use store::questions::Span;
-use store::questions::audit::AuditFilter;
-use store::reading::{Reader, Scope};
+use store::queries::Span;
+use store::queries::audit::AuditFilter;
+use store::scoped_read::{Reader, Scope};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -37,8 +37,8 @@ async fn with_a_log(days: i64) -> World {
     world
 }
 
-/// Deeds of an organization, the newest a minute ago and the others so far apart.
-async fn deeds(world: &World, organization: &str, count: u32, apart: &str) {
+/// Audit events of an organization, the newest a minute ago and the others so far apart.
+async fn audit_events(world: &World, organization: &str, count: u32, apart: &str) {
     world
         .execute(&format!(
             "INSERT INTO control_plane.audit_logs (actor_id, actor_type, action, target_type, target_id, status, reason,
@@ -66,8 +66,8 @@ pub(super) async fn answer(address: SocketAddr, path: &str, token: &str) -> Stri
 }
 
 /// What Watchbook says of itself and has not published.
-async fn own_records(world: &World) -> Vec<(Option<String>, Value)> {
-    world.ask_all("SELECT organization_id, record FROM watchbook.own_records ORDER BY created_at, id").await
+async fn internal_records(world: &World) -> Vec<(Option<String>, Value)> {
+    world.query_all("SELECT organization_id, record FROM watchbook.own_records ORDER BY created_at, id").await
 }
 
 /// Ends a world in which commands have said of themselves that they exported: that is stored as well.
@@ -80,8 +80,8 @@ async fn finish(world: World, running: Vec<Watchbook>) {
 #[tokio::test]
 async fn the_command_writes_what_the_api_answers() {
     let world = with_a_log(40).await;
-    deeds(&world, "acme", 2_600, "1 hour").await;
-    deeds(&world, "globex", 300, "1 minute").await;
+    audit_events(&world, "acme", 2_600, "1 hour").await;
+    audit_events(&world, "globex", 300, "1 minute").await;
     let gateway = world.spawn_with("gateway", &[SECRET]);
     gateway.ready().await;
     let address = gateway.address().await;
@@ -130,7 +130,7 @@ async fn the_command_writes_what_the_api_answers() {
 #[tokio::test]
 async fn all_of_the_log_is_found_however_far_back_and_by_whatever() {
     let world = with_a_log(100).await;
-    deeds(&world, "acme", 900, "8 hours").await;
+    audit_events(&world, "acme", 900, "8 hours").await;
     let ids = |condition: &str| {
         format!(
             "SELECT a.id::text FROM control_plane.audit_logs AS a WHERE {condition} ORDER BY a.created_at DESC, a.id DESC"
@@ -142,7 +142,7 @@ async fn all_of_the_log_is_found_however_far_back_and_by_whatever() {
         (&["--ip-address", "192.0.2.3"], "ip_address = '192.0.2.3'"),
         (&["--org", "acme", "--status", "FAILURE"], "status = 'FAILURE'"),
         (&["--status", "FAILURE", "--to", "2001-01-01T00:00:00Z"], "false"),
-        // The deeds are a minute off these, and nothing here takes so long.
+        // The audit events are a minute off these, and nothing here takes so long.
         (&["--from", "-7d"], "created_at >= now() - interval '7 days'"),
         (
             &["--from=-30d", "--to", "-168h"],
@@ -153,7 +153,7 @@ async fn all_of_the_log_is_found_however_far_back_and_by_whatever() {
         let exported = world.run(&[&["audit", "export", "--format", "ndjson"], options].concat()).await;
         let lines = exported.succeeded().output.lines();
         let found: Vec<_> = lines.map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
-        let all: Vec<(String,)> = world.ask_all(&ids(condition)).await;
+        let all: Vec<(String,)> = world.query_all(&ids(condition)).await;
         let all: Vec<_> = all.into_iter().map(|(id,)| json!(id)).collect();
         assert!(found == all, "{options:?}: {} of {}", found.len(), all.len());
     }
@@ -205,7 +205,7 @@ async fn an_export_never_holds_more_than_a_part_and_a_row() {
 #[tokio::test]
 async fn whoever_exports_stands_in_the_log_before_the_first_row() {
     let world = with_a_log(1).await;
-    deeds(&world, "acme", 10, "1 second").await;
+    audit_events(&world, "acme", 10, "1 second").await;
     for (options, organization, target, filters) in [
         (&["--by", "ann"][..], None, "*", json!({})),
         (
@@ -217,8 +217,8 @@ async fn whoever_exports_stands_in_the_log_before_the_first_row() {
     ] {
         let exported = world.run_with(&[&["audit", "export"], options].concat(), &[NOBODY], "").await;
         // Where NATS is away it waits, and the export is none the worse.
-        exported.succeeded().said("is stored but not published yet").said("10 audit records exported");
-        let mut records = own_records(&world).await;
+        exported.succeeded().prints("is stored but not published yet").prints("10 audit records exported");
+        let mut records = internal_records(&world).await;
         assert_eq!(records.len(), 1);
         let (of, record) = records.remove(0);
         assert_eq!(of.as_deref(), organization);
@@ -228,8 +228,8 @@ async fn whoever_exports_stands_in_the_log_before_the_first_row() {
         assert_eq!((&what["command"], &what["filters"]), (&json!("watchbook audit export"), &filters));
         world.execute("DELETE FROM watchbook.own_records").await;
     }
-    world.run(&["audit", "export"]).await.succeeded().kept_quiet_about("is stored but not published yet");
-    assert_eq!(own_records(&world).await, [], "where NATS is there, the stream has it");
+    world.run(&["audit", "export"]).await.succeeded().does_not_print("is stored but not published yet");
+    assert_eq!(internal_records(&world).await, [], "where NATS is there, the stream has it");
     let worker = world.workers("audit").await;
     world.settled(Kind::Audit).await;
     assert_eq!(world.count("SELECT count(*) FROM control_plane.audit_logs WHERE action = 'audit.export'").await, 1);
@@ -237,7 +237,7 @@ async fn whoever_exports_stands_in_the_log_before_the_first_row() {
     world.execute("ALTER TABLE watchbook.own_records RENAME TO somewhere_else").await;
     let file = world.directory().join("none.csv");
     let refused = world.run(&["audit", "export", "--output", file.to_str().unwrap()]).await;
-    refused.ended_with(1).said("record the export in the audit log").kept_quiet_about("u-1");
+    refused.ended_with(1).prints("record the export in the audit log").does_not_print("u-1");
     let refused = world.run(&["audit", "export"]).await;
     assert_eq!(refused.ended_with(1).output, "");
     assert!(!file.exists());
@@ -248,21 +248,21 @@ async fn whoever_exports_stands_in_the_log_before_the_first_row() {
 #[tokio::test]
 async fn a_file_is_whole_and_a_reader_may_leave() {
     let world = with_a_log(1).await;
-    deeds(&world, "acme", 20_000, "1 second").await;
+    audit_events(&world, "acme", 20_000, "1 second").await;
     let file = world.directory().join("log.ndjson");
     let path = file.to_str().unwrap();
     let to_file = ["audit", "export", "--output", path];
     let exported = world.run(&to_file).await;
-    assert_eq!(exported.succeeded().said("20,000 audit records exported").output, "");
+    assert_eq!(exported.succeeded().prints("20,000 audit records exported").output, "");
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(text.lines().count() == 20_000 && text.starts_with('{'), "NDJSON, by its name");
-    world.run(&to_file).await.ended_with(1).said("--force");
+    world.run(&to_file).await.ended_with(1).prints("--force");
     world.run(&[&to_file[..], &["--force", "--format", "csv", "--actor-id", "u-1"]].concat()).await.succeeded();
     assert_eq!(std::fs::read_to_string(&file).unwrap().matches("HYPERLINK").count(), 4_000);
     world.run(&["audit", "export", "--force"]).await.ended_with(2);
-    world.run(&["audit", "export", "--org", "a b"]).await.ended_with(2).said("organization");
+    world.run(&["audit", "export", "--org", "a b"]).await.ended_with(2).prints("organization");
     let backwards = ["audit", "export", "--from", "2026-02-01T00:00:00Z", "--to", "2026-01-01T00:00:00Z"];
-    world.run(&backwards).await.ended_with(1).said("--from");
+    world.run(&backwards).await.ended_with(1).prints("--from");
     let beside =
         std::fs::read_dir(world.directory()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(beside.filter(|name| name.ends_with(".part")).count(), 0);
@@ -280,7 +280,7 @@ async fn a_file_is_whole_and_a_reader_may_leave() {
 #[tokio::test]
 async fn who_stops_it_finds_nothing_of_a_file() {
     let world = with_a_log(1).await;
-    deeds(&world, "acme", 10, "1 second").await;
+    audit_events(&world, "acme", 10, "1 second").await;
     let parts = || {
         let names = std::fs::read_dir(world.directory()).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_string_lossy().ends_with(".part")).count()
@@ -293,7 +293,7 @@ async fn who_stops_it_finds_nothing_of_a_file() {
         .unwrap();
     let file = world.directory().join("log.csv");
     let mut exporting = world.spawn_command(&["audit", "export", "--output", file.to_str().unwrap()], &[]);
-    harness::eventually("it has begun", async || match (parts(), own_records(&world).await.len()) {
+    harness::eventually("it has begun", async || match (parts(), internal_records(&world).await.len()) {
         (1, 1) => Ok(()),
         begun => Err(format!("{begun:?}")),
     })

@@ -15,7 +15,7 @@ async fn without_a_way_to_check_tokens_there_is_no_gateway() {
     assert_eq!(document.status, 404, "{document:?}");
     for (settings, why) in [(&[][..], "WATCHBOOK_JWT_SECRET"), (&[SECRET, ("WATCHBOOK_HTTP_ADDR", "off")], "off")] {
         let refused = world.run_with(&["run", "--workers", "gateway"], settings, "").await;
-        refused.ended_with(1).said("no gateway").said(why);
+        refused.ended_with(1).prints("no gateway").prints(why);
     }
     world.finish([all]).await;
 }
@@ -25,7 +25,7 @@ async fn with_a_secret_it_answers_where_the_probes_do() {
     let world = world().start().await;
     let gateway = world.spawn_with("all", &[SECRET]);
     gateway.ready().await;
-    gateway.says_ready(200, "\"gateway\"").await;
+    gateway.reports_ready(200, "\"gateway\"").await;
     let document = gateway.get("/api/openapi.json").await;
     assert!(document.status == 200 && document.body.contains(&format!("/api/{}", Kind::Audit)), "{document:?}");
     assert_eq!(gateway.get("/api/me").await.status, 401);
@@ -39,7 +39,7 @@ async fn tokens_are_made_with_the_secret_that_is_there() {
         ["token", "create", "--sub", "me", "--org", "acme", "--org", "umbra", "--role", "producer", "--ttl", "30m"];
     let made = world.run_with(&create, &[SECRET], "").await;
     assert_eq!(made.succeeded().output.trim().split('.').count(), 3, "a token and nothing else: {}", made.output);
-    world.run(&create).await.ended_with(1).said("no secret to sign with");
+    world.run(&create).await.ended_with(1).prints("no secret to sign with");
     let kept = world.directory().join("jwt_secret");
     std::fs::write(&kept, SECRET.1).unwrap();
     let directory = world.directory().to_str().unwrap().to_owned();
@@ -56,11 +56,11 @@ async fn tokens_are_made_with_the_secret_that_is_there() {
     // A token for nobody would see nothing, whatever its role.
     for role in ["viewer", "producer", "operator", "admin"] {
         let nobodys = world.run_with(&["token", "create", "--sub", "me", "--role", role], &[SECRET], "").await;
-        assert_eq!(nobodys.ended_with(2).said("--org <ORG|'*'>").output, "");
+        assert_eq!(nobodys.ended_with(2).prints("--org <ORG|'*'>").output, "");
     }
     let all = world.run_with(&["token", "create", "--sub", "me", "--role", "admin", "--org", "*"], &[SECRET], "").await;
     all.succeeded();
     let centuries = [&create[..create.len() - 1], &["9000y"]].concat();
-    world.run_with(&centuries, &[SECRET], "").await.ended_with(1).said("--ttl");
+    world.run_with(&centuries, &[SECRET], "").await.ended_with(1).prints("--ttl");
     world.finish([]).await;
 }

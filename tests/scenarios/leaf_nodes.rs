@@ -9,7 +9,7 @@ use crate::world;
 
 /// Goes through all that is asked of JetStream: set-up, publishing, reading, settling, trimming, looking, replaying.
 async fn works_end_to_end(world: &World, worker: &Watchbook) {
-    world.run(&["setup"]).await.succeeded().said("as it should be");
+    world.run(&["setup"]).await.succeeded().prints("as it should be");
     let lines: String = (0..20).map(|n| format!("{}\n", event(n))).collect();
     world.run_with(&["publish", "events", "--org", "acme"], &[], &lines).await.succeeded();
     // Past the check of our own publisher, so that it ends as a dead letter.
@@ -28,7 +28,7 @@ async fn works_end_to_end(world: &World, worker: &Watchbook) {
     for subject in ["nats", &world.stream(Kind::Events), "events writer"] {
         assert_eq!(finding(subject)["verdict"], "fine", "{}", finding(subject));
     }
-    worker.says_ready(200, "").await;
+    worker.reports_ready(200, "").await;
 }
 
 #[tokio::test]
@@ -64,12 +64,12 @@ async fn a_leaf_node_reaches_the_streams_of_its_hub_by_their_domain() {
     })
     .await;
     jetstream_answers(&bare.url(), "$JS.hub.API").await;
-    world.run_with(&["status"], &[("NATS_URL", &bare.url())], "").await.succeeded().said("adds up");
+    world.run_with(&["status"], &[("NATS_URL", &bare.url())], "").await.succeeded().prints("adds up");
 
     let finished = world.run_with(&["run", "--workers", "events"], &[(domain, "nowhere")], "").await;
-    finished.ended_with(1).said("no JetStream answers on `$JS.nowhere.API`").said("jetstream_domain");
+    finished.ended_with(1).prints("no JetStream answers on `$JS.nowhere.API`").prints("jetstream_domain");
     let finished = world.run_with(&["up"], &[("NATS_URL", &leaf.url()), (domain, "nowhere")], "").await;
-    finished.ended_with(1).said("no JetStream answers on `$JS.nowhere.API`");
+    finished.ended_with(1).prints("no JetStream answers on `$JS.nowhere.API`");
     world.finish([worker]).await;
 }
 
@@ -110,7 +110,11 @@ async fn another_account_reaches_the_streams_by_the_prefix_of_their_api() {
     works_end_to_end(&world, &worker).await;
 
     let both = [("WATCHBOOK_NATS__JETSTREAM_DOMAIN", "hub")];
-    world.run_with(&["status"], &both, "").await.ended_with(1).said(&format!("{prefix}: set it or `jetstream_domain`"));
+    world
+        .run_with(&["status"], &both, "")
+        .await
+        .ended_with(1)
+        .prints(&format!("{prefix}: set it or `jetstream_domain`"));
     world.finish([worker]).await;
 }
 
@@ -119,7 +123,7 @@ async fn up_brings_no_domain_of_its_own() {
     let world = world().without_setup().start().await;
     let config = world.directory().join("watchbook.toml");
     std::fs::write(&config, "[nats]\njetstream_domain = \"hub\"\n").unwrap();
-    world.run_bare(&["up"]).await.ended_with(1).said("set NATS_URL").said("jetstream_domain");
+    world.run_bare(&["up"]).await.ended_with(1).prints("set NATS_URL").prints("jetstream_domain");
     std::fs::remove_file(&config).unwrap();
     world.finish([]).await;
 }

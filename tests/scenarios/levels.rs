@@ -8,7 +8,7 @@ use records::Kind;
 use sqlx::{Connection, PgConnection};
 use store::Steps;
 use store::holds::HeldRange;
-use store::metric_hours::{self, Point, Spread};
+use store::metric_hours::{self, MinAvgMax, Point};
 use store::outcomes::{self, OutcomeMinute, OutcomePoint, thin};
 use store::partitions::{Partition, Partitions};
 
@@ -45,7 +45,7 @@ async fn thin_all(connection: &mut PgConnection, before: DateTime<Utc>) -> u64 {
 /// What was counted in each hour, at whichever level.
 async fn sums(world: &World) -> Vec<(String, String, String, i64, i64)> {
     world
-        .ask_all(
+        .query_all(
             "SELECT kind, date_trunc('hour', at, 'UTC')::text, organization_id, sum(total)::bigint, sum(failed)::bigint
                FROM watchbook.outcomes GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
         )
@@ -78,7 +78,8 @@ async fn thinning_makes_hours_of_minutes_and_changes_no_sum() {
     assert_eq!(taken, 24 * 60 * 3 * 2 * 3);
     assert_eq!(sums(&world).await, all);
     assert_eq!(world.count("SELECT count(*) FROM watchbook.outcome_hours").await, 24 * 2 * 3);
-    let left: (DateTime<Utc>, i64) = world.ask("SELECT min(minute), count(*) FROM watchbook.outcome_minutes").await;
+    let left: (DateTime<Utc>, i64) =
+        world.query_one("SELECT min(minute), count(*) FROM watchbook.outcome_minutes").await;
     assert_eq!(left, (day + TimeDelta::days(1), 60 * 3 * 2 * 3));
     connection.close().await.unwrap();
     world.finish([]).await;
@@ -107,7 +108,7 @@ async fn who_thins_may_be_killed_at_any_moment() {
         let under_way = tokio::spawn(async move { thin(&mut thinning, Utc::now(), 10_000).await });
         let waiting = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'WITH old%'";
         let process = eventually("it waits for the hour", async || {
-            world.try_ask::<(i32,)>(&format!("SELECT pid {waiting}")).await
+            world.try_query_one::<(i32,)>(&format!("SELECT pid {waiting}")).await
         })
         .await;
         if is_killed {
@@ -309,20 +310,20 @@ fn sampled(tables: &[&str]) -> String {
     )
 }
 
-async fn words(world: &World, question: &str) -> String {
-    world.ask::<(String,)>(question).await.0
+async fn words(world: &World, sql: &str) -> String {
+    world.query_one::<(String,)>(sql).await.0
 }
 
 /// As retention does it.
 async fn drop_day(connection: &mut PgConnection, partition: Partition) {
     let name = partition.name();
-    metric_hours::make_room_for_hours_of(connection, &Partitions::default(), &name).await.unwrap();
+    metric_hours::ensure_hour_partitions(connection, &Partitions::default(), &name).await.unwrap();
     let mut transaction = connection.begin().await.unwrap();
     sqlx::query(&format!("ALTER TABLE watchbook.container_metrics DETACH PARTITION {name}"))
         .execute(&mut *transaction)
         .await
         .unwrap();
-    assert!(metric_hours::keep_hours_of(&mut transaction, &name, &[]).await.unwrap() > 0);
+    assert!(metric_hours::roll_up_hours(&mut transaction, &name, &[]).await.unwrap() > 0);
     sqlx::query(&format!("DROP TABLE {name}")).execute(&mut *transaction).await.unwrap();
     transaction.commit().await.unwrap();
 }
@@ -334,12 +335,12 @@ async fn hours_are_exactly_what_the_samples_were_and_more_can_be_added() {
     let day = day(40);
     let name = sample_a_day(&world, &mut connection, day).await.name();
     let partitions = Partitions::default();
-    metric_hours::make_room_for_hours_of(&mut connection, &partitions, &name).await.unwrap();
+    metric_hours::ensure_hour_partitions(&mut connection, &partitions, &name).await.unwrap();
     let mut undone = connection.begin().await.unwrap();
-    let hours = metric_hours::keep_hours_of(&mut undone, &name, &[]).await.unwrap();
+    let hours = metric_hours::roll_up_hours(&mut undone, &name, &[]).await.unwrap();
     undone.rollback().await.unwrap();
     assert_eq!(words(&world, KEPT).await, "");
-    assert_eq!(metric_hours::keep_hours_of(&mut connection, &name, &[]).await.unwrap(), hours);
+    assert_eq!(metric_hours::roll_up_hours(&mut connection, &name, &[]).await.unwrap(), hours);
     assert_eq!(hours, 24 * 3 * 3);
     let expected = words(&world, &sampled(&[&name])).await;
     assert!(expected.contains("none") && expected.contains("|0|-|0|-"), "{expected}");
@@ -348,14 +349,14 @@ async fn hours_are_exactly_what_the_samples_were_and_more_can_be_added() {
     world.execute("CREATE TABLE late (LIKE watchbook.container_metrics)").await;
     sample_into(&world, "late", day, 11).await;
     world.execute("UPDATE late SET network_tx_bytes = 5 WHERE container_id = 'c-1'").await;
-    metric_hours::keep_hours_of(&mut connection, "late", &[]).await.unwrap();
+    metric_hours::roll_up_hours(&mut connection, "late", &[]).await.unwrap();
     let rows = world.count("SELECT count(*) FROM watchbook.container_metric_hours").await;
     assert_eq!(u64::try_from(rows).unwrap(), hours);
     assert_eq!(words(&world, KEPT).await, words(&world, &sampled(&[&name, "late"])).await);
     // Nothing of nothing.
     world.execute("TRUNCATE late").await;
-    metric_hours::make_room_for_hours_of(&mut connection, &partitions, "late").await.unwrap();
-    assert_eq!(metric_hours::keep_hours_of(&mut connection, "late", &[]).await.unwrap(), 0);
+    metric_hours::ensure_hour_partitions(&mut connection, &partitions, "late").await.unwrap();
+    assert_eq!(metric_hours::roll_up_hours(&mut connection, "late", &[]).await.unwrap(), 0);
     connection.close().await.unwrap();
     world.finish([]).await;
 }
@@ -402,8 +403,8 @@ async fn a_chart_over_both_levels_is_the_chart_of_all_samples() {
     let held =
         HeldRange { organization_id: Some("acme".to_owned()), from: None, until: Some(second + TimeDelta::hours(20)) };
     let name = Partition::of(Kind::Metrics, second).unwrap().name();
-    metric_hours::make_room_for_hours_of(&mut connection, &Partitions::default(), &name).await.unwrap();
-    metric_hours::keep_hours_of(&mut connection, &name, std::slice::from_ref(&held)).await.unwrap();
+    metric_hours::ensure_hour_partitions(&mut connection, &Partitions::default(), &name).await.unwrap();
+    metric_hours::roll_up_hours(&mut connection, &name, std::slice::from_ref(&held)).await.unwrap();
     let gone = format!(
         "DELETE FROM {name} WHERE organization_id IS DISTINCT FROM 'acme' OR created_at >= '{}'",
         second + TimeDelta::hours(20)
@@ -414,7 +415,7 @@ async fn a_chart_over_both_levels_is_the_chart_of_all_samples() {
     assert_eq!(read(&mut connection, &hours, Some(&acme)).await, before[1]);
     assert_eq!(read(&mut connection, &hours, Some(&none)).await, before[2]);
     // And once the hold is released, the rest follows.
-    metric_hours::keep_hours_of(&mut connection, &name, &[]).await.unwrap();
+    metric_hours::roll_up_hours(&mut connection, &name, &[]).await.unwrap();
     world.execute(&format!("DELETE FROM {name}")).await;
     assert_eq!(read(&mut connection, &hours, None).await, before[0]);
     connection.close().await.unwrap();
@@ -425,7 +426,7 @@ async fn a_chart_over_both_levels_is_the_chart_of_all_samples() {
 async fn is_what_was_measured(world: &World, points: &[Point]) {
     type Measured = (DateTime<Utc>, i64, Option<f64>, Option<f64>, Option<f64>, Option<i64>, Option<f64>, Option<i64>);
     let measured: Vec<Measured> = world
-        .ask_all(
+        .query_all(
             "SELECT date_trunc('hour', created_at, 'UTC'), count(*), min(cpu_usage_percent),
                     avg(cpu_usage_percent::text::numeric)::float8, max(cpu_usage_percent),
                     min(memory_usage_bytes), avg(memory_usage_bytes)::float8, max(memory_usage_bytes)
@@ -469,9 +470,9 @@ async fn no_value_that_a_record_may_have_stops_a_chart_or_a_clean_up() {
     assert_eq!(
         cpu,
         [
-            Spread { min: 0.0, avg: 0.0, max: 5e-324 },
-            Spread { min: f64::MAX, avg: f64::MAX, max: f64::MAX },
-            Spread { min: 1e-17, avg: 5e307, max: 1e308 }
+            MinAvgMax { min: 0.0, avg: 0.0, max: 5e-324 },
+            MinAvgMax { min: f64::MAX, avg: f64::MAX, max: f64::MAX },
+            MinAvgMax { min: 1e-17, avg: 5e307, max: 1e308 }
         ]
     );
     assert_eq!(before[0].memory_usage_bytes.unwrap().avg, i64::MAX as f64);

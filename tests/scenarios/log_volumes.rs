@@ -42,7 +42,8 @@ const BY_ROW: &str = "SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), ''
 
 /// Makes sure that the volumes are the rows, asked of SQL and of the store.
 async fn agree(world: &World) {
-    let ((counted,), (stored,)): ((String,), (String,)) = (world.ask(BY_VOLUME).await, world.ask(BY_ROW).await);
+    let ((counted,), (stored,)): ((String,), (String,)) =
+        (world.query_one(BY_VOLUME).await, world.query_one(BY_ROW).await);
     assert_eq!(counted, stored);
     let mut loaded: Vec<_> = load(world)
         .await
@@ -225,7 +226,7 @@ async fn trim(connection: &mut PgConnection, mut excess: Excess, held: &[HeldRan
 
 /// Which of a container's lines are there: runs of numbers.
 async fn left(world: &World, organization: &str, container: &str) -> String {
-    let question = format!(
+    let sql = format!(
         "SELECT coalesce(string_agg(run, ' ' ORDER BY first), '') FROM (
              SELECT min(n) AS first, min(n) || '-' || max(n) AS run
                FROM (SELECT message::bigint AS n, message::bigint - row_number() OVER (ORDER BY message) AS run
@@ -233,7 +234,7 @@ async fn left(world: &World, organization: &str, container: &str) -> String {
                       WHERE coalesce(organization_id, '_') = '{organization}' AND container_id = '{container}') AS lines
               GROUP BY lines.run) AS runs"
     );
-    world.ask::<(String,)>(&question).await.0
+    world.query_one::<(String,)>(&sql).await.0
 }
 
 fn over(organization: Option<&str>, bytes: u64) -> Excess {

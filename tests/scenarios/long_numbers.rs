@@ -175,9 +175,9 @@ async fn a_replay_publishes_them_as_they_may_have_come_and_passes_by_what_it_can
     world.jetstream().create_stream(config).await.unwrap();
     let replayed = world.run(&["replay", "events", "--to", &subject, "--json"]).await;
     let (skipped,): (String,) = world
-        .ask("SELECT id::text FROM watchbook.event_logs WHERE jsonb_path_exists(payload, 'strict $.**{300}')")
+        .query_one("SELECT id::text FROM watchbook.event_logs WHERE jsonb_path_exists(payload, 'strict $.**{300}')")
         .await;
-    replayed.ended_with(1).said(&format!("the event {skipped} of")).said("7 events published, 1 skipped");
+    replayed.ended_with(1).prints(&format!("the event {skipped} of")).prints("7 events published, 1 skipped");
     let summary = replayed.json();
     assert_eq!((&summary["published"], &summary["skipped"]), (&json!(7), &json!(1)));
     assert_eq!(summary["skipped_events"][0]["id"], json!(skipped));
@@ -225,7 +225,7 @@ async fn a_number_keeps_its_value_and_its_scale_with_an_exponent() {
         "-98765432109876543210e-100",
     ] {
         let (text, is_same): (String, bool) = world
-            .ask(&format!(
+            .query_one(&format!(
                 "SELECT watchbook.number_as_text({number}), watchbook.number_as_text({number})::numeric::text = ({number})::numeric::text"
             ))
             .await;
@@ -233,7 +233,7 @@ async fn a_number_keeps_its_value_and_its_scale_with_an_exponent() {
         assert!(text.len() < 70, "{number} is written as {text}");
     }
     let (object,): (String,) = world
-        .ask(r#"SELECT watchbook.abbreviated('{"a": {"\"\u00fc\\": [null, true, "1e5", [], {}]}, "b": -1e131000, "c": 1.50}')"#)
+        .query_one(r#"SELECT watchbook.abbreviated('{"a": {"\"\u00fc\\": [null, true, "1e5", [], {}]}, "b": -1e131000, "c": 1.50}')"#)
         .await;
     assert_eq!(object, r#"{"a": {"\"ü\\": [null, true, "1e5", [], {}]}, "b": -1e131000, "c": 1.50}"#);
     world.finish([]).await;

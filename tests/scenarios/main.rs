@@ -29,7 +29,7 @@ mod nats_clusters;
 mod nats_outages;
 mod poison;
 mod postgres_outages;
-mod questions;
+mod queries;
 mod replays;
 mod retention;
 mod rollups;

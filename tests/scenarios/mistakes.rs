@@ -28,12 +28,12 @@ async fn a_nats_url_that_leads_nowhere() {
     let url = format!("nats://127.0.0.1:{port}");
     for command in [&["run"][..], &["setup"], &["status"], &["tail", "events"], &["publish", "events"]] {
         let finished = world.run_with(command, &[("NATS_URL", &url)], "").await;
-        finished.ended_with(1).said(&url).said("Is it running, and is NATS_URL right?");
+        finished.ended_with(1).prints(&url).prints("Is it running, and is NATS_URL right?");
     }
     let nowhere = refused(&world, &[("NATS_URL", "nats://no-such-host.invalid:4222")]).await;
-    nowhere.said("no-such-host.invalid").said("NATS_URL");
+    nowhere.prints("no-such-host.invalid").prints("NATS_URL");
     let bare = world.run_bare(&["run"]).await;
-    bare.ended_with(1).said("set NATS_URL");
+    bare.ended_with(1).prints("set NATS_URL");
     world.finish([]).await;
 }
 
@@ -52,13 +52,13 @@ async fn a_wrong_password_for_nats() {
     let world = world().nats(start_nats(|options| options.extra_config = USERS.to_owned()).await).start().await;
     let url = signed_in(&world.nats_url(), "reader", "opensesame");
     let finished = refused(&world, &[("NATS_URL", &url)]).await;
-    finished.said("refuses the sign-in").said("user and password").kept_quiet_about("opensesame");
+    finished.prints("refuses the sign-in").prints("user and password").does_not_print("opensesame");
     // The same by the settings of the file.
     let finished =
         refused(&world, &[("WATCHBOOK_NATS__USER", "reader"), ("WATCHBOOK_NATS__PASSWORD", "opensesame")]).await;
-    finished.said("refuses the sign-in").kept_quiet_about("opensesame");
+    finished.prints("refuses the sign-in").does_not_print("opensesame");
     let finished = refused(&world, &[("NATS_CREDS", "/nowhere/watchbook.creds")]).await;
-    finished.said("/nowhere/watchbook.creds");
+    finished.prints("/nowhere/watchbook.creds");
     world.finish([]).await;
 }
 
@@ -67,17 +67,21 @@ async fn a_missing_permission_in_nats() {
     let world = world().nats(start_nats(|options| options.extra_config = USERS.to_owned()).await).start().await;
     let url = signed_in(&world.nats_url(), "reader", "hunter2");
     let finished = refused(&world, &[("NATS_URL", &url)]).await;
-    finished.said("may not").said("$JS.API.STREAM.INFO").said(&world.stream(Kind::Events)).kept_quiet_about("hunter2");
+    finished
+        .prints("may not")
+        .prints("$JS.API.STREAM.INFO")
+        .prints(&world.stream(Kind::Events))
+        .does_not_print("hunter2");
 
     world.jetstream().delete_stream(world.stream(Kind::Logs)).await.unwrap();
     let url = signed_in(&world.nats_url(), "maker", "hunter3");
     let finished = world.run_with(&["setup"], &[("NATS_URL", &url)], "").await;
-    finished.ended_with(1).said("may not").said("$JS.API.STREAM.CREATE").kept_quiet_about("hunter3");
+    finished.ended_with(1).prints("may not").prints("$JS.API.STREAM.CREATE").does_not_print("hunter3");
 
     // What is missing only once it reads shows in /readyz, and is no reason to end: permissions can be given later.
     let url = signed_in(&world.nats_url(), "looker", "hunter4");
     let worker = world.spawn_with("events", &[("NATS_URL", &url)]);
-    worker.says_ready(503, "events").await;
+    worker.reports_ready(503, "events").await;
     worker.logged("$JS.API.CONSUMER.").await;
     assert!(!worker.log().contains("hunter4"), "{}", worker.log());
     world.finish([worker]).await;
@@ -90,7 +94,7 @@ async fn jetstream_is_switched_off() {
     let url = server.url();
     for command in [&["run"][..], &["setup"]] {
         let finished = world.run_with(command, &[("NATS_URL", &url)], "").await;
-        finished.ended_with(1).said("JetStream is switched off").said("-js");
+        finished.ended_with(1).prints("JetStream is switched off").prints("-js");
     }
     world.finish([]).await;
 }
@@ -127,7 +131,7 @@ async fn a_server_that_is_too_old() {
     let url = old_server("2.9.25").await;
     for command in [&["run"][..], &["setup"]] {
         let finished = world.run_with(command, &[("NATS_URL", &url)], "").await;
-        finished.ended_with(1).said("2.9.25").said("needs 2.12 or newer");
+        finished.ended_with(1).prints("2.9.25").prints("needs 2.12 or newer");
     }
     world.finish([]).await;
 }
@@ -144,18 +148,18 @@ async fn a_stream_with_settings_that_lose_records() {
     world.publish_records(Kind::Events, 0..10).await;
 
     let finished = refused(&world, &[]).await;
-    finished.said(&name).said("records can be lost").said("watchbook setup --update");
+    finished.prints(&name).prints("records can be lost").prints("watchbook setup --update");
     let finished = world.run(&["setup"]).await;
     finished
         .ended_with(1)
-        .said(&name)
-        .said("discard is old, expected new")
-        .said("max_age is 3600s, expected unlimited");
-    world.run(&["doctor"]).await.ended_with(1).said("discard is old");
+        .prints(&name)
+        .prints("discard is old, expected new")
+        .prints("max_age is 3600s, expected unlimited");
+    world.run(&["doctor"]).await.ended_with(1).prints("discard is old");
     let unchanged = world.jetstream().get_stream(&name).await.unwrap().cached_info().config.clone();
     assert_eq!(unchanged.max_age, dangerous.max_age, "a plain setup changes nothing that is there");
 
-    world.run(&["setup", "--update"]).await.succeeded().said("changed: discard");
+    world.run(&["setup", "--update"]).await.succeeded().prints("changed: discard");
     world.run(&["setup"]).await.succeeded();
     let worker = world.workers("events").await;
     world.settled_as(Kind::Events, [10, 0, 0, 0]).await;
@@ -180,12 +184,12 @@ async fn a_stream_that_lets_producers_purge_it() {
     assert_eq!(info().await.state.messages, 1, "one message of a producer removed a hundred that nobody had read");
 
     let finished = refused(&world, &[]).await;
-    finished.said(&name).said("allow_rollup_hdrs is true, expected false").said("watchbook setup --update");
+    finished.prints(&name).prints("allow_rollup_hdrs is true, expected false").prints("watchbook setup --update");
     for command in [&["setup"][..], &["doctor"]] {
         let finished = world.run(command).await;
-        finished.ended_with(1).said(&name).said("allow_rollup_hdrs is true").said("watchbook setup --update");
+        finished.ended_with(1).prints(&name).prints("allow_rollup_hdrs is true").prints("watchbook setup --update");
     }
-    world.run(&["setup", "--update"]).await.succeeded().said("changed: allow_rollup_hdrs");
+    world.run(&["setup", "--update"]).await.succeeded().prints("changed: allow_rollup_hdrs");
     let worker = world.workers("events").await;
     world.settled_as(Kind::Events, [1, 0, 0, 100]).await;
     world.finish([worker]).await;
@@ -199,10 +203,13 @@ async fn a_stream_that_lets_producers_expire_records_has_to_be_replaced() {
     let expiring = async_nats::jetstream::stream::Config { allow_message_ttl: true, ..sound };
     world.jetstream().update_stream(&expiring).await.unwrap();
 
-    refused(&world, &[]).await.said("allow_msg_ttl is true, expected false").said(&format!("nats stream rm {name}"));
+    refused(&world, &[])
+        .await
+        .prints("allow_msg_ttl is true, expected false")
+        .prints(&format!("nats stream rm {name}"));
     for command in [&["setup"][..], &["setup", "--update"], &["doctor"]] {
         let finished = world.run(command).await;
-        finished.ended_with(1).said("allow_msg_ttl is true").said(&format!("nats stream rm {name}"));
+        finished.ended_with(1).prints("allow_msg_ttl is true").prints(&format!("nats stream rm {name}"));
     }
     world.jetstream().delete_stream(&name).await.unwrap();
     world.run(&["setup"]).await.succeeded();
@@ -217,7 +224,7 @@ async fn a_stream_of_another_size_is_named_and_used() {
     let world = world().start().await;
     let settings = [("WATCHBOOK_STREAMS__MAX_BYTES", "128MiB")];
     let finished = world.run_with(&["setup"], &settings, "").await;
-    finished.ended_with(1).said("max_bytes is 67108864, expected 134217728").said("watchbook setup --update");
+    finished.ended_with(1).prints("max_bytes is 67108864, expected 134217728").prints("watchbook setup --update");
     let worker = world.spawn_with("events", &settings);
     worker.ready().await;
     worker.logged("the stream differs from the settings").await;
@@ -237,22 +244,22 @@ async fn each_kind_has_a_stream_of_its_own_size() {
     assert_eq!((size(Kind::Logs).await, size(Kind::Events).await), (128, 64));
     world.run(&["setup"]).await.succeeded();
     let shown = world.run(&["config", "show"]).await;
-    shown.succeeded().said("[streams.logs]\nmax_bytes = \"128.0 MiB\"").kept_quiet_about("[streams.events]");
+    shown.succeeded().prints("[streams.logs]\nmax_bytes = \"128.0 MiB\"").does_not_print("[streams.events]");
 
     let other = [(key, "96MiB")];
     let finished = world.run_with(&["setup"], &other, "").await;
     let differs = format!("stream {}: differs: max_bytes is 134217728, expected 100663296", world.stream(Kind::Logs));
-    finished.ended_with(1).said(&differs).said(&format!("stream {}: as it should be", world.stream(Kind::Events)));
+    finished.ended_with(1).prints(&differs).prints(&format!("stream {}: as it should be", world.stream(Kind::Events)));
     assert_eq!(size(Kind::Logs).await, 128, "a plain setup changes nothing that is there");
     world.run_with(&["setup", "--update"], &other, "").await.succeeded();
     assert_eq!((size(Kind::Logs).await, size(Kind::Events).await), (96, 64));
 
     let file = world.directory().join("watchbook.toml");
     std::fs::write(&file, "[streams]\nmax_bytes = \"1GiB\"\n\n[streams.lgs]\nmax_bytes = \"1GiB\"\n").unwrap();
-    world.run(&["config", "check"]).await.ended_with(1).said("watchbook.toml:4").said("lgs");
+    world.run(&["config", "check"]).await.ended_with(1).prints("watchbook.toml:4").prints("lgs");
     std::fs::write(&file, "[streams.logs]\nreplay_window = \"29d\"\n").unwrap();
     let finished = world.run(&["run", "--workers", "logs"]).await;
-    finished.ended_with(1).said("watchbook.toml:2: streams.logs.replay_window: longer than `max_bytes` can hold");
+    finished.ended_with(1).prints("watchbook.toml:2: streams.logs.replay_window: longer than `max_bytes` can hold");
     std::fs::remove_file(&file).unwrap();
     world.finish([]).await;
 }
@@ -262,9 +269,9 @@ async fn a_stream_that_is_missing_and_a_database_that_is_not_set_up() {
     let world = world().start().await;
     let name = world.stream(Kind::Events);
     world.jetstream().delete_stream(&name).await.unwrap();
-    refused(&world, &[]).await.said(&name).said("watchbook setup");
+    refused(&world, &[]).await.prints(&name).prints("watchbook setup");
     let fresh = world.database_url().replace(&format!("/{}", world.name()), "/postgres");
-    refused(&world, &[("DATABASE_URL", &fresh)]).await.said("migrations are pending").said("watchbook setup");
+    refused(&world, &[("DATABASE_URL", &fresh)]).await.prints("migrations are pending").prints("watchbook setup");
     world.run(&["setup"]).await.succeeded();
     world.finish([]).await;
 }
@@ -284,8 +291,8 @@ async fn a_database_that_cannot_be_reached() {
     ] {
         for command in [&["run"][..], &["setup"], &["status"], &["dead", "list"], &["migrate", "status"]] {
             let finished = world.run_with(command, &[("DATABASE_URL", &wrong)], "").await;
-            finished.ended_with(1).said(words).said("DATABASE_URL");
-            finished.kept_quiet_about("opensesame").kept_quiet_about(password);
+            finished.ended_with(1).prints(words).prints("DATABASE_URL");
+            finished.does_not_print("opensesame").does_not_print(password);
         }
     }
     world.finish([]).await;
@@ -296,7 +303,7 @@ async fn an_address_that_somebody_else_has() {
     let world = world().start().await;
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    refused(&world, &[("WATCHBOOK_HTTP_ADDR", &address)]).await.said(&address).said("WATCHBOOK_HTTP_ADDR");
+    refused(&world, &[("WATCHBOOK_HTTP_ADDR", &address)]).await.prints(&address).prints("WATCHBOOK_HTTP_ADDR");
     world.finish([]).await;
 }
 
@@ -325,7 +332,7 @@ async fn rules_that_cannot_be_meant() {
         std::fs::write(world.directory().join("watchbook.toml"), &file).unwrap();
         for command in [&["run", "--workers", "alerts"][..], &["config", "check"]] {
             let refused = world.run(command).await;
-            refused.ended_with(1).said(&format!("watchbook.toml{place}")).said(problem);
+            refused.ended_with(1).prints(&format!("watchbook.toml{place}")).prints(problem);
         }
     }
     world.finish([]).await;

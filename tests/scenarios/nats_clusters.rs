@@ -43,7 +43,7 @@ async fn a_stream_without_a_leader_hides_no_other() {
     let first_url = first.url();
     let world = world().nats(first).with("NATS_URL", &urls).without_setup().start().await;
     create_streams(&world, |kind| if kind == Kind::Events { "node-2" } else { "node-0" }).await;
-    world.run(&["setup"]).await.succeeded().kept_quiet_about("differs");
+    world.run(&["setup"]).await.succeeded().does_not_print("differs");
     let mut worker = world.workers("events,logs").await;
     world.publish_records(Kind::Events, 0..10).await;
     world.publish_records(Kind::Logs, 0..5).await;
@@ -69,7 +69,7 @@ async fn a_stream_without_a_leader_hides_no_other() {
     );
     let [sound] = of(&status, "kind", "logs")[..] else { panic!("{status}") };
     assert_eq!((&sound["stored"], &sound["last_sequence"], &sound["pending"]), (&json!(5), &json!(5), &json!(0)));
-    world.run(&["status"]).await.ended_with(1).said(&events).said("adds up");
+    world.run(&["status"]).await.ended_with(1).prints(&events).prints("adds up");
 
     let doctor = world.run(&["doctor", "--json"]).await.ended_with(1).json();
     for &kind in Kind::ALL {
@@ -91,7 +91,7 @@ async fn a_stream_without_a_leader_hides_no_other() {
     worker.writes(Kind::Logs).await;
     world.publish_records(Kind::Logs, 5..10).await;
     world.settled_as(Kind::Logs, [10, 0, 0, 0]).await;
-    worker.says_ready(503, &events).await;
+    worker.reports_ready(503, &events).await;
 
     away.restart().await.unwrap();
     eventually("the stream is back", async || world.try_account(Kind::Events).await).await;

@@ -23,7 +23,7 @@ async fn a_killed_server_under_load_is_a_pause() {
         world.nats().kill().await.unwrap();
         // The first time for so long that the worker says so, the second time for a moment.
         if round == 1 {
-            worker.says_ready(503, "\"events\":{\"ready\":false").await;
+            worker.reports_ready(503, "\"events\":{\"ready\":false").await;
         }
         world.nats().restart().await.unwrap();
     }
@@ -100,13 +100,13 @@ async fn a_stream_that_is_deleted_and_made_anew_is_read_from_its_start() {
     world.publish_records(Kind::Events, 0..100).await;
     world.settled_as(Kind::Events, [100, 0, 0, 0]).await;
     delete_stream(&world).await;
-    worker.says_ready(503, "does not exist: run `watchbook setup`").await;
+    worker.reports_ready(503, "does not exist: run `watchbook setup`").await;
     world.run(&["setup"]).await.succeeded();
     world.publish_records(Kind::Events, 100..140).await;
     let account = world.settled_as(Kind::Events, [40, 0, 0, 0]).await;
     assert!(account.has_past, "what was known of the old one is kept aside");
     world.holds_exactly(Kind::Events, 140).await;
-    let past: (i64, String) = world.ask("SELECT stored, reason FROM watchbook.past_positions").await;
+    let past: (i64, String) = world.query_one("SELECT stored, reason FROM watchbook.past_positions").await;
     assert_eq!(past, (100, "the stream was recreated".to_owned()));
     world.finish([worker]).await;
 }
@@ -183,14 +183,14 @@ async fn a_lost_tail(after: u64, while_nobody_looks: bool) {
     }
     eventually("the loss is noticed", async || {
         let noticed: (i64,) = world
-            .try_ask("SELECT count(*) FROM watchbook.past_positions WHERE reason = 'the stream was truncated'")
+            .try_query_one("SELECT count(*) FROM watchbook.past_positions WHERE reason = 'the stream was truncated'")
             .await?;
         if noticed.0 == 1 { Ok(()) } else { Err(format!("{noticed:?}")) }
     })
     .await;
     let account = world.settled(Kind::Events).await;
     assert!(account.last_sequence >= 100 + after, "{account:?}");
-    // Which of the lost ones were duplicates is not known one by one, see `store::positions::rewind`.
+    // Which of the lost ones were duplicates is not known one by one, see `store::positions::rewind_truncated_stream`.
     let (records, letters) = (account.stored + account.duplicates, account.dead_letters);
     assert_eq!((records, letters), (account.last_sequence, 0), "{account:?}");
     world.holds_exactly(Kind::Events, 148 + after).await;
@@ -266,7 +266,7 @@ async fn a_purge_while_postgres_is_away_is_counted_once() {
     world.settled(Kind::Events).await;
     world.postgres_link().cut();
     world.publish_records(Kind::Events, 20..500).await;
-    worker.says_ready(503, "Postgres").await;
+    worker.reports_ready(503, "Postgres").await;
     let stream = world.jetstream().get_stream(world.stream(Kind::Events)).await.unwrap();
     stream.purge().sequence(401).await.unwrap();
     world.postgres_link().restore();

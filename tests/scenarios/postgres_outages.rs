@@ -39,7 +39,7 @@ async fn what_comes_while_it_is_away_for_long_is_stored_when_it_is_back() {
     }
     // Every part says so, and has tried more than once.
     for &kind in Kind::ALL {
-        worker.says_ready(503, &format!("\"{kind}\":{{\"ready\":false,\"state\":\"failing\"")).await;
+        worker.reports_ready(503, &format!("\"{kind}\":{{\"ready\":false,\"state\":\"failing\"")).await;
     }
     assert_eq!(worker.get("/healthz").await.status, 200, "the process lives, and restarting it would not help");
     world.postgres().restart().await.unwrap();
@@ -60,7 +60,7 @@ async fn a_worker_that_starts_again_while_it_is_away_says_what_to_mend_and_loses
     world.postgres().stop().await.unwrap();
     world.publish_records(Kind::Events, 100..200).await;
     first.kill().await;
-    world.run(&["run", "--workers", "events"]).await.ended_with(1).said("is it running").said("DATABASE_URL");
+    world.run(&["run", "--workers", "events"]).await.ended_with(1).prints("is it running").prints("DATABASE_URL");
     world.postgres().restart().await.unwrap();
     let second = world.workers("events").await;
     world.settled_as(Kind::Events, [200, 0, 0, 0]).await;
@@ -78,12 +78,12 @@ async fn a_fail_over_to_a_read_only_server_is_a_pause() {
     world.execute("ALTER SYSTEM SET default_transaction_read_only = on").await;
     world.execute("SELECT pg_reload_conf()").await;
     let read_only = async || {
-        let setting: (String,) = world.try_ask("SHOW default_transaction_read_only").await?;
+        let setting: (String,) = world.try_query_one("SHOW default_transaction_read_only").await?;
         if setting.0 == "on" { Ok(()) } else { Err(setting.0) }
     };
     eventually("the server only reads", read_only).await;
     world.publish_records(Kind::Events, 50..250).await;
-    worker.says_ready(503, "read-only transaction").await;
+    worker.reports_ready(503, "read-only transaction").await;
     let account = world.account(Kind::Events).await;
     assert_eq!((account.stored, account.dead_letters, account.letters), (50, 0, 0), "{account:?}");
     let mut administrator = sqlx::PgConnection::connect(world.database_url()).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_link_that_is_cut_again_and_again_is_a_pause() {
         let enough = |account: &harness::Account| account.stored >= round * 300;
         world.account_where(Kind::Events, "the worker is under way", enough).await;
         world.postgres_link().cut();
-        worker.says_ready(503, "Postgres").await;
+        worker.reports_ready(503, "Postgres").await;
         world.postgres_link().restore();
     }
     load.acknowledged().await;
@@ -140,9 +140,9 @@ async fn a_link_that_swallows_everything_does_not_hold_a_worker_for_ever() {
     other.writes(Kind::Events).await;
     load.acknowledged().await;
     world.settled_as(Kind::Events, [2_000, 0, 0, 0]).await;
-    worker.says_ready(503, "Postgres").await;
+    worker.reports_ready(503, "Postgres").await;
     world.postgres_link().restore();
-    worker.says_ready(200, "standby").await;
+    worker.reports_ready(200, "standby").await;
     world.readers_were_broken(1);
     world.holds_exactly(Kind::Events, 2_000).await;
     world.finish([worker, other]).await;
@@ -178,7 +178,7 @@ async fn a_table_that_is_not_there_is_an_outage_and_no_dead_letter() {
     world.settled(Kind::Events).await;
     world.execute("ALTER TABLE watchbook.event_logs RENAME TO hidden").await;
     world.publish_records(Kind::Events, 10..50).await;
-    worker.says_ready(503, "cannot commit batches to Postgres").await;
+    worker.reports_ready(503, "cannot commit batches to Postgres").await;
     let letters = world.count("SELECT count(*) FROM watchbook.dead_letters").await;
     world.execute("ALTER TABLE watchbook.hidden RENAME TO event_logs").await;
     assert_eq!(letters, 0);
@@ -194,7 +194,7 @@ async fn a_worker_stops_in_time_although_postgres_is_away() {
     let mut worker = world.workers("events").await;
     world.postgres_link().cut();
     world.publish_records(Kind::Events, 0..100).await;
-    worker.says_ready(503, "Postgres").await;
+    worker.reports_ready(503, "Postgres").await;
     worker.signal(Signal::Terminate).await;
     worker.ended().await;
     world.postgres_link().restore();

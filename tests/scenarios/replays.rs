@@ -81,12 +81,12 @@ async fn a_stream_gets_them_in_the_order_in_which_they_happened() {
         let elsewhere = Elsewhere::of(&world, stream::Config { allow_atomic_publish, ..Default::default() }).await;
         let replay = ["replay", "events", "--to", &elsewhere.subject, "--rate", "unlimited"];
         let tried = world.run(&[&replay[..], &["--dry-run", "--json"]].concat()).await;
-        tried.succeeded().said("all stored events: 6,000 events").said(&elsewhere.name);
+        tried.succeeded().prints("all stored events: 6,000 events").prints(&elsewhere.name);
         assert_eq!((&tried.json()["events"], &tried.json()["published"]), (&json!(EVENTS), &json!(0)));
         assert_eq!(elsewhere.ids(&world).await, ids([]));
 
         let replayed = world.run(&[&replay[..], &["--json"]].concat()).await;
-        replayed.succeeded().said("6,000 events published");
+        replayed.succeeded().prints("6,000 events published");
         let summary = replayed.json();
         assert_eq!((&summary["published"], &summary["stopped"]), (&json!(EVENTS), &json!(false)));
         assert_eq!((&summary["stream"], &summary["last"]["id"]), (&json!(elsewhere.name), &json!(id(EVENTS - 1))));
@@ -95,7 +95,7 @@ async fn a_stream_gets_them_in_the_order_in_which_they_happened() {
         let from = time(harness::messages::created_at(1_000));
         let to = time(harness::messages::created_at(1_099));
         let narrowed = ["--run", "run-1", "--project", "p", "--org", "acme", "--from", &from, "--to-time", &to];
-        world.run(&[&replay[..], &narrowed].concat()).await.succeeded().said("50 events from");
+        world.run(&[&replay[..], &narrowed].concat()).await.succeeded().prints("50 events from");
         let all = elsewhere.all(&world).await;
         let run = all[EVENTS as usize..].iter();
         assert_eq!(
@@ -106,7 +106,7 @@ async fn a_stream_gets_them_in_the_order_in_which_they_happened() {
         for (option, value) in [("--run", "run-2"), ("--org", "globex"), ("--from", "2199-01-01T00:00:00Z")] {
             let to_time = if option == "--from" { &["--to-time", "2200-01-01T00:00:00Z"][..] } else { &[] };
             let none = world.run(&[&replay[..], &[option, value], to_time].concat()).await;
-            none.succeeded().said("0 events published");
+            none.succeeded().prints("0 events published");
         }
         assert_eq!(elsewhere.all(&world).await.len(), all.len());
         world.jetstream().delete_stream(&elsewhere.name).await.unwrap();
@@ -127,7 +127,7 @@ async fn back_on_its_own_subject_everything_stays_stored_once() {
     }
     world.settled_as(Kind::Events, [340, 0, 0, 0]).await;
     let rows = async || -> Vec<(Value,)> {
-        world.ask_all("SELECT to_jsonb(e) FROM watchbook.event_logs AS e ORDER BY id").await
+        world.query_all("SELECT to_jsonb(e) FROM watchbook.event_logs AS e ORDER BY id").await
     };
     let before = rows().await;
     let acme = format!("{}.events.acme.again", world.name());
@@ -135,18 +135,18 @@ async fn back_on_its_own_subject_everything_stays_stored_once() {
         [(&acme, 300, 300), (&nobodys, 20, 320), (&other, 20, 340), (&acme, 300, 640)]
     {
         let replayed = world.run(&["replay", "events", "--to", subject, "--rate", "unlimited"]).await;
-        replayed.succeeded().said(&format!("{published} events published")).said(&world.stream(Kind::Events));
+        replayed.succeeded().prints(&format!("{published} events published")).prints(&world.stream(Kind::Events));
         world.settled_as(Kind::Events, [340, duplicates, 0, 0]).await;
     }
     assert!(rows().await == before, "rows have changed");
 
     let refused = world.run(&["replay", "events", "--to", &acme, "--org", "globex"]).await;
-    refused.ended_with(1).said("takes only events of `acme`");
+    refused.ended_with(1).prints("takes only events of `acme`");
     for (subject, said) in
         [("logs.acme.x", "is for logs"), ("signals.rollups", "Watchbook itself"), ("events", "organization")]
     {
         let subject = format!("{}.{subject}", world.name());
-        world.run(&["replay", "events", "--to", &subject]).await.ended_with(1).said(said);
+        world.run(&["replay", "events", "--to", &subject]).await.ended_with(1).prints(said);
     }
     for wrong in ["a.*", "a.>", "a b", "$JS.API.INFO"] {
         world.run(&["replay", "events", "--to", wrong]).await.ended_with(2);
@@ -192,7 +192,7 @@ async fn what_comes_is_the_record_as_it_was() {
     }
     other.settled_as(Kind::Events, [count + 1, 0, 0, 0]).await;
     let rows = async |world: &World| -> Vec<(String,)> {
-        world.ask_all("SELECT (to_jsonb(e) - 'received_at')::text FROM watchbook.event_logs AS e ORDER BY id").await
+        world.query_all("SELECT (to_jsonb(e) - 'received_at')::text FROM watchbook.event_logs AS e ORDER BY id").await
     };
     assert_eq!(rows(&world).await, rows(&other).await);
     other.finish([writer]).await;
@@ -206,7 +206,7 @@ async fn without_a_stream_those_who_listen_get_it() {
     let mut messages = world.client().subscribe(subject.clone()).await.unwrap();
     world.client().flush().await.unwrap();
     let replayed = world.run(&["replay", "events", "--to", &subject, "--rate", "5000", "--by", "ann", "--json"]).await;
-    replayed.succeeded().said(&format!("no stream captures {subject}: only current subscribers receive them"));
+    replayed.succeeded().prints(&format!("no stream captures {subject}: only current subscribers receive them"));
     assert_eq!((&replayed.json()["stream"], &replayed.json()["published"]), (&Value::Null, &json!(250)));
     let mut heard = Vec::new();
     while heard.len() < 250 {
@@ -218,7 +218,7 @@ async fn without_a_stream_those_who_listen_get_it() {
     let audit = world.workers("audit").await;
     world.settled(Kind::Audit).await;
     let told: Vec<(String, String, Value)> = world
-        .ask_all("SELECT actor_id, target_id, metadata FROM control_plane.audit_logs WHERE action = 'events.replay'")
+        .query_all("SELECT actor_id, target_id, metadata FROM control_plane.audit_logs WHERE action = 'events.replay'")
         .await;
     let [(who, target, metadata)] = &told[..] else { panic!("one record: {told:?}") };
     assert_eq!((who.as_str(), target, &metadata["events"]), ("ann", &subject, &json!(250)));
@@ -244,9 +244,9 @@ authorization { users: [
         let refused = world.run_with(&replay, &[("NATS_URL", &url)], "").await;
         refused
             .ended_with(1)
-            .said("NATS refused some of the events")
-            .said("Permissions Violation")
-            .kept_quiet_about("hunter2");
+            .prints("NATS refused some of the events")
+            .prints("Permissions Violation")
+            .does_not_print("hunter2");
     }
     finish(world, vec![worker]).await;
 }
@@ -264,7 +264,7 @@ async fn one_that_is_refused_is_named_and_the_others_are_out() {
         let replay = ["replay", "events", "--to", &elsewhere.subject, "--json"];
         let refused = world.run(&replay).await;
         let at = time(harness::messages::created_at(30));
-        refused.ended_with(1).said(&id(30).to_string()).said(&format!("--from {at}")).said("too large");
+        refused.ended_with(1).prints(&id(30).to_string()).prints(&format!("--from {at}")).prints("too large");
         let summary = refused.json();
         assert_eq!((&summary["published"], &summary["last"]["id"]), (&json!(30), &json!(id(29))));
         let taken = elsewhere.ids(&world).await;
@@ -295,7 +295,7 @@ async fn what_a_writer_would_refuse_is_not_sent_to_it() {
     let own = world.subject(Kind::Events, "acme");
     let refused = world.run(&["replay", "events", "--to", &own]).await;
     // It is named and passed by, and the others are published.
-    refused.ended_with(1).said("would be a dead letter").said("created_at").said("5 events published, 1 skipped");
+    refused.ended_with(1).prints("would be a dead letter").prints("created_at").prints("5 events published, 1 skipped");
     world.settled_as(Kind::Events, [5, 5, 0, 0]).await;
     let from = time(old + TimeDelta::days(1));
     world.run(&["replay", "events", "--to", &own, "--from", &from]).await.succeeded();
@@ -305,7 +305,7 @@ async fn what_a_writer_would_refuse_is_not_sent_to_it() {
         .run(&["replay", "events", "--to", &format!("x.{}", world.name())])
         .await
         .succeeded()
-        .said("6 events published");
+        .prints("6 events published");
     finish(world, vec![worker]).await;
 }
 
@@ -336,7 +336,7 @@ async fn an_organizations_are_found_through_weeks_in_which_it_was_quiet() {
         let replayed = world.run(&[&replay[..], options].concat()).await;
         let summary = replayed.succeeded().json();
         let stored: Vec<(String,)> = world
-            .ask_all(&format!(
+            .query_all(&format!(
                 "SELECT e.id::text FROM watchbook.event_logs AS e WHERE {condition} ORDER BY e.created_at, e.id"
             ))
             .await;

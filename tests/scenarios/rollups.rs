@@ -31,7 +31,8 @@ const BY_ROW: &str = "SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), ''
      GROUP BY organization_id, strategy_id, user_id, execution_type, timed_out, date_trunc('minute', created_at, 'UTC')) AS lines";
 
 async fn agree(world: &World) {
-    let ((counted,), (stored,)): ((String,), (String,)) = (world.ask(BY_LABEL).await, world.ask(BY_ROW).await);
+    let ((counted,), (stored,)): ((String,), (String,)) =
+        (world.query_one(BY_LABEL).await, world.query_one(BY_ROW).await);
     assert!(!stored.is_empty());
     assert_eq!(counted, stored);
 }

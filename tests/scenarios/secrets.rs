@@ -31,7 +31,7 @@ async fn whatever_goes_wrong_no_log_holds_a_body_or_a_secret() {
             ("WATCHBOOK_JWT_SECRET", secret),
             ("NATS_URL", &nats_url),
         ];
-        world.run_with(&["setup"], &settings, "").await.succeeded().kept_quiet_about(PASSWORD);
+        world.run_with(&["setup"], &settings, "").await.succeeded().does_not_print(PASSWORD);
         world.refuse_poison(Kind::Events).await;
         let worker = world.spawn_with("events", &settings);
         worker.ready().await;
@@ -62,12 +62,12 @@ async fn whatever_goes_wrong_no_log_holds_a_body_or_a_secret() {
         }
         let settled = "SELECT stored + duplicates + dead_letters FROM watchbook.positions";
         let all = async || {
-            let settled: (i64,) = world.try_ask(settled).await?;
+            let settled: (i64,) = world.try_query_one(settled).await?;
             if settled.0 == 11 { Ok(()) } else { Err(format!("{settled:?}")) }
         };
         harness::eventually("all eleven are settled", all).await;
         world.postgres_link().cut();
-        worker.says_ready(503, "Postgres").await;
+        worker.reports_ready(503, "Postgres").await;
         world.postgres_link().restore();
         worker.ready().await;
         assert!(worker.log().contains("async_nats"), "the filter holds: by default nobody hears the client");

@@ -25,10 +25,10 @@ async fn take_lease_from(world: &World, worker: &Watchbook) {
 async fn blocked(world: &World, worker: &Watchbook) {
     let lane = format!("watchbook %:{} events", worker.pid());
     eventually(&format!("a lane of {} waits for a lock", worker.name()), async || {
-        let question = format!(
+        let sql = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '{lane}' AND wait_event_type = 'Lock'"
         );
-        let blocked: (i64,) = world.try_ask(&question).await?;
+        let blocked: (i64,) = world.try_query_one(&sql).await?;
         if blocked.0 > 0 { Ok(()) } else { Err("no lane waits".to_owned()) }
     })
     .await;
@@ -40,7 +40,7 @@ async fn one_writes_and_the_other_takes_over_when_it_is_killed() {
     let mut first = world.workers("all").await;
     first.writes(Kind::Events).await;
     let second = world.workers("all").await;
-    second.says_ready(200, "standby").await;
+    second.reports_ready(200, "standby").await;
     world.publish_records(Kind::Events, 0..100).await;
     world.settled(Kind::Events).await;
     let load = world.load(Kind::Events, 100..1_500);
@@ -102,7 +102,7 @@ async fn two_that_write_the_same_batch_at_once_settle_it_once() {
     let first = world.workers("events").await;
     first.writes(Kind::Events).await;
     let second = world.workers("events").await;
-    second.says_ready(200, "standby").await;
+    second.reports_ready(200, "standby").await;
 
     // Whoever wants to settle waits for this transaction.
     let mut gate = sqlx::PgConnection::connect(world.database_url()).await.unwrap();

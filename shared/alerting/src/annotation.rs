@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use minijinja::{Environment, UndefinedBehavior, context};
 
-use crate::board::Board;
 use crate::notification::Labels;
+use crate::rule_engine::RuleEngine;
 
 /// What a text may name, beside `labels`.
 const NAMES: [&str; 4] = ["value", "reason", "rule", "organization"];
@@ -42,7 +42,7 @@ fn fill(template: &str, facts: &Facts<'_>, undefined: UndefinedBehavior) -> Resu
             value => facts.value,
             reason => facts.reason,
             rule => facts.rule,
-            organization => Board::organization(facts.labels),
+            organization => RuleEngine::organization(facts.labels),
         },
     )
 }
@@ -53,7 +53,7 @@ fn fill(template: &str, facts: &Facts<'_>, undefined: UndefinedBehavior) -> Resu
 /// What is wrong with it.
 pub fn check(template: &str, labels: &BTreeSet<String>) -> Result<(), String> {
     let environment = Environment::new();
-    let parsed = environment.template_from_str(template).map_err(|error| said(&error))?;
+    let parsed = environment.template_from_str(template).map_err(|error| message(&error))?;
     let mut asked: Vec<_> = parsed.undeclared_variables(true).into_iter().collect();
     asked.sort();
     for path in asked {
@@ -79,10 +79,10 @@ pub fn check(template: &str, labels: &BTreeSet<String>) -> Result<(), String> {
     }
     let example: Labels = labels.iter().map(|label| (label.clone(), "x".to_owned())).collect();
     let facts = Facts { rule: "rule", labels: &example, value: "1", reason: "reason" };
-    fill(template, &facts, UndefinedBehavior::Strict).map(drop).map_err(|error| said(&error))
+    fill(template, &facts, UndefinedBehavior::Strict).map(drop).map_err(|error| message(&error))
 }
 
-fn said(error: &minijinja::Error) -> String {
+fn message(error: &minijinja::Error) -> String {
     let line = error.line().filter(|line| *line > 1).map(|line| format!(" in line {line} of it")).unwrap_or_default();
     match error.detail() {
         Some(detail) => format!("{}{line}: {detail}", error.kind()),

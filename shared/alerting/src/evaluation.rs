@@ -14,11 +14,11 @@ use std::str::FromStr;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::judgement::Judgement;
 use crate::rule::Rule;
 use crate::sample::Sample;
+use crate::threshold::CheckOutcome;
 
-pub use crate::words::explain;
+pub use crate::explain::explain;
 
 /// How a group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -95,21 +95,21 @@ impl fmt::Display for Data {
 /// The word names no condition, or no quality of data.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown word `{0}`")]
-pub struct UnknownWord(String);
+pub struct UnknownName(String);
 
 impl FromStr for Condition {
-    type Err = UnknownWord;
+    type Err = UnknownName;
 
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL.into_iter().find(|known| known.name() == text).ok_or_else(|| UnknownWord(text.to_owned()))
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        Self::ALL.into_iter().find(|known| known.name() == text).ok_or_else(|| UnknownName(text.to_owned()))
     }
 }
 
 impl FromStr for Data {
-    type Err = UnknownWord;
+    type Err = UnknownName;
 
-    fn from_str(text: &str) -> Result<Self, UnknownWord> {
-        Self::ALL.into_iter().find(|known| known.name() == text).ok_or_else(|| UnknownWord(text.to_owned()))
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        Self::ALL.into_iter().find(|known| known.name() == text).ok_or_else(|| UnknownName(text.to_owned()))
     }
 }
 
@@ -119,7 +119,7 @@ impl FromStr for Data {
 pub struct State {
     /// How it stands.
     pub condition: Condition,
-    /// How good the figures were at the last look.
+    /// How good the figures were at the last evaluation.
     pub data: Data,
     /// Since when it stands so; `None` where it never stood in any other way.
     pub since: Option<DateTime<Utc>>,
@@ -131,7 +131,7 @@ pub struct State {
     pub started_at: Option<DateTime<Utc>>,
 }
 
-/// How a group stands after a look.
+/// How a group stands after an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     /// How it stands.
@@ -151,10 +151,10 @@ pub struct Transition {
 
 /// Judges a group. Pure, and without an allocation: the reason in words is made by [`explain`] when somebody asks.
 pub fn evaluate(rule: &Rule, sample: &Sample, state: &State, now: DateTime<Utc>) -> Verdict {
-    let judgement = Judgement::of(rule, sample, now);
-    let data = judgement.data;
-    let breaches = judgement.breaches && data != Data::Stale;
-    let recovered = judgement.recovered && data == Data::Ok;
+    let outcome = CheckOutcome::of(rule, sample, now);
+    let data = outcome.data;
+    let breaches = outcome.breaches && data != Data::Stale;
+    let recovered = outcome.recovered && data == Data::Ok;
     let pending_since = state.pending_since.unwrap_or(now);
     let recovering_since = state.recovering_since.unwrap_or(now);
     let condition = match state.condition {

@@ -4,10 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use runtime::config::{HealthThresholds, Share};
+use runtime::config::{HealthThresholds, Ratio};
 use serde::{Deserialize, Serialize};
 
-use crate::judgement::share_breaches;
+use crate::threshold::ratio_breaches;
 use crate::units;
 
 /// What has a health.
@@ -137,7 +137,7 @@ impl FromStr for Health {
 }
 
 /// How an entity is, by what is known of the window that ends at `now`.
-pub fn judge(entity: Entity, figures: &Figures, thresholds: &HealthThresholds, now: DateTime<Utc>) -> Finding {
+pub fn assess(entity: Entity, figures: &Figures, thresholds: &HealthThresholds, now: DateTime<Utc>) -> Finding {
     let Some(seen) = figures.last_seen_at else {
         return Finding { health: Health::Healthy, reason: "nothing was heard of it yet".to_owned() };
     };
@@ -162,7 +162,7 @@ fn by_executions(figures: &Figures, thresholds: &HealthThresholds, window: &str)
     if total == 0 {
         return Finding { health: Health::Healthy, reason: format!("no executions within {window}") };
     }
-    let is_above = |share: Share| share_breaches(failed, total, share, thresholds.min_samples);
+    let is_above = |share: Ratio| ratio_breaches(failed, total, share, thresholds.min_samples);
     let counted = format!("{failed} of {total} failed within {window}, {}", units::percent(failed, total));
     let (failing, degraded) = (thresholds.failing_above, thresholds.degraded_above);
     let (health, compared) = if is_above(failing) {
@@ -253,7 +253,7 @@ mod tests {
             (Container, busy(4, 373.0), Degraded, "average CPU usage 93.2 % within 1 h: above 90 %"),
             (Container, old, Silent, "heard of last 16 min ago: silent for more than 15 min"),
         ] {
-            let found = judge(entity, &figures, &HealthThresholds::default(), now);
+            let found = assess(entity, &figures, &HealthThresholds::default(), now);
             assert_eq!((found.health, found.reason.as_str()), (health, reason), "{entity} {figures:?}");
         }
     }

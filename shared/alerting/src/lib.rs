@@ -2,25 +2,25 @@
 
 pub mod acknowledgement;
 pub mod annotation;
-pub mod board;
 mod configuration;
 pub mod evaluation;
+mod explain;
 mod failed_when;
 pub mod health;
-mod judgement;
 pub mod labels;
 pub mod matcher;
 pub mod notification;
+pub mod notification_policy;
 mod rate;
 pub mod receiver;
 pub mod recurrence;
 pub mod routing;
 pub mod rule;
+pub mod rule_engine;
 pub mod sample;
 pub mod series;
 pub mod silence;
-pub mod telling;
+mod threshold;
 mod units;
-mod words;
 
 pub use configuration::{Alerting, Problem, builtin_rules};

@@ -108,11 +108,11 @@ fn whole(expression: &str) -> Result<Regex, MatcherError> {
     // By itself first: `a)|(b` is no expression, and must not become one by what is put around it.
     let compile = |text: &str| RegexBuilder::new(text).dot_matches_new_line(true).size_limit(REGEX_BYTES).build();
     compile(expression).and_then(|_| compile(&format!(r"\A(?:{expression})\z"))).map_err(|error| {
-        let said = match error {
+        let message = match error {
             regex::Error::CompiledTooBig(_) => "it would take too much memory".to_owned(),
             error => error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
         };
-        MatcherError(format!("`{expression}` is no regular expression: {said}"))
+        MatcherError(format!("`{expression}` is no regular expression: {message}"))
     })
 }
 

@@ -19,7 +19,7 @@ pub struct Notification {
     /// What the alerts in it have in common. Empty in a digest.
     pub group_labels: Labels,
     /// Why it is sent.
-    pub why: Why,
+    pub why: NotificationReason,
     /// The alerts, each at most once.
     pub alerts: Vec<Alert>,
     /// Alerts that a digest counts and leaves out.
@@ -33,7 +33,7 @@ pub struct Notification {
 /// Why a notification is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
+pub enum NotificationReason {
     /// An alert in it fires and the receiver has not been told.
     Firing,
     /// An alert in it is over that the receiver was told of.

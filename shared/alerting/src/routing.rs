@@ -70,7 +70,7 @@ impl Alerting {
     }
 
     /// Names of the receivers that are told of alerts.
-    pub fn told_receivers(&self) -> impl Iterator<Item = &str> {
+    pub fn notified_receivers(&self) -> impl Iterator<Item = &str> {
         let is_told = |channel: &Channel| !matches!(channel, Channel::Heartbeat(_));
         self.receivers.iter().filter(move |receiver| is_told(&receiver.channel)).map(|receiver| receiver.name.as_str())
     }

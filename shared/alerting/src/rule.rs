@@ -9,15 +9,15 @@ use records::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::annotation;
+use crate::explain;
 use crate::labels::{ALERTNAME, SEVERITY};
 use crate::notification::Labels;
 use crate::sample::Sample;
 use crate::units;
-use crate::words;
 
 pub use crate::failed_when::{FailedWhen, Outcome};
 pub use crate::rate::Rate;
-pub use runtime::config::Share;
+pub use runtime::config::Ratio;
 
 /// A checked rule.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,13 +60,13 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Check {
     /// A share of the records failed.
-    Share {
+    Ratio {
         /// Which records count as failures.
         failed_when: FailedWhen,
         /// Breached above.
-        threshold: Share,
+        threshold: Ratio,
         /// Recovered below.
-        recover_below: Share,
+        recover_below: Ratio,
         /// Below so many it breaches only beyond doubt.
         min_samples: u64,
     },
@@ -112,9 +112,9 @@ pub enum Check {
         /// How long ago.
         against: TimeDelta,
         /// Breached above this share of what was then; none counts as one.
-        threshold: Share,
+        threshold: Ratio,
         /// Recovered below this share.
-        recover_below: Share,
+        recover_below: Ratio,
         /// With fewer it does not breach; below five sixths of it it has recovered.
         min_samples: u64,
     },
@@ -209,12 +209,12 @@ impl Rule {
 
     /// What is compared with the threshold, in words: `30.7 %`, `84/min`.
     pub fn value(&self, sample: &Sample) -> String {
-        words::value(self, sample)
+        explain::value(self, sample)
     }
 
     /// When it fires, in words: `more than 30 % of executions failed within 1 h`.
-    pub fn condition_in_words(&self) -> String {
-        words::condition(self)
+    pub fn describe_condition(&self) -> String {
+        explain::condition(self)
     }
 
     /// As JSON, for people who look at the rules in force.
@@ -223,7 +223,7 @@ impl Rule {
         serde_json::json!({
             "name": self.name,
             "source": source,
-            "fires_when": self.condition_in_words(),
+            "fires_when": self.describe_condition(),
             "where": self.filter,
             "group_by": self.group_by,
             "window": units::duration(self.window),

@@ -17,7 +17,7 @@ use crate::rule::{FailedWhen, Outcome};
 ///
 /// A bucket takes 16 bytes, or 40 where a level is measured, for each group of each distinct series. So an
 /// hour of 10,000 groups, the default of `[alerts] max_groups`, takes some 10 MB.
-const MOST_BUCKETS: i64 = 120;
+const MAX_BUCKETS: i64 = 120;
 /// How long after its minute a record may have arrived: writers count a record at its own minute as long as that lies no
 /// further behind the stream's clock, and at the stream's minute beyond.
 const ARRIVES_WITHIN: TimeDelta = TimeDelta::minutes(15);
@@ -80,7 +80,7 @@ pub struct Series {
     by_key: HashMap<String, usize>,
     free: Vec<usize>,
     touched: Vec<usize>,
-    most_groups: usize,
+    max_groups: usize,
     overflow: u64,
     key: String,
 }
@@ -113,10 +113,10 @@ struct Bucket {
 }
 
 impl Series {
-    /// A series of at most `most_groups` groups; records of others are counted in [`Series::overflow`].
-    pub fn new(shape: Shape, most_groups: usize) -> Self {
+    /// A series of at most `max_groups` groups; records of others are counted in [`Series::overflow`].
+    pub fn new(shape: Shape, max_groups: usize) -> Self {
         let minutes = (shape.window.num_seconds() + 59) / 60;
-        let bucket_minutes = (minutes + MOST_BUCKETS - 1) / MOST_BUCKETS;
+        let bucket_minutes = (minutes + MAX_BUCKETS - 1) / MAX_BUCKETS;
         let bucket_minutes = bucket_minutes.max(1);
         let mut series = Self {
             buckets: ((minutes + bucket_minutes - 1) / bucket_minutes).max(1),
@@ -125,7 +125,7 @@ impl Series {
             by_key: HashMap::new(),
             free: Vec::new(),
             touched: Vec::new(),
-            most_groups,
+            max_groups,
             overflow: 0,
             key: String::new(),
             shape,
@@ -198,10 +198,10 @@ impl Series {
     }
 
     fn slot_of(&mut self, labels: &[Option<&str>]) -> Option<usize> {
-        self.slot_within(labels, self.most_groups)
+        self.slot_within(labels, self.max_groups)
     }
 
-    fn slot_within(&mut self, labels: &[Option<&str>], most_groups: usize) -> Option<usize> {
+    fn slot_within(&mut self, labels: &[Option<&str>], max_groups: usize) -> Option<usize> {
         self.key.clear();
         for label in labels {
             match label {
@@ -216,7 +216,7 @@ impl Series {
         if let Some(slot) = self.by_key.get(self.key.as_str()) {
             return Some(*slot);
         }
-        if self.by_key.len() >= most_groups {
+        if self.by_key.len() >= max_groups {
             return None;
         }
         let group = Group {
@@ -410,11 +410,11 @@ mod tests {
         "2026-06-15T12:00:00Z".parse().unwrap()
     }
 
-    fn series(window: TimeDelta, group_by: &[&str], most_groups: usize) -> Series {
+    fn series(window: TimeDelta, group_by: &[&str], max_groups: usize) -> Series {
         let group_by = group_by.iter().map(|name| (*name).to_owned()).collect();
         let kind = Some(Kind::Events);
         let shape = Shape { kind, filter: Labels::new(), failed_when: None, group_by, window, field: None };
-        Series::new(shape, most_groups)
+        Series::new(shape, max_groups)
     }
 
     fn add(series: &mut Series, minute: DateTime<Utc>, organization: &str, total: u32) {

@@ -14,7 +14,7 @@ const LONGEST: TimeDelta = TimeDelta::days(366);
 /// How far ahead a change is looked for: a weekly time may be skipped by clocks once.
 const LOOK_AHEAD_DAYS: u64 = 15;
 /// Matchers of a silence at the most: each is tried on each alert.
-const MOST_MATCHERS: usize = 50;
+const MAX_MATCHERS: usize = 50;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Silence {
             self.matchers.is_empty() || self.matchers.iter().any(|matcher| !matcher.matches_absence()),
             "every matcher matches an absent label too, so this would silence everything: name a value",
         );
-        check(self.matchers.len() <= MOST_MATCHERS, "at most 50 matchers");
+        check(self.matchers.len() <= MAX_MATCHERS, "at most 50 matchers");
         check(self.starts_at < self.ends_at, "it ends before it begins");
         check(self.ends_at - self.starts_at <= LONGEST, "at most one year, so that none is forgotten for ever");
         check(!self.created_by.trim().is_empty(), "say who wants it");

@@ -11,11 +11,11 @@ use futures::{Stream, StreamExt, stream};
 use object_store::path::Path;
 use zstd::stream::write::Encoder;
 
-use crate::content::{Content, Pace, SLICE_BYTES, Tally};
+use crate::content::{Content, RunningContent, SLICE_BYTES, Yielder};
 use crate::manifest::{COMPRESSION, FORMAT, MANIFEST_BYTES, Unreadable};
 use crate::name::{self, Name};
-use crate::place::Place;
 use crate::readback::Readback;
+use crate::target::Target;
 use crate::upload::Upload;
 use crate::{ArchiveError, BoxError, Manifest, Result};
 
@@ -27,7 +27,7 @@ const PROBES: &str = ".probes";
 /// A directory or bucket that holds archived days. Cheap to clone.
 #[derive(Clone)]
 pub struct Archive {
-    place: Arc<Place>,
+    target: Arc<Target>,
 }
 
 /// The rows of a part.
@@ -62,12 +62,12 @@ impl Archive {
     /// See [`Archive::open`].
     pub fn open_with(location: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
         let ours = variables.into_iter().filter(|(name, _)| name.starts_with("AWS_"));
-        Ok(Self { place: Arc::new(Place::open(location, ours)?) })
+        Ok(Self { target: Arc::new(Target::open(location, ours)?) })
     }
 
     /// Returns the location for messages, without credentials.
     pub fn location(&self) -> &str {
-        self.place.location()
+        self.target.location()
     }
 
     /// Writes a small object, then reads, lists and deletes it. Call it before a long operation, to make sure that
@@ -80,17 +80,17 @@ impl Archive {
         let text = format!("{:x}-{:x}", std::process::id(), Utc::now().timestamp_micros());
         let probes = Path::from(PROBES);
         let probe = probes.clone().join(text.as_str());
-        self.place.put_new(&probe, text.clone().into_bytes()).await?;
-        let read = self.place.get(&probe, MANIFEST_BYTES).await;
-        let listed = self.place.list(&probes).await;
+        self.target.put_new(&probe, text.clone().into_bytes()).await?;
+        let read = self.target.get(&probe, MANIFEST_BYTES).await;
+        let listed = self.target.list(&probes).await;
         // Deleted even if one of the other steps failed.
-        self.place.remove(&probe).await?;
+        self.target.remove(&probe).await?;
         let (read, listed) = (read?, listed?.iter().any(|object| object.location == probe));
         if read.as_deref() != Some(text.as_bytes()) {
-            return Err(self.place.damaged(&probe, "it differs from what was just written"));
+            return Err(self.target.damaged(&probe, "it differs from what was just written"));
         }
         if !listed {
-            return Err(self.place.damaged(&probe, "it was just written but is not listed"));
+            return Err(self.target.damaged(&probe, "it was just written but is not listed"));
         }
         Ok(())
     }
@@ -102,7 +102,7 @@ impl Archive {
     /// [`ArchiveError::Store`] if the archive cannot be reached, [`ArchiveError::Manifest`] or
     /// [`ArchiveError::Newer`] if a manifest cannot be read.
     pub async fn parts(&self, kind: &str, day: NaiveDate) -> Result<Vec<Manifest>> {
-        let objects = self.place.list(&name::month(kind, day)?).await?;
+        let objects = self.target.list(&name::month(kind, day)?).await?;
         let mut numbers: Vec<_> = objects.iter().filter_map(|object| name::part(day, &object.location)).collect();
         numbers.sort_unstable();
         let mut parts = Vec::with_capacity(numbers.len());
@@ -130,11 +130,11 @@ impl Archive {
         rows: impl Stream<Item = std::result::Result<Bytes, E>> + Send,
     ) -> Result<Manifest> {
         let name = Name::of(day.kind, day.day, part)?;
-        if self.place.exists(&name.manifest).await? {
+        if self.target.exists(&name.manifest).await? {
             return Err(self.exists(&name));
         }
-        self.place.sweep(&name.rows).await;
-        let mut upload = Upload::begin(&self.place, &name.rows).await?;
+        self.target.sweep(&name.rows).await;
+        let mut upload = Upload::begin(&self.target, &name.rows).await?;
         let content = match pack(rows, &mut upload).await {
             Ok(content) => content,
             Err(error) => {
@@ -161,7 +161,7 @@ impl Archive {
         };
         if let Err(error) = self.verify(&manifest).await {
             // Without a manifest the file is not a part anyway.
-            let _ = self.place.remove(&name.rows).await;
+            let _ = self.target.remove(&name.rows).await;
             return Err(error);
         }
         self.publish(&name, &manifest).await?;
@@ -173,7 +173,7 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Damaged`] if it differs, and others if it cannot be read.
     pub async fn verify(&self, manifest: &Manifest) -> Result<()> {
-        let mut readback = Readback::begin(Arc::clone(&self.place), manifest.clone()).await?;
+        let mut readback = Readback::begin(Arc::clone(&self.target), manifest.clone()).await?;
         while readback.next().await?.is_some() {}
         Ok(())
     }
@@ -181,8 +181,8 @@ impl Archive {
     /// Returns the rows of a part as NDJSON, in chunks of any length. Damage may only be found at the end, as a
     /// final error. Do not rely on the rows before the stream has ended without one.
     pub fn read(&self, manifest: &Manifest) -> impl Stream<Item = Result<Bytes>> + Send + use<> {
-        let (place, manifest) = (Arc::clone(&self.place), manifest.clone());
-        let begin = stream::once(Readback::begin(place, manifest));
+        let (target, manifest) = (Arc::clone(&self.target), manifest.clone());
+        let begin = stream::once(Readback::begin(target, manifest));
         begin.flat_map(|begun| match begun {
             Ok(readback) => stream::try_unfold(readback, async |mut readback| {
                 Ok(readback.next().await?.map(|rows| (rows, readback)))
@@ -195,7 +195,7 @@ impl Archive {
     /// Writes the manifest, which completes the part, and reads it back.
     async fn publish(&self, name: &Name, manifest: &Manifest) -> Result<()> {
         let json = manifest.to_json().map_err(|error| self.unreadable(name, error.to_string()))?;
-        self.place.put_new(&name.manifest, json).await?;
+        self.target.put_new(&name.manifest, json).await?;
         if self.manifest(name).await? != *manifest {
             return Err(self.exists(name));
         }
@@ -203,7 +203,7 @@ impl Archive {
     }
 
     async fn manifest(&self, name: &Name) -> Result<Manifest> {
-        let json = self.place.get(&name.manifest, MANIFEST_BYTES).await?;
+        let json = self.target.get(&name.manifest, MANIFEST_BYTES).await?;
         let json = json.ok_or_else(|| self.unreadable(name, "it is too large for a manifest".to_owned()))?;
         let manifest = Manifest::of_json(&json).map_err(|problem| match problem {
             Unreadable::Wrong(problem) => self.unreadable(name, problem),
@@ -239,7 +239,7 @@ async fn pack<E: Into<BoxError>>(
     upload: &mut Upload,
 ) -> Result<Content> {
     let mut rows = pin!(rows);
-    let (mut tally, mut pace) = (Tally::default(), Pace::default());
+    let (mut tally, mut yielder) = (RunningContent::default(), Yielder::default());
     let mut encoder = Encoder::new(Vec::new(), LEVEL).map_err(ArchiveError::Compression)?;
     // Lets `zstd --test` detect damage without the manifest.
     encoder.include_checksum(true).map_err(ArchiveError::Compression)?;
@@ -249,7 +249,7 @@ async fn pack<E: Into<BoxError>>(
             tally.add(slice);
             encoder.write_all(slice).map_err(ArchiveError::Compression)?;
             upload.push(encoder.get_mut()).await?;
-            pace.after(slice.len()).await;
+            yielder.after(slice.len()).await;
         }
     }
     let content = tally.finish()?;

@@ -31,12 +31,12 @@ pub struct Content {
 /// [`ArchiveError::Unfinished`](crate::ArchiveError::Unfinished) if it ends within a line.
 pub async fn content_of<E: Into<BoxError>>(rows: impl Stream<Item = std::result::Result<Bytes, E>>) -> Result<Content> {
     let mut rows = pin!(rows);
-    let (mut tally, mut pace) = (Tally::default(), Pace::default());
+    let (mut tally, mut yielder) = (RunningContent::default(), Yielder::default());
     while let Some(piece) = rows.next().await {
         let piece = piece.map_err(|error| ArchiveError::Rows(error.into()))?;
         for slice in piece.chunks(SLICE_BYTES) {
             tally.add(slice);
-            pace.after(slice.len()).await;
+            yielder.after(slice.len()).await;
         }
     }
     tally.finish()
@@ -44,13 +44,13 @@ pub async fn content_of<E: Into<BoxError>>(rows: impl Stream<Item = std::result:
 
 /// Computes a [`Content`] incrementally.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct RunningContent {
     rows: u64,
     sum: Sum,
     in_line: bool,
 }
 
-impl Tally {
+impl RunningContent {
     pub(crate) fn add(&mut self, piece: &[u8]) {
         let Some(last) = piece.last() else { return };
         self.in_line = *last != b'\n';
@@ -101,11 +101,11 @@ impl Sum {
 /// Yields to other tasks now and then. Otherwise rows that are available at once would be processed without a
 /// pause.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct Yielder {
     worked: usize,
 }
 
-impl Pace {
+impl Yielder {
     /// Call it after each step with the number of bytes processed.
     pub(crate) async fn after(&mut self, bytes: usize) {
         self.worked += bytes;

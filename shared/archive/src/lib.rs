@@ -20,9 +20,9 @@ mod http;
 mod location;
 mod manifest;
 mod name;
-mod place;
 mod readback;
 mod secrets;
+mod target;
 mod upload;
 
 pub use archive::{Archive, Day};

@@ -9,13 +9,13 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use zstd::stream::raw::{Decoder, Operation};
 
-use crate::content::{Pace, SLICE_BYTES, Sum, Tally};
-use crate::place::Place;
+use crate::content::{RunningContent, SLICE_BYTES, Sum, Yielder};
+use crate::target::Target;
 use crate::{ArchiveError, Manifest, Result};
 
 /// A read in progress. It holds one chunk of the object and one of the rows.
 pub(crate) struct Readback {
-    place: Arc<Place>,
+    target: Arc<Target>,
     manifest: Manifest,
     object: Path,
     stored: BoxStream<'static, object_store::Result<Bytes>>,
@@ -28,21 +28,21 @@ pub(crate) struct Readback {
     /// The last frame is incomplete.
     in_frame: bool,
     room: Box<[u8]>,
-    tally: Tally,
-    pace: Pace,
+    tally: RunningContent,
+    yielder: Yielder,
 }
 
 impl Readback {
-    pub(crate) async fn begin(place: Arc<Place>, manifest: Manifest) -> Result<Self> {
+    pub(crate) async fn begin(target: Arc<Target>, manifest: Manifest) -> Result<Self> {
         let object = Path::parse(&manifest.object).map_err(|error| ArchiveError::Name(error.to_string()))?;
-        let get = place.step("read", &object, async {
-            match place.store().get(&object).await {
+        let get = target.step("read", &object, async {
+            match target.store().get(&object).await {
                 Ok(found) => Ok(Some(found)),
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(error),
             }
         });
-        let found = get.await?.ok_or_else(|| place.damaged(&object, "it does not exist"))?;
+        let found = get.await?.ok_or_else(|| target.damaged(&object, "it does not exist"))?;
         Ok(Self {
             stored: found.into_stream(),
             packed: Bytes::new(),
@@ -51,9 +51,9 @@ impl Readback {
             more: false,
             in_frame: false,
             room: vec![0; SLICE_BYTES].into_boxed_slice(),
-            tally: Tally::default(),
-            pace: Pace::default(),
-            place,
+            tally: RunningContent::default(),
+            yielder: Yielder::default(),
+            target,
             manifest,
             object,
         })
@@ -65,7 +65,7 @@ impl Readback {
             if self.more || self.packed.has_remaining() {
                 let rows = self.unpack()?;
                 if !rows.is_empty() {
-                    self.pace.after(rows.len()).await;
+                    self.yielder.after(rows.len()).await;
                     return Ok(Some(rows));
                 }
                 continue;
@@ -73,7 +73,7 @@ impl Readback {
             let Some(read) = self.stored.next().await else {
                 return self.compare().map(|()| None);
             };
-            self.packed = read.map_err(|error| self.place.failed("read", &self.object, &error))?;
+            self.packed = read.map_err(|error| self.target.failed("read", &self.object, &error))?;
             self.sum.add(&self.packed);
             if self.sum.bytes() > self.manifest.bytes {
                 return Err(self.damaged(format!("it is longer than its {} bytes", self.manifest.bytes)));
@@ -125,6 +125,6 @@ impl Readback {
     }
 
     fn damaged(&self, problem: impl Into<String>) -> ArchiveError {
-        self.place.damaged(&self.object, problem)
+        self.target.damaged(&self.object, problem)
     }
 }

@@ -9,18 +9,18 @@ use tokio::task::JoinSet;
 
 use crate::Result;
 use crate::content::Sum;
-use crate::place::Place;
+use crate::target::Target;
 
 /// Size of an upload part. S3 requires 5 MiB or more for all but the last, and allows 10,000 of them, so an object
 /// can have 78 GiB after compression. Some servers require equal sizes for all but the last, which holds here.
-const PIECE_BYTES: usize = 8 * 1024 * 1024;
+const PART_BYTES: usize = 8 * 1024 * 1024;
 /// Number of parts sent at the same time. Two keep the connection busy between parts. A third one is filled
 /// meanwhile, so an upload uses 24 MiB.
-const PIECES_IN_FLIGHT: usize = 2;
+const PARTS_IN_FLIGHT: usize = 2;
 
 /// An upload in progress. Dropping it aborts it.
 pub(crate) struct Upload {
-    place: Arc<Place>,
+    target: Arc<Target>,
     object: Path,
     /// `None` after the end.
     begun: Option<Begun>,
@@ -34,13 +34,13 @@ struct Begun {
 }
 
 impl Upload {
-    pub(crate) async fn begin(place: &Arc<Place>, object: &Path) -> Result<Self> {
-        let upload = place.step("begin to write", object, place.store().put_multipart(object)).await?;
+    pub(crate) async fn begin(target: &Arc<Target>, object: &Path) -> Result<Self> {
+        let upload = target.step("begin to write", object, target.store().put_multipart(object)).await?;
         Ok(Self {
-            place: Arc::clone(place),
+            target: Arc::clone(target),
             object: object.clone(),
             begun: Some(Begun { upload, sending: JoinSet::new() }),
-            piece: BytesMut::with_capacity(PIECE_BYTES),
+            piece: BytesMut::with_capacity(PART_BYTES),
             sum: Sum::default(),
         })
     }
@@ -50,10 +50,10 @@ impl Upload {
         self.sum.add(bytes);
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(PIECE_BYTES - self.piece.len()));
+            let (now, later) = rest.split_at(rest.len().min(PART_BYTES - self.piece.len()));
             self.piece.extend_from_slice(now);
             rest = later;
-            if self.piece.len() == PIECE_BYTES {
+            if self.piece.len() == PART_BYTES {
                 self.send().await?;
             }
         }
@@ -74,7 +74,7 @@ impl Upload {
     /// Aborts the upload and removes what was sent.
     pub(crate) async fn abandon(mut self) {
         if let Some(begun) = self.begun.take() {
-            begun.abandon(&self.place, &self.object).await;
+            begun.abandon(&self.target, &self.object).await;
         }
     }
 
@@ -86,13 +86,13 @@ impl Upload {
         let Some(begun) = &mut self.begun else { return Ok(()) };
         // Without the step's time limit: a disk may take long to sync, and the HTTP client limits the wait for a
         // bucket.
-        begun.upload.complete().await.map_err(|error| self.place.failed("complete", &self.object, &error))?;
+        begun.upload.complete().await.map_err(|error| self.target.failed("complete", &self.object, &error))?;
         Ok(())
     }
 
     async fn send(&mut self) -> Result<()> {
-        self.settle(PIECES_IN_FLIGHT - 1).await?;
-        let piece = std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE_BYTES)).freeze();
+        self.settle(PARTS_IN_FLIGHT - 1).await?;
+        let piece = std::mem::replace(&mut self.piece, BytesMut::with_capacity(PART_BYTES)).freeze();
         if let Some(Begun { upload, sending }) = &mut self.begun {
             sending.spawn(upload.put_part(piece.into()));
         }
@@ -106,25 +106,25 @@ impl Upload {
             let sent = begun.sending.join_next().await;
             // A task that panicked or was cancelled did not send its part.
             let sent = sent.map_or(Ok(()), |sent| sent.unwrap_or_else(|error| Err(error.into())));
-            sent.map_err(|error| self.place.failed("write", &self.object, &error))?;
+            sent.map_err(|error| self.target.failed("write", &self.object, &error))?;
         }
         Ok(())
     }
 }
 
 impl Begun {
-    async fn abandon(mut self, place: &Place, object: &Path) {
+    async fn abandon(mut self, target: &Target, object: &Path) {
         // A part stored after the abort would stay for ever, and a server that has received it continues even if
         // nobody waits. So running transfers are awaited first, up to the time limit.
         let ended = async {
             while self.sending.join_next().await.is_some() {}
             Ok(())
         };
-        if place.step("finish the parts of", object, ended).await.is_err() {
+        if target.step("finish the parts of", object, ended).await.is_err() {
             self.sending.shutdown().await;
         }
         // Leftovers are not visible in a listing, and the failure that led here is the one to report.
-        let _ = place.step("abandon", object, self.upload.abort()).await;
+        let _ = target.step("abandon", object, self.upload.abort()).await;
     }
 }
 
@@ -133,7 +133,7 @@ impl Drop for Upload {
         let Some(begun) = self.begun.take() else { return };
         // Without a runtime nothing can be sent. The lifecycle rule for incomplete uploads cleans up.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (place, object) = (Arc::clone(&self.place), self.object.clone());
-        runtime.spawn(async move { begun.abandon(&place, &object).await });
+        let (target, object) = (Arc::clone(&self.target), self.object.clone());
+        runtime.spawn(async move { begun.abandon(&target, &object).await });
     }
 }

@@ -31,7 +31,7 @@ pub struct Bus {
     address: Arc<Address>,
     refusals: Arc<Mutex<VecDeque<String>>>,
     /// Counts connections made and broken: a change means that whatever hung on the old one is gone.
-    turns: Arc<watch::Sender<u64>>,
+    reconnects: Arc<watch::Sender<u64>>,
     /// Set by [`Bus::close`]: from then on a broken connection is expected and not worth a warning.
     closing: Arc<AtomicBool>,
 }
@@ -101,15 +101,15 @@ impl Bus {
     /// Why there is no connection, with what to do about it.
     pub async fn connect(config: &Nats, url: &str, name: &str) -> Result<Self, ConnectError> {
         let address = Address { config: config.clone(), url: url.to_owned(), name: name.to_owned() };
-        let (refusals, turns, closing) = (Arc::default(), Arc::new(watch::channel(0).0), Arc::default());
-        let client = open(&address, &refusals, &turns, &closing).await?;
+        let (refusals, reconnects, closing) = (Arc::default(), Arc::new(watch::channel(0).0), Arc::default());
+        let client = open(&address, &refusals, &reconnects, &closing).await?;
         Ok(Self {
             link: Arc::new(RwLock::new(client)),
             prefix: Arc::from(config.prefix.as_str()),
             api_prefix: Arc::from(config.api_prefix()),
             address: Arc::new(address),
             refusals,
-            turns,
+            reconnects,
             closing,
         })
     }
@@ -120,9 +120,9 @@ impl Bus {
     /// # Errors
     /// Why there is no connection; the old one stays.
     pub async fn renew(&self) -> Result<(), ConnectError> {
-        let client = open(&self.address, &self.refusals, &self.turns, &self.closing).await?;
+        let client = open(&self.address, &self.refusals, &self.reconnects, &self.closing).await?;
         *self.link.write().unwrap_or_else(PoisonError::into_inner) = client;
-        self.turns.send_modify(|turns| *turns += 1);
+        self.reconnects.send_modify(|reconnects| *reconnects += 1);
         Ok(())
     }
 
@@ -157,22 +157,22 @@ impl Bus {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    pub(crate) fn turns(&self) -> watch::Receiver<u64> {
-        self.turns.subscribe()
+    pub(crate) fn reconnects(&self) -> watch::Receiver<u64> {
+        self.reconnects.subscribe()
     }
 }
 
 async fn open(
     address: &Address,
     refusals: &Arc<Mutex<VecDeque<String>>>,
-    turns: &Arc<watch::Sender<u64>>,
+    reconnects: &Arc<watch::Sender<u64>>,
     closing: &Arc<AtomicBool>,
 ) -> Result<Client, ConnectError> {
     let shown = redact_url(&address.url);
     let callback = {
-        let (refusals, turns, closing) = (refusals.clone(), turns.clone(), closing.clone());
+        let (refusals, reconnects, closing) = (refusals.clone(), reconnects.clone(), closing.clone());
         move |event: Event| {
-            note(&event, &refusals, &turns, closing.load(Ordering::Relaxed));
+            record_event(&event, &refusals, &reconnects, closing.load(Ordering::Relaxed));
             async {}
         }
     };
@@ -194,21 +194,21 @@ async fn open(
     Ok(client)
 }
 
-fn note(event: &Event, refusals: &Mutex<VecDeque<String>>, turns: &watch::Sender<u64>, closing: bool) {
+fn record_event(event: &Event, refusals: &Mutex<VecDeque<String>>, reconnects: &watch::Sender<u64>, closing: bool) {
     match event {
         // Expected once the process is done with the connection.
         Event::Disconnected | Event::ServerError(_) | Event::SlowConsumer(_) if closing => {
             tracing::debug!(%event, "NATS connection, which is being closed");
         }
         Event::Connected => {
-            let before = *turns.borrow();
-            turns.send_replace(before + 1);
+            let before = *reconnects.borrow();
+            reconnects.send_replace(before + 1);
             if before > 0 {
                 tracing::info!("connected to NATS again");
             }
         }
         Event::Disconnected => {
-            turns.send_modify(|turns| *turns += 1);
+            reconnects.send_modify(|reconnects| *reconnects += 1);
             tracing::warn!("the connection to NATS broke; reconnecting");
         }
         Event::ServerError(error) => {

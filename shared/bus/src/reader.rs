@@ -171,7 +171,7 @@ pub struct Reader {
     heard_at: Instant,
     /// The last pull asked for a message that is larger than the window, which then is the only one.
     oversized: bool,
-    turns: watch::Receiver<u64>,
+    reconnects: watch::Receiver<u64>,
 }
 
 impl Bus {
@@ -186,8 +186,8 @@ impl Bus {
         state: &StreamState,
         window: Window,
     ) -> Result<Reader, BusError> {
-        let mut turns = self.turns();
-        turns.mark_unchanged();
+        let mut reconnects = self.reconnects();
+        reconnects.mark_unchanged();
         let client = self.client();
         let (consumer, pending) = self.consumer(kind, DeliverPolicy::ByStartSequence { start_sequence: next }).await?;
         // Nothing before the consumer, and yet the stream went on. That is gone from it where the leader
@@ -220,7 +220,7 @@ impl Bus {
             gap,
             heard_at: Instant::now(),
             oversized: false,
-            turns,
+            reconnects,
         })
     }
 }
@@ -259,7 +259,7 @@ impl Reader {
                     }
                 }
                 // The server that held our pulls is not the one that we are connected to now.
-                _ = self.turns.changed() => return Err(self.lost("the connection was made anew")),
+                _ = self.reconnects.changed() => return Err(self.lost("the connection was made anew")),
             }
         }
     }
@@ -352,17 +352,17 @@ impl Reader {
         if self.pending.messages == 0 {
             self.pending.bytes = 0;
         }
-        let place = message.reply.as_deref().and_then(|reply| match reply.strip_prefix(&self.reply_prefix) {
-            Some(numbers) => place_from_numbers(numbers.split('.')),
-            None => place_in_stream(reply),
+        let position = message.reply.as_deref().and_then(|reply| match reply.strip_prefix(&self.reply_prefix) {
+            Some(numbers) => position_from_numbers(numbers.split('.')),
+            None => position_in_stream(reply),
         });
-        let Some(place) = place else {
+        let Some(position) = position else {
             return Err(self.lost("a message without its place in the stream"));
         };
         // What a consumer delivers first may lie behind a gap; what it delivers later does so only where
         // something was lost on the way.
-        let is_first = place.consumer_sequence == 1;
-        let delivery = delivery(place, message);
+        let is_first = position.consumer_sequence == 1;
+        let delivery = delivery(position, message);
         if delivery.sequence < self.next {
             return Ok(None);
         }
@@ -405,11 +405,11 @@ impl Reader {
     }
 }
 
-fn delivery(place: Place, message: async_nats::Message) -> Delivery {
+fn delivery(position: MessagePosition, message: async_nats::Message) -> Delivery {
     Delivery {
-        sequence: place.sequence,
-        published_at: DateTime::from_timestamp_nanos(place.published_ns),
-        pending: place.pending,
+        sequence: position.sequence,
+        published_at: DateTime::from_timestamp_nanos(position.published_ns),
+        pending: position.pending,
         subject: message.subject,
         headers: HeadersOf::Stream(message.headers),
         size: message.length,
@@ -418,7 +418,7 @@ fn delivery(place: Place, message: async_nats::Message) -> Delivery {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct MessagePosition {
     sequence: u64,
     consumer_sequence: u64,
     published_ns: i64,
@@ -428,19 +428,19 @@ struct Place {
 /// Where a message stands, read off its reply subject:
 /// `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>`, with domain and
 /// account before the stream in the newer form (ADR-15).
-fn place_in_stream(reply: &str) -> Option<Place> {
+fn position_in_stream(reply: &str) -> Option<MessagePosition> {
     let tokens = reply.strip_prefix("$JS.ACK.")?;
     let skip = if tokens.bytes().filter(|b| *b == b'.').count() >= 8 { 2 } else { 0 };
-    place_from_numbers(tokens.split('.').skip(skip + 2))
+    position_from_numbers(tokens.split('.').skip(skip + 2))
 }
 
 /// What stands behind stream and consumer.
-fn place_from_numbers<'r>(mut numbers: impl Iterator<Item = &'r str>) -> Option<Place> {
+fn position_from_numbers<'r>(mut numbers: impl Iterator<Item = &'r str>) -> Option<MessagePosition> {
     let sequence = numbers.nth(1)?.parse().ok()?;
     let consumer_sequence = numbers.next()?.parse().ok()?;
     let published_ns = numbers.next()?.parse().ok()?;
     let pending = numbers.next()?.parse().ok()?;
-    Some(Place { sequence, consumer_sequence, published_ns, pending })
+    Some(MessagePosition { sequence, consumer_sequence, published_ns, pending })
 }
 
 #[cfg(test)]
@@ -449,11 +449,15 @@ mod tests {
 
     #[test]
     fn a_reply_subject_tells_where_the_message_stands() {
-        let place =
-            Some(Place { sequence: 100, consumer_sequence: 7, published_ns: 1_790_230_470_084_404_000, pending: 42 });
-        assert_eq!(place_in_stream("$JS.ACK.events.reader.1.100.7.1790230470084404000.42"), place);
-        assert_eq!(place_in_stream("$JS.ACK._.hash.events.reader.1.100.7.1790230470084404000.42"), place);
-        assert_eq!(place_in_stream("$JS.ACK.hub.hash.events.reader.1.100.7.1790230470084404000.42.token"), place);
-        assert_eq!(place_in_stream("_INBOX.x"), None);
+        let position = Some(MessagePosition {
+            sequence: 100,
+            consumer_sequence: 7,
+            published_ns: 1_790_230_470_084_404_000,
+            pending: 42,
+        });
+        assert_eq!(position_in_stream("$JS.ACK.events.reader.1.100.7.1790230470084404000.42"), position);
+        assert_eq!(position_in_stream("$JS.ACK._.hash.events.reader.1.100.7.1790230470084404000.42"), position);
+        assert_eq!(position_in_stream("$JS.ACK.hub.hash.events.reader.1.100.7.1790230470084404000.42.token"), position);
+        assert_eq!(position_in_stream("_INBOX.x"), None);
     }
 }

@@ -21,7 +21,7 @@ const NAME: &str = "watchbook";
 const OFFER_AGAIN: Duration = Duration::from_secs(5);
 
 /// Requests to all endpoints, each with the worker that it asks for.
-type Asked = SelectAll<futures::stream::BoxStream<'static, (&'static str, async_nats::service::Request)>>;
+type Requests = SelectAll<futures::stream::BoxStream<'static, (&'static str, async_nats::service::Request)>>;
 
 impl Bus {
     /// Offers one endpoint a worker, and answers each request with what `status` says of it. Never ends by itself:
@@ -31,11 +31,11 @@ impl Bus {
             let offered = async {
                 let service = self.client().service_builder().description("Watchbook's workers").start(NAME, version);
                 let service = service.await?;
-                let asked = self.endpoints(&service, workers).await?;
-                Ok::<_, async_nats::Error>((service, asked))
+                let requests = self.endpoints(&service, workers).await?;
+                Ok::<_, async_nats::Error>((service, requests))
             };
             match offered.await {
-                Ok((service, asked)) => answer(service, asked, &status).await,
+                Ok((service, requests)) => answer(service, requests, &status).await,
                 Err(error) => tracing::debug!(%error, "this process is not offered as a service; trying again"),
             }
             // The client has ended.
@@ -43,7 +43,7 @@ impl Bus {
         }
     }
 
-    async fn endpoints(&self, service: &Service, workers: &[&'static str]) -> Result<Asked, async_nats::Error> {
+    async fn endpoints(&self, service: &Service, workers: &[&'static str]) -> Result<Requests, async_nats::Error> {
         let group = service.group(format!("{}.status", self.prefix));
         let mut endpoints = Vec::with_capacity(workers.len());
         for &worker in workers {
@@ -55,8 +55,8 @@ impl Bus {
 }
 
 /// Answers until the client ends. The service is held, because dropping it ends its endpoints.
-async fn answer(_service: Service, mut asked: Asked, status: &impl Fn(&str) -> Bytes) {
-    while let Some((worker, request)) = asked.next().await {
+async fn answer(_service: Service, mut requests: Requests, status: &impl Fn(&str) -> Bytes) {
+    while let Some((worker, request)) = requests.next().await {
         if let Err(error) = request.respond(Ok(status(worker))).await {
             tracing::debug!(worker, %error, "an answer to a status request is lost");
         }

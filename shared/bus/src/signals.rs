@@ -38,7 +38,7 @@ impl Bus {
     /// Listens for the signal `name`, or for all of them by `*`. What was raised before is not heard.
     pub async fn signals(&self, name: &str) -> Signals {
         let subject = self.signal_subject(name);
-        let mut signals = Signals { bus: self.clone(), subject, subscriber: None, turns: self.turns() };
+        let mut signals = Signals { bus: self.clone(), subject, subscriber: None, reconnects: self.reconnects() };
         signals.subscribe().await;
         signals
     }
@@ -55,7 +55,7 @@ pub struct Signals {
     subject: String,
     subscriber: Option<Subscriber>,
     /// A change means that the subscription may hang on a connection or a client that is gone.
-    turns: watch::Receiver<u64>,
+    reconnects: watch::Receiver<u64>,
 }
 
 impl Signals {
@@ -68,7 +68,7 @@ impl Signals {
         loop {
             let Some(subscriber) = &mut self.subscriber else {
                 tokio::select! {
-                    _ = self.turns.changed() => {}
+                    _ = self.reconnects.changed() => {}
                     () = sleep(RESUBSCRIBE_EVERY) => {}
                 }
                 self.subscribe().await;
@@ -82,14 +82,14 @@ impl Signals {
                     }
                     None => self.subscriber = None,
                 },
-                _ = self.turns.changed() => self.subscribe().await,
+                _ = self.reconnects.changed() => self.subscribe().await,
             }
         }
     }
 
     /// The new subscription is made before the old one goes, so that there is no gap between them.
     async fn subscribe(&mut self) {
-        self.turns.mark_unchanged();
+        self.reconnects.mark_unchanged();
         self.subscriber = match self.bus.client().subscribe(self.subject.clone()).await {
             Ok(subscriber) => Some(subscriber),
             Err(error) => {

@@ -5,7 +5,7 @@ use std::io;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use csv::{Terminator, Writer, WriterBuilder};
-use store::questions::audit::AuditRow;
+use store::queries::audit::AuditRow;
 
 /// A spreadsheet takes a cell for a formula that begins with one of these, behind blanks as well. The full-width ones are
 /// taken for the others where such a keyboard is usual (OWASP, "CSV Injection").

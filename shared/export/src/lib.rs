@@ -3,12 +3,12 @@
 //! - [`Export`] reads it part by part, each in a reading of its own, so that nothing is held for whoever is slow but the
 //!   part under way. A part is bounded in bytes.
 //! - [`Format`] says how a row is written.
-//! - [`Look`] is what the log says of whoever looks at it, to be written before the first row is handed out.
+//! - [`AuditAccess`] is what the log says of whoever looks at it, to be written before the first row is handed out.
 
+mod access;
 mod format;
-mod look;
 mod parts;
 
+pub use access::AuditAccess;
 pub use format::Format;
-pub use look::Look;
 pub use parts::{Export, PART_BYTES, Part};

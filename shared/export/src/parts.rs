@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use store::questions::audit::{self, AuditFilter};
-use store::questions::{Key, Listed, Page, Portion, Span};
-use store::reading::{Reader, Scope};
+use store::queries::audit::{self, AuditFilter};
+use store::queries::{BatchSize, Key, Listed, Page, Span};
+use store::scoped_read::{Reader, Scope};
 
 use crate::Format;
 
@@ -33,16 +33,16 @@ pub struct Export {
     format: Format,
     from: DateTime<Utc>,
     /// How long a time one statement may look through; `None` where an index leads to the rows.
-    stretch: Option<TimeDelta>,
-    portion: Portion,
+    time_slice: Option<TimeDelta>,
+    batch_size: BatchSize,
     /// The head has been handed out.
     has_begun: bool,
-    next: Option<Place>,
+    next: Option<ExportPosition>,
 }
 
 /// Where an export goes on.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct ExportPosition {
     to: DateTime<Utc>,
     after: Option<Key>,
 }
@@ -50,9 +50,18 @@ struct Place {
 impl Export {
     /// An export of all that a range has. Nothing is read yet.
     pub fn of(scope: Scope, filter: AuditFilter, span: Span, format: Format) -> Self {
-        let stretch = filter.longest(&scope);
-        let next = (span.from <= span.to).then_some(Place { to: span.to, after: None });
-        Self { scope, filter, format, from: span.from, stretch, portion: Portion::of(ROWS), has_begun: false, next }
+        let time_slice = filter.longest(&scope);
+        let next = (span.from <= span.to).then_some(ExportPosition { to: span.to, after: None });
+        Self {
+            scope,
+            filter,
+            format,
+            from: span.from,
+            time_slice,
+            batch_size: BatchSize::of(ROWS),
+            has_begun: false,
+            next,
+        }
     }
 
     /// Reads the next part; `None` behind the last one. There always is a first one. After an error the same part may
@@ -64,29 +73,29 @@ impl Export {
         let head = if self.has_begun { Vec::new() } else { self.format.head() };
         let mut lines = self.format.lines(head);
         let mut rows = 0;
-        while let Some(place) = self.next.filter(|_| rows == 0) {
-            let page = self.page(place);
+        while let Some(position) = self.next.filter(|_| rows == 0) {
+            let page = self.page(position);
             let (mut taken, mut last, mut is_full) = (0, None, false);
-            let mut reading = reader.begin(&self.scope).await?;
-            let read = audit::each(&mut reading, &self.filter, &page, |row| {
+            let mut transaction = reader.begin(&self.scope).await?;
+            let read = audit::each(&mut transaction, &self.filter, &page, |row| {
                 lines.write(&row).map_err(store::Error::Io)?;
                 (taken, last) = (taken + 1, Some(row.key()));
                 is_full = lines.bytes() >= PART_BYTES;
                 Ok(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             });
             read.await?;
-            reading.end().await?;
+            transaction.end().await?;
             rows += u64::from(taken);
             self.next = if is_full || taken >= page.limit {
-                Some(Place { after: last, ..place })
+                Some(ExportPosition { after: last, ..position })
             } else {
                 // This stretch of time is done; the one before it ends a moment earlier.
                 page.from
                     .checked_sub_signed(TimeDelta::microseconds(1))
                     .filter(|to| *to >= self.from)
-                    .map(|to| Place { to, after: None })
+                    .map(|to| ExportPosition { to, after: None })
             };
-            self.portion.learn(taken, is_full);
+            self.batch_size.adapt(taken, is_full);
         }
         if rows == 0 && self.has_begun {
             return Ok(None);
@@ -95,9 +104,9 @@ impl Export {
         Ok(Some(Part { text: lines.finish().map_err(store::Error::Io)?, rows }))
     }
 
-    fn page(&self, place: Place) -> Page {
-        let begin = self.stretch.and_then(|stretch| place.to.checked_sub_signed(stretch));
+    fn page(&self, position: ExportPosition) -> Page {
+        let begin = self.time_slice.and_then(|time_slice| position.to.checked_sub_signed(time_slice));
         let from = begin.map_or(self.from, |begin| begin.max(self.from));
-        Page { from, to: place.to, after: place.after, limit: self.portion.rows() }
+        Page { from, to: position.to, after: position.after, limit: self.batch_size.rows() }
     }
 }

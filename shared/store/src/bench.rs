@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::partitions::Partition;
-use crate::questions::Span;
+use crate::queries::Span;
 
 /// The format of COPY data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use sqlx::{FromRow, PgConnection};
 
 use crate::Dataset;
 use crate::partitions::Partition;
-use crate::reading::ROLE;
+use crate::scoped_read::ROLE;
 
 /// The name of a table as it stands in a statement: with its schema, and each of the two quoted where it has to be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, FromRow)]
@@ -143,7 +143,7 @@ pub(crate) async fn children(
         sizes.expression()
     ))
     .bind(dataset.table())
-    .bind(TAKEN_OUT)
+    .bind(DETACHED_BY_RETENTION)
     .bind(ROLE)
     .fetch_all(connection)
     .await?;
@@ -188,17 +188,17 @@ pub(crate) async fn leaves(
 
 /// How the comment begins of a table that retention takes out: so a table that somebody else detached, to keep it, is
 /// left alone whatever its name is. All of the comment before releases that take out partitions of other names.
-const TAKEN_OUT: &str = "taken out by retention";
+const DETACHED_BY_RETENTION: &str = "taken out by retention";
 
 /// The comment of a table that retention takes out: of which table it is, and the bounds with which it comes back.
 pub(crate) fn mark(dataset: Dataset, (from, until): TimeRange) -> String {
     let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
-    format!("{TAKEN_OUT}: {} from {} to {}", dataset.table(), text(from), text(until))
+    format!("{DETACHED_BY_RETENTION}: {} from {} to {}", dataset.table(), text(from), text(until))
 }
 
 /// The bounds that a comment of [`mark`] has for a dataset's table.
 fn marked(dataset: Dataset, comment: &str) -> Option<TimeRange> {
-    let rest = comment.strip_prefix(TAKEN_OUT)?.strip_prefix(": ")?.strip_prefix(dataset.table())?;
+    let rest = comment.strip_prefix(DETACHED_BY_RETENTION)?.strip_prefix(": ")?.strip_prefix(dataset.table())?;
     let (from, until) = rest.strip_prefix(" from ")?.split_once(" to ")?;
     let time = |text: &str| Some(DateTime::parse_from_rfc3339(text).ok()?.to_utc());
     Some((time(from)?, time(until)?))
@@ -226,12 +226,12 @@ pub(crate) async fn leftovers(connection: &mut PgConnection, dataset: Dataset) -
             AND class.relkind = 'r' AND NOT class.relispartition
           ORDER BY class.relname",
     )
-    .bind(TAKEN_OUT)
+    .bind(DETACHED_BY_RETENTION)
     .fetch_all(connection)
     .await?;
     let leftover = |(schema, relation, comment, bytes): (String, String, String, Option<i64>)| {
         let name = TableName { schema, relation };
-        let time = if comment == TAKEN_OUT { named(dataset, &name) } else { marked(dataset, &comment) }?;
+        let time = if comment == DETACHED_BY_RETENTION { named(dataset, &name) } else { marked(dataset, &comment) }?;
         Some(Leftover { name, time, bytes })
     };
     let mut found: Vec<_> = rows.into_iter().filter_map(leftover).collect();

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use crate::catalogue::TableName;
 use crate::partitions::State;
-use crate::{Dataset, days};
+use crate::{Dataset, partition_removal};
 
 /// Blocks of 8 KiB that are read at the end of a partition. Rows are appended there, so these are the newest, whatever
 /// time they carry: half a megabyte, some thousands of records, and no index has to be kept for it.
@@ -52,7 +52,7 @@ pub async fn of_producers(connection: &mut PgConnection, since: DateTime<Utc>) -
         if !Dataset::all().any(|known| known == dataset) {
             continue;
         }
-        for day in days::list(connection, dataset).await? {
+        for day in partition_removal::list(connection, dataset).await? {
             if day.state != State::Attached || day.ends_at <= oldest {
                 continue;
             }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// The group key of a digest, which is ordered with every other group of its receiver.
 pub const DIGEST: &str = "*";
 /// Time window in which notifications are counted to detect a storm.
-const STORM_SECONDS: f64 = 60.0;
+const DIGEST_WINDOW_SECONDS: f64 = 60.0;
 
 /// A notification for the outbox.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,7 +84,7 @@ pub async fn open_row(
 ///
 /// # Errors
 /// If the query fails.
-pub async fn is_underway(transaction: &mut PgConnection, receiver: &str, group_key: &str) -> crate::Result<bool> {
+pub async fn is_pending(transaction: &mut PgConnection, receiver: &str, group_key: &str) -> crate::Result<bool> {
     sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM watchbook.outbox
                          WHERE receiver = $1 AND group_key = $2 AND delivered_at IS NULL AND failed_at IS NULL)",
@@ -117,7 +117,7 @@ pub async fn recent(transaction: &mut PgConnection, receiver: &str, limit: u32) 
         "SELECT count(*) FROM (SELECT FROM watchbook.outbox WHERE receiver = $1 AND created_at > now() - make_interval(secs => $2) LIMIT $3) AS recent",
     )
     .bind(receiver)
-    .bind(STORM_SECONDS)
+    .bind(DIGEST_WINDOW_SECONDS)
     .bind(i64::from(limit))
     .fetch_one(transaction)
     .await?;
@@ -128,7 +128,7 @@ pub async fn recent(transaction: &mut PgConnection, receiver: &str, limit: u32) 
 ///
 /// # Errors
 /// If the query fails.
-pub async fn fate(connection: &mut PgConnection, id: Uuid) -> crate::Result<Option<Fate>> {
+pub async fn delivery_status(connection: &mut PgConnection, id: Uuid) -> crate::Result<Option<DeliveryStatus>> {
     let found: Option<(bool, bool, Option<String>)> = sqlx::query_as(
         "SELECT delivered_at IS NOT NULL, failed_at IS NOT NULL, problem FROM watchbook.outbox WHERE id = $1",
     )
@@ -136,21 +136,21 @@ pub async fn fate(connection: &mut PgConnection, id: Uuid) -> crate::Result<Opti
     .fetch_optional(connection)
     .await?;
     Ok(found.map(|(delivered, failed, problem)| match (delivered, failed) {
-        (true, _) => Fate::Delivered,
-        (_, true) => Fate::GivenUp(problem.unwrap_or_default()),
-        _ => Fate::Underway(problem),
+        (true, _) => DeliveryStatus::Delivered,
+        (_, true) => DeliveryStatus::Failed(problem.unwrap_or_default()),
+        _ => DeliveryStatus::Pending(problem),
     }))
 }
 
 /// The delivery state of a notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum DeliveryStatus {
     /// The receiver accepted it.
     Delivered,
     /// It was given up, with the problem of the last attempt.
-    GivenUp(String),
+    Failed(String),
     /// It is pending, with the problem of the last attempt, if any.
-    Underway(Option<String>),
+    Pending(Option<String>),
 }
 
 /// How long a digest collects alerts: half of the storm window, so that two digests per minute are sent.

@@ -19,6 +19,6 @@ pub async fn shared_key(connection: &mut PgConnection, name: &str, candidate: &[
 ///
 /// # Errors
 /// If it does not.
-pub async fn answers(pool: &sqlx::PgPool) -> crate::Result<()> {
+pub async fn ping(pool: &sqlx::PgPool) -> crate::Result<()> {
     sqlx::query("SELECT 1").execute(pool).await.map(drop)
 }

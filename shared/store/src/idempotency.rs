@@ -10,7 +10,7 @@ const FORGOTTEN_AT_ONCE: i64 = 10_000;
 
 /// The first use of a key.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct Known {
+pub struct StoredKey {
     /// Digest of the body of the first request.
     pub body: Vec<u8>,
     /// Time of the first request.
@@ -21,7 +21,7 @@ pub struct Known {
 ///
 /// # Errors
 /// If the statement fails.
-pub async fn remember(pool: &PgPool, key: &[u8], body: &[u8]) -> crate::Result<Known> {
+pub async fn remember(pool: &PgPool, key: &[u8], body: &[u8]) -> crate::Result<StoredKey> {
     sqlx::query_as(
         "INSERT INTO watchbook.idempotency_keys AS known (key, body, first_at) VALUES ($1, $2, clock_timestamp())
          ON CONFLICT (key) DO UPDATE SET
@@ -41,7 +41,7 @@ pub async fn remember(pool: &PgPool, key: &[u8], body: &[u8]) -> crate::Result<K
 ///
 /// # Errors
 /// If the statement fails.
-pub async fn take_back(pool: &PgPool, key: &[u8], known: &Known) -> crate::Result<()> {
+pub async fn take_back(pool: &PgPool, key: &[u8], known: &StoredKey) -> crate::Result<()> {
     sqlx::query("DELETE FROM watchbook.idempotency_keys WHERE key = $1 AND body = $2 AND first_at = $3")
         .bind(key)
         .bind(&known.body)

@@ -12,7 +12,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often a standby tries to take the lease and the holder confirms it. The server notices a dead session within
 /// 6 s, so a take-over takes seconds.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const POLL_EVERY: Duration = Duration::from_millis(500);
 
 /// A session that holds or wants the lease on named work. Correctness never depends on it: it avoids duplicate work,
 /// and the transactions decide.
@@ -129,18 +129,18 @@ impl Lease {
     }
 }
 
-/// Waits for [`LOOK_EVERY`]. Returns `false` if the token is cancelled first.
+/// Waits for [`POLL_EVERY`]. Returns `false` if the token is cancelled first.
 async fn pause(stop: &CancellationToken) -> bool {
     tokio::select! {
         () = stop.cancelled() => false,
-        () = tokio::time::sleep(LOOK_EVERY) => true,
+        () = tokio::time::sleep(POLL_EVERY) => true,
     }
 }
 
 /// Bounds a query by [`ANSWER_WITHIN`]. A network that drops packets does not end a connection, so without a bound the
 /// query could wait for ever.
-async fn answered<T>(question: impl Future<Output = crate::Result<T>>) -> crate::Result<T> {
-    match tokio::time::timeout(ANSWER_WITHIN, question).await {
+async fn answered<T>(statement: impl Future<Output = crate::Result<T>>) -> crate::Result<T> {
+    match tokio::time::timeout(ANSWER_WITHIN, statement).await {
         Ok(answer) => answer,
         Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
             std::io::ErrorKind::TimedOut,

@@ -31,18 +31,18 @@ pub struct Point {
     /// Number of samples.
     pub samples: u64,
     /// CPU usage in percent of one core.
-    pub cpu_usage_percent: Option<Spread<f64>>,
+    pub cpu_usage_percent: Option<MinAvgMax<f64>>,
     /// Memory in use, in bytes.
-    pub memory_usage_bytes: Option<Spread<i64>>,
+    pub memory_usage_bytes: Option<MinAvgMax<i64>>,
     /// Counter of bytes received.
-    pub network_rx_bytes: Option<Spread<i64>>,
+    pub network_rx_bytes: Option<MinAvgMax<i64>>,
     /// Counter of bytes sent.
-    pub network_tx_bytes: Option<Spread<i64>>,
+    pub network_tx_bytes: Option<MinAvgMax<i64>>,
 }
 
 /// Minimum, average and maximum of a value. Absent if no sample has the value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
-pub struct Spread<T> {
+pub struct MinAvgMax<T> {
     /// Minimum.
     pub min: T,
     /// Average over all samples that have the value.
@@ -52,11 +52,11 @@ pub struct Spread<T> {
 }
 
 /// Creates the partitions for the hours of all samples in `source_table`. Call it before the transaction of
-/// [`keep_hours_of`]: creating a partition inside would hold its locks for the whole transaction.
+/// [`roll_up_hours`]: creating a partition inside would hold its locks for the whole transaction.
 ///
 /// # Errors
 /// As [`Partitions::ensure`].
-pub async fn make_room_for_hours_of(
+pub async fn ensure_hour_partitions(
     connection: &mut PgConnection,
     partitions: &Partitions,
     source_table: &str,
@@ -81,7 +81,7 @@ pub async fn make_room_for_hours_of(
 ///
 /// # Errors
 /// If the statement fails; nothing is added then.
-pub async fn keep_hours_of(
+pub async fn roll_up_hours(
     connection: &mut PgConnection,
     source_table: &str,
     held: &[HeldRange],
@@ -218,12 +218,12 @@ impl FromRow<'_, PgRow> for Point {
     }
 }
 
-fn spread<'r, T>(row: &'r PgRow, column: &str) -> crate::Result<Option<Spread<T>>>
+fn spread<'r, T>(row: &'r PgRow, column: &str) -> crate::Result<Option<MinAvgMax<T>>>
 where
     T: Decode<'r, Postgres> + Type<Postgres>,
 {
     let min: Option<T> = row.try_get(format!("{column}_min").as_str())?;
     let avg: Option<f64> = row.try_get(format!("{column}_avg").as_str())?;
     let max: Option<T> = row.try_get(format!("{column}_max").as_str())?;
-    Ok(min.zip(avg).zip(max).map(|((min, avg), max)| Spread { min, avg, max }))
+    Ok(min.zip(avg).zip(max).map(|((min, avg), max)| MinAvgMax { min, avg, max }))
 }

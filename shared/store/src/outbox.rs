@@ -98,18 +98,18 @@ pub async fn claim(connection: &mut PgConnection, claimant: &str, bounds: Bounds
 
 /// The result of writing the outcome of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
+pub enum ClaimUpdate {
     /// The outcome was written.
     Done,
     /// The notification will be retried at this time.
     Later(DateTime<Utc>),
     /// The delivery period was over, so the notification was given up.
-    GivenUp,
+    Failed,
     /// The claim had expired and another notifier claimed the row; nothing was written.
     NotOurs,
 }
 
-impl Written {
+impl ClaimUpdate {
     fn of(rows: u64) -> Self {
         if rows > 0 { Self::Done } else { Self::NotOurs }
     }
@@ -119,7 +119,7 @@ impl Written {
 ///
 /// # Errors
 /// If the statement fails.
-pub async fn delivered(connection: &mut PgConnection, claimant: &str, claim: &Claimed) -> crate::Result<Written> {
+pub async fn delivered(connection: &mut PgConnection, claimant: &str, claim: &Claimed) -> crate::Result<ClaimUpdate> {
     let done = sqlx::query(
         "UPDATE watchbook.outbox
             SET delivered_at = now(), problem = NULL, claimed_by = NULL, claimed_until = NULL
@@ -130,7 +130,7 @@ pub async fn delivered(connection: &mut PgConnection, claimant: &str, claim: &Cl
     .bind(claim.attempts)
     .execute(connection)
     .await?;
-    Ok(Written::of(done.rows_affected()))
+    Ok(ClaimUpdate::of(done.rows_affected()))
 }
 
 /// Postpones a notification by `wait`, or gives it up if it is older than `deliver_within`. The last attempt is at the
@@ -145,7 +145,7 @@ pub async fn retry_at(
     wait: Duration,
     deliver_within: Duration,
     problem: &str,
-) -> crate::Result<Written> {
+) -> crate::Result<ClaimUpdate> {
     let row: Option<(DateTime<Utc>, bool)> = sqlx::query_as(
         "UPDATE watchbook.outbox
             SET failed_at = CASE WHEN now() >= created_at + $5 THEN now() END,
@@ -163,9 +163,9 @@ pub async fn retry_at(
     .fetch_optional(connection)
     .await?;
     Ok(match row {
-        None => Written::NotOurs,
-        Some((_, true)) => Written::GivenUp,
-        Some((due_at, false)) => Written::Later(due_at),
+        None => ClaimUpdate::NotOurs,
+        Some((_, true)) => ClaimUpdate::Failed,
+        Some((due_at, false)) => ClaimUpdate::Later(due_at),
     })
 }
 
@@ -178,7 +178,7 @@ pub async fn give_up(
     claimant: &str,
     claim: &Claimed,
     problem: &str,
-) -> crate::Result<Written> {
+) -> crate::Result<ClaimUpdate> {
     let done = sqlx::query(
         "UPDATE watchbook.outbox
             SET failed_at = now(), problem = $4, claimed_by = NULL, claimed_until = NULL
@@ -190,7 +190,7 @@ pub async fn give_up(
     .bind(storable(problem))
     .execute(connection)
     .await?;
-    Ok(Written::of(done.rows_affected()))
+    Ok(ClaimUpdate::of(done.rows_affected()))
 }
 
 /// Releases claims whose attempts were aborted, so that another notifier need not wait for the lease to end. It is

@@ -8,7 +8,7 @@ use records::{Kind, Partitioning};
 use sqlx::{Connection, PgConnection};
 
 use crate::Dataset;
-use crate::catalogue::{self, Sizes, TimeRange, TableName, gaps};
+use crate::catalogue::{self, Sizes, TableName, TimeRange, gaps};
 
 /// One partition: of what, and its first day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -241,7 +241,11 @@ async fn reattach_leftover(transaction: &mut PgConnection, partition: Partition)
 
 /// Whether the DEFAULT partition has rows of a time. Postgres takes no partition for it then, so its rows go where the
 /// others are.
-async fn default_has(transaction: &mut PgConnection, dataset: Dataset, (from, until): TimeRange) -> crate::Result<bool> {
+async fn default_has(
+    transaction: &mut PgConnection,
+    dataset: Dataset,
+    (from, until): TimeRange,
+) -> crate::Result<bool> {
     let children = catalogue::children(transaction, dataset, Sizes::Unasked).await?;
     let Some(default) = children.into_iter().find(|child| child.is_default) else { return Ok(false) };
     let (name, time) = (default.name, dataset.time_column());

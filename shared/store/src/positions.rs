@@ -194,13 +194,13 @@ pub async fn settle(connection: &mut PgConnection, stream: &StreamIdentity, batc
 ///
 /// # Errors
 /// If a statement fails.
-pub async fn start_anew(
+pub async fn reset_for_recreated_stream(
     connection: &mut PgConnection,
     stream: &StreamIdentity,
     was: DateTime<Utc>,
 ) -> crate::Result<()> {
     let mut transaction = connection.begin().await?;
-    if set_aside(&mut transaction, &stream.name, was, "the stream was recreated").await? {
+    if archive_position(&mut transaction, &stream.name, was, "the stream was recreated").await? {
         sqlx::query(
             "UPDATE watchbook.positions
                 SET settled = '{}', stored = 0, duplicates = 0, dead_letters = 0, deleted = 0,
@@ -223,9 +223,13 @@ pub async fn start_anew(
 ///
 /// # Errors
 /// If a statement fails.
-pub async fn rewind(connection: &mut PgConnection, stream: &StreamIdentity, last_agreed: u64) -> crate::Result<()> {
+pub async fn rewind_truncated_stream(
+    connection: &mut PgConnection,
+    stream: &StreamIdentity,
+    last_agreed: u64,
+) -> crate::Result<()> {
     let mut transaction = connection.begin().await?;
-    if set_aside(&mut transaction, &stream.name, stream.created_at, "the stream was truncated").await? {
+    if archive_position(&mut transaction, &stream.name, stream.created_at, "the stream was truncated").await? {
         sqlx::query(
             "WITH kept AS (
                  SELECT stream, settled * int8multirange(int8range(1, $3, '[]')) AS settled,
@@ -256,7 +260,7 @@ pub async fn rewind(connection: &mut PgConnection, stream: &StreamIdentity, last
 }
 
 /// Copies a position to `past_positions`. Returns `false` if another process has replaced it already.
-async fn set_aside(
+async fn archive_position(
     transaction: &mut PgConnection,
     stream: &str,
     created_at: DateTime<Utc>,

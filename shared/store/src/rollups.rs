@@ -9,11 +9,11 @@ use records::rollup::{Fold, Level, MinuteGroups, ORGANIZATION};
 use sqlx::{Connection, FromRow, PgConnection};
 
 /// Age in seconds after which rows are folded. A reader has seen them by then, or has to reload everything, see
-/// [`LOOK_WITHIN`].
+/// [`SNAPSHOT_VALID_FOR`].
 const FOLD_AFTER_SECONDS: f64 = 300.0;
 /// A reader whose last read is older than this may have missed folded rows and must [`load`] again. The difference to
 /// the age for folding is a margin for transactions that commit late.
-pub const LOOK_WITHIN: std::time::Duration = std::time::Duration::from_secs(120);
+pub const SNAPSHOT_VALID_FOR: std::time::Duration = std::time::Duration::from_secs(120);
 /// Maximum rows folded at once: at 10,000 groups each, some 100 MB of memory meanwhile.
 const FOLD_ROWS: i64 = 200;
 

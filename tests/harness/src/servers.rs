@@ -11,7 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 
 use chrono::Utc;
-use local::{NatsOptions, NatsServer, Need, PostgresOptions, PostgresServer, Programs, Tell, cache_dir};
+use local::{
+    NatsOptions, NatsServer, PostgresOptions, PostgresServer, Programs, ProgressCallback, RequiredPrograms, cache_dir,
+};
 use records::Kind;
 use sqlx::{Connection, PgConnection};
 use store::Database;
@@ -59,24 +61,24 @@ pub(crate) fn directory(name: &str) -> TempDir {
 async fn programs() -> &'static Programs {
     static PROGRAMS: OnceCell<Programs> = OnceCell::const_new();
     let locate = || async {
-        let tell: Tell = Arc::new(|line: &str| {
+        let on_progress: ProgressCallback = Arc::new(|line: &str| {
             // Fetching a program takes a while, so the reason is printed.
             let _ = writeln!(std::io::stderr(), "{line}");
         });
-        Programs::locate(&cache_dir(), Need::BOTH, &tell).await.expect("nats-server and Postgres")
+        Programs::locate(&cache_dir(), RequiredPrograms::BOTH, &on_progress).await.expect("nats-server and Postgres")
     };
     PROGRAMS.get_or_init(locate).await
 }
 
 /// A server with its directory, for one test.
 #[derive(Debug)]
-pub struct Own<S> {
+pub struct OwnServer<S> {
     // Declared before the directory, so that it is dropped first.
     server: S,
     directory: TempDir,
 }
 
-impl<S> std::ops::Deref for Own<S> {
+impl<S> std::ops::Deref for OwnServer<S> {
     type Target = S;
 
     fn deref(&self) -> &S {
@@ -84,7 +86,7 @@ impl<S> std::ops::Deref for Own<S> {
     }
 }
 
-impl<S> Own<S> {
+impl<S> OwnServer<S> {
     /// Returns the data directory.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -92,12 +94,12 @@ impl<S> Own<S> {
 }
 
 /// Starts a nats-server with modified options.
-pub async fn start_nats(change: impl FnOnce(&mut NatsOptions)) -> Own<NatsServer> {
+pub async fn start_nats(change: impl FnOnce(&mut NatsOptions)) -> OwnServer<NatsServer> {
     let directory = directory("nats");
     let mut options = NatsOptions::new(directory.path());
     change(&mut options);
     let server = NatsServer::start(programs().await, options).await.expect("start nats-server");
-    Own { server, directory }
+    OwnServer { server, directory }
 }
 
 /// A port of the loopback address that is free now, for what a server has to be told before it starts.
@@ -108,7 +110,7 @@ pub fn free_port() -> u16 {
 
 /// Starts a cluster of nats-servers with JetStream, of which the n-th has the tag `node-n` for the placement of
 /// streams, and returns when they have elected a leader.
-pub async fn start_nats_cluster(size: usize) -> Vec<Own<NatsServer>> {
+pub async fn start_nats_cluster(size: usize) -> Vec<OwnServer<NatsServer>> {
     let ports: Vec<_> = (0..size).map(|_| free_port()).collect();
     let routes: Vec<_> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
     let mut servers = Vec::new();
@@ -142,10 +144,10 @@ pub async fn jetstream_answers(url: &str, api_prefix: &str) {
 }
 
 /// Starts a Postgres. Like any Postgres it survives being killed, but not a power failure of the machine.
-pub async fn start_postgres() -> Own<PostgresServer> {
+pub async fn start_postgres() -> OwnServer<PostgresServer> {
     let directory = directory("postgres");
     let server = postgres_in(directory.path(), &[]).await;
-    Own { server, directory }
+    OwnServer { server, directory }
 }
 
 async fn postgres_in(directory: &Path, more: &[(&str, &str)]) -> PostgresServer {

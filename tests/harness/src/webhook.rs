@@ -40,7 +40,7 @@ impl Call {
 }
 
 #[derive(Debug, Default)]
-struct Book {
+struct Received {
     calls: Vec<Call>,
     status: u16,
 }
@@ -49,18 +49,18 @@ struct Book {
 #[derive(Debug)]
 pub struct Webhook {
     address: SocketAddr,
-    book: Arc<Mutex<Book>>,
+    received: Arc<Mutex<Received>>,
 }
 
 impl Webhook {
     /// Starts a webhook that responds with 200.
     pub async fn start() -> Self {
-        let book = Arc::new(Mutex::new(Book { status: 200, ..Book::default() }));
+        let received = Arc::new(Mutex::new(Received { status: 200, ..Received::default() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let router = Router::new().fallback(any(note)).with_state(book.clone());
+        let router = Router::new().fallback(any(note)).with_state(received.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, book }
+        Self { address, received }
     }
 
     /// Returns the URL.
@@ -70,12 +70,12 @@ impl Webhook {
 
     /// Sets the status of all further responses.
     pub fn answer_with(&self, status: u16) {
-        self.book().status = status;
+        self.received().status = status;
     }
 
     /// Returns all calls so far.
     pub fn calls(&self) -> Vec<Call> {
-        self.book().calls.clone()
+        self.received().calls.clone()
     }
 
     /// Returns the alerts of all successful calls so far, each as its status and the value of `label`.
@@ -95,18 +95,18 @@ impl Webhook {
         .await;
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn received(&self) -> MutexGuard<'_, Received> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn note(State(book): State<Arc<Mutex<Book>>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let mut book = book.lock().unwrap_or_else(PoisonError::into_inner);
+async fn note(State(received): State<Arc<Mutex<Received>>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let mut received = received.lock().unwrap_or_else(PoisonError::into_inner);
     let headers = headers
         .iter()
         .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
-    let answered = book.status;
-    book.calls.push(Call { headers, body: serde_json::from_slice(&body).unwrap_or_default(), answered });
+    let answered = received.status;
+    received.calls.push(Call { headers, body: serde_json::from_slice(&body).unwrap_or_default(), answered });
     StatusCode::from_u16(answered).expect("a status")
 }

@@ -134,7 +134,7 @@ impl Finished {
 
     /// Asserts that one of its outputs contains this text.
     #[track_caller]
-    pub fn said(&self, text: &str) -> &Self {
+    pub fn prints(&self, text: &str) -> &Self {
         let said = self.output.contains(text) || self.errors.contains(text);
         assert!(said, "`{}` did not say {text:?}:\n{}\n{}", self.command, self.output, self.errors);
         self
@@ -142,7 +142,7 @@ impl Finished {
 
     /// Asserts that its outputs do not contain this text.
     #[track_caller]
-    pub fn kept_quiet_about(&self, text: &str) -> &Self {
+    pub fn does_not_print(&self, text: &str) -> &Self {
         let said = self.output.contains(text) || self.errors.contains(text);
         assert!(!said, "`{}` said {text:?}:\n{}\n{}", self.command, self.output, self.errors);
         self
@@ -238,11 +238,11 @@ impl Watchbook {
 
     /// Waits until the process is ready.
     pub async fn ready(&self) {
-        self.says_ready(200, "").await;
+        self.reports_ready(200, "").await;
     }
 
     /// Waits until `/readyz` responds with this status and a body that contains the text.
-    pub async fn says_ready(&self, status: u16, text: &str) {
+    pub async fn reports_ready(&self, status: u16, text: &str) {
         let address = self.address().await;
         eventually(&format!("/readyz of {} responds with {status} {text:?}", self.name), async || {
             let answer = http::get(address, "/readyz").await?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ::retention::restore::{self, Wish};
+use ::retention::restore::{self, RestoreRequest};
 use archive::{Archive, Manifest};
 use chrono::{NaiveDate, TimeDelta, Utc};
 use harness::{Webhook, World, eventually};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use store::partitions::State;
 use tokio::sync::Notify;
 
-use super::aged::{
+use super::fixtures::{
     Content, audited, content, day, everything, fill, hold, item, month, outline, plan_of, release, rows, run_of,
     state, world_with,
 };
@@ -72,7 +72,7 @@ async fn release_all(world: &World) {
 
 async fn hours(world: &World) -> (i64, String) {
     world
-        .ask("SELECT count(*), md5(coalesce(string_agg(hour::text, ',' ORDER BY hour::text), '')) FROM watchbook.container_metric_hours AS hour")
+        .query_one("SELECT count(*), md5(coalesce(string_agg(hour::text, ',' ORDER BY hour::text), '')) FROM watchbook.container_metric_hours AS hour")
         .await
 }
 
@@ -119,7 +119,7 @@ async fn days_are_archived_and_come_back_as_they_were() {
         .run(&["retention", "restore", "events", "2020-01-01"])
         .await
         .ended_with(1)
-        .said("has no events of 2020-01-01");
+        .prints("has no events of 2020-01-01");
     let worker = world.workers("audit").await;
     audited(&world, "retention.restore", 14).await;
     world.finish([worker]).await;
@@ -150,10 +150,10 @@ async fn what_was_erased_does_not_come_back() {
     fill(&world, "executions", day(100), 60).await;
     fill(&world, "events", day(40), 60).await;
     let others = "user_id IS DISTINCT FROM 'u-1'";
-    let left = super::aged::content_where(&world, "executions", day(100), others).await;
-    let untouched = super::aged::content_where(&world, "events", day(40), others).await;
+    let left = super::fixtures::content_where(&world, "executions", day(100), others).await;
+    let untouched = super::fixtures::content_where(&world, "events", day(40), others).await;
     run_of(&world).await;
-    world.run(&["erase", "user", "u-1", "--by", "ann"]).await.succeeded().said("0 execution records removed");
+    world.run(&["erase", "user", "u-1", "--by", "ann"]).await.succeeded().prints("0 execution records removed");
     assert_eq!(bring_back(&world, "executions", day(100)).await.0, 60);
     assert_eq!(content(&world, "executions", day(100)).await, left);
     bring_back(&world, "events", day(40)).await;
@@ -163,7 +163,7 @@ async fn what_was_erased_does_not_come_back() {
     );
     assert_eq!(world.count("SELECT count(*) FROM watchbook.event_logs WHERE attributes->>'erased' = 'true'").await, 15);
     let erased = "attributes->>'erased' IS NULL";
-    assert_eq!(super::aged::content_where(&world, "events", day(40), erased).await, untouched);
+    assert_eq!(super::fixtures::content_where(&world, "events", day(40), erased).await, untouched);
     let worker = world.workers("audit").await;
     audited(&world, "retention.erase", 1).await;
     world.finish([worker]).await;
@@ -213,8 +213,8 @@ async fn without_its_archive_nothing_goes_and_somebody_is_told() {
     }
 
     let worker = world.workers("errors,audit,alerts,notifier").await;
-    let question = "SELECT severity, message FROM watchbook.error_logs WHERE error_type = 'watchbook.retention'";
-    let told = eventually("the error is stored", async || world.try_ask::<(String, String)>(question).await).await;
+    let sql = "SELECT severity, message FROM watchbook.error_logs WHERE error_type = 'watchbook.retention'";
+    let told = eventually("the error is stored", async || world.try_query_one::<(String, String)>(sql).await).await;
     assert!(told.0 == "critical" && told.1.contains("archive") && told.1.contains("and 6 more"), "{told:?}");
     webhook.delivers("alertname", &[("firing", "retention-failed")]).await;
     let audited = audited(&world, "retention.run", 1).await;
@@ -226,7 +226,7 @@ async fn without_its_archive_nothing_goes_and_somebody_is_told() {
     for (kind, day) in days() {
         assert_eq!((state(&world, kind, day).await, parts(&folder, kind, day).await.len()), (None, 1), "{kind}");
     }
-    super::aged::audited(&world, "retention.run", 2).await;
+    super::fixtures::audited(&world, "retention.run", 2).await;
     world.settled(Kind::Errors).await;
     world.finish([worker]).await;
 }
@@ -243,7 +243,7 @@ async fn an_archive_that_was_damaged_brings_nothing_back() {
     bytes[middle] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let command = ["retention", "restore", "events", &day(40).to_string()];
-    world.run(&command).await.ended_with(1).said(&part.object);
+    world.run(&command).await.ended_with(1).prints(&part.object);
     assert_eq!((rows(&world, "events", day(40)).await, state(&world, "events", day(40)).await), (0, None));
     let holds: Value = world.run(&["retention", "holds", "--json"]).await.succeeded().json();
     assert_eq!(holds, json!([]));
@@ -258,22 +258,22 @@ async fn a_restore_that_is_killed_leaves_nothing_of_the_day() {
     for (kind, day) in [("metrics", day(40)), ("executions", day(100))] {
         fill(&world, kind, day, 3_500).await;
     }
-    let others = super::aged::content_where(&world, "executions", day(100), "user_id <> 'u-1'").await;
+    let others = super::fixtures::content_where(&world, "executions", day(100), "user_id <> 'u-1'").await;
     run_of(&world).await;
     world.run(&["erase", "user", "u-1"]).await.succeeded();
     let archive = Archive::open(folder.to_str().unwrap()).unwrap();
     for (kind, day) in [("metrics", day(40)), ("executions", day(100))] {
         let before = hours(&world).await;
-        let wish = Wish {
-            dataset: super::aged::dataset(kind),
+        let request = RestoreRequest {
+            dataset: super::fixtures::dataset(kind),
             day,
             until: Utc::now() + TimeDelta::days(7),
             by: "ann".to_owned(),
             reason: "a test".to_owned(),
         };
-        let mut connection = store::days::session(&super::aged::database(&world)).await.unwrap();
+        let mut connection = store::partition_removal::session(&super::fixtures::database(&world)).await.unwrap();
         let begun = Notify::new();
-        let work = Box::pin(restore::restore(&mut connection, &archive, &wish, Utc::now(), |_| begun.notify_one()));
+        let work = Box::pin(restore::restore(&mut connection, &archive, &request, Utc::now(), |_| begun.notify_one()));
         tokio::select! {
             biased;
             () = begun.notified() => {}
@@ -303,7 +303,8 @@ async fn a_day_that_comes_back_keeps_what_somebody_elses_hold_keeps() {
     let of_acme = "organization_id = 'acme'";
     let mut before = Vec::new();
     for (kind, day) in days {
-        before.push((super::aged::content_where(&world, kind, day, of_acme).await, content(&world, kind, day).await));
+        before
+            .push((super::fixtures::content_where(&world, kind, day, of_acme).await, content(&world, kind, day).await));
     }
     run_of(&world).await;
     for ((kind, day), (held, all)) in days.into_iter().zip(&before) {
@@ -334,7 +335,7 @@ async fn samples_do_not_come_back_where_their_hours_know_of_more() {
     };
     let before = records().await;
     let command = ["retention", "restore", "metrics", &day(40).to_string()];
-    world.run(&command).await.ended_with(1).said("samples of that day became hours").said("brings back 24");
+    world.run(&command).await.ended_with(1).prints("samples of that day became hours").prints("brings back 24");
     assert_eq!(records().await, before);
     assert_eq!(world.run(&["retention", "holds", "--all", "--json"]).await.succeeded().json(), json!([]));
     assert_eq!(world.count("SELECT count(*) FROM watchbook.own_records").await, 0);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::retention::Acting;
+use ::retention::RunLease;
 use ::retention::erase;
 use chrono::{TimeDelta, Utc};
 use harness::messages::time;
@@ -11,10 +11,10 @@ use records::Kind;
 use serde_json::{Value, json};
 use sqlx::Connection;
 use store::erasures::{self, Erasable, Erasure};
-use store::{PgConnection, days};
+use store::{PgConnection, partition_removal};
 use tokio::sync::Notify;
 
-use super::aged::{audited, bare_world, content, content_where, database, day, fill, hold, release, world_with};
+use super::fixtures::{audited, bare_world, content, content_where, database, day, fill, hold, release, world_with};
 
 /// Rows that `fill` does not give to the user `u-1`.
 const OTHERS: &str = "(attributes->>'n')::int % 4 <> 1";
@@ -36,12 +36,12 @@ async fn publish_user(world: &World, members: Value) {
 }
 
 async fn entities(world: &World) -> Vec<(String, Option<String>, Option<String>, bool)> {
-    world.ask_all("SELECT entity_id, name, email, deleted FROM watchbook.entities ORDER BY entity_id").await
+    world.query_all("SELECT entity_id, name, email, deleted FROM watchbook.entities ORDER BY entity_id").await
 }
 
 /// The erasures: state, executions, blanked.
 async fn erased(world: &World) -> Vec<(String, i64, i64)> {
-    world.ask_all("SELECT state, executions, blanked FROM watchbook.erasures ORDER BY requested_at").await
+    world.query_all("SELECT state, executions, blanked FROM watchbook.erasures ORDER BY requested_at").await
 }
 
 async fn ends_as(world: &World, expected: &[(&str, i64, i64)]) {
@@ -146,7 +146,7 @@ async fn a_strategy_or_one_organizations_part_of_a_user_is_erased() {
     assert_eq!((&done["executions"], &done["blanked"]), (&json!(20), &json!(10)));
     assert_eq!(content(&world, "executions", day(60)).await, left);
     assert_eq!(content_where(&world, "events", day(10), "attributes->>'erased' IS NULL").await, events);
-    world.run(&["erase", "user", "u-1", "--org", "a b"]).await.ended_with(1).said("is not an organization");
+    world.run(&["erase", "user", "u-1", "--org", "a b"]).await.ended_with(1).prints("is not an organization");
 
     let left = content_where(&world, "executions", day(61), "strategy_id <> 's-0'").await;
     let events = content(&world, "events", day(10)).await;
@@ -182,7 +182,7 @@ async fn a_deletion_in_a_directory_erases_in_its_organization_and_is_told_of_onc
     everything_is_told(&world).await;
     audited(&world, "retention.erase", 1).await;
     let (organization, record): (Option<String>, String) =
-        world.ask("SELECT organization_id, record::text FROM control_plane.audit_logs AS record WHERE action = 'retention.erase'").await;
+        world.query_one("SELECT organization_id, record::text FROM control_plane.audit_logs AS record WHERE action = 'retention.erase'").await;
     assert_eq!(organization.as_deref(), Some("acme"));
     assert!(!record.contains("Ann") && !record.contains("ann@"), "{record}");
     // It is asked for once: what is published again changes nothing.
@@ -223,7 +223,7 @@ async fn what_a_hold_keeps_goes_after_its_release() {
 }
 
 async fn session(world: &World) -> PgConnection {
-    days::session(&database(world)).await.unwrap()
+    partition_removal::session(&database(world)).await.unwrap()
 }
 
 async fn pending(connection: &mut PgConnection) -> Vec<Erasure> {
@@ -238,7 +238,9 @@ async fn an_erasure_may_be_killed_between_any_two_batches() {
     for n in 1.. {
         let user = format!("k-{n}");
         for (kind, ago, rows) in [("executions", 60, 2_000), ("executions", 61, 1_500), ("events", 10, 1_500)] {
-            world.execute(&format!("TRUNCATE {}", super::aged::make_day(&world, kind, day(ago)).await.name())).await;
+            world
+                .execute(&format!("TRUNCATE {}", super::fixtures::make_day(&world, kind, day(ago)).await.name()))
+                .await;
             fill(&world, kind, day(ago), rows).await;
         }
         world.execute(&format!("UPDATE watchbook.sandbox_execution_logs SET user_id = '{user}'")).await;
@@ -308,7 +310,9 @@ async fn an_execution_that_comes_late_goes_as_well() {
     let retention = world.workers("retention").await;
     ends_as(&world, &[("done", 31, 0), ("done", 61, 0)]).await;
     let late: Vec<(String, String)> = world
-        .ask_all("SELECT user_id, strategy_id FROM watchbook.sandbox_execution_logs WHERE execution_type = 'TERMINAL'")
+        .query_all(
+            "SELECT user_id, strategy_id FROM watchbook.sandbox_execution_logs WHERE execution_type = 'TERMINAL'",
+        )
         .await;
     assert_eq!(late, [("u-3".to_owned(), "s-1".to_owned())]);
     audited(&world, "retention.erase", 4).await;
@@ -326,7 +330,8 @@ async fn a_worker_that_waited_for_somebody_elses_erasure_does_not_do_it_again() 
     })
     .await;
     for user in ["u-0", "u-1", "u-2"] {
-        let acting = Acting::take(&database(&world), Duration::from_secs(30)).await.unwrap().expect("the right to act");
+        let run_lease =
+            RunLease::acquire(&database(&world), Duration::from_secs(30)).await.unwrap().expect("the right to act");
         let mut connection = session(&world).await;
         let asked = erase::request(&mut connection, Erasable::User, user, None, "ann", Utc::now()).await.unwrap();
         eventually("the worker waits for the right to act", async || {
@@ -335,7 +340,7 @@ async fn a_worker_that_waited_for_somebody_elses_erasure_does_not_do_it_again() 
         })
         .await;
         erase::execute(&mut connection, vec![asked.clone()], |_| {}).await.unwrap();
-        acting.release().await;
+        run_lease.release().await;
         connection.close().await.unwrap();
     }
     // Asked for after these, and so done after what the worker makes of them.
@@ -358,11 +363,11 @@ async fn publish_user_of(world: &World, organization: &str, members: Value) {
 
 /// Executions of the user `u-1`: those of organizations that have deleted the user, and all.
 async fn left_of_u1(world: &World, deleted: &str) -> (i64, i64) {
-    let question = format!(
+    let sql = format!(
         "SELECT count(*) FILTER (WHERE organization_id IN ({deleted})), count(*) FROM watchbook.sandbox_execution_logs
           WHERE user_id = 'u-1'"
     );
-    world.ask(&question).await
+    world.query_one(&sql).await
 }
 
 #[tokio::test]

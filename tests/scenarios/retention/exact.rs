@@ -3,7 +3,7 @@
 use sqlx::Connection;
 use store::log_volumes;
 
-use super::aged::{
+use super::fixtures::{
     connect, content, content_where, day, fill, hold, item, outline, plan_of, release, run_of, world_with,
 };
 
@@ -62,8 +62,8 @@ async fn the_expired_part_of_a_day_goes_but_for_what_is_held() {
         expected.push((kind, item["rows"].as_i64().unwrap(), stays, content(&world, kind, next).await));
     }
     assert_eq!(plan.as_array().unwrap().len(), 3, "{plan}");
-    let (before_run,): (String,) = world.ask(VOLUMES).await;
-    assert_eq!(before_run, world.ask::<(String,)>(STORED).await.0);
+    let (before_run,): (String,) = world.query_one(VOLUMES).await;
+    assert_eq!(before_run, world.query_one::<(String,)>(STORED).await.0);
 
     let run = world.run(&["retention", "run", "--json", "--plan", file.to_str().unwrap()]).await;
     assert_eq!(outline(&run.succeeded().json()["items"]), outline(&plan));
@@ -79,7 +79,7 @@ async fn the_expired_part_of_a_day_goes_but_for_what_is_held() {
     assert_eq!(content(&world, "executions", day(90)).await.0, 10);
     let hours = world.count("SELECT sum(samples)::bigint FROM watchbook.container_metric_hours").await;
     assert_eq!(hours, expected[1].1);
-    assert_eq!(world.ask::<(String,)>(VOLUMES).await, world.ask::<(String,)>(STORED).await);
+    assert_eq!(world.query_one::<(String,)>(VOLUMES).await, world.query_one::<(String,)>(STORED).await);
 
     release(&world, &acme).await;
     let report = run_of(&world).await;
@@ -91,9 +91,9 @@ async fn the_expired_part_of_a_day_goes_but_for_what_is_held() {
     let samples = world.count("SELECT count(*) FROM watchbook.container_metrics").await;
     let hours = world.count("SELECT sum(samples)::bigint FROM watchbook.container_metric_hours").await;
     assert_eq!(hours + samples, i64::from(ROWS) + 10);
-    assert_eq!(world.ask::<(String,)>(VOLUMES).await, world.ask::<(String,)>(STORED).await);
+    assert_eq!(world.query_one::<(String,)>(VOLUMES).await, world.query_one::<(String,)>(STORED).await);
     let worker = world.workers("audit").await;
-    super::aged::audited(&world, "retention.run", 2).await;
+    super::fixtures::audited(&world, "retention.run", 2).await;
     world.finish([worker]).await;
 }
 
@@ -101,6 +101,6 @@ async fn the_expired_part_of_a_day_goes_but_for_what_is_held() {
 async fn an_archive_and_an_exact_kind_are_one_too_many() {
     let world = world_with(&[]).await;
     let both = [("WATCHBOOK_RETENTION__EXACT__EVENTS", "true"), ("WATCHBOOK_RETENTION__ARCHIVE", "archive")];
-    world.run_with(&["retention", "plan"], &both, "").await.ended_with(1).said("retention.exact");
+    world.run_with(&["retention", "plan"], &both, "").await.ended_with(1).prints("retention.exact");
     world.finish([]).await;
 }

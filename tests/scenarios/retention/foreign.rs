@@ -9,11 +9,11 @@ use serde_json::json;
 use sqlx::Connection;
 use store::partitions::State;
 
-use super::aged::{
+use super::concurrent_access::no_session_of_runs;
+use super::fixtures::{
     audited, bare_world, content, dataset, day, fill, hold, item, make_day, midnight, month, outline, plan_of, release,
     rows, run_of, run_until, settings, state, world_with,
 };
-use super::others::no_session_of_runs;
 
 /// Makes a partition as its statement says, behind `PARTITION OF`.
 async fn partition(world: &World, of: &str, name: &str, bounds: &str) {
@@ -98,7 +98,7 @@ async fn a_day_of_another_name_that_a_killed_run_took_out_comes_back_and_goes() 
     fill(&world, "events", day(40), 30).await;
     let settings = settings(|_| {});
     for is_late in [true, false] {
-        assert!(run_until(&world, &settings, Utc::now(), |step| step == Step::TakenOut).await.is_none());
+        assert!(run_until(&world, &settings, Utc::now(), |step| step == Step::Detached).await.is_none());
         no_session_of_runs(&world).await;
         assert_eq!(state(&world, "events", day(40)).await, Some(State::Detached));
         assert_eq!((rows(&world, "events", day(40)).await, count(&world, NAME).await), (0, 30));
@@ -211,10 +211,10 @@ async fn doctor_names_a_partition_that_readers_may_read_past_the_policies() {
     let world = world_with(&[]).await;
     foreign_day(&world, "events", "watchbook.theirs", day(40)).await;
     let sound = world.run(&["doctor"]).await;
-    sound.kept_quiet_about("watchbook.theirs");
+    sound.does_not_print("watchbook.theirs");
     world.execute("GRANT SELECT ON watchbook.theirs TO watchbook_reader").await;
     let wrong = world.run(&["doctor"]).await;
-    wrong.ended_with(1).said("REVOKE SELECT ON watchbook.theirs");
+    wrong.ended_with(1).prints("REVOKE SELECT ON watchbook.theirs");
     world.finish([]).await;
 }
 
@@ -255,12 +255,12 @@ async fn rows_that_policies_of_a_partition_hide_are_no_reason_to_drop_it() {
     foreign_day(&world, "events", "watchbook.guarded", day(40)).await;
     fill(&world, "events", day(40), 30).await;
     world.execute("ALTER TABLE watchbook.guarded ENABLE ROW LEVEL SECURITY").await;
-    let mut session = store::days::session(&super::aged::database(&world)).await.unwrap();
-    let found = store::days::list(&mut session, dataset("events")).await.unwrap();
+    let mut session = store::partition_removal::session(&super::fixtures::database(&world)).await.unwrap();
+    let found = store::partition_removal::list(&mut session, dataset("events")).await.unwrap();
     // As somebody who may read the partition, and does not own it.
     let reader = "BEGIN; GRANT SELECT ON watchbook.guarded TO watchbook_reader; SET LOCAL ROLE watchbook_reader";
     sqlx::raw_sql(reader).execute(&mut session).await.unwrap();
-    let counted = store::days::count(&mut session, &found[0], &[], None).await;
+    let counted = store::partition_removal::count(&mut session, &found[0], &[], None).await;
     assert!(counted.unwrap_err().to_string().contains("row-level security"));
     session.close().await.unwrap();
     world.finish([]).await;

@@ -4,7 +4,7 @@ use harness::World;
 use serde_json::{Value, json};
 use store::partitions::State;
 
-use super::aged::{
+use super::fixtures::{
     audited, content, content_where, day, everything, fill, hold, item, outline, plan_of, release, rows, run_of, state,
     world_with,
 };
@@ -59,7 +59,7 @@ async fn what_holds_name_stays_and_the_rest_goes() {
         assert_eq!(found, ((*action).to_owned(), *gone, *kept, held.clone()), "{kind}");
     }
     assert_eq!(item(&plan, "events", forty)["held"][0]["reason"], "case 17");
-    world.run(&["retention", "plan"]).await.succeeded().said(&format!("hold {acme} keeps 8: case 17"));
+    world.run(&["retention", "plan"]).await.succeeded().prints(&format!("hold {acme} keeps 8: case 17"));
 
     let held = [
         ("events", forty, "organization_id = 'acme' OR organization_id IS NULL".to_owned()),
@@ -92,7 +92,7 @@ async fn what_holds_name_stays_and_the_rest_goes() {
     for id in [&acme, &errors, &morning, &nobody, &elsewhere] {
         release(&world, id).await;
     }
-    world.run(&["retention", "release", &acme]).await.ended_with(1).said("does not exist or is not in force");
+    world.run(&["retention", "release", &acme]).await.ended_with(1).prints("does not exist or is not in force");
     assert_eq!(world.run(&["retention", "holds", "--json"]).await.succeeded().json(), json!([]));
     let all = world.run(&["retention", "holds", "--all", "--json"]).await.succeeded().json();
     assert_eq!(all.as_array().unwrap().len(), 5);
@@ -112,7 +112,7 @@ async fn what_holds_name_stays_and_the_rest_goes() {
 async fn a_hold_that_names_nothing_keeps_everything_until_it_is_over() {
     let world = world_with(&[("WATCHBOOK_RETENTION__KEEP__AUDIT", "100d")]).await;
     for kind in ["events", "errors", "metrics", "logs", "executions", "dead_letters", "audit"] {
-        let day = if kind == "audit" { super::aged::month(200) } else { day(100) };
+        let day = if kind == "audit" { super::fixtures::month(200) } else { day(100) };
         fill(&world, kind, day, 6).await;
     }
     // Hours that are too old are figures of metrics: they stay with them.
@@ -153,7 +153,7 @@ async fn a_hold_that_cannot_be_is_refused() {
     let world = world_with(&[]).await;
     let refused = async |of: &[&str], words: &str| {
         let arguments = [&["retention", "hold", "--reason", "case 17"], of].concat();
-        world.run(&arguments).await.ended_with(1).said(words);
+        world.run(&arguments).await.ended_with(1).prints(words);
     };
     refused(&["--from", "2026-02-01T00:00:00Z", "--to", "2026-01-01T00:00:00Z"], "before it begins").await;
     refused(&["--kind", "evnts"], "unknown kind `evnts`").await;

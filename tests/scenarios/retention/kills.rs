@@ -7,9 +7,9 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use harness::{World, eventually};
 use runtime::config::Retention;
 use sqlx::Connection;
-use store::{Dataset, days};
+use store::{Dataset, partition_removal};
 
-use super::aged::{
+use super::fixtures::{
     bare_world, connect, dataset, day, everything, fill, midnight, run_until_nth, run_whole, settings, world_with,
 };
 
@@ -29,15 +29,15 @@ pub(super) async fn hold(world: &World, organization: Option<&str>, kind: Option
 }
 
 /// What must never be gone: days, and a condition on their rows.
-type Kept<'k> = [(&'k str, NaiveDate, String)];
+type KeptDays<'k> = [(&'k str, NaiveDate, String)];
 
 /// Which rows of a day there are, attached or not, that have to stay; and that none is there twice.
-async fn keys(world: &World, kept: &Kept<'_>) -> Vec<String> {
+async fn keys(world: &World, kept: &KeptDays<'_>) -> Vec<String> {
     let mut connection = connect(world).await;
     let mut found = Vec::new();
     for (of, day, condition) in kept {
         let (dataset, mut tables) = (dataset(of), Vec::new());
-        for listed in days::list(&mut connection, dataset).await.unwrap() {
+        for listed in partition_removal::list(&mut connection, dataset).await.unwrap() {
             if listed.first_day() == *day {
                 tables.push(listed.name.to_string());
             }
@@ -45,7 +45,7 @@ async fn keys(world: &World, kept: &Kept<'_>) -> Vec<String> {
         assert_eq!(tables.len(), 1, "{of} of {day}: {tables:?}");
         let time = dataset.time_column();
         let (rows, distinct, keys): (i64, i64, String) = world
-            .ask(&format!(
+            .query_one(&format!(
                 "SELECT count(*), count(DISTINCT (id, {time})), coalesce(md5(string_agg(id::text, ',' ORDER BY id)), '') FROM {} WHERE {condition}",
                 tables[0]
             ))
@@ -61,7 +61,7 @@ async fn keys(world: &World, kept: &Kept<'_>) -> Vec<String> {
 async fn samples(world: &World) -> i64 {
     let mut connection = connect(world).await;
     let mut all = world.count("SELECT coalesce(sum(samples), 0)::bigint FROM watchbook.container_metric_hours").await;
-    for listed in days::list(&mut connection, Dataset::Records(records::Kind::Metrics)).await.unwrap() {
+    for listed in partition_removal::list(&mut connection, Dataset::Records(records::Kind::Metrics)).await.unwrap() {
         all += world.count(&format!("SELECT count(*) FROM {}", listed.name)).await;
     }
     connection.close().await.unwrap();
@@ -73,7 +73,7 @@ async fn count_of(world: &World, outcome: &str) -> i64 {
 }
 
 /// Audit records of runs that ended like this, on their way to the stream.
-async fn told_of(world: &World, outcome: &str) -> i64 {
+async fn audited_days(world: &World, outcome: &str) -> i64 {
     world
         .count(&format!(
             "SELECT count(*) FROM watchbook.own_records
@@ -87,7 +87,7 @@ async fn at_every_step(
     fill: impl AsyncFn(&World),
     settings: impl Fn(&World) -> Settings,
     now: DateTime<Utc>,
-    kept: &Kept<'_>,
+    kept: &KeptDays<'_>,
     fewest_steps: usize,
 ) {
     let reference = bare_world().await;
@@ -104,11 +104,11 @@ async fn at_every_step(
         assert_eq!(keys(&world, kept).await, before, "killed at step {n}");
         assert_eq!(samples(&world).await, measured, "killed at step {n}");
         if ended.is_none() {
-            assert_eq!((count_of(&world, "running").await, told_of(&world, "interrupted").await), (1, 0));
+            assert_eq!((count_of(&world, "running").await, audited_days(&world, "interrupted").await), (1, 0));
             run_whole(&world, &settings, now).await;
-            assert_eq!((count_of(&world, "interrupted").await, told_of(&world, "interrupted").await), (1, 1));
+            assert_eq!((count_of(&world, "interrupted").await, audited_days(&world, "interrupted").await), (1, 1));
         }
-        assert_eq!((count_of(&world, "done").await, told_of(&world, "done").await), (1, 1));
+        assert_eq!((count_of(&world, "done").await, audited_days(&world, "done").await), (1, 1));
         assert_eq!(everything(&world).await, end, "killed at step {n}");
         assert_eq!((keys(&world, kept).await, samples(&world).await), (before, measured), "killed at step {n}");
         world.finish([]).await;
@@ -259,6 +259,6 @@ async fn a_process_that_is_killed_again_and_again_ends_as_one_that_never_was() {
     assert_eq!((count_of(&world, "running").await, count_of(&world, "done").await), (0, 1));
     let worker = world.workers("audit").await;
     let runs = usize::try_from(world.count("SELECT count(*) FROM watchbook.retention_runs").await).unwrap();
-    super::aged::audited(&world, "retention.run", runs).await;
+    super::fixtures::audited(&world, "retention.run", runs).await;
     world.finish(ended.into_iter().chain([worker])).await;
 }

@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use harness::World;
 
-use super::aged::{audited, day, fill, run_of, world_with};
+use super::fixtures::{audited, day, fill, run_of, world_with};
 use crate::long_numbers::hostile;
 
 /// Makes the JSON of one row after the other what cannot be printed.

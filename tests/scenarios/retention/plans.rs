@@ -7,7 +7,7 @@ use records::Kind;
 use serde_json::{Value, json};
 use store::partitions::State;
 
-use super::aged::{
+use super::fixtures::{
     audited, content, day, everything, fill, hold, item, make_day, month, outline, plan_of, rows, run_of, state,
     world_with,
 };
@@ -60,7 +60,7 @@ async fn a_run_does_what_its_plan_says_and_leaves_the_rest() {
             "{item}"
         );
     }
-    world.run(&["retention", "plan"]).await.succeeded().said("150 rows would go");
+    world.run(&["retention", "plan"]).await.succeeded().prints("150 rows would go");
     assert_eq!(everything(&world).await, before, "a plan changes nothing");
     assert_eq!(world.count("SELECT count(*) FROM watchbook.retention_runs").await, 0);
 
@@ -84,17 +84,17 @@ async fn a_run_does_what_its_plan_says_and_leaves_the_rest() {
     assert_eq!([&first["outcome"], &first["actor_id"], &first["cause"]], ["done", "ann", "command"]);
     let one = world.run(&["retention", "history", id, "--json"]).await.succeeded().json();
     assert_eq!(outline(&one["actions"]), outline(&plan));
-    world.run(&["retention", "history", id]).await.succeeded().said("dead_letters").said(id);
+    world.run(&["retention", "history", id]).await.succeeded().prints("dead_letters").prints(id);
     world
         .run(&["retention", "history", "00000000-0000-0000-0000-000000000000"])
         .await
         .ended_with(1)
-        .said("does not exist");
+        .prints("does not exist");
 
     let told = audited(&world, "retention.run", 2).await;
     assert_eq!(told[0], ("ann".to_owned(), id.to_owned(), "SUCCESS".to_owned()));
     let (metadata,): (Value,) =
-        world.ask(&format!("SELECT metadata FROM control_plane.audit_logs WHERE target_id = '{id}'")).await;
+        world.query_one(&format!("SELECT metadata FROM control_plane.audit_logs WHERE target_id = '{id}'")).await;
     assert_eq!((&metadata["rows"], &metadata["outcome"]), (&json!(150), &json!("done")));
     world.settled(Kind::Audit).await;
     world.finish([worker]).await;
@@ -158,15 +158,15 @@ async fn a_plan_that_the_world_has_left_behind_removes_nothing_of_the_day() {
     is_refused(&world, &plan, &[], "it has 10 rows that are held, and 0 were planned").await;
 
     let plan = plan_in_a_file(&world).await;
-    super::aged::release(&world, &held).await;
+    super::fixtures::release(&world, &held).await;
     is_refused(&world, &plan, &[], "it has 0 rows that are held, and 10 were planned").await;
 
     let plan = plan_in_a_file(&world).await;
     run_of(&world).await;
     let run = world.run(&["retention", "run", "--plan", plan.to_str().unwrap()]).await;
-    run.ended_with(1).said("it is gone already");
+    run.ended_with(1).prints("it is gone already");
     std::fs::write(&plan, "{}").unwrap();
-    world.run(&["retention", "run", "--plan", plan.to_str().unwrap()]).await.ended_with(1).said("is not a plan");
+    world.run(&["retention", "run", "--plan", plan.to_str().unwrap()]).await.ended_with(1).prints("is not a plan");
 
     let failed = world.count("SELECT count(*) FROM watchbook.retention_runs WHERE outcome = 'failed'").await;
     assert_eq!(failed, 5);
@@ -186,7 +186,7 @@ async fn a_plan_that_waits_is_executed_as_it_was_looked_at() {
     // What expired since is not in it.
     fill(&world, "events", day(41), 30).await;
     let plan_path = plan.to_str().unwrap();
-    world.run(&["retention", "run", "--plan", plan_path]).await.succeeded().said("done");
+    world.run(&["retention", "run", "--plan", plan_path]).await.succeeded().prints("done");
     assert_eq!((rows(&world, "events", day(40)).await, rows(&world, "events", day(41)).await), (0, 30));
     // From standard input, as a pipe brings it.
     let plan = plan_of(&world).await.to_string();

@@ -5,7 +5,7 @@ use harness::{Watchbook, World, eventually};
 use records::Kind;
 use serde_json::Value;
 
-use super::aged::{audited, day, fill, rows, run_until, settings, state, world_with};
+use super::fixtures::{audited, day, fill, rows, run_until, settings, state, world_with};
 
 /// Once a year, so that nothing but what a test does is a reason to begin.
 const YEARLY: (&str, &str) = ("WATCHBOOK_RETENTION__SCHEDULE", "0 0 1 1 *");
@@ -20,10 +20,10 @@ async fn gone(world: &World, ago: u64) {
 
 /// The runs that have ended, the oldest first: cause, outcome, rows.
 async fn runs(world: &World, count: usize) -> Vec<(String, String, i64)> {
-    let question = "SELECT cause, outcome, coalesce((SELECT sum(rows) FROM watchbook.retention_actions WHERE run_id = run.id), 0)::bigint
+    let sql = "SELECT cause, outcome, coalesce((SELECT sum(rows) FROM watchbook.retention_actions WHERE run_id = run.id), 0)::bigint
            FROM watchbook.retention_runs AS run WHERE ended_at IS NOT NULL ORDER BY started_at";
     eventually(&format!("{count} runs have ended"), async || {
-        let found = world.ask_all(question).await;
+        let found = world.query_all(sql).await;
         if found.len() == count { Ok(found) } else { Err(format!("{found:?}")) }
     })
     .await
@@ -57,7 +57,7 @@ async fn a_time_that_was_missed_is_made_up_for_by_one_of_two() {
     assert_eq!(rows(&world, "events", day(20)).await, 30);
     assert_eq!(runs(&world, 1).await, [run("missed", "done", 30)]);
     let (year,): (String,) = world
-        .ask("SELECT to_char(scheduled_for AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') FROM watchbook.retention_runs")
+        .query_one("SELECT to_char(scheduled_for AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') FROM watchbook.retention_runs")
         .await;
     assert_eq!(year, format!("{}-01-01 00:00:00.000000", Utc::now().year()));
     let told = audited(&world, "retention.run", 1).await;
@@ -95,7 +95,7 @@ async fn a_run_that_was_killed_is_told_of_and_gone_on_with() {
     // The first day is gone, the second one is out of its table.
     let out = std::sync::atomic::AtomicUsize::new(0);
     let second =
-        |step| step == ::retention::run::Step::TakenOut && out.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 1;
+        |step| step == ::retention::run::Step::Detached && out.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 1;
     assert!(run_until(&world, &settings(|_| {}), Utc::now(), second).await.is_none());
     let worker = world.workers("retention,audit").await;
     gone(&world, 40).await;
@@ -140,8 +140,8 @@ async fn partitions_that_cannot_be_made_are_told_of() {
         ))
         .await;
     let mut worker = world.workers("retention,errors").await;
-    let question = "SELECT severity, message FROM watchbook.error_logs WHERE error_type = 'watchbook.partitions'";
-    let told = eventually("the error is stored", async || world.try_ask::<(String, String)>(question).await).await;
+    let sql = "SELECT severity, message FROM watchbook.error_logs WHERE error_type = 'watchbook.partitions'";
+    let told = eventually("the error is stored", async || world.try_query_one::<(String, String)>(sql).await).await;
     let named = format!("watchbook.event_logs_{}: ", tomorrow.format("%Y%m%d"));
     assert!(told.0 == "critical" && told.1.starts_with(&named) && told.1.contains("somebodys"), "{told:?}");
     let metrics = worker.get("/metrics").await.body;
@@ -172,8 +172,8 @@ async fn a_day_that_is_missing_for_dead_letters_is_told_of_as_well() {
         ))
         .await;
     let worker = world.workers("retention,errors,audit").await;
-    let question = "SELECT severity, message FROM watchbook.error_logs WHERE error_type = 'watchbook.partitions'";
-    let told = eventually("the error is stored", async || world.try_ask::<(String, String)>(question).await).await;
+    let sql = "SELECT severity, message FROM watchbook.error_logs WHERE error_type = 'watchbook.partitions'";
+    let told = eventually("the error is stored", async || world.try_query_one::<(String, String)>(sql).await).await;
     assert!(told.0 == "critical" && told.1.starts_with(&name) && told.1.contains("somebodys"), "{told:?}");
     let metrics = worker.get("/metrics").await.body;
     assert!(metrics.lines().any(|line| line == "watchbook_partitions_missing 1"), "{metrics}");

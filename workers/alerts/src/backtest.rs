@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use alerting::board::{Board, Scope};
 use alerting::evaluation::{Condition, explain};
 use alerting::notification::Labels;
 use alerting::rule::{Rule, Source};
+use alerting::rule_engine::{RuleEngine, Scope};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use store::PgConnection;
@@ -15,11 +15,11 @@ use crate::loading::view;
 use crate::whole_minute;
 
 /// Minutes that are fetched at once.
-const PIECE: TimeDelta = TimeDelta::hours(6);
+const CHUNK: TimeDelta = TimeDelta::hours(6);
 
 /// A change of condition that the rule would have made.
 #[derive(Debug, Clone, Serialize)]
-pub struct WouldHave {
+pub struct SimulatedTransition {
     /// When, to the minute.
     pub at: DateTime<Utc>,
     /// The group's labels.
@@ -39,52 +39,54 @@ pub struct WouldHave {
 pub async fn backtest(
     connection: &mut PgConnection,
     rule: &Arc<Rule>,
-    most_groups: usize,
+    max_groups: usize,
     from: DateTime<Utc>,
     to: DateTime<Utc>,
     mut tell: impl FnMut(DateTime<Utc>),
-) -> store::Result<Vec<WouldHave>> {
+) -> store::Result<Vec<SimulatedTransition>> {
     let Source::Records(kind) = rule.source else { return Ok(Vec::new()) };
-    let mut board = Board::new(std::slice::from_ref(rule), most_groups);
-    let reach = board.reach().get(&kind).copied().unwrap_or_default();
-    let baseline = board.baselines().first().map(|(_, distance, window)| (*distance, *window));
+    let mut engine = RuleEngine::new(std::slice::from_ref(rule), max_groups);
+    let lookback = engine.lookback().get(&kind).copied().unwrap_or_default();
+    let baseline = engine.baselines().first().map(|(_, distance, window)| (*distance, *window));
     let (from, to) = (whole_minute(from), whole_minute(to));
-    rollups::between(connection, kind, from - reach, from, |minute| board.add(view(&minute))).await?;
+    rollups::between(connection, kind, from - lookback, from, |minute| engine.add(view(&minute))).await?;
     if let Some((distance, window)) = baseline {
         let until = from - distance;
         let is_known = rollups::is_known(connection, kind, until - window, until).await?;
-        board.set_baseline_known(kind, distance, is_known);
-        rollups::between(connection, kind, until - window, until, |minute| board.add_baseline(view(&minute), distance))
-            .await?;
+        engine.set_baseline_known(kind, distance, is_known);
+        rollups::between(connection, kind, until - window, until, |minute| {
+            engine.add_baseline(view(&minute), distance)
+        })
+        .await?;
     }
     // What is there when a rule begins is not news to it.
-    board.discover(from, |_| true);
+    engine.discover(from, |_| true);
     let mut found = Vec::new();
-    let mut piece = from;
-    while piece < to {
-        let end = (piece + PIECE).min(to);
-        let minutes = fetch(connection, kind, piece, end).await?;
+    let mut chunk = from;
+    while chunk < to {
+        let end = (chunk + CHUNK).min(to);
+        let minutes = fetch(connection, kind, chunk, end).await?;
         let before = match baseline {
-            Some((distance, _)) => fetch(connection, kind, piece - distance, end - distance).await?,
+            Some((distance, _)) => fetch(connection, kind, chunk - distance, end - distance).await?,
             None => Vec::new(),
         };
         let (mut minutes, mut before) = (minutes.iter().peekable(), before.iter().peekable());
-        let mut now = piece;
+        let mut now = chunk;
         while now < end {
             now += TimeDelta::minutes(1);
             while let Some(minute) = minutes.next_if(|minute| minute.minute < now) {
-                board.add(view(minute));
+                engine.add(view(minute));
             }
             if let Some((distance, _)) = baseline {
                 while let Some(minute) = before.next_if(|minute| minute.minute + distance < now) {
-                    board.add_baseline(view(minute), distance);
+                    engine.add_baseline(view(minute), distance);
                 }
             }
             // The last second of the minute before: a window looks back from there.
-            step(&mut board, rule, now - TimeDelta::seconds(1), &mut found);
+            step(&mut engine, rule, now - TimeDelta::seconds(1), &mut found);
         }
         tell(end);
-        piece = end;
+        chunk = end;
     }
     Ok(found)
 }
@@ -100,19 +102,19 @@ async fn fetch(
     Ok(minutes)
 }
 
-fn step(board: &mut Board, rule: &Rule, now: DateTime<Utc>, found: &mut Vec<WouldHave>) {
-    board.discover(now, |_| false);
-    for change in board.evaluate(now, Scope::All) {
+fn step(engine: &mut RuleEngine, rule: &Rule, now: DateTime<Utc>, found: &mut Vec<SimulatedTransition>) {
+    engine.discover(now, |_| false);
+    for change in engine.evaluate(now, Scope::All) {
         if let Some(transition) = &change.transition {
-            found.push(WouldHave {
+            found.push(SimulatedTransition {
                 at: now,
-                labels: board.labels(change.place),
+                labels: engine.labels(change.group),
                 from: transition.from,
                 to: transition.to,
                 reason: explain(rule, &change.sample, &change.after, now),
             });
         }
-        board.accept(change.place, change.after);
+        engine.apply(change.group, change.after);
     }
-    board.forget(now);
+    engine.forget(now);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ::metrics::{counter, histogram};
 use alerting::Alerting;
-use alerting::notification::{Labels, Notification, Why};
+use alerting::notification::{Labels, Notification, NotificationReason};
 use alerting::receiver::Channel;
 use chrono::{DateTime, Utc};
 use publisher::Publisher;
@@ -25,7 +25,7 @@ use crate::metrics;
 
 /// A canary on its way.
 #[derive(Debug)]
-struct Sent {
+struct SentCanary {
     id: Uuid,
     created_at: DateTime<Utc>,
     at: Instant,
@@ -40,7 +40,7 @@ pub(crate) struct Canary {
     every: Duration,
     within: Duration,
     due: Instant,
-    sent: Option<Sent>,
+    sent: Option<SentCanary>,
 }
 
 impl Canary {
@@ -65,7 +65,8 @@ impl Canary {
         self.due = Instant::now() + self.every;
         let mut outgoing = self.publisher.outgoing(Event { event_type: CANARY_EVENT.into(), ..Event::default() });
         outgoing.source = Some("watchbook".to_owned());
-        self.sent = Some(Sent { id: outgoing.id, created_at: outgoing.created_at, at: Instant::now(), counted: false });
+        self.sent =
+            Some(SentCanary { id: outgoing.id, created_at: outgoing.created_at, at: Instant::now(), counted: false });
         let publisher = self.publisher.clone();
         tokio::spawn(async move {
             // That it did not get through shows by its not coming back.
@@ -76,7 +77,7 @@ impl Canary {
     }
 
     /// Looks for the canary among new roll-ups.
-    pub(crate) fn watch(&mut self, minute: &StoredMinute) {
+    pub(crate) fn observe(&mut self, minute: &StoredMinute) {
         if let Some(sent) = &mut self.sent
             && minute.kind == Kind::Events
             && minute.groups.dictionary.iter().any(|word| word == CANARY_EVENT)
@@ -107,7 +108,7 @@ impl Canary {
                 receiver: receiver.to_owned(),
                 group_key: "heartbeat".to_owned(),
                 group_labels: Labels::new(),
-                why: Why::Heartbeat,
+                why: NotificationReason::Heartbeat,
                 alerts: Vec::new(),
                 truncated_alerts: 0,
                 still_firing: 0,

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use alerting::board::Board;
-use alerting::health::{Entity, Figures, judge};
+use alerting::health::{Entity, Figures, assess};
 use alerting::notification::Labels;
 use alerting::rule::FailedWhen;
+use alerting::rule_engine::RuleEngine;
 use alerting::series::{Series, Shape};
 use bus::{AnnounceError, Announcement, Bus};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -20,8 +20,8 @@ use store::health::HealthRow;
 use store::rollups::StoredMinute;
 use store::{Connection, PgConnection};
 
-use crate::desk::DeskError;
-use crate::loading::{Watcher, view};
+use crate::evaluator::EvaluatorError;
+use crate::loading::{RollupObserver, view};
 
 /// Figures of an entity that is as it was are written anew after so long.
 const REFRESH_AFTER: TimeDelta = TimeDelta::seconds(60);
@@ -35,7 +35,7 @@ type Key = (String, Entity, String);
 
 /// How an entity was written last.
 #[derive(Debug, Clone)]
-struct Known {
+struct StoredHealth {
     state: String,
     figures: Value,
     updated_at: DateTime<Utc>,
@@ -44,14 +44,14 @@ struct Known {
 
 /// What a series says about an entity.
 #[derive(Debug, Clone, Copy)]
-enum Says {
+enum Measure {
     Executions,
     Critical,
     Errors,
     Warnings,
     Events,
     Cpu,
-    Heard,
+    Activity,
 }
 
 /// See the module.
@@ -59,31 +59,31 @@ enum Says {
 pub(crate) struct Entities {
     thresholds: HealthThresholds,
     window: TimeDelta,
-    series: Vec<(Entity, Says, Series)>,
-    known: HashMap<Key, Known>,
+    series: Vec<(Entity, Measure, Series)>,
+    known: HashMap<Key, StoredHealth>,
 }
 
 impl Entities {
     /// Nothing heard yet.
-    pub(crate) fn new(thresholds: HealthThresholds, most_groups: usize) -> Self {
+    pub(crate) fn new(thresholds: HealthThresholds, max_groups: usize) -> Self {
         let mut entities =
             Self { window: delta(thresholds.window), thresholds, series: Vec::new(), known: HashMap::new() };
-        let mut add = |entity, says, kind, failed_when| entities.add(entity, says, kind, failed_when, most_groups);
-        add(Entity::Strategy, Says::Executions, Kind::Executions, None);
-        add(Entity::Project, Says::Critical, Kind::Errors, Some("severity == 'critical'"));
-        add(Entity::Project, Says::Errors, Kind::Errors, Some("severity == 'error'"));
-        add(Entity::Project, Says::Warnings, Kind::Errors, Some("severity == 'warning'"));
-        add(Entity::Project, Says::Events, Kind::Events, None);
-        add(Entity::Container, Says::Cpu, Kind::Metrics, None);
-        add(Entity::Container, Says::Heard, Kind::Logs, None);
-        add(Entity::Organization, Says::Executions, Kind::Executions, None);
+        let mut add = |entity, measure, kind, failed_when| entities.add(entity, measure, kind, failed_when, max_groups);
+        add(Entity::Strategy, Measure::Executions, Kind::Executions, None);
+        add(Entity::Project, Measure::Critical, Kind::Errors, Some("severity == 'critical'"));
+        add(Entity::Project, Measure::Errors, Kind::Errors, Some("severity == 'error'"));
+        add(Entity::Project, Measure::Warnings, Kind::Errors, Some("severity == 'warning'"));
+        add(Entity::Project, Measure::Events, Kind::Events, None);
+        add(Entity::Container, Measure::Cpu, Kind::Metrics, None);
+        add(Entity::Container, Measure::Activity, Kind::Logs, None);
+        add(Entity::Organization, Measure::Executions, Kind::Executions, None);
         for kind in [Kind::Events, Kind::Errors, Kind::Metrics, Kind::Logs, Kind::Audit] {
-            add(Entity::Organization, Says::Heard, kind, None);
+            add(Entity::Organization, Measure::Activity, kind, None);
         }
         entities
     }
 
-    fn add(&mut self, entity: Entity, says: Says, kind: Kind, failed_when: Option<&str>, most_groups: usize) {
+    fn add(&mut self, entity: Entity, measure: Measure, kind: Kind, failed_when: Option<&str>, max_groups: usize) {
         let mut group_by = vec![ORGANIZATION.to_owned()];
         group_by.extend(label(entity).map(str::to_owned));
         let shape = Shape {
@@ -92,19 +92,19 @@ impl Entities {
             failed_when: failed_when.and_then(|text| FailedWhen::parse(kind, text).ok()),
             group_by,
             window: self.window,
-            field: matches!(says, Says::Cpu).then(|| CPU.to_owned()),
+            field: matches!(measure, Measure::Cpu).then(|| CPU.to_owned()),
         };
-        self.series.push((entity, says, Series::new(shape, most_groups)));
+        self.series.push((entity, measure, Series::new(shape, max_groups)));
     }
 
     /// Reads what was written last.
     ///
     /// # Errors
     /// Where Postgres does not answer.
-    pub(crate) async fn read_known(&mut self, connection: &mut PgConnection) -> Result<(), DeskError> {
+    pub(crate) async fn load_known(&mut self, connection: &mut PgConnection) -> Result<(), EvaluatorError> {
         for row in store::health::all(connection).await? {
             let Some(entity) = Entity::ALL.into_iter().find(|entity| entity.name() == row.entity) else { continue };
-            let known = Known {
+            let known = StoredHealth {
                 state: row.state,
                 figures: row.figures,
                 updated_at: row.updated_at,
@@ -119,23 +119,23 @@ impl Entities {
     ///
     /// # Errors
     /// Where Postgres does not answer.
-    pub(crate) async fn work_out(
+    pub(crate) async fn update_health(
         &mut self,
         connection: &mut PgConnection,
         bus: &Bus,
-        board: &Board,
+        engine: &RuleEngine,
         now: DateTime<Utc>,
-    ) -> Result<(), DeskError> {
+    ) -> Result<(), EvaluatorError> {
         let mut rows = Vec::new();
-        for (key, heard) in self.hear(now) {
+        for (key, entity_figures) in self.collect_figures(now) {
             // While records are missing, silence is no news.
-            let is_stale = kinds(key.1).iter().any(|kind| board.lag(*kind).is_some_and(|lag| lag.stale.is_some()));
+            let is_stale = kinds(key.1).iter().any(|kind| engine.lag(*kind).is_some_and(|lag| lag.stale.is_some()));
             if is_stale {
                 continue;
             }
-            let Some(last_seen_at) = heard.last_seen_at else { continue };
-            let finding = judge(key.1, &heard, &self.thresholds, now);
-            let figures = json!(heard);
+            let Some(last_seen_at) = entity_figures.last_seen_at else { continue };
+            let finding = assess(key.1, &entity_figures, &self.thresholds, now);
+            let figures = json!(entity_figures);
             let state = finding.health.to_string();
             let is_news = self.known.get(&key).is_none_or(|known| {
                 known.state != state || (known.figures != figures && now - known.updated_at >= REFRESH_AFTER)
@@ -155,7 +155,7 @@ impl Entities {
                 updated_at: now,
                 last_seen_at,
             });
-            self.known.insert(key, Known { state, figures, updated_at: now, last_seen_at });
+            self.known.insert(key, StoredHealth { state, figures, updated_at: now, last_seen_at });
         }
         if !rows.is_empty() {
             let mut transaction = connection.begin().await?;
@@ -166,12 +166,12 @@ impl Entities {
     }
 
     /// What every series says about every entity, and those that nobody has heard of for a while.
-    fn hear(&mut self, now: DateTime<Utc>) -> HashMap<Key, Figures> {
+    fn collect_figures(&mut self, now: DateTime<Utc>) -> HashMap<Key, Figures> {
         let mut all: HashMap<Key, Figures> = HashMap::new();
         for (key, known) in &self.known {
             all.insert(key.clone(), Figures { last_seen_at: Some(known.last_seen_at), ..Figures::default() });
         }
-        for (entity, says, series) in &mut self.series {
+        for (entity, measure, series) in &mut self.series {
             for slot in series.slots().collect::<Vec<_>>() {
                 let labels = series.labels(slot);
                 let organization = labels.get(ORGANIZATION).cloned().unwrap_or_else(|| NO_ORGANIZATION.to_owned());
@@ -182,18 +182,21 @@ impl Entities {
                 };
                 let Some(id) = id else { continue };
                 let figures = series.figures(slot, now);
-                let heard = all.entry((organization, *entity, id)).or_default();
-                heard.last_seen_at = heard.last_seen_at.max(figures.last_seen_at);
-                match says {
-                    Says::Executions => (heard.executions, heard.failed) = (figures.total, figures.failed),
-                    Says::Critical => heard.critical = figures.failed,
-                    Says::Errors => heard.errors = figures.failed,
-                    Says::Warnings => heard.warnings = figures.failed,
-                    Says::Events => heard.events = figures.total,
-                    Says::Cpu => {
-                        (heard.cpu_samples, heard.cpu_sum) = (u64::from(figures.level.samples), figures.level.sum)
+                let entity_figures = all.entry((organization, *entity, id)).or_default();
+                entity_figures.last_seen_at = entity_figures.last_seen_at.max(figures.last_seen_at);
+                match measure {
+                    Measure::Executions => {
+                        (entity_figures.executions, entity_figures.failed) = (figures.total, figures.failed)
                     }
-                    Says::Heard => {}
+                    Measure::Critical => entity_figures.critical = figures.failed,
+                    Measure::Errors => entity_figures.errors = figures.failed,
+                    Measure::Warnings => entity_figures.warnings = figures.failed,
+                    Measure::Events => entity_figures.events = figures.total,
+                    Measure::Cpu => {
+                        (entity_figures.cpu_samples, entity_figures.cpu_sum) =
+                            (u64::from(figures.level.samples), figures.level.sum)
+                    }
+                    Measure::Activity => {}
                 }
             }
         }
@@ -201,8 +204,8 @@ impl Entities {
     }
 
     /// Forgets what nobody has heard of for as long as it is remembered.
-    pub(crate) fn forget(&mut self, now: DateTime<Utc>, remembered: TimeDelta) {
-        self.known.retain(|_, known| now - known.last_seen_at < remembered);
+    pub(crate) fn forget(&mut self, now: DateTime<Utc>, retention: TimeDelta) {
+        self.known.retain(|_, known| now - known.last_seen_at < retention);
         for (_, _, series) in &mut self.series {
             let since = now - series.shape().window;
             series.forget(since, |_| false);
@@ -210,13 +213,13 @@ impl Entities {
     }
 }
 
-impl Watcher for Entities {
-    fn reach(&self) -> TimeDelta {
+impl RollupObserver for Entities {
+    fn lookback(&self) -> TimeDelta {
         self.window
     }
 
     /// Of the past the minutes count, and beside them what was written down when records arrived.
-    fn watch(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>) {
+    fn observe(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>) {
         for (_, _, series) in &mut self.series {
             match new_at {
                 Some(now) => series.add_new(view(minute), now),
@@ -246,7 +249,7 @@ const fn kinds(entity: Entity) -> &'static [Kind] {
 }
 
 /// Tells what changed, and notes that it was told: at least once, and again after a crash between the two.
-async fn announce(connection: &mut PgConnection, bus: &Bus) -> Result<(), DeskError> {
+async fn announce(connection: &mut PgConnection, bus: &Bus) -> Result<(), EvaluatorError> {
     let rows = store::health::unannounced(connection).await?;
     if rows.is_empty() {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use alerting::board::Lag;
+use alerting::rule_engine::Lag;
 use bus::{Bus, BusError};
 use chrono::{TimeDelta, Utc};
 use records::Kind;
@@ -17,8 +17,8 @@ const STALE_AFTER: TimeDelta = TimeDelta::seconds(60);
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// How often the streams are asked.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// What a question to NATS may take: a stream without a leader must not make the others look late.
+const POLL_EVERY: Duration = Duration::from_secs(2);
+/// What a query to NATS may take: a stream without a leader must not make the others look late.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// How far each kind is behind.
@@ -45,7 +45,7 @@ impl Ingest {
             let mut connection = None;
             loop {
                 // A connection that has failed is made anew; meanwhile the lag is not known, as with NATS away.
-                let lags = match ingest.look_on(&mut connection, &bus, &database).await {
+                let lags = match ingest.poll(&mut connection, &bus, &database).await {
                     Ok(lags) => lags,
                     Err(error) => {
                         tracing::debug!(%error, "how far ingest is behind cannot be told now");
@@ -57,13 +57,13 @@ impl Ingest {
                 if sender.send(lags).is_err() {
                     return;
                 }
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(POLL_EVERY).await;
             }
         });
         (receiver, AbortOnDrop(task))
     }
 
-    async fn look_on(
+    async fn poll(
         &mut self,
         connection: &mut Option<PgConnection>,
         bus: &Bus,
@@ -73,14 +73,14 @@ impl Ingest {
             Some(connection) => connection,
             none => none.insert(database.connect("ingest").await?),
         };
-        self.look(bus, connection).await
+        self.measure(bus, connection).await
     }
 
     /// The lag of every kind. Where NATS does not answer it is not known, which is no lag for a while.
     ///
     /// # Errors
     /// Where Postgres does not answer.
-    pub(crate) async fn look(&mut self, bus: &Bus, connection: &mut PgConnection) -> store::Result<Lags> {
+    pub(crate) async fn measure(&mut self, bus: &Bus, connection: &mut PgConnection) -> store::Result<Lags> {
         let mut accounts = Vec::with_capacity(self.known.len());
         for (kind, _) in &self.known {
             // The account first: what is settled afterwards only makes the lag look longer for a moment.

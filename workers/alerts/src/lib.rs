@@ -5,10 +5,10 @@
 //! about it; the notifier takes it from there.
 //!
 //! - [`worker`]: the life of the worker, and when it looks
-//! - `desk`: what a look does
-//! - `loading`: what a desk begins with
-//! - `telling`: who is told what, in which notification
-//! - `notes`: silences and acknowledgements
+//! - `evaluator`: what an evaluation does
+//! - `loading`: what an evaluator begins with
+//! - `notifications`: who is told what, in which notification
+//! - `silences`: silences and acknowledgements
 //! - `ingest`: how far the writers are behind
 //! - `entities`: the health of strategies, projects, containers and organizations
 //! - `canary`: the dead man's switch
@@ -20,14 +20,14 @@
 
 pub mod backtest;
 mod canary;
-mod desk;
 mod entities;
+mod evaluator;
 mod ingest;
 mod loading;
 mod metrics;
-pub mod notes;
+mod notifications;
 pub mod overview;
-mod telling;
+pub mod silences;
 #[cfg(test)]
 mod tests;
 pub mod worker;
@@ -35,7 +35,7 @@ pub mod worker;
 use chrono::{DateTime, TimeDelta, Utc};
 
 pub use metrics::describe as describe_metrics;
-pub use telling::test_notification;
+pub use notifications::test_notification;
 pub use worker::{AlertWorker, Rules, Settings};
 
 /// The minute of a time.

@@ -1,10 +1,10 @@
-//! A board with everything that its rules look back on: an hour of minutes, the same hour a week ago, what was ever seen.
+//! A rule engine with everything that its rules look back on: an hour of minutes, the same hour a week ago, what was ever seen.
 
 use std::collections::HashSet;
 
 use alerting::Alerting;
-use alerting::board::{Board, Discovery, alert_id};
 use alerting::rule::{Check, Rule, Source};
+use alerting::rule_engine::{Discovery, RuleEngine, alert_id};
 use alerting::series::{Minute, Series, Shape};
 use chrono::{DateTime, TimeDelta, Utc};
 use records::Kind;
@@ -21,37 +21,37 @@ pub(crate) struct Baseline {
     pub(crate) known_until: DateTime<Utc>,
 }
 
-/// Whoever wants to see the same roll-ups as the board: each once, whatever the desk reads.
-pub(crate) trait Watcher {
+/// Whoever wants to see the same roll-ups as the rule engine: each once, whatever the evaluator reads.
+pub(crate) trait RollupObserver {
     /// How far back it looks.
-    fn reach(&self) -> TimeDelta;
-    /// Takes roll-ups: those that are new, with the time of the look that finds them, or those of the past.
-    fn watch(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>);
+    fn lookback(&self) -> TimeDelta;
+    /// Takes roll-ups: those that are new, with the time of the evaluation that finds them, or those of the past.
+    fn observe(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>);
 }
 
 /// Nobody else.
-impl Watcher for () {
-    fn reach(&self) -> TimeDelta {
+impl RollupObserver for () {
+    fn lookback(&self) -> TimeDelta {
         TimeDelta::zero()
     }
 
-    fn watch(&mut self, _: &StoredMinute, _: Option<DateTime<Utc>>) {}
+    fn observe(&mut self, _: &StoredMinute, _: Option<DateTime<Utc>>) {}
 }
 
-impl<W: Watcher> Watcher for &mut W {
-    fn reach(&self) -> TimeDelta {
-        W::reach(self)
+impl<W: RollupObserver> RollupObserver for &mut W {
+    fn lookback(&self) -> TimeDelta {
+        W::lookback(self)
     }
 
-    fn watch(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>) {
-        W::watch(self, minute, new_at);
+    fn observe(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>) {
+        W::observe(self, minute, new_at);
     }
 }
 
-/// A board with everything that its rules look back on.
+/// A rule engine with everything that its rules look back on.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    pub(crate) board: Board,
+    pub(crate) engine: RuleEngine,
     pub(crate) seen: Snapshot,
     pub(crate) baselines: Vec<Baseline>,
     pub(crate) learning: HashSet<String>,
@@ -59,35 +59,35 @@ pub(crate) struct Loaded {
     pub(crate) learned: Vec<Discovery>,
 }
 
-/// Loads a board.
+/// Loads a rule engine.
 pub(crate) async fn load(
     connection: &mut PgConnection,
     alerting: &Alerting,
-    most_groups: usize,
+    max_groups: usize,
     now: DateTime<Utc>,
-    mut others: impl Watcher,
+    mut observer: impl RollupObserver,
 ) -> store::Result<Loaded> {
-    let mut board = Board::new(&alerting.rules, most_groups);
-    let mut reach = board.reach();
+    let mut engine = RuleEngine::new(&alerting.rules, max_groups);
+    let mut lookback = engine.lookback();
     for kind in Kind::ALL {
-        let known = reach.entry(*kind).or_default();
-        *known = others.reach().max(*known);
+        let known = lookback.entry(*kind).or_default();
+        *known = observer.lookback().max(*known);
     }
-    let since: Vec<_> = reach.into_iter().map(|(kind, reach)| (kind, now - reach)).collect();
+    let since: Vec<_> = lookback.into_iter().map(|(kind, lookback)| (kind, now - lookback)).collect();
     let seen = rollups::load(connection, &since, |minute| {
-        others.watch(&minute, None);
-        board.add_past(view(&minute), now);
+        observer.observe(&minute, None);
+        engine.add_past(view(&minute), now);
     })
     .await?;
     let mut baselines = Vec::new();
-    for (kind, distance, window) in board.baselines() {
+    for (kind, distance, window) in engine.baselines() {
         let until = same_minute(now, distance);
         rollups::between(connection, kind, until - window, until, |minute| {
-            board.add_baseline(view(&minute), distance);
+            engine.add_baseline(view(&minute), distance);
         })
         .await?;
         let is_known = rollups::is_known(connection, kind, until - window, until).await?;
-        board.set_baseline_known(kind, distance, is_known);
+        engine.set_baseline_known(kind, distance, is_known);
         baselines.push(Baseline { kind, distance, window, known_until: until });
     }
     let (mut learning, mut learned) = (HashSet::new(), Vec::new());
@@ -96,25 +96,25 @@ pub(crate) async fn load(
         let mut known = store::alerts::known_groups(connection, &rule.name).await?;
         if known.is_empty() {
             learning.insert(rule.name.clone());
-            let past = learn(connection, rule, most_groups, now - forget_after, now).await?;
+            let past = learn(connection, rule, max_groups, now - forget_after, now).await?;
             known.extend(past.iter().map(|discovery| (discovery.group, discovery.at)));
             learned.extend(past);
         }
-        board.set_known_groups(&rule.name, known);
+        engine.set_known_groups(&rule.name, known);
     }
-    Ok(Loaded { board, seen, baselines, learning, learned })
+    Ok(Loaded { engine, seen, baselines, learning, learned })
 }
 
 /// The groups that a rule for first-seen values would know, had it been there before: no news to anybody.
 async fn learn(
     connection: &mut PgConnection,
     rule: &Rule,
-    most_groups: usize,
+    max_groups: usize,
     since: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> store::Result<Vec<Discovery>> {
     let Source::Records(kind) = rule.source else { return Ok(Vec::new()) };
-    let mut series = Series::new(Shape::of(rule), most_groups);
+    let mut series = Series::new(Shape::of(rule), max_groups);
     rollups::between(connection, kind, since, now, |minute| series.add(view(&minute))).await?;
     let learned = series.slots().map(|slot| {
         let labels = series.labels(slot);
@@ -130,7 +130,7 @@ pub(crate) fn same_minute(now: DateTime<Utc>, distance: TimeDelta) -> DateTime<U
     crate::whole_minute(now - distance) + TimeDelta::minutes(1)
 }
 
-/// A stored minute as the board takes it.
+/// A stored minute as the rule engine takes it.
 pub(crate) fn view(minute: &StoredMinute) -> Minute<'_> {
     Minute {
         kind: minute.kind,

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use alerting::Alerting;
-use alerting::board::{Board, alert_id};
 use alerting::evaluation::{Condition, Data, State, explain};
 use alerting::notification::Labels;
+use alerting::rule_engine::{RuleEngine, alert_id};
 use alerting::sample::Sample;
 use bus::Bus;
 use chrono::{DateTime, Utc};
@@ -18,11 +18,11 @@ use uuid::Uuid;
 
 use crate::ingest::Ingest;
 use crate::loading::load;
-use crate::telling::labels_of;
+use crate::notifications::labels_of;
 
 /// A rule's group as it is now.
 #[derive(Debug, Clone, Serialize)]
-pub struct Standing {
+pub struct AlertStatus {
     /// The alert's id: of rule and group.
     pub id: Uuid,
     /// The rule's name.
@@ -57,44 +57,44 @@ pub struct Standing {
 ///
 /// # Errors
 /// Where Postgres does not answer.
-pub async fn survey(
+pub async fn evaluate_all(
     connection: &mut PgConnection,
     bus: &Bus,
     alerting: &Arc<Alerting>,
-    most_groups: usize,
+    max_groups: usize,
     now: DateTime<Utc>,
-) -> store::Result<Vec<Standing>> {
-    let mut loaded = load(connection, alerting, most_groups, now, ()).await?;
-    for (kind, lag) in Ingest::new().look(bus, connection).await? {
-        loaded.board.set_lag(kind, lag);
+) -> store::Result<Vec<AlertStatus>> {
+    let mut loaded = load(connection, alerting, max_groups, now, ()).await?;
+    for (kind, lag) in Ingest::new().measure(bus, connection).await? {
+        loaded.engine.set_lag(kind, lag);
     }
     for row in store::alerts::open(connection).await? {
         let state: State = serde_json::from_value(row.state.clone()).unwrap_or_default();
-        loaded.board.restore(row.id, &row.rule, &labels_of(&row.labels), state);
+        loaded.engine.restore(row.id, &row.rule, &labels_of(&row.labels), state);
     }
     // Whatever is unknown to a rule for first-seen values is the worker's to find.
-    loaded.board.discover(now, |_| true);
+    loaded.engine.discover(now, |_| true);
     let silences = store::silences::current(connection, now).await?;
-    let silences: Vec<_> = silences.into_iter().filter_map(crate::notes::silence_of).collect();
+    let silences: Vec<_> = silences.into_iter().filter_map(crate::silences::silence_from_row).collect();
     let mut acknowledgements: HashMap<Uuid, Value> =
         store::alerts::acknowledgements(connection).await?.into_iter().collect();
-    let mut standings = Vec::new();
-    let surveyed = loaded.board.survey(now);
-    let id_of = |place| loaded.board.rule(place).map(|rule| alert_id(&rule.name, &loaded.board.labels(place)));
-    let ids: Vec<Uuid> = surveyed.iter().filter_map(|(place, _, _)| id_of(*place)).collect();
+    let mut statuses = Vec::new();
+    let evaluated = loaded.engine.evaluate_all(now);
+    let id_of = |group| loaded.engine.rule(group).map(|rule| alert_id(&rule.name, &loaded.engine.labels(group)));
+    let ids: Vec<Uuid> = evaluated.iter().filter_map(|(group, _, _)| id_of(*group)).collect();
     let rows: HashMap<Uuid, AlertRow> =
         store::alerts::with_ids(connection, &ids).await?.into_iter().map(|row| (row.id, row)).collect();
-    for (place, sample, state) in surveyed {
-        let Some(rule) = loaded.board.rule(place).cloned() else { continue };
-        let labels = loaded.board.labels(place);
+    for (group, sample, state) in evaluated {
+        let Some(rule) = loaded.engine.rule(group).cloned() else { continue };
+        let labels = loaded.engine.labels(group);
         let id = alert_id(&rule.name, &labels);
         let row = rows.get(&id);
         let all_labels = rule.alert_labels(&labels);
         let silence = silences.iter().find(|silence| silence.active_at(now) && silence.matches(&all_labels));
-        standings.push(Standing {
+        statuses.push(AlertStatus {
             id,
             rule: rule.name.clone(),
-            organization_id: Board::organization(&labels).to_owned(),
+            organization_id: RuleEngine::organization(&labels).to_owned(),
             severity: rule.severity.to_string(),
             condition: state.condition,
             data: state.data,
@@ -108,5 +108,5 @@ pub async fn survey(
             labels,
         });
     }
-    Ok(standings)
+    Ok(statuses)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ::metrics::{gauge, histogram};
 use alerting::Alerting;
-use alerting::board::Scope;
+use alerting::rule_engine::Scope;
 use bus::{Bus, Signals};
 use chrono::{DateTime, TimeDelta, Utc};
 use publisher::Publisher;
@@ -17,28 +17,28 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::canary::Canary;
-use crate::desk::{Desk, DeskError, GROUPS_EVERY, Looked};
 use crate::entities::Entities;
+use crate::evaluator::{CycleOutcome, Evaluator, EvaluatorError, SAVE_GROUPS_EVERY};
 use crate::ingest::{Ingest, Lags};
-use crate::loading::Watcher;
+use crate::loading::RollupObserver;
 use crate::metrics;
 
 /// The signal that new roll-ups are there.
 const ROLLUPS: &str = "rollups";
 /// How often the health of entities is worked out.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
-/// How often the desk is tidied.
-const TIDY_EVERY: Duration = Duration::from_secs(60);
-/// A look takes milliseconds; one without an end for so long has lost its connection.
+/// How often the evaluator is tidied.
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// An evaluation takes milliseconds; one without an end for so long has lost its connection.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Opening a desk reads as far back as rules look, a day of many groups at the most.
+/// Opening an evaluator reads as far back as rules look, a day of many groups at the most.
 const OPEN_WITHIN: Duration = Duration::from_secs(300);
 /// When the clock was set by more than that, windows that were cut by it are read again.
 const CLOCK_JUMP: TimeDelta = TimeDelta::seconds(60);
 /// For how long alerts that are quiet, changes of alerts, and silences that are over are remembered.
-const REMEMBERED: TimeDelta = TimeDelta::days(90);
+const HISTORY_RETENTION: TimeDelta = TimeDelta::days(90);
 /// For how long an entity is silent before it counts as gone: containers come and go.
-const HEALTH_REMEMBERED: TimeDelta = TimeDelta::days(7);
+const HEALTH_RETENTION: TimeDelta = TimeDelta::days(7);
 
 /// The rules in force in this process, and what was wrong with a file that was to replace them.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ pub struct Settings {
     /// and after so long in any case.
     pub debounce_at_most: Duration,
     /// Groups of a rule at the most.
-    pub most_groups: usize,
+    pub max_groups: usize,
     /// Notifications a minute after which people get a digest.
     pub storm_after: u32,
     /// How often a canary is sent, where a heartbeat receiver waits for it.
@@ -79,7 +79,7 @@ impl Settings {
             tick: config.alerts.tick,
             debounce: config.alerts.debounce,
             debounce_at_most: config.alerts.debounce_at_most,
-            most_groups: config.alerts.max_groups,
+            max_groups: config.alerts.max_groups,
             storm_after: config.alerts.storm_after,
             canary_every: config.alerts.canary_every,
             canary_within: config.alerts.canary_within,
@@ -159,7 +159,7 @@ impl AlertWorker {
         while !held.is_cancelled() {
             let opened = Instant::now();
             let ended = tokio::select! {
-                // A question that nobody answers must not hold the process.
+                // A query that nobody answers must not hold the process.
                 () = held.cancelled() => break,
                 ended = self.session(lags.clone()) => ended,
             };
@@ -185,23 +185,24 @@ impl AlertWorker {
         gauge!(metrics::ACTIVE).set(0.0);
     }
 
-    /// From opening a desk until it fails, or the rules change.
-    async fn session(&mut self, mut lags: watch::Receiver<Lags>) -> Result<End, DeskError> {
+    /// From opening an evaluator until it fails, or the rules change.
+    async fn session(&mut self, mut lags: watch::Receiver<Lags>) -> Result<End, EvaluatorError> {
         let mut connection = self.database.connect("alerts").await?;
         let rules = self.rules.borrow_and_update().clone();
         // Listening before loading: what is counted meanwhile is signalled, or already there.
         let mut signals = self.bus.signals(ROLLUPS).await;
-        within(ANSWER_WITHIN, self.tell_rules(&mut connection, &rules)).await?;
+        within(ANSWER_WITHIN, self.record_rules(&mut connection, &rules)).await?;
         let now = Utc::now();
         let settings = &self.settings;
-        let mut entities = Entities::new(settings.health.clone(), settings.most_groups);
-        let (groups, storm) = (settings.most_groups, settings.storm_after);
-        let desk = Desk::open(&mut connection, rules.alerting.clone(), groups, storm, now, &mut entities);
-        let mut desk = within(OPEN_WITHIN, desk).await?;
-        within(ANSWER_WITHIN, entities.read_known(&mut connection)).await?;
+        let mut entities = Entities::new(settings.health.clone(), settings.max_groups);
+        let (groups, storm_after) = (settings.max_groups, settings.storm_after);
+        let evaluator =
+            Evaluator::open(&mut connection, rules.alerting.clone(), groups, storm_after, now, &mut entities);
+        let mut evaluator = within(OPEN_WITHIN, evaluator).await?;
+        within(ANSWER_WITHIN, entities.load_known(&mut connection)).await?;
         let mut canary = Canary::new(self.publisher.clone(), settings.canary_every, settings.canary_within);
         let (mut health_due, mut groups_due) = (Instant::now(), now);
-        let mut tidy_due = Instant::now() + TIDY_EVERY;
+        let mut prune_due = Instant::now() + PRUNE_EVERY;
         let mut tick = interval(settings.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut clock = (Utc::now(), Instant::now());
@@ -218,13 +219,13 @@ impl AlertWorker {
                     if !Arc::ptr_eq(&newest.alerting, &rules.alerting) {
                         return Ok(End::NewRules);
                     }
-                    within(ANSWER_WITHIN, self.tell_rules(&mut connection, &newest)).await?;
+                    within(ANSWER_WITHIN, self.record_rules(&mut connection, &newest)).await?;
                     continue;
                 }
                 _ = tick.tick() => Scope::All,
                 () = debounce.due() => Scope::Touched,
-                _ = heard(&mut signals) => {
-                    debounce.heard(Instant::now());
+                _ = next_signal(&mut signals) => {
+                    debounce.signalled(Instant::now());
                     continue;
                 }
             };
@@ -232,51 +233,51 @@ impl AlertWorker {
             let started = Instant::now();
             let now = Utc::now();
             if ((now - clock.0) - TimeDelta::from_std(started - clock.1).unwrap_or_default()).abs() > CLOCK_JUMP {
-                return Err(DeskError::ClockSet);
+                return Err(EvaluatorError::ClockSet);
             }
             clock = (now, started);
             for (kind, lag) in lags.borrow_and_update().iter() {
-                desk.board.set_lag(*kind, lag.clone());
+                evaluator.engine.set_lag(*kind, lag.clone());
             }
-            let looked = within(ANSWER_WITHIN, async {
-                let both = Both { canary: &mut canary, entities: &mut entities };
-                let looked = desk.look(&mut connection, now, scope, both).await?;
+            let outcome = within(ANSWER_WITHIN, async {
+                let observers = Observers { canary: &mut canary, entities: &mut entities };
+                let outcome = evaluator.evaluate_and_commit(&mut connection, now, scope, observers).await?;
                 let pinged = canary.ping(&mut connection, &rules.alerting).await?;
                 if started >= health_due {
-                    entities.work_out(&mut connection, &self.bus, &desk.board, now).await?;
+                    entities.update_health(&mut connection, &self.bus, &evaluator.engine, now).await?;
                     health_due = started + HEALTH_EVERY;
                 }
-                Ok(Looked { told: looked.told || pinged })
+                Ok(CycleOutcome { has_notifications: outcome.has_notifications || pinged })
             })
             .await?;
-            if looked.told {
+            if outcome.has_notifications {
                 self.bus.raise(Signals::OUTBOX);
             }
             canary.send(&rules.alerting);
             histogram!(metrics::EVALUATION).record(started.elapsed().as_secs_f64());
             self.health.progressed();
-            if started >= tidy_due {
-                desk.tidy(now);
-                entities.forget(now, HEALTH_REMEMBERED);
+            if started >= prune_due {
+                evaluator.prune(now);
+                entities.forget(now, HEALTH_RETENTION);
                 within(ANSWER_WITHIN, async {
-                    store::alerts::remove_quiet(&mut connection, now - REMEMBERED).await?;
-                    store::alerts::remove_history(&mut connection, now - REMEMBERED).await?;
-                    store::silences::remove_ended(&mut connection, now - REMEMBERED).await?;
-                    store::health::forget(&mut connection, now - HEALTH_REMEMBERED).await?;
+                    store::alerts::remove_quiet(&mut connection, now - HISTORY_RETENTION).await?;
+                    store::alerts::remove_history(&mut connection, now - HISTORY_RETENTION).await?;
+                    store::silences::remove_ended(&mut connection, now - HISTORY_RETENTION).await?;
+                    store::health::forget(&mut connection, now - HEALTH_RETENTION).await?;
                     if now >= groups_due {
-                        desk.remember_groups(&mut connection, now).await?;
-                        groups_due = now + GROUPS_EVERY;
+                        evaluator.save_known_groups(&mut connection, now).await?;
+                        groups_due = now + SAVE_GROUPS_EVERY;
                     }
                     Ok(())
                 })
                 .await?;
-                tidy_due = started + TIDY_EVERY;
+                prune_due = started + PRUNE_EVERY;
             }
         }
     }
 
     /// Tells everybody which rules are in force here.
-    async fn tell_rules(&self, connection: &mut PgConnection, rules: &Rules) -> Result<(), DeskError> {
+    async fn record_rules(&self, connection: &mut PgConnection, rules: &Rules) -> Result<(), EvaluatorError> {
         let settings = store::alerts::SettingsRow {
             rules: rules.alerting.describe(),
             fingerprint: rules.alerting.fingerprint(),
@@ -289,24 +290,24 @@ impl AlertWorker {
     }
 }
 
-/// Who sees the same roll-ups as the desk.
-struct Both<'b> {
+/// Who sees the same roll-ups as the evaluator.
+struct Observers<'b> {
     canary: &'b mut Canary,
     entities: &'b mut Entities,
 }
 
-impl Watcher for Both<'_> {
-    fn reach(&self) -> TimeDelta {
-        self.entities.reach()
+impl RollupObserver for Observers<'_> {
+    fn lookback(&self) -> TimeDelta {
+        self.entities.lookback()
     }
 
-    fn watch(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>) {
-        self.canary.watch(minute);
-        self.entities.watch(minute, new_at);
+    fn observe(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>) {
+        self.canary.observe(minute);
+        self.entities.observe(minute, new_at);
     }
 }
 
-/// When what was counted is worth a look: after a quiet moment, and after a while in any case. A burst is judged at
+/// When what was counted is worth an evaluation: after a quiet moment, and after a while in any case. A burst is judged at
 /// its end and not at its first failures.
 #[derive(Debug)]
 struct Debounce {
@@ -321,7 +322,7 @@ impl Debounce {
         Self { quiet, at_most, first: None, due: None }
     }
 
-    fn heard(&mut self, now: Instant) {
+    fn signalled(&mut self, now: Instant) {
         let first = *self.first.get_or_insert(now);
         self.due = Some((now + self.quiet).min(first + self.at_most));
     }
@@ -340,19 +341,22 @@ impl Debounce {
     }
 }
 
-async fn heard(signals: &mut Signals) {
+async fn next_signal(signals: &mut Signals) {
     if signals.next().await.is_none() {
         std::future::pending::<()>().await;
     }
 }
 
 /// A network that swallows packets ends no connection: without a bound, the worker would wait for ever.
-async fn within<T>(bound: Duration, work: impl Future<Output = Result<T, DeskError>>) -> Result<T, DeskError> {
+async fn within<T>(
+    bound: Duration,
+    work: impl Future<Output = Result<T, EvaluatorError>>,
+) -> Result<T, EvaluatorError> {
     match tokio::time::timeout(bound, work).await {
         Ok(done) => done,
         Err(_) => {
             let words = format!("no answer within {} s", bound.as_secs());
-            Err(DeskError::Store(store::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words))))
+            Err(EvaluatorError::Store(store::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words))))
         }
     }
 }
@@ -374,11 +378,11 @@ mod tests {
         let mut debounce = Debounce::new(quiet, at_most);
         let start = Instant::now();
         assert_eq!(debounce.due, None);
-        debounce.heard(start);
+        debounce.signalled(start);
         assert_eq!(debounce.due, Some(start + quiet));
-        debounce.heard(start + Duration::from_millis(100));
+        debounce.signalled(start + Duration::from_millis(100));
         assert_eq!(debounce.due, Some(start + Duration::from_millis(250)));
-        debounce.heard(start + Duration::from_millis(390));
+        debounce.signalled(start + Duration::from_millis(390));
         assert_eq!(debounce.due, Some(start + at_most));
         debounce.done();
         assert_eq!(debounce.due, None);

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use publisher::Publisher;
 use store::PgPool;
-use store::reading::Reader;
+use store::scoped_read::Reader;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Verifier;
+use crate::concurrency_limit::ConcurrencyLimit;
 use crate::cursor::Cursors;
 use crate::live::Live;
-use crate::rates::Rates;
+use crate::quota::Quota;
+use crate::rate_limit::RateLimits;
 use crate::settings::Settings;
-use crate::shares::Shares;
-use crate::turns::Turns;
 
 /// What every request works with. A clone costs next to nothing.
 #[derive(Debug, Clone)]
@@ -28,23 +28,23 @@ pub struct Parts {
     /// Checks tokens.
     pub verifier: Verifier,
     /// How much callers have asked for.
-    pub(crate) rates: Rates,
+    pub(crate) rates: RateLimits,
     /// Puts records into their streams.
     pub publisher: Publisher,
     /// For what is the gateway's own: keys, and repeated posts.
     pub pool: PgPool,
-    /// For questions, on behalf of whoever asks.
+    /// For queries, on behalf of whoever asks.
     pub reader: Reader,
     /// Signs cursors.
     pub cursors: Cursors,
     /// When callers may ask the database.
-    pub(crate) turns: Turns,
+    pub(crate) query_limit: ConcurrencyLimit,
     /// Bodies that are under way, in bytes.
-    pub(crate) bodies: Arc<Shares>,
+    pub(crate) body_memory: Arc<Quota>,
     /// Answers that are not sent yet, in bytes.
-    pub(crate) held: Arc<Shares>,
+    pub(crate) response_memory: Arc<Quota>,
     /// Exports that are under way.
-    pub(crate) exports: Arc<Shares>,
+    pub(crate) export_quota: Arc<Quota>,
     /// Records as they come.
     pub(crate) live: Live,
     /// Cancelled when the process stops: streams that have no end of their own end then.

@@ -21,18 +21,18 @@ use tokio_util::io::StreamReader;
 
 use crate::app::App;
 use crate::problem::{Fault, Problem};
-use crate::shares::{NoShare, Share};
+use crate::quota::{Permit, QuotaExceeded};
 
 /// What a body may take to arrive: the largest one over a slow line.
 const BODY_WITHIN: Duration = Duration::from_secs(20);
 /// When some may have arrived.
 const ARRIVED_AFTER: Duration = Duration::from_secs(1);
 /// Bytes that are unpacked in one go before other requests get their turn: some tens of microseconds of work.
-const PIECE: usize = 64 * 1024;
+const CHUNK: usize = 64 * 1024;
 /// What a decoder holds beside the window of zstd: its tables and buffers.
 const DECODER_BYTES: u64 = 512 * 1024;
 /// The largest window of zstd, as a power of two: the 8 MiB that every sender may use (RFC 9659, section 3). The library
-/// allocates what a frame's header asks for, however little the frame holds.
+/// allocates what a middleware's header asks for, however little the middleware holds.
 const ZSTD_WINDOW_LOG: u32 = 23;
 /// A byte order mark, which some write before JSON. It is passed by (RFC 8259, section 8.1).
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -42,7 +42,7 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 pub(crate) struct Body {
     /// What is in it, unpacked and without a byte order mark.
     pub(crate) bytes: Bytes,
-    _room: Share,
+    _permit: Permit,
 }
 
 /// How a body is compressed.
@@ -50,13 +50,13 @@ pub(crate) struct Body {
 pub(crate) enum Coding {
     /// RFC 1952, of one member or several.
     Gzip,
-    /// RFC 8878, of one frame or several.
+    /// RFC 8878, of one middleware or several.
     Zstd,
 }
 
 /// What bodies of one caller may hold together: half of what all may, so that one who sends slowly leaves others theirs;
 /// but as much as one body has.
-pub(crate) fn share_of_one(settings: &Gateway) -> u64 {
+pub(crate) fn max_bytes_per_caller(settings: &Gateway) -> u64 {
     (settings.memory.as_u64() / 2).max(settings.max_body_bytes.as_u64())
 }
 
@@ -122,11 +122,11 @@ fn codings(headers: &HeaderMap) -> Result<Vec<&str>, header::ToStrError> {
 }
 
 /// 415 for a coding that is not taken. `Accept-Encoding` says which are (RFC 9110, section 12.5.3).
-fn unsupported_coding(taken: &str, reason: &str, detail: &'static str) -> Problem {
+fn unsupported_coding(usage: &str, reason: &str, detail: &'static str) -> Problem {
     let (status, name) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-content-encoding");
     Problem::new(status, name, "Unsupported Content-Encoding", detail)
         .with_faults(vec![Fault::of("Content-Encoding", reason)], 0)
-        .with_header(header::ACCEPT_ENCODING, taken)
+        .with_header(header::ACCEPT_ENCODING, usage)
 }
 
 /// Reads a caller's body of at most so many bytes, where there is room for it beside all others. A compressed one may
@@ -151,14 +151,14 @@ pub(crate) async fn read(
         None => hint.upper().map_or(limit, |upper| upper.min(limit)),
         Some(_) => DECODER_BYTES.min(limit),
     };
-    let mut room = app.bodies.take(caller, most).map_err(no_room)?;
+    let mut permit = app.body_memory.acquire(caller, most).map_err(no_room)?;
     let bytes = async {
         match coding {
             None => collect(body, hint.lower(), limit).await,
             Some(coding) => {
                 let chunks = body.into_data_stream().map_err(io::Error::other);
-                let largest_share = share_of_one(&app.settings.gateway);
-                unpack(StreamReader::new(chunks), coding, limit, &mut room, largest_share).await
+                let largest_share = max_bytes_per_caller(&app.settings.gateway);
+                unpack(StreamReader::new(chunks), coding, limit, &mut permit, largest_share).await
             }
         }
     };
@@ -167,7 +167,7 @@ pub(crate) async fn read(
     if bytes.starts_with(BYTE_ORDER_MARK) {
         bytes = bytes.slice(BYTE_ORDER_MARK.len()..);
     }
-    Ok(Body { bytes, _room: room })
+    Ok(Body { bytes, _permit: permit })
 }
 
 async fn collect(body: axum::body::Body, expected: u64, limit: u64) -> Result<Bytes, Problem> {
@@ -183,12 +183,12 @@ async fn collect(body: axum::body::Body, expected: u64, limit: u64) -> Result<By
     Ok(bytes.freeze())
 }
 
-/// Unpacks what arrives. `room` grows with what comes out of it, up to `largest_share`.
+/// Unpacks what arrives. `permit` grows with what comes out of it, up to `largest_share`.
 async fn unpack(
     packed: impl AsyncBufRead + Unpin,
     coding: Coding,
     limit: u64,
-    room: &mut Share,
+    permit: &mut Permit,
     largest_share: u64,
 ) -> Result<Bytes, Problem> {
     // Members and frames without content would otherwise have no bound.
@@ -197,16 +197,16 @@ async fn unpack(
         Coding::Gzip => {
             let mut decoder = GzipDecoder::new(packed);
             decoder.multiple_members(true);
-            let room = |bytes: u64| room.set((DECODER_BYTES + bytes).min(largest_share));
-            let unpacked = fill(&mut decoder, limit, room).await;
+            let permit = |bytes: u64| permit.set((DECODER_BYTES + bytes).min(largest_share));
+            let unpacked = fill(&mut decoder, limit, permit).await;
             (unpacked, decoder.get_ref().limit() == 0)
         }
         Coding::Zstd => {
             let mut decoder = ZstdDecoder::with_params(packed, &[DParameter::window_log_max(ZSTD_WINDOW_LOG)]);
             decoder.multiple_members(true);
             // A second copy: the decoder's window holds at most what it has unpacked so far.
-            let room = |bytes: u64| room.set((DECODER_BYTES + 2 * bytes).min(largest_share));
-            let unpacked = fill(&mut decoder, limit, room).await;
+            let permit = |bytes: u64| permit.set((DECODER_BYTES + 2 * bytes).min(largest_share));
+            let unpacked = fill(&mut decoder, limit, permit).await;
             (unpacked, decoder.get_ref().limit() == 0)
         }
     };
@@ -219,7 +219,7 @@ async fn unpack(
         Unfilled::Unreadable(error) => unreadable(coding, &error),
     })?;
     // The decoder has gone. Shrinking is never refused.
-    room.set((unpacked.capacity() as u64).min(largest_share)).ok();
+    permit.set((unpacked.capacity() as u64).min(largest_share)).ok();
     Ok(unpacked.into())
 }
 
@@ -227,26 +227,26 @@ async fn unpack(
 #[derive(Debug)]
 enum Unfilled {
     TooLarge,
-    NoRoom(NoShare),
+    NoRoom(QuotaExceeded),
     Unreadable(io::Error),
 }
 
 /// Reads to the end, or until there are more bytes than `limit`. Never holds more than one byte above it, and takes
-/// `room` before it allocates.
+/// `permit` before it allocates.
 async fn fill(
     mut from: impl AsyncRead + Unpin,
     limit: u64,
-    mut room: impl FnMut(u64) -> Result<(), NoShare>,
+    mut permit: impl FnMut(u64) -> Result<(), QuotaExceeded>,
 ) -> Result<Vec<u8>, Unfilled> {
     let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
     let mut bytes = Vec::new();
     loop {
         if bytes.len() == bytes.capacity() {
-            let more = (bytes.capacity() * 2).max(PIECE).min(most);
-            room(more as u64).map_err(Unfilled::NoRoom)?;
+            let more = (bytes.capacity() * 2).max(CHUNK).min(most);
+            permit(more as u64).map_err(Unfilled::NoRoom)?;
             bytes.reserve_exact(more - bytes.len());
         }
-        let read = from.read_buf(&mut (&mut bytes).limit(PIECE)).await.map_err(Unfilled::Unreadable)?;
+        let read = from.read_buf(&mut (&mut bytes).limit(CHUNK)).await.map_err(Unfilled::Unreadable)?;
         if bytes.len() as u64 > limit {
             return Err(Unfilled::TooLarge);
         }
@@ -268,13 +268,13 @@ fn unreadable(coding: Coding, error: &io::Error) -> Problem {
         .with_faults(vec![Fault::of("body", reason)], 0)
 }
 
-fn no_room(refusal: NoShare) -> Problem {
+fn no_room(refusal: QuotaExceeded) -> Problem {
     match refusal {
-        NoShare::OfOne => {
+        QuotaExceeded::Caller => {
             let detail = "this caller has as many bodies under way as it may have: send fewer at once";
             Problem::too_many("too-many-bodies", detail, ARRIVED_AFTER)
         }
-        NoShare::InAll => Problem::unavailable("too many bodies are under way", ARRIVED_AFTER),
+        QuotaExceeded::Total => Problem::unavailable("too many bodies are under way", ARRIVED_AFTER),
     }
 }
 
@@ -292,7 +292,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::shares::Shares;
+    use crate::quota::Quota;
 
     const LIMIT: u64 = 4 << 20;
 
@@ -306,7 +306,7 @@ mod tests {
         zstd::encode_all(bytes, 3).unwrap()
     }
 
-    /// What a frame needs to be unpacked is what its head says.
+    /// What a middleware needs to be unpacked is what its head says.
     fn zstd_with_window(bytes: &[u8], log: u32) -> Vec<u8> {
         let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
         encoder.set_parameter(zstd::zstd_safe::CParameter::WindowLog(log)).unwrap();
@@ -315,14 +315,14 @@ mod tests {
     }
 
     async fn unpacked(packed: &[u8], coding: Coding, room_for: u64) -> Result<Bytes, u16> {
-        let shares = Shares::new(room_for, room_for);
-        let mut room = shares.take(&"c".into(), 0).unwrap();
+        let quota = Quota::new(room_for, room_for);
+        let mut permit = quota.acquire(&"c".into(), 0).unwrap();
         // In pieces, as a body arrives.
         let chunks = packed.chunks(1_000).map(|chunk| Ok::<_, io::Error>(Bytes::copy_from_slice(chunk)));
         let packed = StreamReader::new(futures::stream::iter(chunks.collect::<Vec<_>>()));
-        let unpacked = unpack(packed, coding, LIMIT, &mut room, LIMIT * 4).await;
+        let unpacked = unpack(packed, coding, LIMIT, &mut permit, LIMIT * 4).await;
         if let Ok(bytes) = &unpacked {
-            assert!(room.units() >= bytes.len() as u64 && room.units() <= 2 * bytes.len() as u64 + PIECE as u64);
+            assert!(permit.units() >= bytes.len() as u64 && permit.units() <= 2 * bytes.len() as u64 + CHUNK as u64);
         }
         unpacked.map_err(|problem| problem.status().as_u16())
     }
@@ -354,7 +354,7 @@ mod tests {
         ] {
             let len = packed.len();
             for end in [0, 1, 5, 12, len / 2, len - 9, len - 4, len - 1] {
-                // What ends with a whole member or frame is whole.
+                // What ends with a whole member or middleware is whole.
                 let unpacked = unpacked(&packed[..end], coding, LIMIT * 4).await;
                 assert_eq!(unpacked, Err(400), "{coding:?}, {end} of {len}");
             }
@@ -388,11 +388,11 @@ mod tests {
     #[tokio::test]
     async fn no_more_is_held_than_there_was_room_for() {
         let mut asked = 0;
-        let room = |bytes| {
+        let permit = |bytes| {
             asked = bytes;
             Ok(())
         };
-        let ended = fill(tokio::io::repeat(b'x'), LIMIT, room).await;
+        let ended = fill(tokio::io::repeat(b'x'), LIMIT, permit).await;
         assert!(matches!(ended, Err(Unfilled::TooLarge)), "{ended:?}");
         assert_eq!(asked, LIMIT + 1);
     }

@@ -2,7 +2,7 @@
 //!
 //! `base64url(tag ‖ position)`. The tag is HMAC-SHA-256 over what the cursor is good for (the route, the filters, the
 //! caller and whose records they may see) and the position. So one that was changed, made up, or taken from another
-//! question or another caller is refused; and a position holds nothing that its caller has not just been told.
+//! query or another caller is refused; and a position holds nothing that its caller has not just been told.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -74,14 +74,14 @@ impl Cursors {
         Ok(URL_SAFE_NO_PAD.encode(cursor))
     }
 
-    /// The position of a cursor, where it is one of ours for this question and caller.
+    /// The position of a cursor, where it is one of ours for this query and caller.
     ///
     /// # Errors
     /// 400 otherwise.
     pub fn open<P: DeserializeOwned>(&self, binding: &Binding, cursor: &str) -> Result<P, Problem> {
         self.position(binding, cursor).ok_or_else(|| {
             let reason =
-                "is not one that this question gave to this caller: filters have to stay the same from page to page";
+                "is not one that this query gave to this caller: filters have to stay the same from page to page";
             Problem::parameters(vec![Fault::of("cursor", reason)])
         })
     }

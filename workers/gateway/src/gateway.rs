@@ -7,7 +7,7 @@ use anyhow::Context;
 use bus::Bus;
 use publisher::Publisher;
 use runtime::{Part, Probes};
-use store::reading::Reader;
+use store::scoped_read::Reader;
 use store::{Connection, Database, PgPool, gateway_keys, idempotency};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -16,22 +16,22 @@ use uuid::Uuid;
 
 use crate::app::{App, Parts};
 use crate::auth::Verifier;
+use crate::concurrency_limit::ConcurrencyLimit;
 use crate::cursor::Cursors;
 use crate::live::{Ids, Live};
-use crate::questions::export;
-use crate::rates::Rates;
+use crate::queries::export;
+use crate::quota::Quota;
+use crate::rate_limit::RateLimits;
 use crate::routes::{self, Route};
 use crate::settings::Settings;
-use crate::shares::Shares;
-use crate::turns::Turns;
-use crate::{body, held, server};
+use crate::{body, response_memory, server};
 
-/// Connections to Postgres for questions and keys: more would only make it do more at once than it has cores for.
+/// Connections to Postgres for queries and keys: more would only make it do more at once than it has cores for.
 const DATABASE_CONNECTIONS: u32 = 16;
-/// Questions of one caller that are asked at once: of the connections half, so that others find one however slow these are.
-const QUESTIONS_AT_ONCE: usize = DATABASE_CONNECTIONS as usize / 2;
+/// Queries of one caller that are asked at once: of the connections half, so that others find one however slow these are.
+const QUERIES_PER_CALLER: usize = DATABASE_CONNECTIONS as usize / 2;
 /// How often is looked whether NATS and Postgres are there, and whether anything is to be forgotten.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// What a look at Postgres may take before it counts as away.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 /// Looks between two cleanings of budgets and keys: a minute.
@@ -46,7 +46,7 @@ pub struct Gateway {
     pub publisher: Publisher,
     /// Reads the streams for whoever watches them live.
     pub bus: Bus,
-    /// Where questions are answered from.
+    /// Where queries are answered from.
     pub database: Database,
     /// How it behaves.
     pub settings: Settings,
@@ -82,19 +82,19 @@ impl Gateway {
         let address = listener.local_addr().context("read the address that was bound")?;
         let [cursors, ids] = shared_keys(&self.database).await?;
         let memory = self.settings.gateway.memory.as_u64();
-        let bodies = Shares::new(memory, body::share_of_one(&self.settings.gateway));
+        let body_memory = Quota::new(memory, body::max_bytes_per_caller(&self.settings.gateway));
         let pool = self.database.pool("gateway", DATABASE_CONNECTIONS);
         let app = App::new(Parts {
             verifier: Verifier::new(&self.settings)?,
-            rates: Rates::of(&self.settings.gateway),
+            rates: RateLimits::of(&self.settings.gateway),
             publisher: self.publisher,
             reader: Reader::new(pool.clone()),
             pool,
             cursors: Cursors::new(&cursors)?,
-            turns: Turns::new(QUESTIONS_AT_ONCE),
-            bodies,
-            held: Shares::new(held::ALL_BYTES, held::CALLERS_BYTES),
-            exports: Shares::new(export::AT_ONCE, export::OF_ONE_CALLER),
+            query_limit: ConcurrencyLimit::new(QUERIES_PER_CALLER),
+            body_memory,
+            response_memory: Quota::new(response_memory::TOTAL_BYTES, response_memory::CALLER_BYTES),
+            export_quota: Quota::new(export::AT_ONCE, export::PER_CALLER),
             live: Live::new(self.bus, Ids::new(&ids)?, &self.settings, &stop),
             stop,
             settings: self.settings,
@@ -111,13 +111,13 @@ impl Listening {
         let stop = self.app.stop.clone();
         let connections = usize::try_from(self.app.settings.gateway.max_connections.get()).unwrap_or(usize::MAX);
         let connections = connections.min(Semaphore::MAX_PERMITS);
-        let looking = self.database.pool("gateway", 1);
+        let probe_pool = self.database.pool("gateway", 1);
         tokio::join!(
             server::serve(self.listener, self.router, connections, self.app.settings.reads_within, stop.clone()),
-            stop.run_until_cancelled(keep_house(&self.app, &looking, &self.health)),
-            telling::keep_publishing(self.database, self.app.publisher.clone(), stop.clone()),
+            stop.run_until_cancelled(run_maintenance(&self.app, &probe_pool, &self.health)),
+            self_audit::run_publisher(self.database, self.app.publisher.clone(), stop.clone()),
         );
-        tokio::join!(self.app.pool.close(), looking.close());
+        tokio::join!(self.app.pool.close(), probe_pool.close());
     }
 }
 
@@ -137,11 +137,11 @@ async fn shared_keys(database: &Database) -> anyhow::Result<[Vec<u8>; 2]> {
 
 /// Looks whether what answers need is there, and forgets what is not needed any more. On a connection of its own: that
 /// all others are busy is no outage.
-async fn keep_house(app: &App, looking: &PgPool, health: &Part) {
-    let mut looks = tokio::time::interval(LOOK_EVERY);
+async fn run_maintenance(app: &App, probe_pool: &PgPool, health: &Part) {
+    let mut ticks = tokio::time::interval(CHECK_EVERY);
     for look in 0_u64.. {
-        looks.tick().await;
-        let answers = tokio::time::timeout(ANSWERS_WITHIN, gateway_keys::answers(looking)).await;
+        ticks.tick().await;
+        let answers = tokio::time::timeout(ANSWERS_WITHIN, gateway_keys::ping(probe_pool)).await;
         match answers {
             _ if !app.publisher.is_connected() => health.failing("NATS is away: nothing can be posted"),
             Ok(Ok(())) => health.active(),
@@ -149,8 +149,8 @@ async fn keep_house(app: &App, looking: &PgPool, health: &Part) {
             Err(_) => health.failing("Postgres does not answer in time"),
         }
         if look % CLEAN_EVERY == CLEAN_EVERY - 1 {
-            app.rates.keep_house();
-            app.turns.keep_house();
+            app.rates.evict_idle();
+            app.query_limit.evict_idle();
             forget_keys(app).await;
         }
     }

@@ -15,7 +15,7 @@ use utoipa::openapi::{Object, ObjectBuilder};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::auth::Access;
-use crate::problem::{Fault, Written};
+use crate::problem::{Fault, ProblemBody};
 
 /// Adds who may call an operation, and the answers that each may have.
 pub(crate) fn with_common_answers(mut operation: Value, access: Access) -> Value {
@@ -156,7 +156,7 @@ pub(crate) fn of_document() -> Value {
 
 /// Schemas that every operation refers to.
 pub(crate) fn own_schemas() -> Map<String, Value> {
-    let own = [(Written::name(), Written::schema()), (Fault::name(), Fault::schema())];
+    let own = [(ProblemBody::name(), ProblemBody::schema()), (Fault::name(), Fault::schema())];
     own.into_iter().filter_map(|(name, schema)| Some((name.into_owned(), serde_json::to_value(schema).ok()?))).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use store::reading::Scope;
+use store::scoped_read::Scope;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::Caller;
@@ -11,7 +11,7 @@ use crate::problem::{Fault, Problem};
 use crate::query::{CURSOR_BYTES, FromQuery, Parameters};
 
 /// Items of a page at the most, as the contract says.
-pub const MOST_ITEMS: u32 = 1000;
+pub const MAX_ITEMS: u32 = 1000;
 /// Items of a page unless asked for.
 const USUAL_ITEMS: u32 = 100;
 /// A range at the most: as long as the records that are kept longest unless configured, audit apart.
@@ -40,7 +40,7 @@ pub struct Page {
     /// Of this organization alone. One that the caller may not see has nothing.
     #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     pub organization_id: Option<String>,
-    /// What tells this question from others.
+    /// What tells this query from others.
     #[param(ignore)]
     pub filters: String,
     /// A range at the most.
@@ -80,7 +80,7 @@ impl FromQuery for Range {
 }
 
 impl Range {
-    /// Reads it, for a question that may be about so long a time.
+    /// Reads it, for a query that may be about so long a time.
     pub fn within(longest: TimeDelta, parameters: &mut Parameters) -> Self {
         let range = Self::unchecked(longest, parameters);
         if let (Some(from), Some(to)) = (range.from, range.to) {
@@ -153,7 +153,7 @@ impl Page {
         };
         let Range { from, to, organization_id, longest, asked_at } = range;
         Self {
-            limit: parameters.number("limit", 1..=MOST_ITEMS).unwrap_or(USUAL_ITEMS),
+            limit: parameters.number("limit", 1..=MAX_ITEMS).unwrap_or(USUAL_ITEMS),
             cursor,
             from,
             to,
@@ -191,7 +191,7 @@ impl Page {
         caller.scope(self.organization_id.as_deref())
     }
 
-    /// Makes the text of a path a part of what tells this question from others.
+    /// Makes the text of a path a part of what tells this query from others.
     #[must_use]
     pub fn about(mut self, name: &str, text: &str) -> Self {
         self.filters.push_str(&format!("{}:{name}={}:{text};", name.len(), text.len()));
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn pages_are_bounded() {
         assert_eq!(read("").unwrap().limit, USUAL_ITEMS);
-        assert_eq!(read("limit=1000").unwrap().limit, MOST_ITEMS);
+        assert_eq!(read("limit=1000").unwrap().limit, MAX_ITEMS);
         for wrong in [
             "limit=0",
             "limit=1001",

@@ -1,6 +1,6 @@
 //! What goes wrong, as RFC 9457 says it: `application/problem+json`, for every error of the gateway.
 //!
-//! A handler returns a [`Problem`]; the frame writes it out, because it alone knows the request's id. What axum
+//! A handler returns a [`Problem`]; the middleware writes it out, because it alone knows the request's id. What axum
 //! answers by itself (404, 405, 413, …) is turned into one there as well.
 
 use std::borrow::Cow;
@@ -52,7 +52,7 @@ pub struct Problem {
 /// What went wrong, as RFC 9457 says it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
-pub(crate) struct Written<'p> {
+pub(crate) struct ProblemBody<'p> {
     /// What kind of problem: a name for programs.
     r#type: String,
     /// The same for people.
@@ -108,12 +108,12 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail).retry_after(after)
     }
 
-    /// 503 for a database that does not answer as it should; `error` goes to the log. A question that took too long is
+    /// 503 for a database that does not answer as it should; `error` goes to the log. A query that took too long is
     /// no outage: the answer says what helps.
     pub fn of_database(error: &store::Error) -> Self {
-        if store::reading::took_too_long(error) {
-            tracing::info!("a question was given up because it took too long");
-            let detail = "the question takes too long: ask for a shorter time, or name more filters";
+        if store::scoped_read::is_statement_timeout(error) {
+            tracing::info!("a query was given up because it took too long");
+            let detail = "the query takes too long: ask for a shorter time, or name more filters";
             return Self::new(StatusCode::SERVICE_UNAVAILABLE, "asks-too-much", "Asks for too much", detail)
                 .retry_after(Duration::from_secs(1));
         }
@@ -171,9 +171,9 @@ impl Problem {
         self.status
     }
 
-    /// Written out, with what the frame knows.
+    /// Written out, with what the middleware knows.
     pub(crate) fn write(&self, request_id: &str) -> Response {
-        let written = Written {
+        let written = ProblemBody {
             r#type: format!("urn:watchbook:problem:{}", self.name),
             title: &self.title,
             status: self.status.as_u16(),
@@ -194,7 +194,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
-        // Written out by the frame.
+        // Written out by the middleware.
         response.extensions_mut().insert(self);
         response
     }

@@ -1,6 +1,6 @@
 //! Query parameters, strictly: what is not known, stands twice, is of the wrong type or out of bounds is named.
 //!
-//! A question lists its parameters once, in a struct that implements [`FromQuery`], and takes them with [`Query`]. All
+//! A query lists its parameters once, in a struct that implements [`FromQuery`], and takes them with [`Query`]. All
 //! faults are told at once, so reading goes on after the first one.
 
 use std::borrow::Cow;
@@ -21,10 +21,10 @@ use crate::problem::{Fault, Problem};
 const TEXT_BYTES: usize = 256;
 /// A cursor at the most.
 pub(crate) const CURSOR_BYTES: usize = 1024;
-/// Parameters of one request at the most: no question knows as many.
+/// Parameters of one request at the most: no query knows as many.
 const PARAMETERS: usize = 64;
 
-/// What a question may be asked with.
+/// What a query may be asked with.
 pub trait FromQuery: Sized {
     /// Reads it. Faults are noted in `parameters`; what is returned then is never used.
     fn from_query(parameters: &mut Parameters) -> Self;
@@ -148,8 +148,8 @@ impl Parameters {
     /// An address, or a network.
     pub fn address(&mut self, name: &'static str) -> Option<Address> {
         /// The longest there is takes 43.
-        const MOST_BYTES: usize = 64;
-        let text = self.bounded_text(name, MOST_BYTES)?;
+        const MAX_BYTES: usize = 64;
+        let text = self.bounded_text(name, MAX_BYTES)?;
         let address = Address::parse(&text);
         if address.is_none() {
             self.refuse(name, "expected an address such as 192.0.2.1, or a network such as 10.0.0.0/8");
@@ -175,13 +175,13 @@ impl Parameters {
         }
     }
 
-    /// What tells this question from others: every parameter but those that only say which part of it is wanted.
+    /// What tells this query from others: every parameter but those that only say which part of it is wanted.
     pub fn filters(&self) -> String {
         let kept = self.pairs.iter().filter(|(name, _)| !matches!(name.as_str(), "cursor" | "limit"));
         kept.map(|(name, value)| format!("{}:{name}={}:{value};", name.len(), value.len())).collect()
     }
 
-    /// What a question is asked with, or all that is wrong with it.
+    /// What a query is asked with, or all that is wrong with it.
     ///
     /// # Errors
     /// 400 with each parameter that is at fault.
@@ -205,14 +205,14 @@ impl Parameters {
     }
 }
 
-/// The names that a question reads, to be compared with those that its description lists.
+/// The names that a query reads, to be compared with those that its description lists.
 pub fn names_of<T: FromQuery>() -> BTreeSet<&'static str> {
     let mut parameters = Parameters::default();
     T::from_query(&mut parameters);
     parameters.known
 }
 
-/// What a question is asked with, as an argument of its handler.
+/// What a query is asked with, as an argument of its handler.
 #[derive(Debug, Clone)]
 pub struct Query<T>(pub T);
 
@@ -226,9 +226,9 @@ impl<T: FromQuery, S: Sync> FromRequestParts<S> for Query<T> {
 
 /// For routes that take no parameters.
 #[derive(Debug, Clone, Copy)]
-pub struct Nothing;
+pub struct NoParams;
 
-impl FromQuery for Nothing {
+impl FromQuery for NoParams {
     fn from_query(_: &mut Parameters) -> Self {
         Self
     }
@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, PartialEq)]
-    struct Asked {
+    struct TestParams {
         user: Option<String>,
         days: Option<u32>,
         success: Option<bool>,
@@ -274,7 +274,7 @@ mod tests {
         format: Option<&'static str>,
     }
 
-    impl FromQuery for Asked {
+    impl FromQuery for TestParams {
         fn from_query(parameters: &mut Parameters) -> Self {
             Self {
                 user: parameters.text("user"),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     fn refused(query: &str) -> Vec<String> {
-        match Parameters::of(query).read::<Asked>() {
+        match Parameters::of(query).read::<TestParams>() {
             Ok(asked) => panic!("{query}: {asked:?}"),
             Err(problem) => {
                 let fields = format!("{problem:?}");
@@ -298,13 +298,14 @@ mod tests {
 
     #[test]
     fn parameters_are_read() {
-        let asked: Asked = Parameters::of("user=a%20b+c&days=7&success=true&at=2026-06-15T12:00:00%2B02:00&format=csv")
-            .read()
-            .unwrap();
+        let asked: TestParams =
+            Parameters::of("user=a%20b+c&days=7&success=true&at=2026-06-15T12:00:00%2B02:00&format=csv")
+                .read()
+                .unwrap();
         assert_eq!(asked.user.as_deref(), Some("a b c"));
         assert_eq!((asked.days, asked.success, asked.format), (Some(7), Some(true), Some("csv")));
         assert_eq!(asked.at.unwrap().to_rfc3339(), "2026-06-15T10:00:00+00:00");
-        let same: Asked = Parameters::of("at=2026-06-15T12:00:00+02:00").read().unwrap();
+        let same: TestParams = Parameters::of("at=2026-06-15T12:00:00+02:00").read().unwrap();
         assert_eq!(same.at, asked.at);
     }
 
@@ -338,6 +339,6 @@ mod tests {
         assert_eq!(filters("a=1&b=2&limit=5&cursor=x"), filters("b=2&a=1"));
         assert_ne!(filters("a=1&b=2"), filters("a=1;b=2"));
         assert_ne!(filters("a=1"), filters("a=2"));
-        assert_eq!(names_of::<Asked>().len(), 5);
+        assert_eq!(names_of::<TestParams>().len(), 5);
     }
 }

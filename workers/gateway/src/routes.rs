@@ -17,9 +17,9 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::{Access, Guard, Role, guard};
-use crate::frame::{REQUEST_ID, frame};
-use crate::rates::Budget;
-use crate::{live, openapi, publish, questions, sessions};
+use crate::middleware::{REQUEST_ID, wrap_request};
+use crate::rate_limit::Budget;
+use crate::{live, openapi, publish, queries, sessions};
 
 /// Where the document is.
 const DOCUMENT: &str = "/api/openapi.json";
@@ -37,38 +37,38 @@ pub struct Route {
     pub access: Access,
 }
 
-/// Every route of the gateway. **A question adds its line here.**
+/// Every route of the gateway. **A query adds its line here.**
 pub(crate) fn all(app: &App) -> Routes {
     let (public, viewer) = (Access::Public, Access::AtLeast(Role::Viewer));
     let operator = Access::AtLeast(Role::Operator);
     let mut routes = Routes::new(app.clone())
         .add(public, routes!(sessions::begin, sessions::end))
-        .add(viewer, routes!(questions::me::me))
-        .add(viewer, routes!(questions::events::list_events))
-        .add(viewer, routes!(questions::errors::list_errors))
-        .add(viewer, routes!(questions::errors::list_error_groups))
-        .add(viewer, routes!(questions::errors::list_errors_of_trace))
-        .add(viewer, routes!(questions::metrics::list_metrics))
-        .add(viewer, routes!(questions::logs::list_logs))
-        .add(viewer, routes!(questions::executions::list_executions))
-        .add(viewer, routes!(questions::executions::execution_stats))
-        .add(viewer, routes!(questions::executions::execution_trends))
-        .add(viewer, routes!(questions::executions::execution_stats_of_user))
-        .add(viewer, routes!(questions::executions::health_of_strategy))
-        .add(viewer, routes!(questions::audit::all))
-        .add(viewer, routes!(questions::audit::of_one))
-        .add(viewer, routes!(questions::export::export))
-        .add(viewer, routes!(questions::alerts::all))
-        .add(viewer, routes!(questions::alerts::rules))
-        .add(viewer, routes!(questions::alerts::one))
-        .add(operator, routes!(questions::alerts::acknowledge))
-        .add(viewer, routes!(questions::silences::all))
-        .add(operator, routes!(questions::silences::add, questions::silences::end))
-        .add(viewer, routes!(questions::retention::retention))
-        .add(viewer, routes!(questions::dead_letters::all))
-        .add(viewer, routes!(questions::dead_letters::one))
-        .add(operator, routes!(questions::dead_letters::discard))
-        .add(operator, routes!(questions::dead_letters::replay));
+        .add(viewer, routes!(queries::me::me))
+        .add(viewer, routes!(queries::events::list_events))
+        .add(viewer, routes!(queries::errors::list_errors))
+        .add(viewer, routes!(queries::errors::list_error_groups))
+        .add(viewer, routes!(queries::errors::list_errors_of_trace))
+        .add(viewer, routes!(queries::metrics::list_metrics))
+        .add(viewer, routes!(queries::logs::list_logs))
+        .add(viewer, routes!(queries::executions::list_executions))
+        .add(viewer, routes!(queries::executions::execution_stats))
+        .add(viewer, routes!(queries::executions::execution_trends))
+        .add(viewer, routes!(queries::executions::execution_stats_of_user))
+        .add(viewer, routes!(queries::executions::health_of_strategy))
+        .add(viewer, routes!(queries::audit::all))
+        .add(viewer, routes!(queries::audit::of_one))
+        .add(viewer, routes!(queries::export::export))
+        .add(viewer, routes!(queries::alerts::all))
+        .add(viewer, routes!(queries::alerts::rules))
+        .add(viewer, routes!(queries::alerts::one))
+        .add(operator, routes!(queries::alerts::acknowledge))
+        .add(viewer, routes!(queries::silences::all))
+        .add(operator, routes!(queries::silences::add, queries::silences::end))
+        .add(viewer, routes!(queries::retention::retention))
+        .add(viewer, routes!(queries::dead_letters::all))
+        .add(viewer, routes!(queries::dead_letters::one))
+        .add(operator, routes!(queries::dead_letters::discard))
+        .add(operator, routes!(queries::dead_letters::replay));
     for &kind in Kind::ALL {
         let (path, operation) = publish::describe(kind);
         let access = Access::AtLeast(Role::Producer);
@@ -165,7 +165,7 @@ impl Routes {
         let cors = cors(&self.app.settings.gateway.cors_origins);
         let router = self.router.with_state(self.app).route(DOCUMENT, openapi::serve(document)).merge(probes);
         let router = router.fallback(async || crate::problem::Problem::not_found());
-        let router = router.layer(from_fn_with_state(within, frame)).layer(compressed);
+        let router = router.layer(from_fn_with_state(within, wrap_request)).layer(compressed);
         match cors {
             Some(cors) => router.layer(cors),
             None => router,

@@ -21,8 +21,8 @@ use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 
-use crate::asker::Peer;
 use crate::metrics;
+use crate::request_context::Peer;
 
 /// What a request's head may take to arrive, and how long a connection may wait for its next request: who keeps one
 /// open for nothing takes it from others.
@@ -33,7 +33,7 @@ const HEAD_BYTES: usize = 64 * 1024;
 /// network says nothing, and would be written to for a quarter of an hour otherwise.
 #[cfg(target_os = "linux")]
 const ACKNOWLEDGES_WITHIN: Duration = Duration::from_secs(60);
-/// What requests under way get to end when the process stops. The rest of the budget is for telling that they did not.
+/// What requests under way get to end when the process stops. The rest of the budget is for reporting that they did not.
 const DRAIN_WITHIN: Duration = STOP_BUDGET.saturating_sub(Duration::from_secs(2));
 /// Before accepting again, where the process has no file descriptor left: others have to end first.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
@@ -64,15 +64,15 @@ pub(crate) async fn serve(
     reads_within: Duration,
     stop: CancellationToken,
 ) {
-    let (room, graceful) = (Arc::new(Semaphore::new(connections)), GracefulShutdown::new());
+    let (permit, graceful) = (Arc::new(Semaphore::new(connections)), GracefulShutdown::new());
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(HEAD_BYTES);
     let accepted = async || {
         // Nobody closes the semaphore.
-        let room = Arc::clone(&room).acquire_owned().await.ok();
+        let permit = Arc::clone(&permit).acquire_owned().await.ok();
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => return (stream, peer, room),
+                Ok((stream, peer)) => return (stream, peer, permit),
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
                     tokio::time::sleep(OUT_OF_FILES).await;
@@ -80,7 +80,7 @@ pub(crate) async fn serve(
             }
         }
     };
-    while let Some((stream, peer, room)) = stop.run_until_cancelled(accepted()).await {
+    while let Some((stream, peer, permit)) = stop.run_until_cancelled(accepted()).await {
         prepare(&stream);
         let mut stream = TimeoutWriter::new(stream);
         stream.set_timeout(Some(reads_within));
@@ -90,7 +90,7 @@ pub(crate) async fn serve(
         tokio::spawn(async move {
             // That the other side went away is its own business.
             connection.await.ok();
-            drop((connected, room));
+            drop((connected, permit));
         });
     }
     drop(listener);

@@ -8,12 +8,12 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::asker::Asker;
-use crate::auth::session::{self, Asks};
+use crate::auth::session::{self, CsrfCheck};
 use crate::problem::{Fault, Problem};
-use crate::query::{Nothing, Query};
-use crate::questions::me::Me;
-use crate::rates::Budget;
+use crate::queries::me::Me;
+use crate::query::{NoParams, Query};
+use crate::rate_limit::Budget;
+use crate::request_context::RequestContext;
 use crate::{auth, body};
 
 /// A request to sign in at the most. Anybody may send one, so it must not take the room of those who publish.
@@ -34,23 +34,23 @@ pub(crate) struct SignIn {
 /// With the cookie, requests that change something need the header `X-Watchbook-CSRF` too.
 #[utoipa::path(post, path = "/api/session", request_body = SignIn, responses(
     (status = 200, description = "Who signed in.", body = Me),
-    (status = 401, description = "The token is not valid.", body = crate::problem::Written, content_type = "application/problem+json"),
-    (status = 429, description = "Too many requests of this caller, or refused tokens from its address; see Retry-After.", body = crate::problem::Written, content_type = "application/problem+json"),
+    (status = 401, description = "The token is not valid.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    (status = 429, description = "Too many requests of this caller, or refused tokens from its address; see Retry-After.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn begin(
     State(app): State<App>,
-    Query(Nothing): Query<Nothing>,
-    asker: Asker,
+    Query(NoParams): Query<NoParams>,
+    context: RequestContext,
     headers: HeaderMap,
     request: Request,
 ) -> Result<impl IntoResponse, Problem> {
-    session::refuse_foreign_pages(&headers, Asks::Origin)?;
+    session::refuse_foreign_pages(&headers, CsrfCheck::Origin)?;
     // Who they are is in it: until then all who sign in are one caller, of a name that nobody has.
     let body = body::read_json(&app, &"".into(), request, SIGN_IN_BYTES).await?;
     let sign_in: SignIn = serde_json::from_slice(&body.bytes)
         .map_err(|_| Problem::parameters(vec![Fault::of("token", r#"expected the body {"token": "..."}"#)]))?;
-    let verified = auth::verify(&app, &sign_in.token, asker.ip_address).await?;
-    app.rates.pay(&verified.caller, Budget::Requests)?;
+    let verified = auth::verify(&app, &sign_in.token, context.ip_address).await?;
+    app.rates.charge(&verified.caller, Budget::Requests)?;
     if sign_in.token.len() > COOKIE_BYTES {
         let reason = format!(
             "is good, but longer than the {COOKIE_BYTES} bytes that browsers keep in a cookie: name fewer organizations"
@@ -64,8 +64,8 @@ pub(crate) async fn begin(
 
 /// Ends the session.
 #[utoipa::path(delete, path = "/api/session", responses((status = 204, description = "There is no session any more.")))]
-pub(crate) async fn end(Query(Nothing): Query<Nothing>, headers: HeaderMap) -> Result<impl IntoResponse, Problem> {
-    let asks = if session::token(&headers).is_some() { Asks::Header } else { Asks::Origin };
-    session::refuse_foreign_pages(&headers, asks)?;
+pub(crate) async fn end(Query(NoParams): Query<NoParams>, headers: HeaderMap) -> Result<impl IntoResponse, Problem> {
+    let check = if session::token(&headers).is_some() { CsrfCheck::Header } else { CsrfCheck::Origin };
+    session::refuse_foreign_pages(&headers, check)?;
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, session::no_cookie(&headers))]))
 }

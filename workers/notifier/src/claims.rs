@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use ::metrics::{counter, gauge, histogram};
-use store::outbox::{self, Bounds, Claimed, Written};
+use store::outbox::{self, Bounds, ClaimUpdate, Claimed};
 use store::{Database, PgConnection};
 use tokio::time::{Instant, timeout};
 
@@ -33,7 +33,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(30);
 
 /// A finished delivery attempt whose outcome is not yet written.
 #[derive(Debug)]
-pub(crate) struct Tried {
+pub(crate) struct Attempt {
     pub(crate) claim: Claimed,
     pub(crate) outcome: Outcome,
     pub(crate) took: Duration,
@@ -46,7 +46,7 @@ pub(crate) struct Claims {
     database: Database,
     connection: Option<PgConnection>,
     settings: Settings,
-    unwritten: VecDeque<Tried>,
+    unwritten: VecDeque<Attempt>,
     remove_at: Instant,
     count_at: Instant,
     /// Receivers that have a gauge. The gauge must drop to zero when no rows of the receiver are left.
@@ -61,8 +61,8 @@ impl Claims {
     }
 
     /// Keeps an outcome until it is written.
-    pub(crate) fn ended(&mut self, tried: Tried) {
-        self.unwritten.push_back(tried);
+    pub(crate) fn ended(&mut self, attempt: Attempt) {
+        self.unwritten.push_back(attempt);
     }
 
     /// Drops the connection, because its state is unknown after an error.
@@ -73,10 +73,10 @@ impl Claims {
     /// Writes the outcomes of all finished attempts, in order. Outcomes that could not be written are kept for the
     /// next call.
     pub(crate) async fn write(&mut self) -> store::Result<()> {
-        while let Some(tried) = self.unwritten.front() {
-            let (claim, name, settings) = (&tried.claim, self.name.as_str(), &self.settings);
+        while let Some(attempt) = self.unwritten.front() {
+            let (claim, name, settings) = (&attempt.claim, self.name.as_str(), &self.settings);
             let connection = open(&mut self.connection, &self.database).await?;
-            let written = match &tried.outcome {
+            let written = match &attempt.outcome {
                 Outcome::Delivered => answered(outbox::delivered(connection, name, claim)).await?,
                 Outcome::Retry { after, problem } => {
                     let wait = retry::wait(claim.attempts, *after);
@@ -85,7 +85,7 @@ impl Claims {
                 }
                 Outcome::GiveUp { problem } => answered(outbox::give_up(connection, name, claim, problem)).await?,
             };
-            report(tried, written);
+            report(attempt, written);
             self.unwritten.pop_front();
         }
         Ok(())
@@ -109,7 +109,7 @@ impl Claims {
     }
 
     /// Deletes old rows and updates the gauges, each at its interval.
-    pub(crate) async fn keep_house(&mut self) -> store::Result<()> {
+    pub(crate) async fn maintain(&mut self) -> store::Result<()> {
         let now = Instant::now();
         if now >= self.remove_at {
             let connection = open(&mut self.connection, &self.database).await?;
@@ -166,24 +166,24 @@ async fn answered<T>(statement: impl Future<Output = store::Result<T>>) -> store
 }
 
 /// Logs and counts an outcome after it was written. `problem` contains no secrets: the receivers remove them.
-fn report(tried: &Tried, written: Written) {
-    let Claimed { id, receiver, attempts, .. } = &tried.claim;
-    let problem = match &tried.outcome {
+fn report(attempt: &Attempt, written: ClaimUpdate) {
+    let Claimed { id, receiver, attempts, .. } = &attempt.claim;
+    let problem = match &attempt.outcome {
         Outcome::Delivered => "",
         Outcome::Retry { problem, .. } | Outcome::GiveUp { problem } => problem,
     };
-    let outcome = match (&tried.outcome, written) {
-        (_, Written::NotOurs) => {
+    let outcome = match (&attempt.outcome, written) {
+        (_, ClaimUpdate::NotOurs) => {
             tracing::info!(receiver, %id, attempts, "the claim expired before its outcome was written");
             "not_ours"
         }
         (Outcome::Delivered, _) => {
-            let delay = tried.claim.age_seconds + tried.took.as_secs_f64();
+            let delay = attempt.claim.age_seconds + attempt.took.as_secs_f64();
             histogram!(metrics::DELAY_SECONDS).record(delay);
             tracing::debug!(receiver, %id, attempts, delay, "delivered");
             "delivered"
         }
-        (_, Written::Later(due_at)) => {
+        (_, ClaimUpdate::Later(due_at)) => {
             // Only the first failure is logged as a warning. The retries would repeat it for a day.
             if *attempts == 1 {
                 tracing::warn!(receiver, %id, problem, %due_at, "cannot deliver a notification; will retry");
@@ -192,11 +192,11 @@ fn report(tried: &Tried, written: Written) {
             }
             "retry"
         }
-        (_, Written::Done | Written::GivenUp) => {
+        (_, ClaimUpdate::Done | ClaimUpdate::Failed) => {
             tracing::error!(receiver, %id, attempts, problem, "a notification failed permanently; it is kept and shown as failed");
             "given_up"
         }
     };
     counter!(metrics::TRIES, "receiver" => receiver.clone(), "outcome" => outcome).increment(1);
-    histogram!(metrics::TRY_SECONDS).record(tried.took.as_secs_f64());
+    histogram!(metrics::TRY_SECONDS).record(attempt.took.as_secs_f64());
 }

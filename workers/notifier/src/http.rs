@@ -110,15 +110,15 @@ impl Http {
         }
         let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let after = header.and_then(|header| retry::asked(header, SystemTime::now()));
-        let said = what_it_said(response, &call.secrets).await;
-        judge(status, after, format!("{target} answered {status}{said}"))
+        let said = response_excerpt(response, &call.secrets).await;
+        classify(status, after, format!("{target} answered {status}{said}"))
     }
 }
 
 /// Returns the outcome for a status other than 2xx. As in Alertmanager, client errors are not retried, except for
 /// the three statuses that mean "not now": 408 (RFC 9110, section 15.5.9), 425 (RFC 8470, section 5.2) and 429 (RFC
 /// 6585, section 4).
-fn judge(status: StatusCode, after: Option<Duration>, problem: String) -> Outcome {
+fn classify(status: StatusCode, after: Option<Duration>, problem: String) -> Outcome {
     match status.as_u16() {
         408 | 425 | 429 | 500.. => Outcome::Retry { after, problem },
         300..400 => Outcome::give_up(format!(
@@ -128,7 +128,7 @@ fn judge(status: StatusCode, after: Option<Duration>, problem: String) -> Outcom
     }
 }
 
-async fn what_it_said(mut response: reqwest::Response, secrets: &Secrets) -> String {
+async fn response_excerpt(mut response: reqwest::Response, secrets: &Secrets) -> String {
     let mut body = Vec::new();
     let read = async {
         while body.len() < BODY_BYTES {

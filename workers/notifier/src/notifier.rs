@@ -17,12 +17,12 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::claims::{Claims, Tried};
+use crate::claims::{Attempt, Claims};
 use crate::outcome::Outcome;
 use crate::receivers::{Delivery, Sender};
 
 /// Interval between polls without a signal, for retries that are due and for signals that were lost.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_EVERY: Duration = Duration::from_secs(1);
 /// Maximum number of concurrent deliveries to all receivers. They mostly wait for the network and cost little.
 const AT_ONCE: usize = 32;
 /// Time that deliveries in progress get to finish when the process stops.
@@ -103,9 +103,9 @@ impl Notifier {
         };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = work.go_on(&self.bus) => {}
+            () = work.run_until_error(&self.bus) => {}
         }
-        work.wind_up().await;
+        work.shut_down().await;
     }
 }
 
@@ -121,12 +121,12 @@ struct Work {
 
 impl Work {
     /// Runs for ever. Cancel safe.
-    async fn go_on(&mut self, bus: &Bus) {
+    async fn run_until_error(&mut self, bus: &Bus) {
         let mut signals = bus.signals(Signals::OUTBOX).await;
         let mut backoff = Backoff::for_server();
         let mut failing = false;
         loop {
-            match self.turn().await {
+            match self.run_once().await {
                 Ok(()) => {
                     backoff.reset();
                     failing = false;
@@ -145,7 +145,7 @@ impl Work {
             tokio::select! {
                 // One poll serves all signals received so far.
                 _ = signals.next() => while signals.next().now_or_never().is_some() {},
-                () = sleep(LOOK_EVERY) => {}
+                () = sleep(POLL_EVERY) => {}
                 Some(ended) = self.tries.join_next_with_id() => self.ended(ended),
             }
         }
@@ -153,7 +153,7 @@ impl Work {
 
     /// Writes outcomes, then claims and starts new deliveries. Outcomes come first, because the next notification
     /// of a group is due only after that.
-    async fn turn(&mut self) -> store::Result<()> {
+    async fn run_once(&mut self) -> store::Result<()> {
         while let Some(ended) = self.tries.try_join_next_with_id() {
             self.ended(ended);
         }
@@ -167,7 +167,7 @@ impl Work {
                 self.start(claim, asked);
             }
         }
-        self.claims.keep_house().await
+        self.claims.maintain().await
     }
 
     fn start(&mut self, claim: Claimed, asked: Instant) {
@@ -194,13 +194,13 @@ impl Work {
             (error.id(), (Outcome::retry("the attempt panicked"), Duration::ZERO))
         });
         if let Some(claim) = self.under_way.remove(&id) {
-            self.claims.ended(Tried { claim, outcome, took });
+            self.claims.ended(Attempt { claim, outcome, took });
         }
     }
 
     /// Waits for deliveries in progress, writes their outcomes and releases the remaining claims. Each step has a
     /// time limit.
-    async fn wind_up(&mut self) {
+    async fn shut_down(&mut self) {
         let tries = async {
             while let Some(ended) = self.tries.join_next_with_id().await {
                 self.ended(ended);

@@ -1,6 +1,6 @@
 //! Text for people, shared by the receivers that format messages.
 
-use alerting::notification::{Alert, Notification, Status, Why};
+use alerting::notification::{Alert, Notification, NotificationReason, Status};
 
 /// Maximum number of alerts listed in one message; the rest is counted. A longer list is useless on a phone.
 pub(crate) const ALERTS_SHOWN: usize = 20;
@@ -9,14 +9,14 @@ pub(crate) const ALERTS_SHOWN: usize = 20;
 pub(crate) fn headline(notification: &Notification) -> String {
     let firing = notification.alerts.iter().filter(|alert| alert.status == Status::Firing).count();
     let tag = match (notification.why, notification.status()) {
-        (Why::Test, _) => "TEST",
+        (NotificationReason::Test, _) => "TEST",
         (_, Status::Firing) => "FIRING",
         (_, Status::Resolved) => "RESOLVED",
     };
     let total = notification.alerts.len() as u64 + notification.truncated_alerts;
     let subject = match notification.alerts.as_slice() {
         [alert] if total == 1 => name(alert),
-        _ if notification.why == Why::Digest => {
+        _ if notification.why == NotificationReason::Digest => {
             format!("alert storm: {total} alerts, {firing} of those listed are firing")
         }
         [first, ..] if notification.alerts.iter().all(|alert| alert.rule == first.rule) => {

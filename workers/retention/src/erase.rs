@@ -9,12 +9,12 @@ use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use records::Kind;
+use self_audit::AuditEvent;
 use serde_json::json;
-use store::days::{self, Day};
 use store::erasures::{self, Erasable, Erasure};
 use store::holds::{self, Hold};
+use store::partition_removal::{self, DayPartition};
 use store::{Connection, Dataset, PgConnection};
-use telling::Deed;
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -53,7 +53,7 @@ pub async fn preview(
     now: DateTime<Utc>,
 ) -> store::Result<(u64, u64)> {
     let holds = holds::in_force(connection).await?;
-    let erasure = new(entity, entity_id, organization_id, telling::SYSTEM, now);
+    let erasure = new(entity, entity_id, organization_id, self_audit::SYSTEM, now);
     let (all, held) = erasures::count_executions(connection, &erasure, &ranges(&holds)).await?;
     Ok((all - held, held))
 }
@@ -74,7 +74,7 @@ fn new(entity: Erasable, entity_id: &str, organization_id: Option<&str>, by: &st
     }
 }
 
-/// Does erasures, or goes on with them, and tells of each. `tell` hears how many records are done. Users of one
+/// Does erasures, or goes on with them, and tells of each. `on_progress` hears how many records are done. Users of one
 /// organization are done together, because what is theirs in events and errors is found by reading the days. The caller
 /// has the right to act. Returns them as they ended.
 ///
@@ -83,23 +83,23 @@ fn new(entity: Erasable, entity_id: &str, organization_id: Option<&str>, by: &st
 pub async fn execute(
     connection: &mut PgConnection,
     mut erasures: Vec<Erasure>,
-    mut tell: impl FnMut(u64),
+    mut on_progress: impl FnMut(u64),
 ) -> store::Result<Vec<Erasure>> {
     let mut ended = Vec::with_capacity(erasures.len());
     // Whatever their bounds are: an erasure is about rows.
-    let tables = days::tables(connection, Dataset::Records(Kind::Executions)).await?;
+    let tables = partition_removal::tables(connection, Dataset::Records(Kind::Executions)).await?;
     for erasure in &erasures {
         let mut batches = Batches::new();
         // A day that a run took out and did not remove is one of them: it may come back.
         for day in tables.iter().filter(|day| day.starts_at <= erasure.up_to) {
-            remove_executions(connection, erasure, day, &mut batches, &mut tell).await?;
+            remove_executions(connection, erasure, day, &mut batches, &mut on_progress).await?;
         }
     }
     let order = |erasure: &Erasure| (erasure.entity == Erasable::Strategy, erasure.organization_id.clone());
     erasures.sort_by_key(order);
     for together in erasures.chunk_by(|a, b| order(a) == order(b)) {
         let held = if together.iter().all(|erasure| erasure.entity == Erasable::User) {
-            blank(connection, together, &mut tell).await?
+            blank(connection, together, &mut on_progress).await?
         } else {
             BTreeSet::new()
         };
@@ -113,9 +113,9 @@ pub async fn execute(
 async fn remove_executions(
     connection: &mut PgConnection,
     erasure: &Erasure,
-    day: &Day,
+    day: &DayPartition,
     batches: &mut Batches,
-    tell: &mut impl FnMut(u64),
+    on_progress: &mut impl FnMut(u64),
 ) -> store::Result<()> {
     let mut from = None;
     loop {
@@ -125,7 +125,7 @@ async fn remove_executions(
         let limit = batches.rows();
         let (removed, next) = erasures::remove_executions(&mut transaction, erasure, day, &holds, from, limit).await?;
         transaction.commit().await?;
-        tell(removed);
+        on_progress(removed);
         let Some(next) = next else { return Ok(()) };
         from = Some(next);
         sleep(batches.took(started.elapsed())).await;
@@ -136,15 +136,15 @@ async fn remove_executions(
 async fn blank(
     connection: &mut PgConnection,
     erasures: &[Erasure],
-    tell: &mut impl FnMut(u64),
+    on_progress: &mut impl FnMut(u64),
 ) -> store::Result<BTreeSet<Uuid>> {
     let newest = erasures.iter().map(|erasure| erasure.up_to).max();
     let (mut batches, mut held) = (Batches::new(), BTreeSet::new());
     let holds = holds::in_force(connection).await?;
     for kind in erasures::blanked_kinds() {
-        for day in days::tables(connection, Dataset::Records(kind)).await? {
+        for day in partition_removal::tables(connection, Dataset::Records(kind)).await? {
             if newest.is_some_and(|newest| day.starts_at <= newest) {
-                blank_day(connection, erasures, &day, &mut batches, tell).await?;
+                blank_day(connection, erasures, &day, &mut batches, on_progress).await?;
                 held.extend(erasures::held_of(connection, erasures, &day, &plan::ranges(&holds, &day)).await?);
             }
         }
@@ -155,9 +155,9 @@ async fn blank(
 async fn blank_day(
     connection: &mut PgConnection,
     erasures: &[Erasure],
-    day: &Day,
+    day: &DayPartition,
     batches: &mut Batches,
-    tell: &mut impl FnMut(u64),
+    on_progress: &mut impl FnMut(u64),
 ) -> store::Result<()> {
     let mut after = None;
     loop {
@@ -166,7 +166,7 @@ async fn blank_day(
         let holds = plan::ranges(&holds::frozen(&mut transaction).await?, day);
         let (blanked, next) = erasures::blank(&mut transaction, erasures, day, &holds, after, batches.rows()).await?;
         transaction.commit().await?;
-        tell(blanked);
+        on_progress(blanked);
         // A batch that is not full has read the rest of the day: its time says nothing of the size of batches.
         let Some(next) = next else { return Ok(()) };
         after = Some(next);
@@ -186,7 +186,7 @@ async fn finish(connection: &mut PgConnection, erasure: &Erasure, is_held: bool)
     let is_news = before.is_none_or(|before| before.ended_at.is_none())
         || (ended.executions, ended.blanked) != (erasure.executions, erasure.blanked);
     if is_news {
-        let deed = Deed {
+        let event = AuditEvent {
             organization_id: erasure.organization_id.as_deref(),
             actor_id: &erasure.requested_by,
             action: "retention.erase",
@@ -197,9 +197,9 @@ async fn finish(connection: &mut PgConnection, erasure: &Erasure, is_held: bool)
             metadata: json!({
                 "erasure": erasure.id, "executions": ended.executions, "blanked": ended.blanked, "held": held,
             }),
-            ..Deed::default()
+            ..AuditEvent::default()
         };
-        telling::audit(&mut transaction, &deed).await?;
+        self_audit::audit(&mut transaction, &event).await?;
     }
     transaction.commit().await?;
     tracing::info!(

@@ -1,10 +1,10 @@
 //! Holds: added and released, and told of.
 
 use chrono::{DateTime, Utc};
+use self_audit::AuditEvent;
 use serde_json::json;
 use store::holds::{self, Hold};
 use store::{Connection, Dataset, PgConnection};
-use telling::Deed;
 use uuid::Uuid;
 
 /// What somebody wants to be held.
@@ -80,7 +80,7 @@ pub async fn add(connection: &mut PgConnection, new: NewHold, now: DateTime<Utc>
     };
     let mut transaction = connection.begin().await?;
     holds::insert(&mut transaction, &hold).await?;
-    tell(&mut transaction, &hold, "retention.hold", &hold.created_by).await?;
+    write_audit_event(&mut transaction, &hold, "retention.hold", &hold.created_by).await?;
     transaction.commit().await?;
     Ok(hold)
 }
@@ -92,13 +92,18 @@ pub async fn add(connection: &mut PgConnection, new: NewHold, now: DateTime<Utc>
 pub async fn release(connection: &mut PgConnection, id: Uuid, by: &str) -> store::Result<Option<Hold>> {
     let mut transaction = connection.begin().await?;
     let Some(hold) = holds::release(&mut transaction, id, by).await? else { return Ok(None) };
-    tell(&mut transaction, &hold, "retention.release", by).await?;
+    write_audit_event(&mut transaction, &hold, "retention.release", by).await?;
     transaction.commit().await?;
     Ok(Some(hold))
 }
 
-async fn tell(transaction: &mut PgConnection, hold: &Hold, action: &'static str, by: &str) -> store::Result<()> {
-    let deed = Deed {
+async fn write_audit_event(
+    transaction: &mut PgConnection,
+    hold: &Hold,
+    action: &'static str,
+    by: &str,
+) -> store::Result<()> {
+    let event = AuditEvent {
         organization_id: hold.organization_id.as_deref(),
         actor_id: by,
         action,
@@ -110,9 +115,9 @@ async fn tell(transaction: &mut PgConnection, hold: &Hold, action: &'static str,
             "organization_id": hold.organization_id, "kind": hold.kind, "starts_at": hold.starts_at,
             "ends_at": hold.ends_at, "expires_at": hold.expires_at,
         }),
-        ..Deed::default()
+        ..AuditEvent::default()
     };
-    telling::audit(transaction, &deed).await
+    self_audit::audit(transaction, &event).await
 }
 
 #[cfg(test)]

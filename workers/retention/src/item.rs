@@ -19,7 +19,7 @@ pub enum Step {
     /// What is held of it is copied.
     Copied,
     /// It is out of its table.
-    TakenOut,
+    Detached,
     /// It was counted once more.
     Counted,
     /// A batch of its rows is gone.
@@ -28,14 +28,14 @@ pub enum Step {
         rows: u64,
     },
     /// All of it that goes is gone.
-    Gone,
+    Removed,
 }
 
 /// Hears of each step that is reached, and is waited for.
 pub type Observer<'o> = &'o (dyn Fn(Step, &Item) -> BoxFuture<'static, ()> + Send + Sync);
 
 /// Hears of steps and does nothing.
-pub fn nobody(_: Step, _: &Item) -> BoxFuture<'static, ()> {
+pub fn no_observer(_: Step, _: &Item) -> BoxFuture<'static, ()> {
     Box::pin(std::future::ready(()))
 }
 

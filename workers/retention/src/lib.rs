@@ -5,10 +5,10 @@
 //!
 //! - [`plan`]: what would go and what stays, with rows and bytes, and why
 //! - [`run`]: a run from its first row in `watchbook.retention_runs` to its last, executing a plan item by item
-//! - `item`: what each item of it goes through, and [`Acting`], the right to do it
-//! - `day`: how a day goes: archived, taken out, counted again, dropped
+//! - `item`: what each item of it goes through, and [`RunLease`], the right to do it
+//! - `partition`: how a day goes: archived, taken out, counted again, dropped
 //! - `archiving`: how a day comes into the archive
-//! - `pieces`: what goes row by row, and `batches`, how it gives way
+//! - `row_deletion`: what goes row by row, and `batches`, how it gives way
 //! - [`holds`]: what must stay
 //! - [`erase`]: what is stored of a user or a strategy goes
 //! - [`restore`]: a day comes back from the archive
@@ -19,23 +19,23 @@
 //! with the holds frozen, and takes nothing on trust that was known before it. Everything before that transaction can
 //! be lost at any moment, and is made anew or put back by the next run.
 
-mod acting;
 mod archiving;
 mod batches;
-mod day;
 pub mod erase;
 pub mod holds;
 mod item;
 mod metrics;
-mod pieces;
+mod partition;
 pub mod plan;
 pub mod restore;
+mod row_deletion;
 pub mod run;
+mod run_lease;
 mod schedule;
 mod settings;
 pub mod worker;
 
-pub use acting::Acting;
 pub use metrics::describe as describe_metrics;
+pub use run_lease::RunLease;
 pub use settings::Settings;
 pub use worker::RetentionWorker;

@@ -18,6 +18,6 @@ pub fn describe() {
     describe_counter!(ROWS, "Rows that runs of this process removed, by kind and action");
     describe_gauge!(LAST_DONE, Unit::Seconds, "When a run of this process last did all that was planned, since 1970");
     describe_counter!(ERASURES, "Erasures of users and strategies that this process did");
-    describe_counter!(telling::OWN_RECORDS, "Records by which Watchbook told of itself");
+    describe_counter!(self_audit::PUBLISHED_RECORDS, "Records by which Watchbook told of itself");
     describe_gauge!(PARTITIONS_MISSING, "Tables that have no partition for tomorrow");
 }

@@ -3,9 +3,9 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use records::Kind;
 use serde::{Deserialize, Serialize};
-use store::days::{self, Day, UnmanagedPartition};
 use store::holds::{self, HeldRange, Hold};
 use store::log_volumes::{self, Excess};
+use store::partition_removal::{self, DayPartition, UnmanagedPartition};
 use store::partitions::State;
 use store::{Dataset, PgConnection, outcomes};
 use uuid::Uuid;
@@ -46,7 +46,7 @@ impl Action {
 
 /// What a hold keeps of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct HeldRows {
     /// The hold.
     pub hold: Uuid,
     /// Why it is there.
@@ -81,7 +81,7 @@ pub struct Item {
     /// Rows that stay because they are held.
     pub kept_rows: u64,
     /// By which holds.
-    pub held: Vec<Held>,
+    pub held: Vec<HeldRows>,
     /// Which container, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
@@ -123,7 +123,7 @@ pub async fn now(connection: &mut PgConnection) -> store::Result<DateTime<Utc>> 
     Ok(store::clock(connection).await?.min(Utc::now()))
 }
 
-/// Makes the plan for `now`, and changes nothing. `tell` hears what is being counted.
+/// Makes the plan for `now`, and changes nothing. `on_progress` hears what is being counted.
 ///
 /// # Errors
 /// Where Postgres does not answer.
@@ -131,28 +131,28 @@ pub async fn make(
     connection: &mut PgConnection,
     settings: &Settings,
     now: DateTime<Utc>,
-    tell: &mut (dyn FnMut(&str) + Send),
+    on_progress: &mut (dyn FnMut(&str) + Send),
 ) -> store::Result<Plan> {
     let holds = holds::in_force(connection).await?;
     let mut items = Vec::new();
     for dataset in Dataset::all() {
         let Some(cutoff) = settings.cutoff(dataset, now) else { continue };
-        for day in days::list(connection, dataset).await? {
+        for day in partition_removal::list(connection, dataset).await? {
             if day.ends_at <= cutoff {
-                tell(&format!("{dataset} {}", day.first_day()));
+                on_progress(&format!("{dataset} {}", day.first_day()));
                 items.push(expired(connection, &day, &holds, cutoff).await?);
             } else if settings.is_exact(dataset) && day.starts_at < cutoff && day.state == State::Attached {
-                tell(&format!("{dataset} {}", day.first_day()));
+                on_progress(&format!("{dataset} {}", day.first_day()));
                 items.extend(boundary(connection, &day, &holds, cutoff).await?);
             }
         }
-        let unmanaged = days::unmanaged(connection, dataset).await?.into_iter();
+        let unmanaged = partition_removal::unmanaged(connection, dataset).await?.into_iter();
         items.extend(unmanaged.filter(|unmanaged| is_left(unmanaged, cutoff)).map(left));
     }
-    tell("containers");
+    on_progress("containers");
     let trims = trims(connection, settings, &items).await?;
     items.extend(trims);
-    tell("outcomes");
+    on_progress("outcomes");
     items.extend(thinning(connection, settings, now).await?);
     Ok(Plan { items })
 }
@@ -162,9 +162,9 @@ pub(crate) const OUTCOMES: &str = "outcomes";
 /// And of hours that are too old.
 pub(crate) const OUTCOME_HOURS: &str = "outcome_hours";
 /// Containers and days that a plan trims at the most; the next one, a few minutes later, sees the rest.
-const MOST_TRIMS: usize = 1_000;
+const MAX_TRIMS: usize = 1_000;
 /// And that it looks at: what is held of them is found only by reading their lines.
-const MOST_LOOKS: usize = 10_000;
+const MAX_EXAMINED: usize = 10_000;
 
 /// What containers have above what they may, by day.
 pub(crate) async fn excess(
@@ -196,12 +196,12 @@ pub(crate) async fn trims(
         if excess.is_empty() {
             continue;
         }
-        let tables = days::tables(connection, dataset).await?;
-        for excess in excess.into_iter().take(MOST_LOOKS) {
-            if trims.len() == MOST_TRIMS {
+        let tables = partition_removal::tables(connection, dataset).await?;
+        for excess in excess.into_iter().take(MAX_EXAMINED) {
+            if trims.len() == MAX_TRIMS {
                 break;
             }
-            let is_its = |day: &&Day| day.covers(excess.day) && day.state == State::Attached;
+            let is_its = |day: &&DayPartition| day.covers(excess.day) && day.state == State::Attached;
             let Some(day) = tables.iter().find(is_its) else { continue };
             let name = day.name.to_string();
             let would = log_volumes::plan_trim(connection, kind, &name, &excess, &ranges(&holds, day)).await?;
@@ -266,13 +266,13 @@ fn thin(kind: &str, rows: u64, before: DateTime<Utc>, why: &str) -> Item {
 }
 
 /// The holds that keep something of a day.
-pub(crate) fn relevant<'h>(holds: &'h [Hold], day: &Day) -> impl Iterator<Item = &'h Hold> + use<'h> {
+pub(crate) fn relevant<'h>(holds: &'h [Hold], day: &DayPartition) -> impl Iterator<Item = &'h Hold> + use<'h> {
     let (dataset, from, until) = (day.dataset, day.starts_at, day.ends_at);
     holds.iter().filter(move |hold| hold.covers(dataset, from, until))
 }
 
 /// Ranges of the holds that keep something of a day.
-pub(crate) fn ranges(holds: &[Hold], day: &Day) -> Vec<HeldRange> {
+pub(crate) fn ranges(holds: &[Hold], day: &DayPartition) -> Vec<HeldRange> {
     relevant(holds, day).map(Hold::range).collect()
 }
 
@@ -300,7 +300,7 @@ fn left(unmanaged: UnmanagedPartition) -> Item {
 /// A day of which all is expired.
 async fn expired(
     connection: &mut PgConnection,
-    day: &Day,
+    day: &DayPartition,
     holds: &[Hold],
     cutoff: DateTime<Utc>,
 ) -> store::Result<Item> {
@@ -322,7 +322,7 @@ async fn expired(
             Action::Keep => 0,
             // An empty day takes its part of the disk as well.
             Action::Drop => day.bytes,
-            _ => share(day.bytes, gone, all),
+            _ => proportion(day.bytes, gone, all),
         },
         action,
         kept_rows,
@@ -336,7 +336,7 @@ async fn expired(
 /// The day in which the limit lies: what is expired of it.
 async fn boundary(
     connection: &mut PgConnection,
-    day: &Day,
+    day: &DayPartition,
     holds: &[Hold],
     cutoff: DateTime<Utc>,
 ) -> store::Result<Option<Item>> {
@@ -344,12 +344,12 @@ async fn boundary(
     if old == 0 {
         return Ok(None);
     }
-    let (all, _) = days::count(connection, day, &[], None).await?;
+    let (all, _) = partition_removal::count(connection, day, &[], None).await?;
     Ok(Some(Item {
         kind: day.dataset.name().to_owned(),
         day: Some(day.first_day()),
         rows: old - kept_rows,
-        bytes: share(day.bytes, old - kept_rows, all),
+        bytes: proportion(day.bytes, old - kept_rows, all),
         action: if old == kept_rows { Action::Keep } else { Action::Delete },
         kept_rows,
         held: held(connection, day, holds, Some(cutoff)).await?,
@@ -362,30 +362,30 @@ async fn boundary(
 /// Rows of a day, and how many of them stay. A day of figures is not told apart by whom it is about: it stays whole.
 pub(crate) async fn count(
     connection: &mut PgConnection,
-    day: &Day,
+    day: &DayPartition,
     holds: &[Hold],
     before: Option<DateTime<Utc>>,
 ) -> store::Result<(u64, u64)> {
     let ranges = ranges(holds, day);
     if day.dataset.has_records() {
-        return days::count(connection, day, &ranges, before).await;
+        return partition_removal::count(connection, day, &ranges, before).await;
     }
-    let (rows, _) = days::count(connection, day, &[], before).await?;
+    let (rows, _) = partition_removal::count(connection, day, &[], before).await?;
     Ok((rows, if ranges.is_empty() { 0 } else { rows }))
 }
 
 async fn held(
     connection: &mut PgConnection,
-    day: &Day,
+    day: &DayPartition,
     holds: &[Hold],
     before: Option<DateTime<Utc>>,
-) -> store::Result<Vec<Held>> {
+) -> store::Result<Vec<HeldRows>> {
     let mut found = Vec::new();
     let relevant: Vec<_> = relevant(holds, day).collect();
     for hold in relevant {
         let (_, rows) = count(connection, day, std::slice::from_ref(hold), before).await?;
         if rows > 0 {
-            found.push(Held { hold: hold.id, reason: hold.reason.clone(), rows });
+            found.push(HeldRows { hold: hold.id, reason: hold.reason.clone(), rows });
         }
     }
     Ok(found)
@@ -401,7 +401,7 @@ pub(crate) fn decide(all: u64, held: u64) -> Action {
 }
 
 /// The part of `bytes` that `part` of `all` rows take.
-pub(crate) fn share(bytes: u64, part: u64, all: u64) -> u64 {
+pub(crate) fn proportion(bytes: u64, part: u64, all: u64) -> u64 {
     let whole = u128::from(all.max(1));
     u64::try_from(u128::from(bytes) * u128::from(part) / whole).unwrap_or(u64::MAX)
 }
@@ -425,8 +425,8 @@ mod tests {
 
     #[test]
     fn bytes_are_shared_by_rows() {
-        assert_eq!(share(1_000, 25, 100), 250);
-        assert_eq!(share(8_192, 0, 0), 0);
-        assert_eq!(share(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
+        assert_eq!(proportion(1_000, 25, 100), 250);
+        assert_eq!(proportion(8_192, 0, 0), 0);
+        assert_eq!(proportion(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
     }
 }

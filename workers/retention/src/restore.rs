@@ -3,12 +3,12 @@
 use archive::{Archive, ArchiveError, Manifest};
 use chrono::{DateTime, NaiveDate, Utc};
 use futures::StreamExt;
+use self_audit::AuditEvent;
 use serde_json::json;
-use store::days;
 use store::holds::Hold;
+use store::partition_removal;
 use store::partitions::{Partition, Partitions};
 use store::{Connection, Dataset, PgConnection, log_volumes, metric_hours};
-use telling::Deed;
 
 use crate::holds::{self, NewHold};
 use crate::plan;
@@ -71,7 +71,7 @@ pub struct Restored {
 
 /// What is asked for.
 #[derive(Debug, Clone)]
-pub struct Wish {
+pub struct RestoreRequest {
     /// Of what.
     pub dataset: Dataset,
     /// The first day of the partition.
@@ -92,26 +92,26 @@ pub struct Wish {
 pub async fn restore(
     connection: &mut PgConnection,
     archive: &Archive,
-    wish: &Wish,
+    request: &RestoreRequest,
     now: DateTime<Utc>,
-    mut tell: impl FnMut(u64),
+    mut on_progress: impl FnMut(u64),
 ) -> Result<Restored, RestoreError> {
-    let (dataset, kind) = (wish.dataset, wish.dataset.name());
-    let parts = archive.parts(kind, wish.day).await?;
+    let (dataset, kind) = (request.dataset, request.dataset.name());
+    let parts = archive.parts(kind, request.day).await?;
     if parts.is_empty() {
-        return Err(RestoreError::NotThere { archive: archive.location().to_owned(), kind, day: wish.day });
+        return Err(RestoreError::NotThere { archive: archive.location().to_owned(), kind, day: request.day });
     }
     for part in &parts {
         archive.verify(part).await?;
     }
-    let partition = Partition::starting(dataset, wish.day);
+    let partition = Partition::starting(dataset, request.day);
     Partitions::default().ensure(connection, partition).await?;
     // In one transaction: nobody sees samples beside their hours, or what was erased, and no end in between leaves them.
     let mut transaction = connection.begin().await?;
     let (mut archived, mut added) = (0, 0);
     for part in &parts {
         archived += part.rows;
-        added += restore_part(&mut transaction, archive, part, dataset, &mut tell).await?;
+        added += restore_part(&mut transaction, archive, part, dataset, &mut on_progress).await?;
     }
     if dataset.has_hours() {
         // Its samples are back, and become hours again when they go.
@@ -123,37 +123,37 @@ pub async fn restore(
     }
     // The hold last: whoever removes days waits for the holds, and the day is taken out by nobody while this writes to it.
     let holds = store::holds::frozen(&mut transaction).await?;
-    for table in days::tables(&mut transaction, dataset).await? {
+    for table in partition_removal::tables(&mut transaction, dataset).await? {
         if table.starts_at < partition.ends_at() && table.ends_at > partition.starts_at() {
             let holds = plan::ranges(&holds, &table);
             store::erasures::erase_restored(&mut transaction, &table, &holds).await?;
         }
     }
     if let Dataset::Records(kind) = dataset {
-        log_volumes::recount_day(&mut transaction, kind, dataset.table(), wish.day).await?;
+        log_volumes::recount_day(&mut transaction, kind, dataset.table(), request.day).await?;
     }
     let hold = NewHold {
         organization_id: None,
         kind: Some(dataset.name().to_owned()),
         starts_at: Some(partition.starts_at()),
         ends_at: Some(partition.ends_at()),
-        expires_at: Some(wish.until),
-        reason: wish.reason.clone(),
-        created_by: wish.by.clone(),
+        expires_at: Some(request.until),
+        reason: request.reason.clone(),
+        created_by: request.by.clone(),
     };
     let hold = holds::add(&mut transaction, hold, now).await?;
-    let deed = Deed {
+    let event = AuditEvent {
         organization_id: None,
-        actor_id: &wish.by,
+        actor_id: &request.by,
         action: "retention.restore",
         target_type: "retention_day",
-        target_id: format!("{kind} {}", wish.day),
-        reason: Some(&wish.reason),
+        target_id: format!("{kind} {}", request.day),
+        reason: Some(&request.reason),
         problem: None,
-        metadata: json!({ "archived": archived, "added": added, "hold": hold.id, "until": wish.until }),
-        ..Deed::default()
+        metadata: json!({ "archived": archived, "added": added, "hold": hold.id, "until": request.until }),
+        ..AuditEvent::default()
     };
-    telling::audit(&mut transaction, &deed).await?;
+    self_audit::audit(&mut transaction, &event).await?;
     transaction.commit().await?;
     Ok(Restored { archived, added, hold })
 }
@@ -163,7 +163,7 @@ async fn restore_part(
     archive: &Archive,
     part: &Manifest,
     dataset: Dataset,
-    tell: &mut impl FnMut(u64),
+    on_progress: &mut impl FnMut(u64),
 ) -> Result<u64, RestoreError> {
     let wrong = |problem| RestoreError::NoRecord { object: part.object.clone(), problem };
     let mut pieces = std::pin::pin!(archive.read(part));
@@ -177,8 +177,8 @@ async fn restore_part(
             bytes += line.len();
             lines.push(line.to_owned());
             if lines.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
-                added += days::insert_json(connection, dataset, &lines).await?;
-                tell(lines.len() as u64);
+                added += partition_removal::insert_json(connection, dataset, &lines).await?;
+                on_progress(lines.len() as u64);
                 lines.clear();
                 bytes = 0;
             }
@@ -187,7 +187,7 @@ async fn restore_part(
             return Err(wrong("it holds a line that is longer than any record"));
         }
     }
-    added += days::insert_json(connection, dataset, &lines).await?;
-    tell(lines.len() as u64);
+    added += partition_removal::insert_json(connection, dataset, &lines).await?;
+    on_progress(lines.len() as u64);
     Ok(added)
 }

@@ -3,20 +3,20 @@
 use archive::Archive;
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
+use self_audit::AuditEvent;
 use serde::Serialize;
 use serde_json::json;
-use store::days::{self, Day};
+use store::partition_removal::{self, DayPartition};
 use store::partitions::State;
 use store::retention::{self, Cause, NewRun, Outcome, Run};
 use store::{Connection, Database, Dataset, Failure, PgConnection};
-use telling::Deed;
 use uuid::Uuid;
 
 use crate::Settings;
 use crate::item::Work;
-pub use crate::item::{ItemError, Observer, Step, nobody};
-use crate::pieces::Pieces;
+pub use crate::item::{ItemError, Observer, Step, no_observer};
 use crate::plan::{Action, Item, Plan};
+use crate::row_deletion::RowDeletion;
 
 /// The errors by which the alert worker hears of a run that failed.
 const FAILED: &str = "watchbook.retention";
@@ -70,11 +70,11 @@ pub struct Request {
 impl Request {
     /// For a time that came, or a limit that was passed: nobody asked.
     pub(crate) fn of_system(cause: Cause, scheduled_for: Option<DateTime<Utc>>, process: &str) -> Self {
-        Self { cause, scheduled_for, actor_id: telling::SYSTEM.to_owned(), process: process.to_owned() }
+        Self { cause, scheduled_for, actor_id: self_audit::SYSTEM.to_owned(), process: process.to_owned() }
     }
 
     /// The run that answers it, under an id of its own.
-    fn begins(&self, plan: &Plan) -> NewRun {
+    fn new_run(&self, plan: &Plan) -> NewRun {
         NewRun {
             id: Uuid::now_v7(),
             cause: self.cause,
@@ -91,8 +91,8 @@ impl Request {
 ///
 /// # Errors
 /// Where Postgres does not answer.
-pub(crate) async fn note(connection: &mut PgConnection, request: &Request) -> store::Result<()> {
-    let new = request.begins(&Plan { items: Vec::new() });
+pub(crate) async fn record_empty_run(connection: &mut PgConnection, request: &Request) -> store::Result<()> {
+    let new = request.new_run(&Plan { items: Vec::new() });
     let mut transaction = connection.begin().await?;
     if retention::begin(&mut transaction, &new).await? {
         retention::end(&mut transaction, new.id, Outcome::Done, None).await?;
@@ -101,7 +101,7 @@ pub(crate) async fn note(connection: &mut PgConnection, request: &Request) -> st
 }
 
 /// Executes a plan. `None` where its time of the schedule was answered by somebody else meanwhile. The caller has the
-/// right to act ([`Acting`]).
+/// right to act ([`RunLease`]).
 ///
 /// # Errors
 /// Where Postgres does not answer, so that not even the end of the run could be written; whoever acts next does it.
@@ -113,9 +113,9 @@ pub async fn execute(
     now: DateTime<Utc>,
     observer: Observer<'_>,
 ) -> store::Result<Option<Report>> {
-    let mut connection = days::session(database).await?;
+    let mut connection = partition_removal::session(database).await?;
     interrupt_unfinished(&mut connection).await?;
-    let new = request.begins(plan);
+    let new = request.new_run(plan);
     let run = new.id;
     if !retention::begin(&mut connection, &new).await? {
         return Ok(None);
@@ -123,15 +123,15 @@ pub async fn execute(
     if request.cause == Cause::Volume {
         retention::forget_volume_runs(&mut connection).await?;
     } else {
-        tidy(&mut connection, plan).await?;
+        clean_up(&mut connection, plan).await?;
     }
     let archive = open_archive(settings, plan).await;
     let mut report = Report { run, done: true, items: Vec::with_capacity(plan.items.len()) };
-    let mut is_away = None;
+    let mut outage = None;
     // A table that somebody reads for longer than a day waits keeps its other days from going as well.
     let mut busy: Vec<&str> = Vec::new();
     for (position, item) in plan.items.iter().enumerate() {
-        let problem = match &is_away {
+        let problem = match &outage {
             Some(problem) => Some(format!("not begun: {problem}")),
             None if is_archived(item) && busy.contains(&item.kind.as_str()) => {
                 Some("not begun: somebody reads its table".to_owned())
@@ -149,7 +149,7 @@ pub async fn execute(
                     observer,
                     now,
                 };
-                match one(work).await {
+                match run_item(work).await {
                     Ok(()) => None,
                     Err(error) => {
                         let words = error.to_string();
@@ -158,7 +158,7 @@ pub async fn execute(
                             busy.push(&item.kind);
                         }
                         if is_outage {
-                            is_away = Some(words.clone());
+                            outage = Some(words.clone());
                         }
                         tracing::warn!(kind = item.kind, day = ?item.day, problem = words, "an item of retention failed");
                         Some(words)
@@ -169,9 +169,9 @@ pub async fn execute(
         report.done &= problem.is_none();
         report.items.push(ItemReport { item: item.clone(), problem });
     }
-    if is_away.is_some() {
+    if outage.is_some() {
         // What failed may be the connection itself.
-        connection = days::session(database).await?;
+        connection = partition_removal::session(database).await?;
     }
     let outcome = if report.done { Outcome::Done } else { Outcome::Failed };
     end(&mut connection, run, outcome, report.problem().as_deref(), &request.actor_id).await?;
@@ -179,16 +179,16 @@ pub async fn execute(
 }
 
 /// Boxed, because the future of a run is large, and is a part of those of the worker and the commands.
-fn one(work: Work<'_>) -> BoxFuture<'_, Result<(), ItemError>> {
+fn run_item(work: Work<'_>) -> BoxFuture<'_, Result<(), ItemError>> {
     match work.item.action {
         Action::Keep => Box::pin(std::future::ready(Ok(()))),
-        Action::Drop | Action::Rewrite => Box::pin(work.remove_day()),
-        Action::Delete | Action::Trim | Action::Thin => Box::pin(Pieces::of(work).execute()),
+        Action::Drop | Action::Rewrite => Box::pin(work.remove_partition()),
+        Action::Delete | Action::Trim | Action::Thin => Box::pin(RowDeletion::of(work).execute()),
     }
 }
 
 /// Whether a day is taken out of its table for an item: one that is rewritten keeps its place.
-const fn takes_out(item: &Item) -> bool {
+const fn detaches(item: &Item) -> bool {
     matches!(item.action, Action::Drop)
 }
 
@@ -213,19 +213,25 @@ async fn answers(connection: &mut PgConnection) -> bool {
 
 /// Puts right what an earlier run left behind: copies, and days that it took out and this one leaves. What cannot be put
 /// right now, because somebody is in the way, waits for the next run.
-async fn tidy(connection: &mut PgConnection, plan: &Plan) -> store::Result<()> {
+async fn clean_up(connection: &mut PgConnection, plan: &Plan) -> store::Result<()> {
     for dataset in Dataset::all() {
-        put_up_with(days::drop_copies(connection, dataset).await, "a copy of what is held is left")?;
-        let tables = days::tables(connection, dataset).await?;
-        for day in days::list(connection, dataset).await? {
+        tolerate_contention(
+            partition_removal::drop_copies(connection, dataset).await,
+            "a copy of what is held is left",
+        )?;
+        let tables = partition_removal::tables(connection, dataset).await?;
+        for day in partition_removal::list(connection, dataset).await? {
             if day.state == State::Detached && tables.iter().any(|table| is_in_place_of(table, &day)) {
                 tracing::warn!(partition = %day.name, "a day that was taken out has been made anew since; see `watchbook doctor`");
                 continue;
             }
             let goes =
-                |item: &Item| takes_out(item) && item.dataset() == Some(dataset) && item.day == Some(day.first_day());
+                |item: &Item| detaches(item) && item.dataset() == Some(dataset) && item.day == Some(day.first_day());
             if day.state != State::Attached && !plan.items.iter().any(goes) {
-                put_up_with(put_back(connection, &day).await, "a day that was taken out cannot be put back now")?;
+                tolerate_contention(
+                    reattach(connection, &day).await,
+                    "a day that was taken out cannot be put back now",
+                )?;
             }
         }
     }
@@ -233,20 +239,20 @@ async fn tidy(connection: &mut PgConnection, plan: &Plan) -> store::Result<()> {
 }
 
 /// Whether another table takes what a day took before it was taken out.
-fn is_in_place_of(table: &Day, day: &Day) -> bool {
+fn is_in_place_of(table: &DayPartition, day: &DayPartition) -> bool {
     table.state != State::Detached && table.starts_at < day.ends_at && table.ends_at > day.starts_at
 }
 
-async fn put_back(connection: &mut PgConnection, day: &Day) -> store::Result<()> {
-    days::lock(connection, day.dataset).await?;
-    let back = days::reattach(connection, day).await;
-    days::unlock(connection, day.dataset).await?;
+async fn reattach(connection: &mut PgConnection, day: &DayPartition) -> store::Result<()> {
+    partition_removal::lock(connection, day.dataset).await?;
+    let back = partition_removal::reattach(connection, day).await;
+    partition_removal::unlock(connection, day.dataset).await?;
     back?;
     tracing::info!(partition = %day.name, "put back: it was taken out by a run that did not end");
     Ok(())
 }
 
-fn put_up_with(done: store::Result<()>, words: &str) -> store::Result<()> {
+fn tolerate_contention(done: store::Result<()>, words: &str) -> store::Result<()> {
     match done {
         Err(error) if Failure::of(&error) == Failure::Contention => {
             tracing::warn!(%error, "{words}");
@@ -283,7 +289,7 @@ async fn end(
         return transaction.rollback().await;
     }
     let Some(ended) = retention::find(&mut transaction, run).await? else { return transaction.rollback().await };
-    let deed = Deed {
+    let event = AuditEvent {
         organization_id: None,
         actor_id,
         action: "retention.run",
@@ -292,12 +298,12 @@ async fn end(
         reason: Some(&ended.cause),
         problem,
         metadata: json!({ "outcome": outcome.name(), "rows": ended.rows, "bytes": ended.bytes, "items": ended.items }),
-        ..Deed::default()
+        ..AuditEvent::default()
     };
-    telling::audit(&mut transaction, &deed).await?;
+    self_audit::audit(&mut transaction, &event).await?;
     // An interruption is resumed at once; what fails is somebody's business.
     if let (Outcome::Failed, Some(problem)) = (outcome, problem) {
-        telling::error(&mut transaction, FAILED, run, problem).await?;
+        self_audit::error(&mut transaction, FAILED, run, problem).await?;
     }
     transaction.commit().await
 }

@@ -33,15 +33,15 @@ const TASKS: [(&str, Task); 4] = [
 ///
 /// # Errors
 /// Where it cannot be started.
-pub(crate) async fn start(looks: mpsc::Sender<Task>) -> Result<JobScheduler, JobSchedulerError> {
+pub(crate) async fn start(tasks: mpsc::Sender<Task>) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     for (schedule, task) in TASKS {
-        let looks = looks.clone();
+        let tasks = tasks.clone();
         let job = Job::new_async(schedule, move |_, _| {
-            let looks = looks.clone();
+            let tasks = tasks.clone();
             Box::pin(async move {
                 // Where the worker is busy it looks at the next minute: nothing is lost by that.
-                looks.try_send(task).ok();
+                tasks.try_send(task).ok();
             })
         })?;
         scheduler.add(job).await?;

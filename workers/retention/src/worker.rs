@@ -9,7 +9,7 @@ use records::Kind;
 use runtime::{Backoff, Part};
 use store::partitions::{self, Partition, Partitions};
 use store::retention::{self, Cause, Outcome};
-use store::{Connection, Database, Lease, PgConnection, days, erasures};
+use store::{Connection, Database, Lease, PgConnection, erasures, partition_removal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::plan::{self, Action, Item, Plan};
 use crate::run::{self, Request, Step};
 use crate::schedule::{self, Task};
-use crate::{Acting, Settings, erase, metrics};
+use crate::{RunLease, Settings, erase, metrics};
 
 /// How often erasures are looked for: the directory asks for them at any time.
 const ERASURES_EVERY: Duration = Duration::from_secs(2);
@@ -84,7 +84,7 @@ impl RetentionWorker {
         let held = stop.child_token();
         let keeper = tokio::spawn(lease.keep(held.clone()));
         let (database, publisher) = (self.database.clone(), self.publisher.clone());
-        let teller = tokio::spawn(telling::keep_publishing(database, publisher, held.clone()));
+        let publisher_task = tokio::spawn(self_audit::run_publisher(database, publisher, held.clone()));
         let mut backoff = Backoff::for_server();
         let mut failing = false;
         while !held.is_cancelled() {
@@ -105,29 +105,33 @@ impl RetentionWorker {
         }
         held.cancel();
         // Both end by the token; a panic in one of them is reported by its own hook.
-        let _ = tokio::join!(keeper, teller);
+        let _ = tokio::join!(keeper, publisher_task);
         gauge!(metrics::ACTIVE).set(0.0);
     }
 
     /// Does what it is time for, until something fails.
     async fn session(&self) -> anyhow::Result<()> {
-        let mut connection = days::session(&self.database).await?;
-        let (sender, mut looks) = mpsc::channel(TASKS_WAITING);
+        let mut connection = partition_removal::session(&self.database).await?;
+        let (sender, mut tasks) = mpsc::channel(TASKS_WAITING);
         // What was missed is made up for at once, whatever second it is.
         for task in [Task::Partitions, Task::Run, Task::Volume, Task::Reopen] {
             sender.try_send(task).ok();
         }
         let mut scheduler = schedule::start(sender).await?;
-        let ended = self.look(&mut connection, &mut looks).await;
+        let ended = self.process_tasks(&mut connection, &mut tasks).await;
         scheduler.shutdown().await.ok();
         ended
     }
 
-    async fn look(&self, connection: &mut PgConnection, looks: &mut mpsc::Receiver<Task>) -> anyhow::Result<()> {
+    async fn process_tasks(
+        &self,
+        connection: &mut PgConnection,
+        tasks: &mut mpsc::Receiver<Task>,
+    ) -> anyhow::Result<()> {
         loop {
             self.health.active();
             let task = tokio::select! {
-                task = looks.recv() => task,
+                task = tasks.recv() => task,
                 () = sleep(ERASURES_EVERY) => None,
             };
             match task {
@@ -152,7 +156,7 @@ impl RetentionWorker {
         if due.is_none() && !unfinished && again.is_none() {
             return Ok(());
         }
-        let Some(acting) = Acting::take(&self.database, ACT_WITHIN).await? else { return Ok(()) };
+        let Some(run_lease) = RunLease::acquire(&self.database, ACT_WITHIN).await? else { return Ok(()) };
         // Now that nobody else acts, a run without an end is one that was interrupted.
         let interrupted = run::interrupt_unfinished(connection).await?;
         let again = again.or((!interrupted.is_empty()).then_some(Cause::Resume));
@@ -165,20 +169,20 @@ impl RetentionWorker {
             let plan = plan::make(connection, &self.settings, now, &mut |_| {}).await?;
             if answered.is_none() && plan.changes().next().is_none() {
                 // A database in which nobody has removed anything, and nothing has to be: the schedule begins here,
-                // and there is no deed to tell of.
-                return Ok(run::note(connection, &request).await?);
+                // and there is no audit event to tell of.
+                return Ok(run::record_empty_run(connection, &request).await?);
             }
             self.execute(&plan, &request, now).await
         };
-        let done = acting.during(work).await;
-        acting.release().await;
+        let done = run_lease.run_while_held(work).await;
+        run_lease.release().await;
         done.unwrap_or(Ok(()))
     }
 
     /// Trims containers that hold more of their logs than they may.
     async fn limit_volume(&self, connection: &mut PgConnection) -> anyhow::Result<()> {
         // Looked at by who alone may act: nobody else trims the same meanwhile.
-        let Some(acting) = Acting::take(&self.database, ACT_WITHIN).await? else { return Ok(()) };
+        let Some(run_lease) = RunLease::acquire(&self.database, ACT_WITHIN).await? else { return Ok(()) };
         let work = async {
             let plan = Plan { items: plan::trims(connection, &self.settings, &[]).await? };
             if plan.changes().next().is_none() {
@@ -188,8 +192,8 @@ impl RetentionWorker {
             let now = plan::now(connection).await?;
             self.execute(&plan, &request, now).await
         };
-        let done = acting.during(work).await;
-        acting.release().await;
+        let done = run_lease.run_while_held(work).await;
+        run_lease.release().await;
         done.unwrap_or(Ok(()))
     }
 
@@ -198,11 +202,11 @@ impl RetentionWorker {
         let observer = |step: Step, item: &Item| {
             let rows = match step {
                 Step::Batch { rows } => rows,
-                Step::Gone if matches!(item.action, Action::Drop | Action::Rewrite) => item.rows,
+                Step::Removed if matches!(item.action, Action::Drop | Action::Rewrite) => item.rows,
                 _ => 0,
             };
             counter!(metrics::ROWS, "kind" => item.kind.clone(), "action" => item.action.name()).increment(rows);
-            run::nobody(step, item)
+            run::no_observer(step, item)
         };
         let Some(report) = run::execute(&self.database, &self.settings, plan, request, now, &observer).await? else {
             return Ok(());
@@ -228,7 +232,7 @@ impl RetentionWorker {
         if erasures::pending(connection, 1).await?.is_empty() {
             return Ok(());
         }
-        let Some(acting) = Acting::take(&self.database, ACT_WITHIN).await? else { return Ok(()) };
+        let Some(run_lease) = RunLease::acquire(&self.database, ACT_WITHIN).await? else { return Ok(()) };
         let work = async {
             // Whoever had the right till now may have done them.
             let pending = erasures::pending(connection, ERASURES_AT_ONCE).await?;
@@ -236,8 +240,8 @@ impl RetentionWorker {
             counter!(metrics::ERASURES).increment(ended.len() as u64);
             anyhow::Ok(())
         };
-        let done = acting.during(work).await;
-        acting.release().await;
+        let done = run_lease.run_while_held(work).await;
+        run_lease.release().await;
         done.unwrap_or(Ok(()))
     }
 
@@ -268,7 +272,7 @@ impl RetentionWorker {
         let problem = missing.join("; ");
         tracing::error!(problem, "partitions for tomorrow cannot be made");
         let mut transaction = connection.begin().await?;
-        telling::error(&mut transaction, NO_PARTITIONS, Uuid::now_v7(), &problem).await?;
+        self_audit::error(&mut transaction, NO_PARTITIONS, Uuid::now_v7(), &problem).await?;
         Ok(transaction.commit().await?)
     }
 }

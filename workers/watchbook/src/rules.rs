@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the file is read. Reading it whole is cheap and notices every way of replacing it. A changed file is used
 /// once it is the same twice in a row.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_EVERY: Duration = Duration::from_secs(1);
 
 /// Returns all problems of the rules, receivers and routes, each with its key.
 pub(crate) fn problems(config: &Config) -> Vec<(String, String)> {
@@ -59,7 +59,7 @@ pub(crate) fn follow(path: Option<PathBuf>, first: Alerting, stop: CancellationT
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(POLL_EVERY) => {}
             }
             // A file that cannot be read is treated as missing, wherever its path came from.
             let now = Sources::of_process(path.as_deref()).unwrap_or_default();

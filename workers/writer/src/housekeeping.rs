@@ -11,7 +11,7 @@ use store::{Database, partitions::Partitions};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::origin::lost_tail;
+use crate::start_position::find_truncation;
 
 /// Interval between checks of the stream's size. At 100,000 messages a second of 450 bytes each, a stream of 1 GiB
 /// is full after 23 s.
@@ -55,12 +55,12 @@ impl Housekeeping {
     pub(crate) async fn run(self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.keep_house() => {}
+            () = self.run_tasks() => {}
         }
     }
 
     /// Runs every task when it is due. A task that fails is tried again at its next interval.
-    async fn keep_house(&self) {
+    async fn run_tasks(&self) {
         let window_every = WINDOW_EVERY.min(self.replay_window / 2).max(Duration::from_secs(1));
         let mut ticks = interval(SIZE_EVERY.min(window_every));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -150,7 +150,7 @@ impl Housekeeping {
         let account = positions::find(&mut connection, &state.name).await?;
         let Some(position) = account.map(|account| account.position) else { return Ok(None) };
         let agree = position.created_at == state.created_at
-            && lost_tail(&self.bus, self.kind, state, &position).await?.is_none();
+            && find_truncation(&self.bus, self.kind, state, &position).await?.is_none();
         Ok(agree.then_some(position))
     }
 

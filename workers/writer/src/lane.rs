@@ -61,7 +61,7 @@ pub(crate) struct Lane {
 
 /// The outcome of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum BatchOutcome {
     /// The batch is settled.
     Settled,
     /// Another writer had settled a part of it, or the stream was recreated.
@@ -72,7 +72,7 @@ pub(crate) enum Ended {
 
 /// The way the rows of a batch are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum WriteMode {
     /// COPY straight into the table: all rows are new.
     Copy,
     /// Merge through a temporary table: some rows are duplicates.
@@ -87,9 +87,9 @@ impl Lane {
     }
 
     /// Commits a batch, and retries until it is settled, overtaken, or the process stops.
-    pub(crate) async fn write(&mut self, stream: &StreamIdentity, batch: &Batch) -> Ended {
+    pub(crate) async fn write(&mut self, stream: &StreamIdentity, batch: &Batch) -> BatchOutcome {
         let kind = self.context.contract.kind;
-        let mut way = if self.merges_ahead > 0 { Way::Merge } else { Way::Copy };
+        let mut mode = if self.merges_ahead > 0 { WriteMode::Merge } else { WriteMode::Copy };
         let mut outage = Backoff::for_server();
         let mut contention = Backoff::new(CONTENTION_FIRST_WAIT, CONTENTION_LONGEST_WAIT);
         let mut failing = false;
@@ -97,28 +97,28 @@ impl Lane {
             let started = Instant::now();
             let stop = self.context.stop.clone();
             let attempt = tokio::select! {
-                ended = timeout(ANSWER_WITHIN, self.attempt(stream, batch, way)) => ended.unwrap_or_else(|_| Err(silence())),
+                ended = timeout(ANSWER_WITHIN, self.attempt(stream, batch, mode)) => ended.unwrap_or_else(|_| Err(timed_out())),
                 () = overdue(&stop) => {
                     self.connection = None;
-                    return Ended::Abandoned;
+                    return BatchOutcome::Abandoned;
                 }
             };
             let error = match attempt {
                 Ok(Some(settlement)) => {
-                    self.learn(way, &settlement);
+                    self.learn(mode, &settlement);
                     self.count(batch, &settlement, started.elapsed());
-                    return Ended::Settled;
+                    return BatchOutcome::Settled;
                 }
-                Ok(None) => return Ended::Overtaken,
+                Ok(None) => return BatchOutcome::Overtaken,
                 Err(error) => error,
             };
-            let wait = match (Failure::of(&error), way) {
-                (Failure::Duplicate, Way::Copy) => {
-                    way = Way::Merge;
+            let wait = match (Failure::of(&error), mode) {
+                (Failure::Duplicate, WriteMode::Copy) => {
+                    mode = WriteMode::Merge;
                     continue;
                 }
-                (Failure::BadRow, Way::Copy | Way::Merge) => {
-                    way = Way::Isolate;
+                (Failure::BadRow, WriteMode::Copy | WriteMode::Merge) => {
+                    mode = WriteMode::Isolate;
                     continue;
                 }
                 (Failure::MissingPartition, _) => {
@@ -139,7 +139,7 @@ impl Lane {
                 }
             };
             tokio::select! {
-                () = self.context.stop.cancelled() => return Ended::Abandoned,
+                () = self.context.stop.cancelled() => return BatchOutcome::Abandoned,
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -147,7 +147,12 @@ impl Lane {
 
     /// Runs one transaction: rows, dead letters, roll-ups, and last the settled range. Returns `None` if it was
     /// rolled back because another writer settled the range first.
-    async fn attempt(&mut self, stream: &StreamIdentity, batch: &Batch, way: Way) -> store::Result<Option<Settlement>> {
+    async fn attempt(
+        &mut self,
+        stream: &StreamIdentity,
+        batch: &Batch,
+        mode: WriteMode,
+    ) -> store::Result<Option<Settlement>> {
         let context = self.context.clone();
         let (contract, kind) = (&context.contract, context.contract.kind);
         let connection = match &mut self.connection {
@@ -162,17 +167,17 @@ impl Lane {
         }
         let mut transaction = connection.begin().await?;
         let mut letters: Vec<DeadLetter<'_>> = batch.refused(contract).collect();
-        let rollup = match way {
+        let rollup = match mode {
             _ if batch.row_count() == 0 => Rollup::new(kind),
-            Way::Copy => {
+            WriteMode::Copy => {
                 store::batch::copy(&mut transaction, kind, batch.rows(0, batch.row_count())).await?;
                 batch.rollup(kind)
             }
-            Way::Merge => {
+            WriteMode::Merge => {
                 let new = store::batch::merge(&mut transaction, kind, batch.rows(0, batch.row_count())).await?;
                 batch.rollup_of(kind, &new)
             }
-            Way::Isolate => {
+            WriteMode::Isolate => {
                 let new = isolate(&mut transaction, contract, batch, &mut letters).await?;
                 batch.rollup_of(kind, &new)
             }
@@ -205,11 +210,11 @@ impl Lane {
     /// then a COPY that fails first is wasted. So the slow path is taken at once until it finds no duplicate. For
     /// kinds that keep the newest record an update counts as stored, so finding none proves nothing; there the slow
     /// path is taken for a fixed number of batches.
-    fn learn(&mut self, way: Way, settlement: &Settlement) {
+    fn learn(&mut self, mode: WriteMode, settlement: &Settlement) {
         let all_new =
             settlement.duplicates == 0 && matches!(self.context.contract.kind.spec().conflict, Conflict::KeepFirst);
-        self.merges_ahead = match way {
-            Way::Copy => 0,
+        self.merges_ahead = match mode {
+            WriteMode::Copy => 0,
             _ if all_new => 0,
             _ if settlement.duplicates > 0 || self.merges_ahead == 0 => MERGES_AFTER_DUPLICATES,
             _ => self.merges_ahead - 1,
@@ -241,7 +246,7 @@ async fn overdue(stop: &CancellationToken) {
     tokio::time::sleep(LAST_ANSWER_WITHIN).await;
 }
 
-fn silence() -> store::Error {
+fn timed_out() -> store::Error {
     let words = format!("no answer from Postgres within {} s", ANSWER_WITHIN.as_secs());
     store::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, words))
 }

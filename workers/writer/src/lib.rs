@@ -6,7 +6,7 @@
 //!
 //! - [`writer`]: the lifecycle of a writer, from waiting for the lease to releasing it
 //! - `session`: reading and dispatching while the lease is held
-//! - `origin`: checks whether Postgres knows this stream, and where to start reading
+//! - `start_position`: checks whether Postgres knows this stream, and where to start reading
 //! - `batch`: decodes messages into rows and dead letters; pure
 //! - `lane`: commits a batch, with retries
 //! - `housekeeping`: creates partitions ahead, trims settled messages, folds roll-ups
@@ -19,9 +19,9 @@ mod batch;
 mod housekeeping;
 mod lane;
 mod metrics;
-mod origin;
 mod session;
 mod signal;
+mod start_position;
 pub mod writer;
 
 pub use metrics::describe as describe_metrics;

@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, Contract};
 use crate::housekeeping::Housekeeping;
-use crate::lane::{Ended, Lane, LaneContext};
+use crate::lane::{BatchOutcome, Lane, LaneContext};
 use crate::metrics;
-use crate::origin;
 use crate::session::{Bounds, End, Session};
 use crate::signal;
+use crate::start_position;
 
 /// A session that ran at least this long does not count as failed.
 const SOUND_AFTER: Duration = Duration::from_millis(500);
@@ -75,8 +75,8 @@ impl Settings {
     /// message, which could not be delivered otherwise. When all lanes are busy the writer does not read,
     /// and the server keeps the rest.
     fn bounds(&self) -> Bounds {
-        let shares = 3 + 2 * self.lanes.get() as usize;
-        let bytes = self.memory / shares;
+        let parts = 3 + 2 * self.lanes.get() as usize;
+        let bytes = self.memory / parts;
         let rows = self.batch_rows.get() as usize;
         Bounds {
             rows,
@@ -190,12 +190,12 @@ impl Writer {
             let found = tokio::select! {
                 // An unanswered request must not delay the shutdown.
                 () = held.cancelled() => return,
-                found = self.find_origin() => found,
+                found = self.find_start_position() => found,
             };
-            let origin = match found {
-                Ok(origin) => {
+            let start = match found {
+                Ok(start) => {
                     failures = 0;
-                    origin
+                    start
                 }
                 Err(error) => {
                     self.health.failing(error.to_string());
@@ -213,19 +213,19 @@ impl Writer {
                 }
             };
             // A session that made progress did not fail: a stream with many gaps ends many sessions.
-            let (hole, _) = origin.position.first_hole();
+            let (hole, _) = start.position.first_hole();
             ended_there = if hole == last_hole { ended_there + 1 } else { 0 };
             if hole != last_hole {
                 last_hole = hole;
                 backoff.reset();
             }
-            if ended_there >= READ_SINGLY_AFTER && self.write_singly(&contract, &origin, hole, &mut idle).await {
+            if ended_there >= READ_SINGLY_AFTER && self.write_singly(&contract, &start, hole, &mut idle).await {
                 continue;
             }
             let session = Session {
                 bus: &self.bus,
                 contract: &contract,
-                origin,
+                start,
                 bounds: self.settings.bounds(),
                 health: &self.health,
                 stop: held,
@@ -251,7 +251,7 @@ impl Writer {
     async fn write_singly(
         &self,
         contract: &Contract,
-        origin: &origin::Origin,
+        start: &start_position::StartPosition,
         sequence: u64,
         idle: &mut [Lane],
     ) -> bool {
@@ -261,12 +261,12 @@ impl Writer {
         tracing::warn!(kind = %self.kind, sequence, "reading failed repeatedly at this message; reading it on its own");
         let mut batch = Batch::starting_at(sequence);
         batch.push(contract, delivery);
-        lane.write(&origin.identity, &batch).await == Ended::Settled
+        lane.write(&start.identity, &batch).await == BatchOutcome::Settled
     }
 
-    async fn find_origin(&self) -> Result<origin::Origin, origin::OriginError> {
+    async fn find_start_position(&self) -> Result<start_position::StartPosition, start_position::StartPositionError> {
         let mut connection = self.database.connect(self.kind.name()).await?;
-        origin::find(&self.bus, &mut connection, self.kind).await
+        start_position::find(&self.bus, &mut connection, self.kind).await
     }
 }
 

@@ -7,7 +7,7 @@ use super::rules::Checked;
 /// Which check a rule asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    Share,
+    Ratio,
     Count,
     Rate,
     Level,
@@ -32,7 +32,7 @@ impl Form {
         } else if written.value.is_some() {
             Self::Level
         } else if written.failed_when.is_some() || threshold.ends_with('%') {
-            Self::Share
+            Self::Ratio
         } else if threshold.contains('/') {
             Self::Rate
         } else {
@@ -43,7 +43,7 @@ impl Form {
     /// Whether a key means something to it. Keys that mean something to every check are not asked for.
     pub(super) fn allows(self, key: &str) -> bool {
         let keys: &[&str] = match self {
-            Self::Share => &["failed_when", "where", "group_by", "window", "threshold", "recover_below", "min_samples"],
+            Self::Ratio => &["failed_when", "where", "group_by", "window", "threshold", "recover_below", "min_samples"],
             Self::Count | Self::Rate => &["where", "group_by", "window", "threshold", "recover_below"],
             Self::Level => &["value", "where", "group_by", "window", "threshold", "recover_below", "min_samples"],
             Self::Silence => &["silent_for", "where", "group_by"],
@@ -58,7 +58,7 @@ impl Form {
 
     const fn in_words(self) -> &'static str {
         match self {
-            Self::Share => "a rule on a share",
+            Self::Ratio => "a rule on a share",
             Self::Count => "a rule on a count",
             Self::Rate => "a rule on a rate",
             Self::Level => "a rule on a level (`value`)",

@@ -65,9 +65,9 @@ impl Alerting {
         }
         let mut alerting = Self { rules: rules.into_iter().map(Arc::new).collect(), receivers, routes };
         if alerting.routes.is_empty() {
-            let everybody: Vec<_> = alerting.told_receivers().map(str::to_owned).collect();
-            if !everybody.is_empty() {
-                alerting.routes.push(Route::to_all(everybody));
+            let all_receivers: Vec<_> = alerting.notified_receivers().map(str::to_owned).collect();
+            if !all_receivers.is_empty() {
+                alerting.routes.push(Route::to_all(all_receivers));
             }
         }
         Ok(alerting)

@@ -8,12 +8,12 @@ use runtime::Config;
 use runtime::config::Route as Written;
 
 use super::Problems;
-use crate::board::KIND;
 use crate::labels::{self, ALERTNAME, SEVERITY};
 use crate::matcher::{Matcher, Operation};
 use crate::receiver::{Channel, Receiver};
 use crate::routing::{REPEAT_INTERVAL, Route, default_group_by};
 use crate::rule::{Rule, Severity};
+use crate::rule_engine::KIND;
 
 const SHORTEST_REPEAT: Duration = Duration::from_secs(1);
 const LONGEST_REPEAT: Duration = Duration::from_secs(366 * 24 * 60 * 60);

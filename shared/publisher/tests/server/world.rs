@@ -9,7 +9,7 @@ use async_nats::jetstream::consumer::pull::OrderedConfig;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use async_nats::jetstream::{self, Context};
 use futures::StreamExt;
-use local::{NatsOptions, NatsServer, Need, Programs, Tell, cache_dir};
+use local::{NatsOptions, NatsServer, Programs, ProgressCallback, RequiredPrograms, cache_dir};
 use publisher::Publisher;
 use records::{Event, Kind, subject};
 use tempfile::TempDir;
@@ -52,9 +52,9 @@ impl World {
 
     /// A server without streams, with options that differ.
     pub async fn with(change: impl FnOnce(&mut NatsOptions)) -> Self {
-        let tell: Tell = Arc::new(|_| {});
-        let need = Need { nats: true, postgres: false };
-        let programs = Programs::locate(&cache_dir(), need, &tell).await.unwrap();
+        let on_progress: ProgressCallback = Arc::new(|_| {});
+        let required = RequiredPrograms { nats: true, postgres: false };
+        let programs = Programs::locate(&cache_dir(), required, &on_progress).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         let mut options = NatsOptions::new(directory.path());
         change(&mut options);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Share};
+use super::{Config, Ratio};
 
 /// How alerts are evaluated and delivered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,9 +63,9 @@ pub struct HealthThresholds {
     #[serde(with = "humantime_serde")]
     pub window: Duration,
     /// Degraded when a larger share of its executions failed.
-    pub degraded_above: Share,
+    pub degraded_above: Ratio,
     /// Failing when a larger share of its executions failed.
-    pub failing_above: Share,
+    pub failing_above: Ratio,
     /// Below so many executions only a share that leaves no doubt counts.
     pub min_samples: u64,
     /// Silent when nothing was heard of it for so long.
@@ -79,8 +79,8 @@ impl Default for HealthThresholds {
     fn default() -> Self {
         Self {
             window: Duration::from_secs(60 * 60),
-            degraded_above: Share::percent(10),
-            failing_above: Share::percent(30),
+            degraded_above: Ratio::percent(10),
+            failing_above: Ratio::percent(30),
             min_samples: 10,
             silent_after: Duration::from_secs(15 * 60),
             cpu_degraded_percent: 90.0,
@@ -168,7 +168,7 @@ pub struct Route {
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MINUTE: Duration = Duration::from_secs(60);
 /// A group takes some kilobytes: this many are as much as a process may take for one rule.
-const MOST_GROUPS: usize = 1_000_000;
+const MAX_GROUPS: usize = 1_000_000;
 
 impl Config {
     pub(super) fn alerting_problems(&self, problems: &mut Vec<(&'static str, String)>) {
@@ -191,7 +191,7 @@ impl Config {
             "at most 10s: every alert may wait for it",
         );
         check(
-            (1..=MOST_GROUPS).contains(&alerts.max_groups),
+            (1..=MAX_GROUPS).contains(&alerts.max_groups),
             "alerts.max_groups",
             "between 1 and 1000000: each group of each rule takes some kilobytes of memory",
         );
@@ -216,7 +216,7 @@ impl Config {
             "above `failing_above`, so nothing would ever be degraded",
         );
         check(
-            health.failing_above < Share::percent(100),
+            health.failing_above < Ratio::percent(100),
             "health.failing_above",
             "below 100%: more than all cannot fail",
         );

@@ -84,9 +84,9 @@ impl Default for Gateway {
 }
 
 /// Below this not even one message of the largest size would fit.
-const LEAST_BODY: ByteSize = ByteSize::mib(2);
+const MIN_BODY: ByteSize = ByteSize::mib(2);
 /// Above this one request could hold a good part of a small machine's memory.
-const MOST_BODY: ByteSize = ByteSize::mib(64);
+const MAX_BODY: ByteSize = ByteSize::mib(64);
 
 impl Gateway {
     pub(super) fn problems(&self, has_secret: bool, problems: &mut Vec<(&'static str, String)>) {
@@ -113,7 +113,7 @@ impl Gateway {
             "expected origins such as \"https://console.example.com\", without a path, or \"*\"",
         );
         check(
-            (LEAST_BODY..=MOST_BODY).contains(&self.max_body_bytes),
+            (MIN_BODY..=MAX_BODY).contains(&self.max_body_bytes),
             "gateway.max_body_bytes",
             "between 2 MiB, which is the largest record, and 64 MiB",
         );

@@ -5,9 +5,9 @@
 mod alerting;
 mod gateway;
 mod load;
+mod ratio;
 pub mod receivers;
 mod retention;
-mod share;
 mod streams;
 mod values;
 
@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 pub use alerting::{Alerts, HealthThresholds, Route, Rule};
 pub use gateway::Gateway;
 pub use load::{ConfigError, Sources};
+pub use ratio::{ParseRatioError, Ratio};
 pub use receivers::{Receiver, SecretUrl};
 pub use retention::{ExactPerKind, Keep, KeepPerKind, PerKind, Retention};
-pub use share::{NoShare, Share};
 pub use streams::{StreamSize, Streams};
 pub use values::{HttpAddress, Secret, redact_url};
 
@@ -181,7 +181,7 @@ const JWT_SECRET_BYTES: usize = 32;
 /// A prefix longer than this leaves no room for ids in a subject.
 const PREFIX_BYTES: usize = 64;
 /// Below this one message of 1 MiB a kind would not fit.
-const LEAST_MEMORY: ByteSize = ByteSize::mib(32);
+const MIN_MEMORY: ByteSize = ByteSize::mib(32);
 
 impl Config {
     /// What is wrong with values that each are of the right type: the key's path and the problem in words.
@@ -257,7 +257,7 @@ impl Config {
             "writer.linger",
             "at most 1s: every record may wait for it",
         );
-        check(self.writer.memory >= LEAST_MEMORY, "writer.memory", "at least 32 MiB");
+        check(self.writer.memory >= MIN_MEMORY, "writer.memory", "at least 32 MiB");
         check(self.writer.partition_days_ahead <= 60, "writer.partition_days_ahead", "at most 60");
         check(
             self.http.jwt_secret.as_ref().is_none_or(|secret| secret.reveal().len() >= JWT_SECRET_BYTES),

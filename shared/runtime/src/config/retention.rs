@@ -177,7 +177,7 @@ impl<'de> Deserialize<'de> for Keep {
 }
 
 /// Below this the newest lines of a container would hardly outlive a look at them.
-const LEAST_LOG_BYTES: ByteSize = ByteSize::kib(64);
+const MIN_LOG_BYTES: ByteSize = ByteSize::kib(64);
 
 impl Retention {
     /// The schedule, as the scheduler reads it.
@@ -205,7 +205,7 @@ impl Retention {
     pub(super) fn problems(&self, problems: &mut Vec<(&'static str, String)>) {
         problems.extend(self.cron().err().map(|problem| ("retention.schedule", problem)));
         problems.extend(self.zone().err().map(|problem| ("retention.timezone", problem)));
-        if self.log_bytes_per_container < LEAST_LOG_BYTES {
+        if self.log_bytes_per_container < MIN_LOG_BYTES {
             problems.push(("retention.log_bytes_per_container", "at least 64 KiB".to_owned()));
         }
         if self.archive.as_ref().is_some_and(|archive| archive.trim().is_empty()) {

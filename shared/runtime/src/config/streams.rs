@@ -78,7 +78,7 @@ impl StreamSize {
 }
 
 /// Below this a stream cannot even hold one batch of large messages.
-const LEAST_STREAM: ByteSize = ByteSize::mib(16);
+const MIN_STREAM: ByteSize = ByteSize::mib(16);
 /// Bytes a second of a stream that hardly deserves one.
 const SLOWEST_STREAM: u64 = 500;
 
@@ -121,7 +121,7 @@ impl Streams {
             let size_key = key(own.max_bytes.is_some(), "max_bytes");
             let window_key = key(own.replay_window.is_some(), "replay_window");
             let mut found = Vec::new();
-            if max_bytes < LEAST_STREAM {
+            if max_bytes < MIN_STREAM {
                 found.push((size_key.clone(), "at least 16 MiB".to_owned()));
             } else if window.as_secs().saturating_mul(SLOWEST_STREAM) > max_bytes.as_u64() {
                 let records = "even at one record of 500 bytes a second";

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use self::personal::personal;
 pub use self::personal::{blank, blank_entity, blanked_kinds, held_of};
 use crate::Dataset;
-use crate::days::Day;
 use crate::holds::{HeldColumns, HeldRange, is_held};
+use crate::partition_removal::DayPartition;
 
 /// The kind of entity that can be erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +195,7 @@ pub async fn count_executions(
 pub async fn remove_executions(
     transaction: &mut PgConnection,
     erasure: &Erasure,
-    day: &Day,
+    day: &DayPartition,
     holds: &[HeldRange],
     from: Option<DateTime<Utc>>,
     limit: u32,
@@ -233,7 +233,11 @@ pub async fn remove_executions(
 ///
 /// # Errors
 /// If a statement fails.
-pub async fn erase_restored(transaction: &mut PgConnection, day: &Day, holds: &[HeldRange]) -> crate::Result<()> {
+pub async fn erase_restored(
+    transaction: &mut PgConnection,
+    day: &DayPartition,
+    holds: &[HeldRange],
+) -> crate::Result<()> {
     let Dataset::Records(kind) = day.dataset else { return Ok(()) };
     let name = &day.name;
     if kind == Kind::Executions {

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::{Erasable, Erasure, add};
 use crate::Dataset;
 use crate::batch::RecordKey;
-use crate::days::Day;
 use crate::holds::{HeldColumns, HeldRange, is_held};
+use crate::partition_removal::DayPartition;
 
 /// Personal members of JSON columns, in snake_case and camelCase.
 const PERSONAL: &[&str] = &[
@@ -115,7 +115,7 @@ pub fn blanked_kinds() -> impl Iterator<Item = Kind> {
 pub async fn blank(
     transaction: &mut PgConnection,
     erasures: &[Erasure],
-    day: &Day,
+    day: &DayPartition,
     holds: &[HeldRange],
     after: Option<RecordKey>,
     limit: u32,
@@ -167,7 +167,7 @@ pub async fn blank(
 pub async fn held_of(
     connection: &mut PgConnection,
     erasures: &[Erasure],
-    day: &Day,
+    day: &DayPartition,
     holds: &[HeldRange],
 ) -> crate::Result<Vec<Uuid>> {
     let Dataset::Records(kind) = day.dataset else { return Ok(Vec::new()) };

@@ -80,7 +80,7 @@ pub async fn add(
 
 /// The volume removed from a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Gone<'r> {
+pub(crate) struct RemovedVolume<'r> {
     /// The organization.
     pub(crate) organization_id: Option<&'r str>,
     /// The container.
@@ -99,7 +99,7 @@ pub(crate) async fn subtract<'r>(
     connection: &mut PgConnection,
     kind: Kind,
     day: NaiveDate,
-    gone: impl IntoIterator<Item = Gone<'r>>,
+    gone: impl IntoIterator<Item = RemovedVolume<'r>>,
 ) -> crate::Result<()> {
     let amounts = gone
         .into_iter()
@@ -184,7 +184,7 @@ pub async fn load(connection: &mut PgConnection, kind: Kind) -> crate::Result<Ve
 /// # Errors
 /// If a statement fails.
 pub async fn remove_day(connection: &mut PgConnection, kind: Kind, day: NaiveDate) -> crate::Result<()> {
-    keep_folding_out(connection, kind).await?;
+    lock_out_folding(connection, kind).await?;
     sqlx::query("DELETE FROM watchbook.log_volumes WHERE kind = $1 AND day = $2")
         .bind(kind.name())
         .bind(day)
@@ -200,7 +200,7 @@ pub async fn remove_day(connection: &mut PgConnection, kind: Kind, day: NaiveDat
 /// If a statement fails.
 pub async fn recount_day(connection: &mut PgConnection, kind: Kind, table: &str, day: NaiveDate) -> crate::Result<()> {
     let Some(Bound { owner, text }) = kind.spec().volume else { return Ok(()) };
-    keep_folding_out(connection, kind).await?;
+    lock_out_folding(connection, kind).await?;
     let (start, end) = bounds(day);
     // One statement has one snapshot, so a batch is both in the removed rows and in the count, or in neither.
     let statement = format!(
@@ -228,7 +228,7 @@ pub async fn recount_day(connection: &mut PgConnection, kind: Kind, table: &str,
 const LOCK: &str = "hashtextextended('watchbook log volumes of ' || $1, 0)";
 
 /// Locks out folding until the end of the transaction.
-async fn keep_folding_out(connection: &mut PgConnection, kind: Kind) -> crate::Result<()> {
+async fn lock_out_folding(connection: &mut PgConnection, kind: Kind) -> crate::Result<()> {
     sqlx::query(&format!("SELECT pg_advisory_xact_lock({LOCK})")).bind(kind.name()).execute(connection).await?;
     Ok(())
 }

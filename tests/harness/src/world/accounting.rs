@@ -49,7 +49,7 @@ impl World {
     /// Checks that the table of a kind contains exactly the records `0..count`, each once.
     pub async fn holds_exactly(&self, kind: Kind, count: u64) {
         let (rows, distinct, least, most): (i64, i64, Option<i64>, Option<i64>) = self
-            .ask(&format!(
+            .query_one(&format!(
                 "SELECT count(*), count(DISTINCT (attributes->>'n')::bigint), min((attributes->>'n')::bigint),
                         max((attributes->>'n')::bigint) FROM {}",
                 kind.spec().table

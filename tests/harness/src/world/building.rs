@@ -10,7 +10,7 @@ use sqlx::postgres::PgPoolOptions;
 
 use super::{Server, World};
 use crate::proxy::Proxy;
-use crate::servers::{self, Own};
+use crate::servers::{self, OwnServer};
 use crate::worker::Start;
 
 /// The log filter of every test. It is verbose, so that a body in a log is noticed wherever it comes from.
@@ -20,7 +20,7 @@ const LOG_FILTER: &str = "info,async_nats=warn,watchbook=debug,writer=debug,bus=
 #[derive(Debug)]
 pub struct Builder {
     binary: PathBuf,
-    nats: Option<Own<NatsServer>>,
+    nats: Option<OwnServer<NatsServer>>,
     own_nats: bool,
     own_postgres: bool,
     proxies: bool,
@@ -36,7 +36,7 @@ impl Builder {
     }
 
     /// Uses this nats-server, which has its own configuration.
-    pub fn nats(mut self, server: Own<NatsServer>) -> Self {
+    pub fn nats(mut self, server: OwnServer<NatsServer>) -> Self {
         self.nats = Some(server);
         self
     }
@@ -69,15 +69,15 @@ impl Builder {
     pub async fn start(self) -> World {
         let name = format!("t{:012x}", fastrand::u64(..1 << 48));
         let nats = match self.nats {
-            Some(server) => Server::Own(server),
-            None if self.own_nats => Server::Own(servers::start_nats(|_| {}).await),
+            Some(server) => Server::OwnServer(server),
+            None if self.own_nats => Server::OwnServer(servers::start_nats(|_| {}).await),
             None => Server::Shared(servers::shared_nats().await),
         };
         let (postgres, database_url) = if self.own_postgres {
             let server = servers::start_postgres().await;
             servers::migrate(&server.url()).await;
             let url = server.url();
-            (Server::Own(server), url)
+            (Server::OwnServer(server), url)
         } else {
             let url = servers::copy_database(&name).await;
             (Server::Shared(servers::shared_postgres().await), url)

@@ -50,7 +50,7 @@ impl World {
         // The server keeps the sessions of a killed process until it notices the closed connections.
         eventually("no database session of a worker is left", async || {
             let left: (i64, Option<String>) = self
-                .try_ask(
+                .try_query_one(
                     "SELECT count(*), string_agg(application_name || ': ' || state, ', ') FROM pg_stat_activity
                       WHERE datname = current_database() AND application_name LIKE 'watchbook %'",
                 )

@@ -1,10 +1,10 @@
 //! The world of one test: a database, a stream prefix, settings, and everything that the test started.
 
 mod accounting;
-mod asking;
 mod building;
 mod ending;
 mod publishing;
+mod queries;
 mod running;
 
 use std::path::{Path, PathBuf};
@@ -20,13 +20,13 @@ use tempfile::TempDir;
 pub use self::building::Builder;
 pub use self::publishing::Load;
 use crate::proxy::Proxy;
-use crate::servers::Own;
+use crate::servers::OwnServer;
 use crate::worker::Start;
 
 /// A server of this test alone, or the shared one.
 #[derive(Debug)]
 enum Server<S: 'static> {
-    Own(Own<S>),
+    OwnServer(OwnServer<S>),
     Shared(&'static S),
 }
 
@@ -35,7 +35,7 @@ impl<S> std::ops::Deref for Server<S> {
 
     fn deref(&self) -> &S {
         match self {
-            Self::Own(server) => server,
+            Self::OwnServer(server) => server,
             Self::Shared(server) => server,
         }
     }
@@ -99,17 +99,17 @@ impl World {
     }
 
     /// Returns the nats-server of this world. Panics if it is the shared one.
-    pub fn nats(&self) -> &Own<NatsServer> {
+    pub fn nats(&self) -> &OwnServer<NatsServer> {
         match &self.nats {
-            Server::Own(server) => server,
+            Server::OwnServer(server) => server,
             Server::Shared(_) => panic!("this test uses the shared nats-server; build the world with `own_nats`"),
         }
     }
 
     /// Returns the Postgres of this world. Panics if it is the shared one.
-    pub fn postgres(&self) -> &Own<PostgresServer> {
+    pub fn postgres(&self) -> &OwnServer<PostgresServer> {
         match &self.postgres {
-            Server::Own(server) => server,
+            Server::OwnServer(server) => server,
             Server::Shared(_) => panic!("this test uses the shared Postgres; build the world with `own_postgres`"),
         }
     }

@@ -1,4 +1,4 @@
-//! Roles, organizations, and what of them a question may see.
+//! Roles, organizations, and what of them a query may see.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use records::subject;
 use serde::{Deserialize, Serialize};
-use store::reading::Scope;
+use store::scoped_read::Scope;
 use utoipa::ToSchema;
 
 use crate::problem::{Fault, Problem};
@@ -63,7 +63,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// What of their organizations a question is about: all, or the one that it names.
+    /// What of their organizations a query is about: all, or the one that it names.
     ///
     /// One that is not theirs is answered as one that does not exist: nothing is found, and no error tells.
     ///

@@ -13,10 +13,10 @@ use super::credentials::{self, Unreadable};
 use super::session;
 use super::verifier::{Expiry, Refusal, Verified};
 use crate::app::App;
-use crate::asker::Peer;
-use crate::held;
 use crate::problem::Problem;
-use crate::rates::Budget;
+use crate::rate_limit::Budget;
+use crate::request_context::Peer;
+use crate::response_memory;
 
 /// Who may call a route. Each route is mounted with one of these, and there is no other way to mount it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +47,9 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
                 request.extensions_mut().insert(verified.caller);
                 let answer = match guard.budget {
                     Budget::Publishing => next.run(request).await,
-                    Budget::Requests => guard.in_turn(&caller, next.run(request)).await,
+                    Budget::Requests => guard.with_permit(&caller, next.run(request)).await,
                 };
-                return held::hold(&guard.app, &caller, answer).await;
+                return response_memory::track(&guard.app, &caller, answer).await;
             }
             Err(problem) => return problem.into_response(),
         }
@@ -60,20 +60,24 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
 impl Guard {
     /// Answers when it is the caller's turn, and goes on where they hang up: what they have asked keeps its connection to
     /// the database as long as before, and so has to keep its turn.
-    async fn in_turn(&self, caller: &Arc<str>, answer: impl Future<Output = Response> + Send + 'static) -> Response {
-        let turn = self.app.turns.wait(caller).await;
-        // And no longer than the frame waits, or a database that never answers would keep all turns.
+    async fn with_permit(
+        &self,
+        caller: &Arc<str>,
+        answer: impl Future<Output = Response> + Send + 'static,
+    ) -> Response {
+        let permit = self.app.query_limit.acquire(caller).await;
+        // And no longer than the middleware waits, or a database that never answers would keep all turns.
         let within = self.app.settings.gateway.request_timeout;
         let answering = tokio::spawn(async move {
             let answer = tokio::time::timeout(within, answer).await;
-            drop(turn);
+            drop(permit);
             answer
         });
         match answering.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Problem::of_status(StatusCode::SERVICE_UNAVAILABLE).into_response(),
             Err(error) => match error.try_into_panic() {
-                // The frame tells of it.
+                // The middleware tells of it.
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Problem::of_status(StatusCode::SERVICE_UNAVAILABLE).into_response(),
             },
@@ -94,11 +98,11 @@ impl Guard {
             Err(Unreadable) => return refuse(Some("expected one header `Authorization: Bearer <token>`")),
         };
         if credentials.by_cookie && !method.is_safe() {
-            session::refuse_foreign_pages(headers, session::Asks::Header)?;
+            session::refuse_foreign_pages(headers, session::CsrfCheck::Header)?;
         }
         let verified = verify(&self.app, credentials.token, address).await?;
         let caller = &verified.caller;
-        self.app.rates.pay(caller, self.budget)?;
+        self.app.rates.charge(caller, self.budget)?;
         if caller.role < role { Err(forbidden(caller.role, role)) } else { Ok(verified) }
     }
 }

@@ -55,14 +55,14 @@ struct Inner {
     client: Client,
     url: String,
     times: KeyTimes,
-    known: ArcSwapOption<Known>,
+    known: ArcSwapOption<KnownKeys>,
     /// Held by whoever fetches; when that was tried last, and how it ended.
-    fetching: Mutex<Option<(Instant, Tried)>>,
+    fetching: Mutex<Option<(Instant, FetchOutcome)>>,
     /// Whether somebody fetches beside the requests.
     renewing: AtomicBool,
 }
 
-struct Known {
+struct KnownKeys {
     keys: HashMap<String, Arc<Key>>,
     /// For tokens that name no key, where there is only one.
     only: Option<Arc<Key>>,
@@ -93,7 +93,7 @@ impl Jwks {
 
     /// The key of this name.
     pub(super) async fn key(&self, kid: Option<&str>) -> Result<Arc<Key>, NoKey> {
-        if let Some(known) = self.0.believed()
+        if let Some(known) = self.0.current_keys()
             && let Some(key) = known.find(kid)
         {
             if known.fetched_at.elapsed() >= self.0.times.fresh_for {
@@ -102,11 +102,11 @@ impl Jwks {
             return Ok(key);
         }
         let tried = self.0.fetch(kid).await;
-        let known = self.0.believed().ok_or(NoKey::Away)?;
+        let known = self.0.current_keys().ok_or(NoKey::Away)?;
         match known.find(kid) {
             Some(key) => Ok(key),
             // What the issuer would say now nobody knows; that the bearer lies nobody should say.
-            None if tried == Tried::Failed => Err(NoKey::Away),
+            None if tried == FetchOutcome::Failed => Err(NoKey::Away),
             None => Err(NoKey::Unknown),
         }
     }
@@ -126,46 +126,47 @@ impl Jwks {
 
 /// How the last fetch ended, which may be that of somebody else a moment ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tried {
+enum FetchOutcome {
     Fetched,
     Failed,
 }
 
 impl Inner {
     /// The keys, unless they are too old to be believed.
-    fn believed(&self) -> Option<Arc<Known>> {
+    fn current_keys(&self) -> Option<Arc<KnownKeys>> {
         self.known.load_full().filter(|known| known.fetched_at.elapsed() < self.times.stale_for)
     }
 
     /// Fetches for somebody who needs this key. Who waited for another's fetch is content with what that found.
-    async fn fetch(&self, kid: Option<&str>) -> Tried {
+    async fn fetch(&self, kid: Option<&str>) -> FetchOutcome {
         let seen = self.known.load_full().map(|known| known.fetched_at);
         let mut last = self.fetching.lock().await;
         let now = self.known.load_full();
         if now.as_ref().map(|known| known.fetched_at) != seen && now.is_some_and(|known| known.find(kid).is_some()) {
-            return Tried::Fetched;
+            return FetchOutcome::Fetched;
         }
         self.fetch_unless_just_tried(&mut last).await
     }
 
-    async fn fetch_if_due(&self) -> Tried {
+    async fn fetch_if_due(&self) -> FetchOutcome {
         self.fetch_unless_just_tried(&mut *self.fetching.lock().await).await
     }
 
-    async fn fetch_unless_just_tried(&self, last: &mut Option<(Instant, Tried)>) -> Tried {
+    async fn fetch_unless_just_tried(&self, last: &mut Option<(Instant, FetchOutcome)>) -> FetchOutcome {
         if let Some((at, tried)) = *last
             && at.elapsed() < self.times.at_most_every
         {
             return tried;
         }
         let fetched = client::fetch(&self.client, &self.url).await;
-        let (tried, outcome) = if fetched.is_ok() { (Tried::Fetched, "fetched") } else { (Tried::Failed, "failed") };
+        let (tried, outcome) =
+            if fetched.is_ok() { (FetchOutcome::Fetched, "fetched") } else { (FetchOutcome::Failed, "failed") };
         // After the fetch, however long it took: who waited for it does not fetch again at once.
         *last = Some((Instant::now(), tried));
         ::metrics::counter!(metrics::KEY_FETCHES, "outcome" => outcome).increment(1);
         match fetched {
             Ok(keys) => {
-                let known = Known::of(&keys);
+                let known = KnownKeys::of(&keys);
                 self.log_skipped(&known);
                 self.known.store(Some(Arc::new(known)));
             }
@@ -179,7 +180,7 @@ impl Inner {
     }
 
     /// Logs the keys that are skipped now and were not after the fetch before, or for another reason.
-    fn log_skipped(&self, known: &Known) {
+    fn log_skipped(&self, known: &KnownKeys) {
         let before = self.known.load();
         let is_new = |skipped: &&Skipped| !before.as_ref().is_some_and(|before| before.skipped.contains(skipped));
         let mut new = known.skipped.iter().filter(is_new);
@@ -193,7 +194,7 @@ impl Inner {
     }
 }
 
-impl Known {
+impl KnownKeys {
     fn of(set: &[Value]) -> Self {
         let (mut keys, mut skipped) = (Vec::new(), BTreeSet::new());
         for jwk in set {

@@ -2,7 +2,7 @@
 //!
 //! - `claims`: what a token says, and how it becomes a [`Caller`]
 //! - [`verifier`]: whether a token is the issuer's and good now; `jwks` keeps the issuer's keys
-//! - [`caller`]: roles, organizations, and whose records a question is about
+//! - [`caller`]: roles, organizations, and whose records a query is about
 //! - `credentials`: where in a request a token stands
 //! - `session`: the cookie of browsers, and the guard against requests that a foreign page sends with it
 //! - `guard`: the one place that lets a request through, for every route

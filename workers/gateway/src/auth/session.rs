@@ -19,7 +19,7 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What a request has to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asks {
+pub(crate) enum CsrfCheck {
     /// The header, and no foreign origin.
     Header,
     /// No foreign origin: for a request whose body no form can send.
@@ -46,11 +46,11 @@ pub(crate) fn no_cookie(headers: &HeaderMap) -> String {
 }
 
 /// Refuses what a page of somebody else made the browser send.
-pub(crate) fn refuse_foreign_pages(headers: &HeaderMap, asks: Asks) -> Result<(), Problem> {
+pub(crate) fn refuse_foreign_pages(headers: &HeaderMap, check: CsrfCheck) -> Result<(), Problem> {
     let refuse = |detail: &'static str| {
         Err(Problem::new(StatusCode::FORBIDDEN, "foreign-page", "Not from a page of Watchbook", detail))
     };
-    if asks == Asks::Header && headers.get(&CSRF_HEADER).is_none_or(|value| value.is_empty()) {
+    if check == CsrfCheck::Header && headers.get(&CSRF_HEADER).is_none_or(|value| value.is_empty()) {
         return refuse("a request that changes something and comes with a cookie needs the header X-Watchbook-CSRF");
     }
     if headers.get(&FETCH_SITE).is_some_and(|site| site != "same-origin") {
@@ -117,15 +117,18 @@ mod tests {
 
     #[test]
     fn foreign_pages_are_refused() {
-        let allowed = |asks, pairs: &[(&'static str, &str)]| {
+        let allowed = |check, pairs: &[(&'static str, &str)]| {
             let own = [("host", "w.example.com")];
-            refuse_foreign_pages(&headers(&[own.as_slice(), pairs].concat()), asks).is_ok()
+            refuse_foreign_pages(&headers(&[own.as_slice(), pairs].concat()), check).is_ok()
         };
         let csrf = ("x-watchbook-csrf", "1");
-        assert!(!allowed(Asks::Header, &[]));
-        assert!(allowed(Asks::Origin, &[]));
-        assert!(allowed(Asks::Header, &[csrf]));
-        assert!(allowed(Asks::Header, &[csrf, ("origin", "https://w.example.com"), ("sec-fetch-site", "same-origin")]));
+        assert!(!allowed(CsrfCheck::Header, &[]));
+        assert!(allowed(CsrfCheck::Origin, &[]));
+        assert!(allowed(CsrfCheck::Header, &[csrf]));
+        assert!(allowed(
+            CsrfCheck::Header,
+            &[csrf, ("origin", "https://w.example.com"), ("sec-fetch-site", "same-origin")]
+        ));
         for foreign in [
             ("origin", "https://evil.example.com"),
             ("origin", "https://w.example.com.evil.com"),
@@ -134,8 +137,8 @@ mod tests {
             ("sec-fetch-site", "same-site"),
             ("sec-fetch-site", "none"),
         ] {
-            assert!(!allowed(Asks::Header, &[csrf, foreign]), "{foreign:?}");
-            assert!(!allowed(Asks::Origin, &[foreign]), "{foreign:?}");
+            assert!(!allowed(CsrfCheck::Header, &[csrf, foreign]), "{foreign:?}");
+            assert!(!allowed(CsrfCheck::Origin, &[foreign]), "{foreign:?}");
         }
     }
 }

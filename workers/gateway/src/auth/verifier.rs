@@ -20,7 +20,7 @@ pub(crate) const TOKEN_BYTES: usize = 8 * 1024;
 /// By how much the clocks of issuer and gateway may differ: machines that keep time at all differ by less.
 const LEEWAY: Duration = Duration::from_secs(30);
 /// When to ask again while the issuer's keys cannot be had.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Checks tokens. One issuer, and one way in which it signs.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Refusal {
     pub(crate) fn problem(self) -> Problem {
         match self {
             Self::Invalid(reason) => super::guard::unauthorized(Some(&reason)),
-            Self::Unknown(reason) => Problem::unavailable(reason, ASK_AGAIN),
+            Self::Unknown(reason) => Problem::unavailable(reason, RETRY_AFTER),
         }
     }
 }

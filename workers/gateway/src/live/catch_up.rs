@@ -11,9 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use super::Live;
 use super::event::{self, Gap};
 use super::feed::Feed;
+use super::filter::LiveFilter;
 use super::id::Position;
 use super::source::{Source, Step};
-use super::wanted::Wanted;
 
 /// Bytes of a part, by which one event may exceed it.
 const PART_BYTES: usize = 256 * 1024;
@@ -30,10 +30,10 @@ pub(super) struct Part {
 }
 
 /// Reads a part of what is wanted, from `next` on, as far as the feed is.
-pub(super) async fn catch_up(live: &Live, feed: &Feed, wanted: &Wanted, next: Position) -> Part {
+pub(super) async fn catch_up(live: &Live, feed: &Feed, filter: &LiveFilter, next: Position) -> Part {
     let mut part = Part { written: BytesMut::new(), next: Some(next) };
     // Nobody closes the semaphore.
-    let _place = live.catching_up.acquire().await.ok();
+    let _permit = live.catching_up.acquire().await.ok();
     let within = Instant::now() + PART_WITHIN;
     let mut source = Source::new(live.bus.clone(), feed.kind, next);
     while part.written.len() < PART_BYTES && source.next().sequence < feed.next().sequence {
@@ -41,16 +41,16 @@ pub(super) async fn catch_up(live: &Live, feed: &Feed, wanted: &Wanted, next: Po
         match step {
             Step::Message(delivery) => {
                 let id = live.ids.write(feed.kind, source.at(delivery.sequence));
-                let event = feed.events.event(&delivery, &id).filter(|event| wanted.has(event));
+                let event = feed.events.event(&delivery, &id).filter(|event| filter.matches(event));
                 part.written.extend(event.into_iter().flat_map(|event| event.written));
             }
-            Step::Gone { first, last } => {
+            Step::Missing { first, last } => {
                 let id = live.ids.write(feed.kind, source.at(last)).into();
-                part.written.extend_from_slice(&Gap { first, last, id }.written(wanted.sees_all()));
+                part.written.extend_from_slice(&Gap { first, last, id }.written(filter.sees_all()));
             }
             Step::Idle => {}
-            Step::Anew => {
-                part.written.extend_from_slice(&event::anew());
+            Step::Recreated => {
+                part.written.extend_from_slice(&event::recreated());
                 part.next = None;
                 return part;
             }

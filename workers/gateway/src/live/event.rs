@@ -127,7 +127,7 @@ impl Gap {
 }
 
 /// Tells that the stream began anew: nobody knows what is missing. Without an id, because there is no last one.
-pub(super) fn anew() -> Bytes {
+pub(super) fn recreated() -> Bytes {
     written(None, Some("gap"), &json!({ "first": null, "last": null })).unwrap_or_default()
 }
 
@@ -187,9 +187,9 @@ mod tests {
         let cloud = event_of(Kind::Events, "watchbook.events.acme.x", cloud).unwrap();
         let contents: Vec<_> = (0..4).filter_map(|place| cloud.content(place).map(ToString::to_string)).collect();
         assert_eq!(contents, ["r", "build.done"], "a CloudEvent, even without its content type");
-        let deed = r#"{"actor_id":"u","action":"a","target_type":"t","target_id":"i","ip_address":"10.0.0.7"}"#;
-        let deed = event_of(Kind::Audit, "watchbook.audit.acme.a", deed).unwrap();
-        assert_eq!(deed.content(6).unwrap().to_string(), "10.0.0.7/32");
+        let event = r#"{"actor_id":"u","action":"a","target_type":"t","target_id":"i","ip_address":"10.0.0.7"}"#;
+        let event = event_of(Kind::Audit, "watchbook.audit.acme.a", event).unwrap();
+        assert_eq!(event.content(6).unwrap().to_string(), "10.0.0.7/32");
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
         let told = |data: &str| format!("id: an-id\nevent: gap\ndata: {data}\n\n");
         assert_eq!(gap.written(true), told(r#"{"first":2,"last":9}"#));
         assert_eq!(gap.written(false), told(r#"{"first":null,"last":null}"#));
-        assert_eq!(anew(), "event: gap\ndata: {\"first\":null,\"last\":null}\n\n");
+        assert_eq!(recreated(), "event: gap\ndata: {\"first\":null,\"last\":null}\n\n");
         assert_eq!(lost(3), "event: lost\ndata: {\"count\":3}\n\n");
     }
 

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Events, Gap};
+use super::filter::LiveFilter;
 use super::id::{Ids, Position};
 use super::queue::Queue;
 use super::source::{Source, Step};
-use super::wanted::Wanted;
 use crate::metrics;
 
 /// How long it reads on with nobody watching, so that a page that is loaded again finds it there.
@@ -51,7 +51,7 @@ struct State {
 /// One who watches.
 #[derive(Debug)]
 struct Member {
-    wanted: Arc<Wanted>,
+    filter: Arc<LiveFilter>,
     /// What is before this sequence they have already.
     from: u64,
     queue: Arc<Queue>,
@@ -67,13 +67,13 @@ pub(super) struct Membership {
 
 /// What becomes of who wants to join.
 #[derive(Debug)]
-pub(super) enum Joined {
+pub(super) enum JoinOutcome {
     /// They stand in the feed.
-    Here(Membership),
+    Live(Membership),
     /// The feed is further already, or has not noticed yet that the stream began anew.
     Behind,
     /// The stream began anew since they were in it.
-    Anew,
+    Recreated,
 }
 
 impl Feed {
@@ -96,29 +96,33 @@ impl Feed {
     /// Where the stream does not answer.
     pub(super) async fn join(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        filter: &Arc<LiveFilter>,
         from: Option<Position>,
-    ) -> Result<Joined, BusError> {
-        if let Some(joined) = self.try_join(wanted, from) {
-            return self.unless_anew(joined, from).await;
+    ) -> Result<JoinOutcome, BusError> {
+        if let Some(joined) = self.try_join(filter, from) {
+            return self.check_recreated(joined, from).await;
         }
         let _one = self.beginning.lock().await;
-        if let Some(joined) = self.try_join(wanted, from) {
-            return self.unless_anew(joined, from).await;
+        if let Some(joined) = self.try_join(filter, from) {
+            return self.check_recreated(joined, from).await;
         }
         let stream = self.bus.stream_state(self.kind).await?;
         self.begin(&stream);
         // It lingers, so it cannot have ended again.
-        let joined = self.try_join(wanted, from).unwrap_or(Joined::Behind);
-        self.unless_anew(joined, from).await
+        let joined = self.try_join(filter, from).unwrap_or(JoinOutcome::Behind);
+        self.check_recreated(joined, from).await
     }
 
     /// Says which of the two is mistaken, where somebody comes from another stream than the feed reads.
-    async fn unless_anew(&self, joined: Joined, from: Option<Position>) -> Result<Joined, BusError> {
+    async fn check_recreated(&self, joined: JoinOutcome, from: Option<Position>) -> Result<JoinOutcome, BusError> {
         match from {
-            Some(from) if from.made_at != self.next().made_at => {
+            Some(from) if from.stream_created_at != self.next().stream_created_at => {
                 let stream = self.bus.stream_state(self.kind).await?;
-                Ok(if stream.created_at == from.made_at { Joined::Behind } else { Joined::Anew })
+                Ok(if stream.created_at == from.stream_created_at {
+                    JoinOutcome::Behind
+                } else {
+                    JoinOutcome::Recreated
+                })
             }
             _ => Ok(joined),
         }
@@ -129,26 +133,26 @@ impl Feed {
         self.lock().next
     }
 
-    fn try_join(self: &Arc<Self>, wanted: &Arc<Wanted>, from: Option<Position>) -> Option<Joined> {
+    fn try_join(self: &Arc<Self>, filter: &Arc<LiveFilter>, from: Option<Position>) -> Option<JoinOutcome> {
         let mut state = self.lock();
         if !state.runs {
             return None;
         }
         let from = from.unwrap_or(state.next);
-        if from.made_at != state.next.made_at || from.sequence < state.next.sequence {
-            return Some(Joined::Behind);
+        if from.stream_created_at != state.next.stream_created_at || from.sequence < state.next.sequence {
+            return Some(JoinOutcome::Behind);
         }
-        let (number, queue) = (state.number, Arc::new(Queue::new(self.queue_bytes, wanted.sees_all())));
+        let (number, queue) = (state.number, Arc::new(Queue::new(self.queue_bytes, filter.sees_all())));
         state.number += 1;
-        state.members.insert(number, Member { wanted: wanted.clone(), from: from.sequence, queue: queue.clone() });
+        state.members.insert(number, Member { filter: filter.clone(), from: from.sequence, queue: queue.clone() });
         drop(state);
-        Some(Joined::Here(Membership { feed: self.clone(), number, queue }))
+        Some(JoinOutcome::Live(Membership { feed: self.clone(), number, queue }))
     }
 
     fn begin(self: &Arc<Self>, stream: &StreamState) {
         let mut state = self.lock();
         state.runs = true;
-        state.next = Position { made_at: stream.created_at, sequence: stream.last_sequence }.behind();
+        state.next = Position { stream_created_at: stream.created_at, sequence: stream.last_sequence }.behind();
         let source = Source::new(self.bus.clone(), self.kind, state.next);
         drop(state);
         tokio::spawn(self.clone().run(source));
@@ -160,9 +164,9 @@ impl Feed {
         while let Some(step) = self.stop.run_until_cancelled(source.read()).await {
             match step {
                 Step::Message(delivery) => self.hand_out(&delivery, source.at(delivery.sequence)),
-                Step::Gone { first, last } => self.skip(first, source.at(last)),
+                Step::Missing { first, last } => self.skip(first, source.at(last)),
                 Step::Idle => {}
-                Step::Anew => {
+                Step::Recreated => {
                     self.end();
                     break;
                 }
@@ -185,7 +189,7 @@ impl Feed {
         if let Some(event) = event {
             let mut lost = 0;
             for member in state.members.values() {
-                if event.sequence >= member.from && member.wanted.has(&event) {
+                if event.sequence >= member.from && member.filter.matches(&event) {
                     lost += u64::from(!member.queue.push(&event.written));
                 }
             }

@@ -31,7 +31,7 @@ const POSITION_BYTES: usize = 16;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Position {
     /// When the stream was made, in whole microseconds: tells it from others of its name.
-    pub(super) made_at: DateTime<Utc>,
+    pub(super) stream_created_at: DateTime<Utc>,
     /// Which of its messages.
     pub(super) sequence: u64,
 }
@@ -80,9 +80,9 @@ impl Ids {
         let (tag, sealed) = id.split_first_chunk::<TAG_BYTES>()?;
         let mut opened = <[u8; POSITION_BYTES]>::try_from(sealed).ok()?;
         self.cipher().decrypt_inout_detached([kind.name()], opened.as_mut_slice().into(), &(*tag).into()).ok()?;
-        let (made_at, sequence) = opened.split_first_chunk::<8>()?;
+        let (stream_created_at, sequence) = opened.split_first_chunk::<8>()?;
         Some(Position {
-            made_at: DateTime::from_timestamp_micros(i64::from_be_bytes(*made_at))?,
+            stream_created_at: DateTime::from_timestamp_micros(i64::from_be_bytes(*stream_created_at))?,
             sequence: u64::from_be_bytes(sequence.try_into().ok()?),
         })
     }
@@ -95,7 +95,7 @@ impl Ids {
 
 fn plain(position: Position) -> [u8; POSITION_BYTES] {
     let mut plain = [0; POSITION_BYTES];
-    plain[..8].copy_from_slice(&position.made_at.timestamp_micros().to_be_bytes());
+    plain[..8].copy_from_slice(&position.stream_created_at.timestamp_micros().to_be_bytes());
     plain[8..].copy_from_slice(&position.sequence.to_be_bytes());
     plain
 }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     fn position(sequence: u64) -> Position {
-        Position { made_at: DateTime::from_timestamp_micros(1_790_000_000_123_456).unwrap(), sequence }
+        Position { stream_created_at: DateTime::from_timestamp_micros(1_790_000_000_123_456).unwrap(), sequence }
     }
 
     #[test]
@@ -157,7 +157,10 @@ mod tests {
     #[test]
     fn another_stream_of_the_name_has_other_ids() {
         let ids = Ids::new(&[7; KEY_BYTES]).unwrap();
-        let later = Position { made_at: position(1).made_at + chrono::TimeDelta::microseconds(1), sequence: 1 };
+        let later = Position {
+            stream_created_at: position(1).stream_created_at + chrono::TimeDelta::microseconds(1),
+            sequence: 1,
+        };
         assert_ne!(ids.write(Kind::Logs, position(1)), ids.write(Kind::Logs, later));
         assert_eq!(position(1).behind(), position(2));
         assert_eq!(position(u64::MAX).behind(), position(u64::MAX));

@@ -3,7 +3,7 @@
 //! What is seen is what the stream delivers, and not what its subjects carry: only the stream gives each record the
 //! place by which a reader goes on where it was, and what it refused will never be stored. Every gateway reads a
 //! kind once, however many look at it (`feed`); each record is decoded once, as the writers do, and written out once
-//! (`event`), and handed to those who may see it and asked for it (`wanted`, by a `field`), into a queue of theirs that
+//! (`event`), and handed to those who may see it and asked for it (`filter`, by a `field`), into a queue of theirs that
 //! is bounded (`queue`).
 //!
 //! No reader learns how much there is of others: places are written so that only a gateway can read them (`id`), and
@@ -11,7 +11,7 @@
 //!
 //! A reader that comes back with `Last-Event-ID` reads the stream by itself, part by part and at its own pace, until
 //! it has come to where the feed is (`catch_up`), and only then stands in the feed: nothing is lost and nothing comes
-//! twice, whatever it takes. `source` reads through outages; `watching` is one answer; `places` bounds how many.
+//! twice, whatever it takes. `source` reads through outages; `response` is one answer; `stream_quota` bounds how many.
 //!
 //! Whoever watches the audit log stands in it: that is written before the first line, or nobody watches.
 
@@ -20,12 +20,12 @@ mod describe;
 mod event;
 mod feed;
 mod field;
+mod filter;
 mod id;
-mod places;
 mod queue;
+mod response;
 mod source;
-mod wanted;
-mod watching;
+mod stream_quota;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,21 +40,21 @@ use axum::routing::{MethodRouter, get};
 use bus::Bus;
 use records::Kind;
 use serde_json::json;
-use store::reading::Scope;
+use store::scoped_read::Scope;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::feed::Feed;
+use self::filter::LiveFilter;
 use self::id::Position;
-use self::places::Places;
-use self::wanted::Wanted;
-use self::watching::Watching;
+use self::response::LiveResponse;
+use self::stream_quota::StreamQuota;
 use crate::app::App;
-use crate::asker::Asker;
+use crate::audited_action::AuditedAction;
 use crate::auth::{Caller, Expiry};
-use crate::deeds::Done;
 use crate::problem::{Fault, Problem};
 use crate::query::Parameters;
+use crate::request_context::RequestContext;
 use crate::settings::Settings;
 
 pub(crate) use describe::describe;
@@ -66,7 +66,7 @@ pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event
 /// one part (`catch_up.rs`) in memory. A reader joins the kind's feed only when it has caught up with it.
 const CATCHING_UP: usize = 32;
 /// When to ask again where the stream does not answer.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// What all live answers share.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub(crate) struct Live {
     bus: Bus,
     ids: Ids,
     feeds: BTreeMap<Kind, Arc<Feed>>,
-    places: Places,
+    stream_quota: StreamQuota,
     catching_up: Semaphore,
     heartbeat: Duration,
     stop: CancellationToken,
@@ -91,7 +91,7 @@ impl Live {
         };
         Self {
             feeds: Kind::ALL.iter().map(|&kind| (kind, feed(kind))).collect(),
-            places: Places::new(settings.live_streams, settings.live_streams_per_caller),
+            stream_quota: StreamQuota::new(settings.live_streams, settings.live_streams_per_caller),
             catching_up: Semaphore::new(CATCHING_UP),
             heartbeat: settings.live_heartbeat,
             stop: stop.clone(),
@@ -116,22 +116,22 @@ async fn watch(
     Extension(expiry): Extension<Expiry>,
     uri: Uri,
     caller: Caller,
-    asker: Asker,
+    context: RequestContext,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(uri.query().unwrap_or_default());
-    let wanted = Arc::new(Wanted::read(parameters, kind, &caller)?);
+    let filter = Arc::new(LiveFilter::read(parameters, kind, &caller)?);
     let last_seen = last_event_id(&app.live.ids, kind, &headers)?;
-    let place = app.live.places.take(&caller.subject)?;
+    let permit = app.live.stream_quota.acquire(&caller.subject)?;
     if kind == Kind::Audit {
-        watched(&wanted, &headers).write_first(&app, &caller, &asker).await?;
+        audit_of_watching(&filter, &headers).write_before_response(&app, &caller, &context).await?;
     }
     let feed = app.live.feed(kind)?;
-    let watching = Watching::begin(app, feed, wanted, last_seen, expiry, place).await.map_err(|error| {
+    let response = LiveResponse::begin(app, feed, filter, last_seen, expiry, permit).await.map_err(|error| {
         tracing::warn!(%kind, %error, "a live answer cannot begin");
-        Problem::unavailable("the stream does not answer", ASK_AGAIN)
+        Problem::unavailable("the stream does not answer", RETRY_AFTER)
     })?;
-    let mut response = Response::new(Body::from_stream(watching.into_stream()));
+    let mut response = Response::new(Body::from_stream(response.into_stream()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     // A proxy that collects an answer before it passes it on would hold back what was to be seen at once.
@@ -139,22 +139,22 @@ async fn watch(
     Ok(response)
 }
 
-/// That somebody watches the audit log, as a deed. It stands in the log that is watched, or in the platform's own where
+/// That somebody watches the audit log, as an audit event. It stands in the log that is watched, or in the platform's own where
 /// these are several or none: nobody can write into the log of others.
-fn watched(wanted: &Wanted, headers: &HeaderMap) -> Done {
-    let (organization_id, seen) = match wanted.scope() {
+fn audit_of_watching(filter: &LiveFilter, headers: &HeaderMap) -> AuditedAction {
+    let (organization_id, seen) = match filter.scope() {
         Scope::All => (None, json!("*")),
         Scope::Organizations(names) => (names.first().filter(|_| names.len() == 1).cloned(), json!(names)),
     };
     let last_seen = headers.get(&LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    Done {
+    AuditedAction {
         action: "audit.watch",
         target_type: "audit_log",
         target_id: organization_id.clone().unwrap_or_else(|| "*".to_owned()),
         organization_id,
         reason: None,
         metadata: json!({
-            "route": "/api/live/audit", "filters": wanted.filters(), "organizations": seen, "last_event_id": last_seen,
+            "route": "/api/live/audit", "filters": filter.filters(), "organizations": seen, "last_event_id": last_seen,
         }),
     }
 }

@@ -19,14 +19,14 @@ const RENEW_AFTER: u32 = 15;
 pub(super) enum Step {
     Message(Box<Delivery>),
     /// The stream does not hold these.
-    Gone {
+    Missing {
         first: u64,
         last: u64,
     },
     /// Nothing for a while, or no answer.
     Idle,
     /// The stream is another one than before: its sequences mean nothing of what was read.
-    Anew,
+    Recreated,
 }
 
 /// Reads a kind's stream from a position on.
@@ -68,7 +68,7 @@ impl Source {
         };
         let step = match read {
             Ok(Read::Message(delivery)) => Step::Message(Box::new(delivery)),
-            Ok(Read::Deleted { first, last }) => Step::Gone { first, last },
+            Ok(Read::Deleted { first, last }) => Step::Missing { first, last },
             Ok(Read::Idle) => Step::Idle,
             Err(lost) => {
                 tracing::debug!(kind = %self.kind, %lost, "reading again");
@@ -107,8 +107,9 @@ impl Source {
 
     async fn try_open(&mut self) -> Result<Step, BusError> {
         let state = self.bus.stream_state(self.kind).await?;
-        if state.created_at != self.next.made_at || state.last_sequence.saturating_add(1) < self.next.sequence {
-            return Ok(Step::Anew);
+        if state.created_at != self.next.stream_created_at || state.last_sequence.saturating_add(1) < self.next.sequence
+        {
+            return Ok(Step::Recreated);
         }
         if let Some(delivery) = self.stuck(&state).await? {
             return Ok(Step::Message(Box::new(delivery)));

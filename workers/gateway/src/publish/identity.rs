@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use chrono::{DateTime, Utc};
 use records::Kind;
 use sha2::{Digest, Sha256};
-use store::idempotency::{self, Known};
+use store::idempotency::{self, StoredKey};
 use uuid::Uuid;
 
 use super::IDEMPOTENCY_KEY;
@@ -36,7 +36,7 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 #[derive(Debug)]
 pub(super) struct Identity {
     digest: Vec<u8>,
-    known: Known,
+    known: StoredKey,
 }
 
 impl Identity {

@@ -26,7 +26,7 @@ use self::identity::Identity;
 use crate::app::App;
 use crate::auth::{Caller, Organizations};
 use crate::problem::{Fault, Problem};
-use crate::query::{Nothing, Query};
+use crate::query::{NoParams, Query};
 use crate::{body, metrics};
 
 pub(crate) use describe::describe;
@@ -54,7 +54,7 @@ pub(crate) fn route(kind: Kind) -> MethodRouter<App> {
 async fn publish(
     State(app): State<App>,
     Extension(kind): Extension<Kind>,
-    Query(Nothing): Query<Nothing>,
+    Query(NoParams): Query<NoParams>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, Problem> {

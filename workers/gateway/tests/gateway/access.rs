@@ -7,7 +7,7 @@ use gateway::auth::{Access, Role};
 use harness::World;
 use serde_json::json;
 
-use crate::stand::{Answer, Stand, settings};
+use crate::test_gateway::{Answer, TestGateway, settings};
 use crate::tokens::{broken, claims, of, sign};
 
 /// A path that a template stands for.
@@ -20,33 +20,33 @@ fn path(template: &str) -> String {
     if path.starts_with("/api/live/") { format!("{path}?nonsense=1") } else { path }
 }
 
-async fn call(stand: &Stand, method: &str, template: &str, authorization: Option<&str>) -> Answer {
+async fn call(gateway: &TestGateway, method: &str, template: &str, authorization: Option<&str>) -> Answer {
     let headers = authorization.map(|value| ("authorization", value));
     let headers: Vec<_> = headers.into_iter().chain([("content-type", "application/json")]).collect();
     // No body that any route takes: who gets through changes nothing.
-    stand.ask(method, &path(template), &headers, if method == "GET" { "" } else { "nothing" }).await
+    gateway.request(method, &path(template), &headers, if method == "GET" { "" } else { "nothing" }).await
 }
 
 /// Takes as many bad tokens as are tried here.
-async fn patient() -> Stand {
+async fn patient() -> TestGateway {
     let mut settings = settings();
     settings.gateway.refusal_burst = NonZeroU32::MAX;
-    Stand::with(World::builder("no binary").without_setup().start().await, settings).await
+    TestGateway::with(World::builder("no binary").without_setup().start().await, settings).await
 }
 
 #[tokio::test]
 async fn nobody_gets_through_without_a_good_token() {
-    let stand = patient().await;
+    let gateway = patient().await;
     let (public, guarded): (Vec<_>, Vec<_>) =
-        stand.routes.iter().partition(|route| matches!(route.access, Access::Public));
+        gateway.routes.iter().partition(|route| matches!(route.access, Access::Public));
     let public: Vec<_> = public.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
     assert_eq!(public, ["DELETE /api/session", "POST /api/session", "GET /api/openapi.json"]);
     for route in guarded {
-        let none = call(&stand, route.method.as_str(), &route.path, None).await;
+        let none = call(&gateway, route.method.as_str(), &route.path, None).await;
         none.problem(401);
         assert_eq!(none.header("www-authenticate"), r#"Bearer realm="watchbook""#);
         for (name, token) in broken() {
-            let answer = call(&stand, route.method.as_str(), &route.path, Some(&format!("Bearer {token}"))).await;
+            let answer = call(&gateway, route.method.as_str(), &route.path, Some(&format!("Bearer {token}"))).await;
             assert_eq!(answer.status, 401, "{name} on {route:?}: {answer:?}");
             answer.problem(401);
             assert!(answer.header("www-authenticate").contains(r#"error="invalid_token""#), "{name}");
@@ -55,23 +55,23 @@ async fn nobody_gets_through_without_a_good_token() {
             let cookie = format!("watchbook_session={token}");
             let headers =
                 [("cookie", cookie.as_str()), ("x-watchbook-csrf", "1"), ("content-type", "application/json")];
-            let answer = stand.ask(route.method.as_str(), &path(&route.path), &headers, "").await;
+            let answer = gateway.request(route.method.as_str(), &path(&route.path), &headers, "").await;
             assert_eq!(answer.status, 401, "{name} in a cookie on {route:?}: {answer:?}");
         }
         for scheme in ["Basic YTpi", "Bearer", "Bearer ", "bearer"] {
-            call(&stand, route.method.as_str(), &route.path, Some(scheme)).await.problem(401);
+            call(&gateway, route.method.as_str(), &route.path, Some(scheme)).await.problem(401);
         }
     }
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn each_route_asks_for_its_role() {
-    let stand = Stand::start().await;
-    for route in &stand.routes {
+    let gateway = TestGateway::start().await;
+    for route in &gateway.routes {
         for role in Role::ALL {
             let bearer = format!("bearer {}", of(role));
-            let answer = call(&stand, route.method.as_str(), &route.path, Some(&bearer)).await;
+            let answer = call(&gateway, route.method.as_str(), &route.path, Some(&bearer)).await;
             match route.access {
                 Access::AtLeast(least) if role < least => {
                     let problem = answer.problem(403);
@@ -85,34 +85,34 @@ async fn each_route_asks_for_its_role() {
             }
         }
     }
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn a_caller_is_who_the_token_says() {
-    let stand = Stand::start().await;
-    let me = stand.get("/api/me", &sign(&claims("viewer", &["umbra", "acme", "_"]))).await.json();
+    let gateway = TestGateway::start().await;
+    let me = gateway.get("/api/me", &sign(&claims("viewer", &["umbra", "acme", "_"]))).await.json();
     assert_eq!(me, json!({ "subject": "a viewer", "role": "viewer", "organizations": ["acme", "umbra"] }));
-    let me = stand.get("/api/me", &sign(&claims("admin", &["acme", "*"]))).await.json();
+    let me = gateway.get("/api/me", &sign(&claims("admin", &["acme", "*"]))).await.json();
     assert_eq!(me["organizations"], json!(["*"]));
     let mut nobody = claims("viewer", &[]);
     nobody.as_object_mut().unwrap().remove("orgs");
-    assert_eq!(stand.get("/api/me", &sign(&nobody)).await.json()["organizations"], json!([]));
+    assert_eq!(gateway.get("/api/me", &sign(&nobody)).await.json()["organizations"], json!([]));
     for (orgs, organizations) in [("acme", "acme"), ("*", "*")] {
         let mut one = claims("viewer", &[]);
         one["orgs"] = json!(orgs);
-        assert_eq!(stand.get("/api/me", &sign(&one)).await.json()["organizations"], json!([organizations]));
+        assert_eq!(gateway.get("/api/me", &sign(&one)).await.json()["organizations"], json!([organizations]));
     }
     let mut fractions = claims("viewer", &[]);
     let now = Utc::now().timestamp() as f64;
     for (claim, seconds) in [("exp", now + 3_600.5), ("nbf", now - 3_600.5), ("iat", now - 0.123)] {
         fractions[claim] = json!(seconds);
     }
-    assert_eq!(stand.get("/api/me", &sign(&fractions)).await.status, 200);
+    assert_eq!(gateway.get("/api/me", &sign(&fractions)).await.status, 200);
     let mut many = claims("viewer", &[]);
     many["aud"] = json!(["others", "watchbook"]);
-    assert_eq!(stand.get("/api/me", &sign(&many)).await.status, 200);
-    stand.finish().await;
+    assert_eq!(gateway.get("/api/me", &sign(&many)).await.status, 200);
+    gateway.finish().await;
 }
 
 #[tokio::test]
@@ -120,12 +120,12 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
     let mut settings = settings();
     settings.gateway.requests_per_second = NonZeroU32::MIN;
     settings.gateway.request_burst = NonZeroU32::MIN;
-    let stand = Stand::with(World::builder("no binary").without_setup().start().await, settings).await;
+    let gateway = TestGateway::with(World::builder("no binary").without_setup().start().await, settings).await;
     let token = of(Role::Viewer);
     let mut answers = Vec::new();
     // More at once than a second gives back, however slow this machine is: the first that is refused ends it.
     loop {
-        let answer = stand.get("/api/me", &token).await;
+        let answer = gateway.get("/api/me", &token).await;
         answers.push(answer.status.as_u16());
         if answer.status == 429 {
             answer.problem(429);
@@ -136,9 +136,11 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
     assert_eq!(answers[0], 200);
     // To sign in is a request as any other.
     let sign_in = json!({ "token": token }).to_string();
-    while stand.ask("POST", "/api/session", &[("content-type", "application/json")], &sign_in).await.status != 429 {}
-    assert_eq!(stand.get("/api/me", &of(Role::Admin)).await.status, 200, "another caller has a budget of their own");
-    stand.finish().await;
+    while gateway.request("POST", "/api/session", &[("content-type", "application/json")], &sign_in).await.status != 429
+    {
+    }
+    assert_eq!(gateway.get("/api/me", &of(Role::Admin)).await.status, 200, "another caller has a budget of their own");
+    gateway.finish().await;
 }
 
 #[tokio::test]
@@ -147,9 +149,9 @@ async fn who_brings_bad_tokens_is_told_when_to_come_back_and_nobody_else_is() {
     let mut settings = settings();
     settings.gateway.refusals_per_second = NonZeroU32::MIN;
     settings.gateway.refusal_burst = NonZeroU32::MIN;
-    let stand = Stand::with(World::builder("no binary").without_setup().start().await, settings).await;
+    let gateway = TestGateway::with(World::builder("no binary").without_setup().start().await, settings).await;
     let (good, bad) = (of(Role::Viewer), json!({ "token": "bad" }).to_string());
-    assert_eq!(stand.get("/api/me", "bad").await.status, 401);
+    assert_eq!(gateway.get("/api/me", "bad").await.status, 401);
     for (method, path, headers, body) in [
         ("GET", "/api/me", vec![("authorization", "Bearer bad")], ""),
         ("GET", "/api/me", vec![("authorization", "Basic YTpi")], ""),
@@ -158,16 +160,16 @@ async fn who_brings_bad_tokens_is_told_when_to_come_back_and_nobody_else_is() {
     ] {
         // More at once than a second gives back, however slow this machine is.
         let refused = loop {
-            let answer = stand.ask(method, path, &headers, body).await;
+            let answer = gateway.request(method, path, &headers, body).await;
             if answer.status != 401 {
                 break answer;
             }
         };
         refused.problem(429);
         assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
-        assert_eq!(stand.get("/api/me", &good).await.status, 200, "a good token pays for nobody");
+        assert_eq!(gateway.get("/api/me", &good).await.status, 200, "a good token pays for nobody");
         let sign_in = json!({ "token": good }).to_string();
-        assert_eq!(stand.ask("POST", "/api/session", &[JSON], &sign_in).await.status, 200);
+        assert_eq!(gateway.request("POST", "/api/session", &[JSON], &sign_in).await.status, 200);
     }
-    stand.finish().await;
+    gateway.finish().await;
 }

@@ -6,19 +6,19 @@ use gateway::auth::Role;
 use records::Kind;
 use serde_json::{Value, json};
 
-use crate::audit::{own_records, stand};
-use crate::stand::Stand;
+use crate::audit::{gateway, internal_records};
+use crate::test_gateway::TestGateway;
 use crate::tokens::{claims, of, sign};
 
 /// Whose things there are, each with its number in [`id`]; `_` is nobody.
 pub(crate) const OF: [&str; 3] = ["acme", "globex", "_"];
 
 /// One of each for two organizations and for nobody.
-async fn fill(stand: &Stand) {
+async fn fill(gateway: &TestGateway) {
     for (number, organization) in OF.into_iter().enumerate() {
-        fill_one(stand, number, organization).await;
+        fill_one(gateway, number, organization).await;
     }
-    stand
+    gateway
         .world
         .execute(
             "INSERT INTO watchbook.retention_runs (id, cause, actor_id, process, outcome, planned, started_at)
@@ -28,14 +28,14 @@ async fn fill(stand: &Stand) {
 }
 
 /// One of each for one of them.
-pub(crate) async fn fill_one(stand: &Stand, number: usize, organization: &str) {
+pub(crate) async fn fill_one(gateway: &TestGateway, number: usize, organization: &str) {
     let matchers = if organization == "_" {
         r#"["severity=critical"]"#.to_owned()
     } else {
         format!(r#"["severity=critical","organization_id={organization}"]"#)
     };
     let id = id(number);
-    stand
+    gateway
             .world
             .execute(&format!(
                 "INSERT INTO watchbook.alerts (id, rule, organization_id, labels, severity, version, condition, data, reason, state, changed_at)
@@ -56,19 +56,19 @@ pub(crate) fn id(number: usize) -> String {
     format!("00000000-0000-0000-0000-00000000000{number}")
 }
 
-async fn finish(stand: Stand) {
-    stand.world.execute("TRUNCATE watchbook.dead_letters").await;
-    stand.finish().await;
+async fn finish(gateway: TestGateway) {
+    gateway.world.execute("TRUNCATE watchbook.dead_letters").await;
+    gateway.finish().await;
 }
 
-async fn post(stand: &Stand, path: &str, token: &str, body: &Value) -> u16 {
-    stand.post(path, token, &[], &body.to_string()).await.status.as_u16()
+async fn post(gateway: &TestGateway, path: &str, token: &str, body: &Value) -> u16 {
+    gateway.post(path, token, &[], &body.to_string()).await.status.as_u16()
 }
 
 #[tokio::test]
 async fn everybody_sees_their_own() {
-    let stand = stand().await;
-    fill(&stand).await;
+    let gateway = gateway().await;
+    fill(&gateway).await;
     let (acme, all) = (of(Role::Viewer), sign(&claims("viewer", &["*"])));
     for path in ["/api/alerts", "/api/silences", "/api/dead-letters"] {
         for (query, token, count) in [
@@ -78,35 +78,35 @@ async fn everybody_sees_their_own() {
             ("?organization_id=globex", &all, 1),
             ("?limit=2", &all, 2),
         ] {
-            let answer = stand.get(&format!("{path}{query}"), token).await.json();
+            let answer = gateway.get(&format!("{path}{query}"), token).await.json();
             assert_eq!(answer["items"].as_array().unwrap().len(), count, "{path}{query}: {answer}");
             assert_eq!(answer["next_cursor"].is_string(), query == "?limit=2", "{path}{query}");
         }
     }
     for path in ["/api/alerts", "/api/dead-letters"] {
-        assert_eq!(stand.get(&format!("{path}/{}", id(0)), &acme).await.status, 200, "{path}");
+        assert_eq!(gateway.get(&format!("{path}/{}", id(0)), &acme).await.status, 200, "{path}");
         for foreign in [id(1), id(2), id(9)] {
-            stand.get(&format!("{path}/{foreign}"), &acme).await.problem(404);
+            gateway.get(&format!("{path}/{foreign}"), &acme).await.problem(404);
         }
-        stand.get(&format!("{path}/x"), &acme).await.problem(400);
+        gateway.get(&format!("{path}/x"), &acme).await.problem(400);
     }
-    let alert = stand.get(&format!("/api/alerts/{}", id(0)), &acme).await.json();
+    let alert = gateway.get(&format!("/api/alerts/{}", id(0)), &acme).await.json();
     assert_eq!((&alert["alert"]["rule"], alert["history"].as_array().unwrap().len()), (&json!("rule"), 1));
-    let letter = stand.get(&format!("/api/dead-letters/{}", id(0)), &acme).await.json();
+    let letter = gateway.get(&format!("/api/dead-letters/{}", id(0)), &acme).await.json();
     assert_eq!(letter["payload"], "nonsense");
     for (token, is_told) in [(&acme, false), (&all, true)] {
-        let listed = stand.get("/api/dead-letters?limit=1", token).await.json();
-        let whole = stand.get(&format!("/api/dead-letters/{}", id(0)), token).await.json();
+        let listed = gateway.get("/api/dead-letters?limit=1", token).await.json();
+        let whole = gateway.get(&format!("/api/dead-letters/{}", id(0)), token).await.json();
         for letter in [&listed["items"][0], &whole] {
             assert_eq!(letter["stream_seq"].is_i64(), is_told, "{letter}");
         }
     }
     for (token, runs, holds) in [(&acme, 0, 1), (&all, 1, 3)] {
-        let answer = stand.get("/api/retention", token).await.json();
+        let answer = gateway.get("/api/retention", token).await.json();
         let count = |member: &str| answer[member].as_array().unwrap().len();
         assert_eq!((count("runs"), count("holds")), (runs, holds), "{answer}");
     }
-    assert_eq!(stand.get("/api/alerts/rules", &acme).await.json()["rules"], json!([]));
+    assert_eq!(gateway.get("/api/alerts/rules", &acme).await.json()["rules"], json!([]));
     for (path, field) in [
         ("/api/alerts?severity=bad", "severity"),
         ("/api/alerts?condition=x", "condition"),
@@ -115,78 +115,78 @@ async fn everybody_sees_their_own() {
         ("/api/dead-letters?reason=x", "reason"),
         ("/api/retention?limit=0", "limit"),
     ] {
-        assert_eq!(stand.get(path, &acme).await.problem(400)["errors"][0]["field"], field, "{path}");
+        assert_eq!(gateway.get(path, &acme).await.problem(400)["errors"][0]["field"], field, "{path}");
     }
-    finish(stand).await;
+    finish(gateway).await;
 }
 
 #[tokio::test]
 async fn operators_act_on_their_own_and_stand_in_the_log() {
-    let stand = stand().await;
-    fill(&stand).await;
+    let gateway = gateway().await;
+    fill(&gateway).await;
     let token = of(Role::Operator);
     let note = json!({ "reason": "on it" });
     for (path, body) in [("/api/alerts/{}/acknowledge", &note), ("/api/dead-letters/{}/discard", &json!({}))] {
         let path = |number| path.replace("{}", &id(number));
         for foreign in [1, 2, 9] {
-            assert_eq!(post(&stand, &path(foreign), &token, body).await, 404, "{}", path(foreign));
+            assert_eq!(post(&gateway, &path(foreign), &token, body).await, 404, "{}", path(foreign));
         }
-        assert_eq!(post(&stand, &path(0), &of(Role::Producer), body).await, 403);
-        assert_eq!(own_records(&stand).await, []);
-        assert_eq!(post(&stand, &path(0), &token, body).await, 204, "{}", path(0));
-        let (organization, record) = own_records(&stand).await.remove(0);
+        assert_eq!(post(&gateway, &path(0), &of(Role::Producer), body).await, 403);
+        assert_eq!(internal_records(&gateway).await, []);
+        assert_eq!(post(&gateway, &path(0), &token, body).await, 204, "{}", path(0));
+        let (organization, record) = internal_records(&gateway).await.remove(0);
         assert_eq!((organization.as_deref(), &record["target_id"]), (Some("acme"), &json!(id(0))), "{record}");
         assert_eq!(record["actor_id"], "a operator");
-        stand.world.execute("DELETE FROM watchbook.own_records").await;
+        gateway.world.execute("DELETE FROM watchbook.own_records").await;
     }
-    assert_eq!(post(&stand, &format!("/api/dead-letters/{}/discard", id(0)), &token, &json!({})).await, 409);
+    assert_eq!(post(&gateway, &format!("/api/dead-letters/{}/discard", id(0)), &token, &json!({})).await, 409);
     assert_eq!(
-        post(&stand, &format!("/api/alerts/{}/acknowledge", id(0)), &token, &json!({ "reason": " " })).await,
+        post(&gateway, &format!("/api/alerts/{}/acknowledge", id(0)), &token, &json!({ "reason": " " })).await,
         400
     );
-    let alert = stand.get(&format!("/api/alerts/{}", id(0)), &token).await.json();
+    let alert = gateway.get(&format!("/api/alerts/{}", id(0)), &token).await.json();
     assert_eq!(alert["alert"]["acknowledgement"]["by"], "a operator");
-    stand.world.execute("UPDATE watchbook.alerts SET condition = 'inactive'").await;
-    assert_eq!(post(&stand, &format!("/api/alerts/{}/acknowledge", id(0)), &token, &note).await, 409);
-    assert_eq!(own_records(&stand).await, []);
-    finish(stand).await;
+    gateway.world.execute("UPDATE watchbook.alerts SET condition = 'inactive'").await;
+    assert_eq!(post(&gateway, &format!("/api/alerts/{}/acknowledge", id(0)), &token, &note).await, 409);
+    assert_eq!(internal_records(&gateway).await, []);
+    finish(gateway).await;
 }
 
 #[tokio::test]
 async fn a_dead_letter_is_replayed_once() {
-    let stand = stand().await;
-    fill(&stand).await;
+    let gateway = gateway().await;
+    fill(&gateway).await;
     let token = of(Role::Operator);
     let replay = format!("/api/dead-letters/{}/replay", id(0));
     // No stream takes its subject: nothing changes, and nothing is told.
-    assert_eq!(post(&stand, &replay, &token, &json!({})).await, 409);
-    stand.stream(Kind::Events, ByteSize::mib(1)).await;
-    let (subject, stream) = (stand.world.subject(Kind::Events, "acme"), stand.world.stream(Kind::Events));
-    stand
+    assert_eq!(post(&gateway, &replay, &token, &json!({})).await, 409);
+    gateway.stream(Kind::Events, ByteSize::mib(1)).await;
+    let (subject, stream) = (gateway.world.subject(Kind::Events, "acme"), gateway.world.stream(Kind::Events));
+    gateway
         .world
         .execute(&format!(
             "UPDATE watchbook.dead_letters SET subject = '{subject}.x', stream = '{stream}' WHERE id = '{}'",
             id(0)
         ))
         .await;
-    assert_eq!(post(&stand, &replay.replace(&id(0), &id(1)), &token, &json!({})).await, 404);
-    assert_eq!(post(&stand, &replay, &of(Role::Producer), &json!({})).await, 403);
-    assert_eq!(own_records(&stand).await, []);
-    assert_eq!(post(&stand, &replay, &token, &json!({})).await, 204);
-    assert_eq!(post(&stand, &replay, &token, &json!({})).await, 409);
-    let message = stand.bus.message(Kind::Events, 1).await.unwrap().unwrap();
+    assert_eq!(post(&gateway, &replay.replace(&id(0), &id(1)), &token, &json!({})).await, 404);
+    assert_eq!(post(&gateway, &replay, &of(Role::Producer), &json!({})).await, 403);
+    assert_eq!(internal_records(&gateway).await, []);
+    assert_eq!(post(&gateway, &replay, &token, &json!({})).await, 204);
+    assert_eq!(post(&gateway, &replay, &token, &json!({})).await, 409);
+    let message = gateway.bus.message(Kind::Events, 1).await.unwrap().unwrap();
     assert_eq!(&message.body[..], b"nonsense");
-    assert_eq!(stand.messages(Kind::Events).await, 1);
-    let records = own_records(&stand).await;
+    assert_eq!(gateway.messages(Kind::Events).await, 1);
+    let records = internal_records(&gateway).await;
     assert_eq!(records.len(), 1, "{records:?}");
     assert_eq!((records[0].0.as_deref(), &records[0].1["action"]), (Some("acme"), &json!("dead_letter.replay")));
-    finish(stand).await;
+    finish(gateway).await;
 }
 
 #[tokio::test]
 async fn a_silence_is_about_the_callers_own() {
-    let stand = stand().await;
-    fill(&stand).await;
+    let gateway = gateway().await;
+    fill(&gateway).await;
     let (token, all) = (of(Role::Operator), sign(&claims("operator", &["*"])));
     let until = Utc::now() + TimeDelta::hours(1);
     let silence = |matchers: Value| json!({ "matchers": matchers, "ends_at": until, "reason": "backups" });
@@ -203,29 +203,30 @@ async fn a_silence_is_about_the_callers_own() {
         json!({ "matchers": ["organization_id=acme"], "ends_at": until, "reason": "x", "every": "daily 01:00-02:00" }),
         json!({ "matchers": ["organization_id=acme"], "ends_at": until, "reason": "x", "more": 1 }),
     ] {
-        assert_eq!(post(&stand, "/api/silences", &token, &refused).await, 400, "{refused}");
+        assert_eq!(post(&gateway, "/api/silences", &token, &refused).await, 400, "{refused}");
     }
-    assert_eq!(own_records(&stand).await, []);
-    let made = stand.post("/api/silences", &token, &[], &silence(json!(["organization=acme"])).to_string()).await;
+    assert_eq!(internal_records(&gateway).await, []);
+    let made = gateway.post("/api/silences", &token, &[], &silence(json!(["organization=acme"])).to_string()).await;
     assert_eq!(made.status, 201, "{made:?}");
     // What is about everybody, and what only looks like an organization's.
     for matcher in ["severity=critical", "organizationXid=acme"] {
-        assert_eq!(post(&stand, "/api/silences", &all, &silence(json!([matcher]))).await, 201);
+        assert_eq!(post(&gateway, "/api/silences", &all, &silence(json!([matcher]))).await, 201);
     }
-    assert_eq!(stand.get("/api/silences", &token).await.json()["items"].as_array().unwrap().len(), 2);
+    assert_eq!(gateway.get("/api/silences", &token).await.json()["items"].as_array().unwrap().len(), 2);
     let bearer = format!("Bearer {token}");
     let end = async |id: &str| {
-        let answer = stand.ask("DELETE", &format!("/api/silences?id={id}"), &[("authorization", &bearer)], "").await;
+        let answer =
+            gateway.request("DELETE", &format!("/api/silences?id={id}"), &[("authorization", &bearer)], "").await;
         answer.status.as_u16()
     };
     let made = made.json()["id"].as_str().unwrap().to_owned();
     for (silence, status) in [(id(1), 404), (id(2), 404), (made.clone(), 204), (made, 409), ("x".to_owned(), 400)] {
         assert_eq!(end(&silence).await, status, "{silence}");
     }
-    let records = own_records(&stand).await;
+    let records = internal_records(&gateway).await;
     let actions: Vec<_> =
         records.iter().map(|(of, record)| (of.as_deref(), record["action"].as_str().unwrap())).collect();
     let (made, ended) = ("silence.create", "silence.end");
     assert_eq!(actions, [(Some("acme"), made), (None, made), (None, made), (Some("acme"), ended)]);
-    finish(stand).await;
+    finish(gateway).await;
 }

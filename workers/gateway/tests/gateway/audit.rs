@@ -13,19 +13,19 @@ use store::{Connection, Database};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::stand::{Stand, settings};
+use crate::test_gateway::{TestGateway, settings};
 use crate::tokens::{claims, of, sign};
 
 /// A stand with days for audit records and dead letters, which nobody writes.
-pub(crate) async fn stand() -> Stand {
-    stand_with(settings()).await
+pub(crate) async fn gateway() -> TestGateway {
+    gateway_with(settings()).await
 }
 
 /// The same, where the gateway is set up so.
-pub(crate) async fn stand_with(settings: Settings) -> Stand {
-    let stand = Stand::with(World::builder("no binary").without_setup().start().await, settings).await;
-    stand.world.rows_were_dropped();
-    let mut connection = Database::new(stand.world.database_url(), "tests").unwrap().connect("tests").await.unwrap();
+pub(crate) async fn gateway_with(settings: Settings) -> TestGateway {
+    let gateway = TestGateway::with(World::builder("no binary").without_setup().start().await, settings).await;
+    gateway.world.rows_were_dropped();
+    let mut connection = Database::new(gateway.world.database_url(), "tests").unwrap().connect("tests").await.unwrap();
     let partitions = Partitions::default();
     for ago in 0..60 {
         let day = Utc::now() - Days::new(ago);
@@ -33,12 +33,12 @@ pub(crate) async fn stand_with(settings: Settings) -> Stand {
     }
     partitions.ensure(&mut connection, Partition::of_dead_letters(Utc::now())).await.unwrap();
     connection.close().await.unwrap();
-    stand
+    gateway
 }
 
-/// Deeds of an organization, a second apart, the newest a minute ago: of the actors `u-0` to `u-4` in turn.
-pub(crate) async fn deeds(stand: &Stand, organization: &str, count: u32) {
-    stand
+/// Audit events of an organization, a second apart, the newest a minute ago: of the actors `u-0` to `u-4` in turn.
+pub(crate) async fn audit_events(gateway: &TestGateway, organization: &str, count: u32) {
+    gateway
         .world
         .execute(&format!(
             "INSERT INTO control_plane.audit_logs (actor_id, actor_type, action, target_type, target_id, status, reason,
@@ -52,17 +52,17 @@ pub(crate) async fn deeds(stand: &Stand, organization: &str, count: u32) {
         .await;
 }
 
-async fn items(stand: &Stand, path: &str, token: &str) -> Vec<Value> {
-    let answer = stand.get(path, token).await;
+async fn items(gateway: &TestGateway, path: &str, token: &str) -> Vec<Value> {
+    let answer = gateway.get(path, token).await;
     assert_eq!(answer.status, 200, "{path}: {answer:?}");
     answer.json()["items"].as_array().unwrap().clone()
 }
 
 /// What Watchbook has written of itself, the oldest first.
-pub(crate) async fn own_records(stand: &Stand) -> Vec<(Option<String>, Value)> {
-    stand
+pub(crate) async fn internal_records(gateway: &TestGateway) -> Vec<(Option<String>, Value)> {
+    gateway
         .world
-        .ask_all(
+        .query_all(
             "SELECT organization_id, record FROM watchbook.own_records WHERE kind = 'audit' ORDER BY created_at, id",
         )
         .await
@@ -70,10 +70,10 @@ pub(crate) async fn own_records(stand: &Stand) -> Vec<(Option<String>, Value)> {
 
 #[tokio::test]
 async fn deeds_are_listed_with_names_and_stay_apart() {
-    let stand = stand().await;
-    deeds(&stand, "acme", 10).await;
-    deeds(&stand, "globex", 20).await;
-    stand
+    let gateway = gateway().await;
+    audit_events(&gateway, "acme", 10).await;
+    audit_events(&gateway, "globex", 20).await;
+    gateway
         .world
         .execute(
             "INSERT INTO watchbook.entities (entity, entity_id, name, email, deleted, id, organization_id, created_at, received_at, attributes)
@@ -98,61 +98,61 @@ async fn deeds_are_listed_with_names_and_stay_apart() {
         ("/api/audit?ip_address=192.0.3.7", &acme, 0),
         ("/api/audit?from=2019-01-01T00:00:00Z", &acme, 10),
     ] {
-        assert_eq!(items(&stand, path, token).await.len(), count, "{path}");
+        assert_eq!(items(&gateway, path, token).await.len(), count, "{path}");
     }
-    let of_ann = &items(&stand, "/api/audit?actor_id=u-1", &acme).await[0];
+    let of_ann = &items(&gateway, "/api/audit?actor_id=u-1", &acme).await[0];
     assert_eq!((&of_ann["actor_name"], &of_ann["actor_email"]), (&json!("Ann"), &json!("ann@example.org")));
-    let of_globex = &items(&stand, "/api/organizations/globex/audit?actor_id=u-1", &all).await[0];
+    let of_globex = &items(&gateway, "/api/organizations/globex/audit?actor_id=u-1", &all).await[0];
     assert_eq!(of_globex["actor_name"], Value::Null, "what one organization calls a user is no news to another");
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn a_cursor_goes_on_where_the_page_before_ended() {
-    let stand = stand().await;
-    deeds(&stand, "acme", 25).await;
+    let gateway = gateway().await;
+    audit_events(&gateway, "acme", 25).await;
     let token = of(Role::Viewer);
-    let whole = items(&stand, "/api/organizations/acme/audit", &token).await;
+    let whole = items(&gateway, "/api/organizations/acme/audit", &token).await;
     let (mut read, mut cursor) = (Vec::new(), String::new());
     loop {
-        let answer = stand.get(&format!("/api/organizations/acme/audit?limit=10{cursor}"), &token).await.json();
+        let answer = gateway.get(&format!("/api/organizations/acme/audit?limit=10{cursor}"), &token).await.json();
         read.extend_from_slice(answer["items"].as_array().unwrap());
         let Some(next) = answer["next_cursor"].as_str() else { break };
-        let elsewhere = stand.get(&format!("/api/organizations/umbra/audit?limit=10&cursor={next}"), &token).await;
+        let elsewhere = gateway.get(&format!("/api/organizations/umbra/audit?limit=10&cursor={next}"), &token).await;
         assert_eq!(elsewhere.problem(400)["errors"][0]["field"], "cursor");
         cursor = format!("&cursor={next}");
     }
     assert_eq!(read, whole);
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn a_relative_time_is_the_same_moment_on_each_page() {
-    let stand = stand().await;
-    deeds(&stand, "acme", 25).await;
+    let gateway = gateway().await;
+    audit_events(&gateway, "acme", 25).await;
     let (token, all) = (of(Role::Viewer), sign(&claims("viewer", &["*"])));
-    let whole = items(&stand, "/api/audit", &token).await;
+    let whole = items(&gateway, "/api/audit", &token).await;
     let asked = "/api/audit?limit=10&from=-7d";
     let (mut read, mut cursor) = (Vec::new(), String::new());
     loop {
-        let answer = stand.get(&format!("{asked}{cursor}"), &token).await.json();
+        let answer = gateway.get(&format!("{asked}{cursor}"), &token).await.json();
         read.extend_from_slice(answer["items"].as_array().unwrap());
         let Some(next) = answer["next_cursor"].as_str() else { break };
-        let elsewhere = stand.get(&format!("/api/audit?limit=10&from=-8d&cursor={next}"), &token).await;
+        let elsewhere = gateway.get(&format!("/api/audit?limit=10&from=-8d&cursor={next}"), &token).await;
         assert_eq!(elsewhere.problem(400)["errors"][0]["field"], "cursor", "as it is written it is a filter");
         cursor = format!("&cursor={next}");
     }
     assert_eq!(read, whole);
     // Each page says in the log of which time it is.
     let time = |record: &Value, end: &str| record["metadata"][end].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
-    let records = own_records(&stand).await;
+    let records = internal_records(&gateway).await;
     let pages: Vec<_> = records.iter().filter(|(_, record)| record["metadata"]["how"]["limit"] == 10).collect();
     let spans: BTreeSet<_> = pages.iter().map(|(_, record)| (time(record, "from"), time(record, "to"))).collect();
     assert_eq!((pages.len(), spans.len()), (3, 1), "{pages:?}");
     assert!(spans.iter().all(|(from, to)| *to - *from == TimeDelta::days(7)));
 
     // Exactly as long as may be asked for, and a date.
-    assert_eq!(items(&stand, "/api/audit?status=SUCCESS&from=-7d", &all).await.len(), 25);
+    assert_eq!(items(&gateway, "/api/audit?status=SUCCESS&from=-7d", &all).await.len(), 25);
     let tomorrow = (Utc::now() + Days::new(1)).format("%Y-%m-%d");
     for (query, rows) in [
         ("from=-24h".to_owned(), 25),
@@ -160,20 +160,20 @@ async fn a_relative_time_is_the_same_moment_on_each_page() {
         (format!("from=2020-01-01&to={tomorrow}"), 25),
         ("from=2020-01-01&to=2020-02-01".to_owned(), 0),
     ] {
-        let exported = stand.get(&format!("/api/audit/export?format=ndjson&{query}"), &token).await;
+        let exported = gateway.get(&format!("/api/audit/export?format=ndjson&{query}"), &token).await;
         assert_eq!((exported.status.as_u16(), exported.text.lines().count()), (200, rows), "{query}: {exported:?}");
     }
     for wrong in ["-7w", "24h", "2026-02-30", "-999999999d", "now"] {
-        let refused = stand.get(&format!("/api/audit?from={wrong}"), &token).await.problem(400);
+        let refused = gateway.get(&format!("/api/audit?from={wrong}"), &token).await.problem(400);
         let reason = refused["errors"][0]["reason"].as_str().unwrap();
         assert!(refused["errors"][0]["field"] == "from" && reason.contains("-24h"), "{refused}");
     }
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn what_cannot_be_asked_is_named_and_leaves_no_record() {
-    let stand = stand().await;
+    let gateway = gateway().await;
     let (token, all) = (of(Role::Viewer), sign(&claims("viewer", &["*"])));
     for (path, token, field) in [
         ("/api/audit?ip_address=nowhere", &token, "ip_address"),
@@ -190,34 +190,34 @@ async fn what_cannot_be_asked_is_named_and_leaves_no_record() {
         ("/api/audit/export?limit=5", &token, "limit"),
         ("/api/audit/export?from=2001-01-01T00:00:00Z", &token, "from"),
     ] {
-        assert_eq!(stand.get(path, token).await.problem(400)["errors"][0]["field"], field, "{path}");
+        assert_eq!(gateway.get(path, token).await.problem(400)["errors"][0]["field"], field, "{path}");
     }
-    assert_eq!(own_records(&stand).await, []);
-    stand.finish().await;
+    assert_eq!(internal_records(&gateway).await, []);
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn an_export_is_the_list_in_one_piece() {
-    const DEEDS: u32 = 2_600;
-    let stand = stand().await;
-    deeds(&stand, "acme", DEEDS).await;
-    deeds(&stand, "globex", 100).await;
+    const AUDIT_EVENTS: u32 = 2_600;
+    let gateway = gateway().await;
+    audit_events(&gateway, "acme", AUDIT_EVENTS).await;
+    audit_events(&gateway, "globex", 100).await;
     let token = of(Role::Viewer);
     let (mut listed, mut cursor) = (Vec::new(), String::new());
     loop {
-        let answer = stand.get(&format!("/api/audit?limit=1000{cursor}"), &token).await.json();
+        let answer = gateway.get(&format!("/api/audit?limit=1000{cursor}"), &token).await.json();
         listed.extend_from_slice(answer["items"].as_array().unwrap());
         let Some(next) = answer["next_cursor"].as_str() else { break };
         cursor = format!("&cursor={next}");
     }
-    assert_eq!(listed.len(), DEEDS as usize);
-    let lines = stand.get("/api/audit/export?format=ndjson", &token).await;
+    assert_eq!(listed.len(), AUDIT_EVENTS as usize);
+    let lines = gateway.get("/api/audit/export?format=ndjson", &token).await;
     assert_eq!(lines.header("content-type"), "application/x-ndjson");
     assert_eq!(lines.header("content-disposition"), r#"attachment; filename="audit.ndjson""#);
     let exported: Vec<Value> = lines.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(exported == listed, "an export differs from the list");
 
-    let table = stand.get("/api/audit/export?format=csv", &token).await;
+    let table = gateway.get("/api/audit/export?format=csv", &token).await;
     assert!(table.header("content-type").starts_with("text/csv"));
     assert_eq!(table.header("content-disposition"), r#"attachment; filename="audit.csv""#);
     let mut reader = csv::Reader::from_reader(table.text.as_bytes());
@@ -244,17 +244,17 @@ async fn an_export_is_the_list_in_one_piece() {
             assert!(is_time || cell == if is_formula { format!("'{said}") } else { said.clone() }, "{column}: {cell}");
         }
     }
-    let of_one = stand.get("/api/audit/export?actor_id=u-1", &token).await;
-    assert_eq!(csv::Reader::from_reader(of_one.text.as_bytes()).records().count(), DEEDS as usize / 5);
-    let foreign = stand.get("/api/audit/export?format=ndjson&organization_id=globex", &token).await;
+    let of_one = gateway.get("/api/audit/export?actor_id=u-1", &token).await;
+    assert_eq!(csv::Reader::from_reader(of_one.text.as_bytes()).records().count(), AUDIT_EVENTS as usize / 5);
+    let foreign = gateway.get("/api/audit/export?format=ndjson&organization_id=globex", &token).await;
     assert_eq!(foreign.text, "");
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn each_reading_leaves_one_record() {
-    let stand = stand().await;
-    deeds(&stand, "acme", 1_000).await;
+    let gateway = gateway().await;
+    audit_events(&gateway, "acme", 1_000).await;
     let (acme, all) = (of(Role::Viewer), sign(&claims("viewer", &["*"])));
     let two = sign(&claims("viewer", &["acme", "umbra"]));
     for (path, token, organization, action, target) in [
@@ -267,8 +267,8 @@ async fn each_reading_leaves_one_record() {
     ] {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str()), ("user-agent", "a browser")];
-        assert_eq!(stand.ask("GET", path, &headers, "").await.status, 200);
-        let mut records = own_records(&stand).await;
+        assert_eq!(gateway.request("GET", path, &headers, "").await.status, 200);
+        let mut records = internal_records(&gateway).await;
         assert_eq!(records.len(), 1, "{path}");
         let (of, record) = records.remove(0);
         assert_eq!(of.as_deref(), organization, "{path}");
@@ -277,28 +277,28 @@ async fn each_reading_leaves_one_record() {
         let what = (&record["action"], &record["target_type"], &record["target_id"], &record["status"]);
         assert_eq!(what, (&json!(action), &json!("audit_log"), &json!(target), &json!("SUCCESS")), "{path}");
         assert!(record["metadata"]["route"].as_str().is_some_and(|route| route.starts_with("/api/")));
-        stand.world.execute("DELETE FROM watchbook.own_records").await;
+        gateway.world.execute("DELETE FROM watchbook.own_records").await;
     }
     let mut system = claims("viewer", &["acme"]);
     system["sub"] = json!("system");
-    stand.get("/api/audit?actor_id=u-1", &sign(&system)).await;
-    let (_, record) = own_records(&stand).await.remove(0);
+    gateway.get("/api/audit?actor_id=u-1", &sign(&system)).await;
+    let (_, record) = internal_records(&gateway).await.remove(0);
     assert_eq!(
         (&record["actor_type"], &record["metadata"]["filters"]),
         (&json!("user"), &json!({ "actor_id": "u-1" }))
     );
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn who_hangs_up_stands_in_the_log_all_the_same() {
-    let stand = stand().await;
-    deeds(&stand, "acme", 5_000).await;
+    let gateway = gateway().await;
+    audit_events(&gateway, "acme", 5_000).await;
     let token = of(Role::Viewer);
-    stand.stream(Kind::Audit, bytesize::ByteSize::mib(1)).await;
+    gateway.stream(Kind::Audit, bytesize::ByteSize::mib(1)).await;
     let ask = async |path: &str| {
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
-        let mut connection = TcpStream::connect(stand.address).await.unwrap();
+        let mut connection = TcpStream::connect(gateway.address).await.unwrap();
         connection.write_all(request.as_bytes()).await.unwrap();
         connection
     };
@@ -306,8 +306,8 @@ async fn who_hangs_up_stands_in_the_log_all_the_same() {
         harness::eventually("it is written", async || {
             let stored = "SELECT (SELECT count(*) FROM watchbook.own_records) + $1";
             // Told ones are in the stream.
-            let told = i64::try_from(stand.messages(Kind::Audit).await).unwrap();
-            let found: i64 = sqlx::query_scalar(stored).bind(told).fetch_one(stand.world.database()).await.unwrap();
+            let told = i64::try_from(gateway.messages(Kind::Audit).await).unwrap();
+            let found: i64 = sqlx::query_scalar(stored).bind(told).fetch_one(gateway.world.database()).await.unwrap();
             if found == wanted { Ok(()) } else { Err(format!("{found} records")) }
         })
         .await;
@@ -315,7 +315,7 @@ async fn who_hangs_up_stands_in_the_log_all_the_same() {
     let mut wanted = 0;
     for path in ["/api/audit", "/api/audit/export", "/api/audit/export?format=ndjson", "/api/live/audit"] {
         // As soon as it is about to be written, and not before somebody has read the request.
-        let mut holding = stand.world.database().begin().await.unwrap();
+        let mut holding = gateway.world.database().begin().await.unwrap();
         sqlx::query("LOCK TABLE watchbook.own_records").execute(&mut *holding).await.unwrap();
         let connection = ask(path).await;
         harness::eventually("it is asked", async || {
@@ -333,61 +333,61 @@ async fn who_hangs_up_stands_in_the_log_all_the_same() {
     // In the middle of the answer.
     ask("/api/audit/export").await.read_exact(&mut [0; 100]).await.unwrap();
     written(wanted + 1).await;
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn an_export_that_is_broken_off_does_not_look_complete() {
-    let stand = stand().await;
+    let gateway = gateway().await;
     // More than fits into the buffers between the two ends.
-    deeds(&stand, "acme", 60_000).await;
-    let mut connection = TcpStream::connect(stand.address).await.unwrap();
+    audit_events(&gateway, "acme", 60_000).await;
+    let mut connection = TcpStream::connect(gateway.address).await.unwrap();
     let token = of(Role::Viewer);
     let request = format!("GET /api/audit/export HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
     connection.write_all(request.as_bytes()).await.unwrap();
     let mut head = [0; 12];
     connection.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 200");
-    stand.stop.cancel();
+    gateway.stop.cancel();
     let mut rest = Vec::new();
     // Reset or ended: what counts is that the last chunk is missing.
     let _ = connection.read_to_end(&mut rest).await;
     assert!(!rest.ends_with(b"0\r\n\r\n"), "{} bytes look complete", rest.len());
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn nothing_is_told_where_it_cannot_be_written() {
-    let stand = stand().await;
-    deeds(&stand, "acme", 10).await;
+    let gateway = gateway().await;
+    audit_events(&gateway, "acme", 10).await;
     // There is something to watch.
-    stand.stream(Kind::Audit, bytesize::ByteSize::mib(1)).await;
-    stand.world.execute("ALTER TABLE watchbook.own_records RENAME TO somewhere_else").await;
+    gateway.stream(Kind::Audit, bytesize::ByteSize::mib(1)).await;
+    gateway.world.execute("ALTER TABLE watchbook.own_records RENAME TO somewhere_else").await;
     for path in ["/api/audit", "/api/organizations/acme/audit", "/api/audit/export", "/api/live/audit"] {
-        let answer = stand.get(path, &of(Role::Viewer)).await;
+        let answer = gateway.get(path, &of(Role::Viewer)).await;
         answer.problem(503);
         assert!(!answer.text.contains("u-1"), "{answer:?}");
     }
-    stand.world.execute("ALTER TABLE watchbook.somewhere_else RENAME TO own_records").await;
-    stand.finish().await;
+    gateway.world.execute("ALTER TABLE watchbook.somewhere_else RENAME TO own_records").await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn what_was_looked_at_comes_into_the_stream() {
-    let stand = stand().await;
-    stand.stream(Kind::Audit, bytesize::ByteSize::mib(1)).await;
-    stand.get("/api/audit", &of(Role::Viewer)).await;
-    harness::eventually("the stream has it", async || match stand.messages(Kind::Audit).await {
+    let gateway = gateway().await;
+    gateway.stream(Kind::Audit, bytesize::ByteSize::mib(1)).await;
+    gateway.get("/api/audit", &of(Role::Viewer)).await;
+    harness::eventually("the stream has it", async || match gateway.messages(Kind::Audit).await {
         1.. => Ok(()),
         _ => Err("not yet".to_owned()),
     })
     .await;
-    let message = stand.bus.message(Kind::Audit, 1).await.unwrap().unwrap();
+    let message = gateway.bus.message(Kind::Audit, 1).await.unwrap().unwrap();
     assert!(message.subject.ends_with(".acme.audit.read") || message.subject.contains(".acme."), "{}", message.subject);
-    harness::eventually("it is not kept twice", async || match own_records(&stand).await.len() {
+    harness::eventually("it is not kept twice", async || match internal_records(&gateway).await.len() {
         0 => Ok(()),
         left => Err(format!("{left} are left")),
     })
     .await;
-    stand.finish().await;
+    gateway.finish().await;
 }

@@ -2,18 +2,18 @@
 
 use gateway::auth::Access;
 
-use crate::stand::Stand;
+use crate::test_gateway::TestGateway;
 
 #[tokio::test]
 async fn every_route_is_described_and_nothing_else() {
-    let stand = Stand::start().await;
-    let document = stand.ask("GET", "/api/openapi.json", &[], "").await;
+    let gateway = TestGateway::start().await;
+    let document = gateway.request("GET", "/api/openapi.json", &[], "").await;
     assert_eq!(document.status, 200);
     let document = document.json();
     let described: usize =
         document["paths"].as_object().unwrap().values().map(|item| item.as_object().unwrap().len()).sum();
-    assert_eq!(described, stand.routes.len());
-    for route in &stand.routes {
+    assert_eq!(described, gateway.routes.len());
+    for route in &gateway.routes {
         let operation = &document["paths"][&route.path][route.method.as_str().to_lowercase()];
         assert!(operation["operationId"].is_string(), "{route:?}");
         let is_open = operation["security"].as_array().unwrap().is_empty();
@@ -30,13 +30,13 @@ async fn every_route_is_described_and_nothing_else() {
         let pointer = reference.split('"').next().unwrap();
         assert!(document.pointer(pointer).is_some(), "{pointer}");
     }
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn who_has_the_document_is_not_sent_it_again() {
-    let stand = Stand::start().await;
-    let ask = async |tags: &str| stand.ask("GET", "/api/openapi.json", &[("if-none-match", tags)], "").await;
+    let gateway = TestGateway::start().await;
+    let ask = async |tags: &str| gateway.request("GET", "/api/openapi.json", &[("if-none-match", tags)], "").await;
     let first = ask("W/\"another\"").await;
     assert_eq!(first.status, 200);
     let tag = first.header("etag").to_owned();
@@ -45,5 +45,5 @@ async fn who_has_the_document_is_not_sent_it_again() {
         assert_eq!((again.status.as_u16(), again.text.as_str()), (304, ""), "{tags}");
         assert_eq!(again.header("etag"), tag);
     }
-    stand.finish().await;
+    gateway.finish().await;
 }

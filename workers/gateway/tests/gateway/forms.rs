@@ -13,25 +13,25 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
-use crate::stand::{Answer, Stand, settings};
+use crate::test_gateway::{Answer, TestGateway, settings};
 use crate::tokens::of;
 
 const ROOM: ByteSize = ByteSize::mib(64);
 
-async fn stand() -> Stand {
-    let stand = Stand::start().await;
-    stand.stream(Kind::Events, ROOM).await;
-    stand
+async fn gateway() -> TestGateway {
+    let gateway = TestGateway::start().await;
+    gateway.stream(Kind::Events, ROOM).await;
+    gateway
 }
 
-async fn post(stand: &Stand, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Answer {
-    stand.post_bytes("/api/events", &of(Role::Producer), headers, body.into()).await
+async fn post(gateway: &TestGateway, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Answer {
+    gateway.post_bytes("/api/events", &of(Role::Producer), headers, body.into()).await
 }
 
 /// The last message of the stream. It has no headers but those of its batch.
-async fn last(stand: &Stand) -> Value {
-    let sequence = stand.messages(Kind::Events).await;
-    let message = stand.bus.message(Kind::Events, sequence).await.unwrap().unwrap();
+async fn last(gateway: &TestGateway) -> Value {
+    let sequence = gateway.messages(Kind::Events).await;
+    let message = gateway.bus.message(Kind::Events, sequence).await.unwrap().unwrap();
     let headers = message.headers();
     assert!(headers.iter().all(|(name, _)| name.starts_with("Nats-")), "a request's headers: {headers:?}");
     serde_json::from_slice(&message.body).unwrap()
@@ -62,7 +62,7 @@ async fn cloudevents_come_in_three_modes() {
         ("ce-time", "2026-06-15T12:00:00.5Z"),
         ("ce-subject", "ma%69n"),
     ];
-    let stand = stand().await;
+    let gateway = gateway().await;
     let data = json!({ "run_id": "run-7", "payload": { "n": 1 } });
     // As one is stored, whichever way it comes.
     let is_it = |record: &Value, id: &str| {
@@ -78,33 +78,33 @@ async fn cloudevents_come_in_three_modes() {
         }
         assert_eq!(record["cloudevent"]["subject"], "main", "{record}");
     };
-    let one = post(&stand, &[STRUCTURED], cloudevent("one", data.clone()).to_string()).await;
+    let one = post(&gateway, &[STRUCTURED], cloudevent("one", data.clone()).to_string()).await;
     assert_eq!(one.status, 202, "{one:?}");
-    is_it(&last(&stand).await, "one");
-    let binary = post(&stand, &BINARY, data.to_string()).await;
+    is_it(&last(&gateway).await, "one");
+    let binary = post(&gateway, &BINARY, data.to_string()).await;
     assert_eq!(binary.json(), one.json(), "the same event is the same record");
-    is_it(&last(&stand).await, "one");
+    is_it(&last(&gateway).await, "one");
     let batch = json!([cloudevent("two", data.clone()), cloudevent("three", data.clone())]);
     // Of a batch with headers of an event, those of the body count.
-    let batch = post(&stand, &[BATCH, ("ce-specversion", "1.0"), ("ce-id", "x")], batch.to_string()).await;
+    let batch = post(&gateway, &[BATCH, ("ce-specversion", "1.0"), ("ce-id", "x")], batch.to_string()).await;
     assert_eq!(batch.json()["accepted"], 2, "{batch:?}");
-    is_it(&last(&stand).await, "three");
+    is_it(&last(&gateway).await, "three");
 
     // Data may be absent, encoded, or of a type that is JSON by its name.
     let nothing: Vec<_> = BINARY.into_iter().filter(|(name, _)| *name != "content-type").collect();
-    assert_eq!(post(&stand, &nothing, "").await.status, 202);
-    assert_eq!(last(&stand).await["event_type"], "build.finished");
+    assert_eq!(post(&gateway, &nothing, "").await.status, 202);
+    assert_eq!(last(&gateway).await["event_type"], "build.finished");
     let named: Vec<_> = nothing.iter().copied().chain([("content-type", "application/vnd.ci+json")]).collect();
-    assert_eq!(post(&stand, &named, data.to_string()).await.status, 202);
-    assert_eq!(last(&stand).await["cloudevent"]["datacontenttype"], "application/vnd.ci+json");
+    assert_eq!(post(&gateway, &named, data.to_string()).await.status, 202);
+    assert_eq!(last(&gateway).await["cloudevent"]["datacontenttype"], "application/vnd.ci+json");
     let mut encoded = cloudevent("four", json!(null));
     // {"run_id":"r\xff"}
     encoded["data_base64"] = json!("eyJydW5faWQiOiJy/yJ9");
-    assert_eq!(post(&stand, &[STRUCTURED], encoded.to_string()).await.status, 202);
-    assert_eq!(last(&stand).await["run_id"], "r\u{fffd}");
-    assert_eq!(last(&stand).await["sanitized"], true, "what was replaced is said");
+    assert_eq!(post(&gateway, &[STRUCTURED], encoded.to_string()).await.status, 202);
+    assert_eq!(last(&gateway).await["run_id"], "r\u{fffd}");
+    assert_eq!(last(&gateway).await["sanitized"], true, "what was replaced is said");
 
-    let taken = stand.messages(Kind::Events).await;
+    let taken = gateway.messages(Kind::Events).await;
     for (headers, body, status, field) in [
         (vec![STRUCTURED], json!([cloudevent("x", data.clone())]).to_string(), 400, ""),
         (vec![STRUCTURED], String::new(), 400, "body"),
@@ -119,38 +119,38 @@ async fn cloudevents_come_in_three_modes() {
         (vec![("content-type", "application/x-ndjson"), BINARY[1]], data.to_string(), 415, "Content-Type"),
         (vec![("content-type", "application/cloudevents+xml")], "<event/>".to_owned(), 415, "Content-Type"),
     ] {
-        let refused = post(&stand, &headers, body).await.problem(status);
+        let refused = post(&gateway, &headers, body).await.problem(status);
         assert_eq!(refused["errors"][0]["field"], field, "{headers:?}: {refused}");
     }
-    assert_eq!(stand.messages(Kind::Events).await, taken);
-    stand.finish().await;
+    assert_eq!(gateway.messages(Kind::Events).await, taken);
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn a_key_stands_for_the_whole_event() {
-    let stand = stand().await;
+    let gateway = gateway().await;
     let event =
         |id| [("content-type", "application/json"), ("ce-specversion", "1.0"), ("ce-id", id), ("ce-type", "x"), KEY];
     const KEY: (&str, &str) = ("idempotency-key", "one");
-    let first = post(&stand, &event("a name"), r#"{"n":1}"#).await;
+    let first = post(&gateway, &event("a name"), r#"{"n":1}"#).await;
     assert_eq!(first.status, 202, "{first:?}");
-    assert_eq!(post(&stand, &event("a name"), r#"{"n":1}"#).await.json(), first.json());
+    assert_eq!(post(&gateway, &event("a name"), r#"{"n":1}"#).await.json(), first.json());
     // Headers of another event are another body.
-    post(&stand, &event("another"), r#"{"n":1}"#).await.problem(422);
-    post(&stand, &[KEY], r#"{"n":1}"#).await.problem(422);
+    post(&gateway, &event("another"), r#"{"n":1}"#).await.problem(422);
+    post(&gateway, &[KEY], r#"{"n":1}"#).await.problem(422);
     // The same records are the same, compressed or not.
     let plain = [("idempotency-key", "two")];
     let packed = [("idempotency-key", "two"), ("content-encoding", "gzip")];
     let body = r#"[{"event_type":"x"},{"event_type":"y"}]"#;
-    let first = post(&stand, &plain, body).await;
-    assert_eq!(post(&stand, &packed, gzip(body.as_bytes()).await).await.json(), first.json());
-    assert_eq!(post(&stand, &plain, format!("\u{feff}{body}")).await.json(), first.json());
-    stand.finish().await;
+    let first = post(&gateway, &plain, body).await;
+    assert_eq!(post(&gateway, &packed, gzip(body.as_bytes()).await).await.json(), first.json());
+    assert_eq!(post(&gateway, &plain, format!("\u{feff}{body}")).await.json(), first.json());
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn lines_have_many_names_and_any_body_may_begin_with_a_mark() {
-    let stand = stand().await;
+    let gateway = gateway().await;
     for (index, name) in ["x-ndjson", "ndjson", "jsonl", "x-jsonl", "jsonlines", "x-jsonlines", "JSONL; charset=utf-8"]
         .iter()
         .enumerate()
@@ -159,22 +159,22 @@ async fn lines_have_many_names_and_any_body_may_begin_with_a_mark() {
         let name = format!("application/{name}");
         for mark in ["", "\u{feff}"] {
             let lines = format!("{mark}{}\n{}\n", event(n), event(n + 1));
-            let answer = post(&stand, &[("content-type", &name)], lines).await;
+            let answer = post(&gateway, &[("content-type", &name)], lines).await;
             assert_eq!(answer.json(), json!({ "accepted": 2, "ids": [event(n)["id"], event(n + 1)["id"]] }), "{name}");
         }
     }
     for body in [event(1).to_string(), json!([event(1)]).to_string(), format!("\r\n{}", event(1))] {
-        let answer = post(&stand, &[], format!("\u{feff}{body}")).await;
+        let answer = post(&gateway, &[], format!("\u{feff}{body}")).await;
         assert_eq!(answer.json()["accepted"], 1, "{answer:?}");
-        assert_eq!(last(&stand).await["id"], event(1)["id"]);
+        assert_eq!(last(&gateway).await["id"], event(1)["id"]);
     }
     // A mark is nothing, and only at the beginning.
     for (headers, body) in
         [(vec![], "\u{feff}"), (vec![("content-type", "application/jsonl")], "{\"event_type\":\"x\"}\n\u{feff}nothing")]
     {
-        post(&stand, &headers, body).await.problem(400);
+        post(&gateway, &headers, body).await.problem(400);
     }
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
@@ -182,8 +182,8 @@ async fn compressed_bodies_are_those_that_they_unpack_to() {
     let mut settings = settings();
     settings.gateway.max_body_bytes = ByteSize::mib(2);
     settings.gateway.memory = ByteSize::mib(2);
-    let stand = Stand::with(World::builder("no binary").without_setup().start().await, settings).await;
-    stand.stream(Kind::Events, ROOM).await;
+    let gateway = TestGateway::with(World::builder("no binary").without_setup().start().await, settings).await;
+    gateway.stream(Kind::Events, ROOM).await;
     let lines: String = (0..2_000).map(|n| format!("{}\n", event(n))).collect();
     let lines = lines.as_bytes();
     let (first, rest) = lines.split_at(lines.len() / 3);
@@ -198,11 +198,11 @@ async fn compressed_bodies_are_those_that_they_unpack_to() {
         ("zstd", [zstd(first), zstd(rest)].concat()),
         ("identity", lines.to_vec()),
     ] {
-        let answer = post(&stand, &[JSONL, ("content-encoding", coding)], body).await;
+        let answer = post(&gateway, &[JSONL, ("content-encoding", coding)], body).await;
         assert_eq!(answer.json()["accepted"], 2_000, "{coding}: {answer:?}");
-        assert_eq!(last(&stand).await, event(1_999));
+        assert_eq!(last(&gateway).await, event(1_999));
     }
-    let taken = stand.messages(Kind::Events).await;
+    let taken = gateway.messages(Kind::Events).await;
 
     // As large as a body may be, to the byte, and a byte more; with all the memory that there is.
     let limit = 2 << 20;
@@ -210,14 +210,14 @@ async fn compressed_bodies_are_those_that_they_unpack_to() {
     // No record is so large: it is the decoder that refuses it, and not the gateway.
     for (body, status) in [(blanks(limit), 400), (blanks(limit + 1), 413)] {
         for (coding, packed) in [("gzip", gzip(&body).await), ("zstd", zstd(&body))] {
-            let refused = post(&stand, &[("content-encoding", coding)], packed).await.problem(status);
+            let refused = post(&gateway, &[("content-encoding", coding)], packed).await.problem(status);
             assert_eq!(refused["errors"][0]["code"] == "too_large", status == 400, "{refused}");
         }
     }
     // A bomb is as any other body that is too large, however small it is.
     let bomb = gzip(&vec![b' '; 256 << 20]).await;
     assert!(bomb.len() < 1 << 20, "{} bytes", bomb.len());
-    post(&stand, &[("content-encoding", "gzip")], bomb).await.problem(413);
+    post(&gateway, &[("content-encoding", "gzip")], bomb).await.problem(413);
 
     let whole = gzip(lines).await;
     let mut window = zstd::Encoder::new(Vec::new(), 3).unwrap();
@@ -232,24 +232,24 @@ async fn compressed_bodies_are_those_that_they_unpack_to() {
         ("zstd", whole.clone()),
         ("zstd", window.finish().unwrap()),
     ] {
-        let refused = post(&stand, &[JSONL, ("content-encoding", coding)], body).await.problem(400);
+        let refused = post(&gateway, &[JSONL, ("content-encoding", coding)], body).await.problem(400);
         let reason = refused["errors"][0]["reason"].as_str().unwrap();
         assert!(refused["errors"][0]["field"] == "body" && reason.contains(coding), "{refused}");
     }
     for coding in ["br", "deflate", "gzip, gzip", "zstd, gzip", "snappy"] {
-        let refused = post(&stand, &[JSONL, ("content-encoding", coding)], whole.clone()).await;
+        let refused = post(&gateway, &[JSONL, ("content-encoding", coding)], whole.clone()).await;
         assert_eq!(refused.problem(415)["errors"][0]["field"], "Content-Encoding", "{coding}");
         assert_eq!(refused.header("accept-encoding"), "gzip, zstd");
     }
-    assert_eq!(stand.messages(Kind::Events).await, taken);
-    stand.finish().await;
+    assert_eq!(gateway.messages(Kind::Events).await, taken);
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn a_415_names_the_header_that_is_wrong() {
-    let stand = stand().await;
+    let gateway = gateway().await;
     let record = event(1).to_string();
-    let refused = post(&stand, &[("content-type", "text/plain")], record.clone()).await;
+    let refused = post(&gateway, &[("content-type", "text/plain")], record.clone()).await;
     let problem = refused.problem(415);
     assert_eq!(problem["errors"][0]["field"], "Content-Type", "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("Content-Type"), "{problem}");
@@ -261,12 +261,12 @@ async fn a_415_names_the_header_that_is_wrong() {
         [("content-type", "text/plain", "Content-Type"), ("content-encoding", "gzip", "Content-Encoding")]
     {
         for path in ["/api/silences", "/api/session"] {
-            let refused = stand.post(path, &operator, &[(header, value)], "{}").await;
+            let refused = gateway.post(path, &operator, &[(header, value)], "{}").await;
             assert_eq!(refused.problem(415)["errors"][0]["field"], field, "{path}");
             assert_eq!(refused.headers.contains_key("accept-encoding"), field == "Content-Encoding", "{path}");
         }
     }
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 /// Whether the writers would store it, or with which field and reason it would be a dead letter: the gateway says the same.
@@ -289,7 +289,7 @@ fn decoded(body: &str) -> Result<(), (String, &'static str)> {
 #[tokio::test]
 async fn the_decoder_decides_what_is_a_record_however_it_comes() {
     const LEVELS: usize = 100_000;
-    let stand = stand().await;
+    let gateway = gateway().await;
     let deep = format!("{}{}", "[".repeat(LEVELS), "]".repeat(LEVELS));
     let deep_objects = format!("{}1{}", r#"{"a":"#.repeat(LEVELS), "}".repeat(LEVELS));
     let long = "9".repeat(200_000);
@@ -308,7 +308,7 @@ async fn the_decoder_decides_what_is_a_record_however_it_comes() {
                 (&[], format!("[{},{record}]", event(1)), 1),
                 (&jsonl, format!("{}\n{record}\n", event(1)), 1),
             ] {
-                let answer = post(&stand, headers, body).await;
+                let answer = post(&gateway, headers, body).await;
                 match &expected {
                     Ok(()) => assert_eq!(answer.status, 202, "{shown}: {answer:?}"),
                     Err((field, code)) => {
@@ -323,7 +323,7 @@ async fn the_decoder_decides_what_is_a_record_however_it_comes() {
             // In a CloudEvent the same data is the same record.
             let headers = [("content-type", "application/json"), ("ce-specversion", "1.0"), ("ce-id", "x")];
             if !matches!(member, "created_at") {
-                let answer = post(&stand, &headers, record.clone()).await;
+                let answer = post(&gateway, &headers, record.clone()).await;
                 assert_eq!(answer.status == 202, expected.is_ok(), "{shown}: {answer:?}");
                 assert!(matches!(answer.status.as_u16(), 202 | 400), "{shown}: {answer:?}");
             }
@@ -337,8 +337,8 @@ async fn the_decoder_decides_what_is_a_record_however_it_comes() {
         (&"[".repeat(LEVELS), json!(null)),
         (&r#"{"a":"#.repeat(LEVELS), json!("invalid_json")),
     ] {
-        let problem = post(&stand, &[], body).await.problem(400);
+        let problem = post(&gateway, &[], body).await.problem(400);
         assert_eq!(problem["errors"][0]["code"], code, "{}…", &body[..20]);
     }
-    stand.finish().await;
+    gateway.finish().await;
 }

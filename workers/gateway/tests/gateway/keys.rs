@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::issuer::{Issuer, Pair};
 use crate::log::Log;
-use crate::stand::{Stand, settings};
+use crate::test_gateway::{TestGateway, settings};
 use crate::tokens::{claims, sign_with};
 
 /// So long that it does not pass within a test.
@@ -17,14 +17,14 @@ const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 const NEVER_AGAIN: KeyTimes = KeyTimes { fresh_for: LONG, stale_for: LONG, at_most_every: LONG };
 const ALWAYS_AGAIN: KeyTimes = KeyTimes { fresh_for: LONG, stale_for: LONG, at_most_every: Duration::ZERO };
 
-async fn stand(issuer: &Issuer, times: KeyTimes) -> Stand {
+async fn gateway(issuer: &Issuer, times: KeyTimes) -> TestGateway {
     let mut settings = settings();
     settings.keys = Keys::Published { url: issuer.url(), times };
-    Stand::with(World::builder("no binary").without_setup().start().await, settings).await
+    TestGateway::with(World::builder("no binary").without_setup().start().await, settings).await
 }
 
-async fn status(stand: &Stand, token: &str) -> u16 {
-    let answer = stand.get("/api/me", token).await;
+async fn status(gateway: &TestGateway, token: &str) -> u16 {
+    let answer = gateway.get("/api/me", token).await;
     if answer.status != 200 {
         answer.problem(answer.status.as_u16());
     }
@@ -35,14 +35,14 @@ async fn status(stand: &Stand, token: &str) -> u16 {
 async fn each_way_of_signing_is_that_of_its_key() {
     let pairs = [Pair::rsa(), Pair::ec(), Pair::ed()];
     let issuer = Issuer::start(&pairs).await;
-    let stand = stand(&issuer, NEVER_AGAIN).await;
+    let gateway = gateway(&issuer, NEVER_AGAIN).await;
     let admin = claims("admin", &["*"]);
     for pair in &pairs {
-        assert_eq!(status(&stand, &pair.sign(&admin)).await, 200, "{}", pair.name);
-        assert_eq!(status(&stand, &pair.sign_as(Some("nobody's"), &admin)).await, 401);
-        assert_eq!(status(&stand, &pair.sign_as(None, &admin)).await, 401, "which of three keys, nobody says");
+        assert_eq!(status(&gateway, &pair.sign(&admin)).await, 200, "{}", pair.name);
+        assert_eq!(status(&gateway, &pair.sign_as(Some("nobody's"), &admin)).await, 401);
+        assert_eq!(status(&gateway, &pair.sign_as(None, &admin)).await, 401, "which of three keys, nobody says");
         for other in pairs.iter().filter(|other| other.name != pair.name) {
-            assert_eq!(status(&stand, &pair.sign_as(Some(other.name), &admin)).await, 401);
+            assert_eq!(status(&gateway, &pair.sign_as(Some(other.name), &admin)).await, 401);
         }
         // What is public must not sign: as a secret, the key in every form in which somebody may have it.
         let published = pair.published();
@@ -51,18 +51,18 @@ async fn each_way_of_signing_is_that_of_its_key() {
         for form in forms.into_iter().flatten() {
             let header = jsonwebtoken::Header { kid: Some(pair.name.to_owned()), ..Default::default() };
             let key = jsonwebtoken::EncodingKey::from_secret(form.as_bytes());
-            assert_eq!(status(&stand, &jsonwebtoken::encode(&header, &admin, &key).unwrap()).await, 401);
-            assert_eq!(status(&stand, &sign_with(&admin, form.as_bytes())).await, 401);
+            assert_eq!(status(&gateway, &jsonwebtoken::encode(&header, &admin, &key).unwrap()).await, 401);
+            assert_eq!(status(&gateway, &sign_with(&admin, form.as_bytes())).await, 401);
         }
     }
     assert_eq!(issuer.asked(), 1);
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn ed25519_has_two_names() {
     let (issuer, admin) = (Issuer::start(&[]).await, claims("admin", &["*"]));
-    let stand = stand(&issuer, ALWAYS_AGAIN).await;
+    let gateway = gateway(&issuer, ALWAYS_AGAIN).await;
     let renamed = |pair: &Pair, alg: &str| {
         let mut key = pair.published();
         key["alg"] = json!(alg);
@@ -71,39 +71,39 @@ async fn ed25519_has_two_names() {
     for named in ["EdDSA", "Ed25519"] {
         issuer.publish(vec![renamed(&Pair::ed(), named), Pair::ec().published(), Pair::rsa().published()]);
         for alg in ["EdDSA", "Ed25519"] {
-            assert_eq!(status(&stand, &Pair::ed().sign_named(alg, &admin)).await, 200, "{alg} by a key of {named}");
+            assert_eq!(status(&gateway, &Pair::ed().sign_named(alg, &admin)).await, 200, "{alg} by a key of {named}");
         }
         // A name says nothing about the key, and the key nothing about other names.
         for alg in ["ed25519", "Ed448", "ES256", "HS256", "none", ""] {
-            assert_eq!(status(&stand, &Pair::ed().sign_named(alg, &admin)).await, 401, "{alg}");
+            assert_eq!(status(&gateway, &Pair::ed().sign_named(alg, &admin)).await, 401, "{alg}");
         }
         for pair in [Pair::ec(), Pair::rsa()] {
-            assert_eq!(status(&stand, &pair.sign_named("Ed25519", &admin)).await, 401, "{}", pair.name);
+            assert_eq!(status(&gateway, &pair.sign_named("Ed25519", &admin)).await, 401, "{}", pair.name);
         }
     }
     let asking = json!({ "alg": "Ed25519", "kid": "ed", "crit": ["b64"], "b64": false });
-    assert_eq!(status(&stand, &Pair::ed().sign_with_header(&asking, &admin)).await, 401);
+    assert_eq!(status(&gateway, &Pair::ed().sign_with_header(&asking, &admin)).await, 401);
     // Too short a key is none, and nobody's fault but its issuer's.
     let mut short = Pair::ed().published();
     short["x"] = json!("AAAA");
     issuer.publish(vec![short]);
-    assert_eq!(status(&stand, &Pair::next().sign(&admin)).await, 401, "the old keys are forgotten");
-    assert_eq!(status(&stand, &Pair::ed().sign_named("Ed25519", &admin)).await, 401);
-    stand.finish().await;
+    assert_eq!(status(&gateway, &Pair::next().sign(&admin)).await, 401, "the old keys are forgotten");
+    assert_eq!(status(&gateway, &Pair::ed().sign_named("Ed25519", &admin)).await, 401);
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn a_skipped_key_is_logged_once_for_each_change() {
     let (issuer, log) = (Issuer::start(&[]).await, Log::default());
     let _logging = log.listen();
-    let stand = stand(&issuer, ALWAYS_AGAIN).await;
+    let gateway = gateway(&issuer, ALWAYS_AGAIN).await;
     let mut encrypts = Pair::ec().published();
     encrypts["use"] = json!("enc");
     let tomorrow = json!({ "kty": "AKP", "kid": "of tomorrow", "alg": "ML-DSA-44", "pub": "AA" });
     let fetch = async |keys: Vec<Value>| {
         issuer.publish(keys);
         let asked = issuer.asked();
-        assert_eq!(status(&stand, &Pair::next().sign(&claims("admin", &["*"]))).await, 401);
+        assert_eq!(status(&gateway, &Pair::next().sign(&claims("admin", &["*"]))).await, 401);
         assert_eq!(issuer.asked(), asked + 1);
         log.lines("is skipped")
     };
@@ -122,7 +122,7 @@ async fn a_skipped_key_is_logged_once_for_each_change() {
     let changed = fetch(vec![encrypts, tomorrow]).await;
     assert_eq!(changed.len(), 3, "{changed:?}");
     is_about(&changed[2], "ec", "wrap");
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
@@ -134,12 +134,12 @@ async fn keys_that_must_not_be_used_are_none() {
     other["alg"] = json!("ES384");
     let secret = json!({ "kty": "oct", "kid": "oct", "alg": "HS256", "k": "YSBzaGFyZWQgc2VjcmV0IGFtb25nIHRoZSBwdWJsaWMga2V5cw" });
     issuer.publish(vec![encrypts, other, secret]);
-    let stand = stand(&issuer, NEVER_AGAIN).await;
+    let gateway = gateway(&issuer, NEVER_AGAIN).await;
     let admin = claims("admin", &["*"]);
     for token in [Pair::ed().sign(&admin), Pair::ec().sign(&admin), sign_with(&admin, shared)] {
-        assert_eq!(status(&stand, &token).await, 401);
+        assert_eq!(status(&gateway, &token).await, 401);
     }
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
@@ -154,95 +154,95 @@ async fn keys_that_nobody_understands_leave_the_others_usable() {
         json!({ "kid": "nothing" }),
         json!("no key"),
     ];
-    let stand = stand(&issuer, ALWAYS_AGAIN).await;
+    let gateway = gateway(&issuer, ALWAYS_AGAIN).await;
     let token = Pair::ed().sign(&claims("admin", &["*"]));
     for strange in strange {
         issuer.publish(vec![strange.clone(), Pair::ed().published()]);
-        assert_eq!(status(&stand, &token).await, 200, "{strange}");
+        assert_eq!(status(&gateway, &token).await, 200, "{strange}");
         issuer.publish(vec![]);
-        assert_eq!(status(&stand, &Pair::next().sign(&claims("admin", &["*"]))).await, 401, "they are forgotten");
+        assert_eq!(status(&gateway, &Pair::next().sign(&claims("admin", &["*"]))).await, 401, "they are forgotten");
     }
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn all_who_wait_are_content_with_one_fetch() {
     let issuer = Issuer::start(&[Pair::ed()]).await;
-    let stand = stand(&issuer, ALWAYS_AGAIN).await;
+    let gateway = gateway(&issuer, ALWAYS_AGAIN).await;
     let token = Pair::ed().sign(&claims("admin", &["*"]));
-    let answers = join_all((0..32).map(|_| status(&stand, &token))).await;
+    let answers = join_all((0..32).map(|_| status(&gateway, &token))).await;
     assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
     assert_eq!(issuer.asked(), 1);
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn a_new_key_works_with_its_first_token_and_an_old_one_no_more() {
     let issuer = Issuer::start(&[Pair::ed()]).await;
-    let stand = stand(&issuer, ALWAYS_AGAIN).await;
+    let gateway = gateway(&issuer, ALWAYS_AGAIN).await;
     let admin = claims("admin", &["*"]);
-    assert_eq!(status(&stand, &Pair::ed().sign_as(None, &admin)).await, 200, "the only key needs no name");
+    assert_eq!(status(&gateway, &Pair::ed().sign_as(None, &admin)).await, 200, "the only key needs no name");
     issuer.publish(vec![Pair::next().published()]);
-    assert_eq!(status(&stand, &Pair::next().sign(&admin)).await, 200);
-    assert_eq!(status(&stand, &Pair::ed().sign(&admin)).await, 401);
-    stand.finish().await;
+    assert_eq!(status(&gateway, &Pair::next().sign(&admin)).await, 200);
+    assert_eq!(status(&gateway, &Pair::ed().sign(&admin)).await, 401);
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn invented_keys_do_not_make_the_issuer_be_asked() {
     let issuer = Issuer::start(&[Pair::ed()]).await;
-    let stand = stand(&issuer, NEVER_AGAIN).await;
+    let gateway = gateway(&issuer, NEVER_AGAIN).await;
     let admin = claims("admin", &["*"]);
     for invented in 0..20 {
-        assert_eq!(status(&stand, &Pair::ed().sign_as(Some(&invented.to_string()), &admin)).await, 401);
+        assert_eq!(status(&gateway, &Pair::ed().sign_as(Some(&invented.to_string()), &admin)).await, 401);
     }
-    assert_eq!(status(&stand, &Pair::ed().sign(&admin)).await, 200);
+    assert_eq!(status(&gateway, &Pair::ed().sign(&admin)).await, 200);
     assert_eq!(issuer.asked(), 1);
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn known_keys_are_used_while_the_issuer_is_away() {
     let issuer = Issuer::start(&[Pair::ed()]).await;
     let times = KeyTimes { fresh_for: Duration::ZERO, stale_for: LONG, at_most_every: Duration::ZERO };
-    let stand = stand(&issuer, times).await;
+    let gateway = gateway(&issuer, times).await;
     let admin = claims("admin", &["*"]);
-    assert_eq!(status(&stand, &Pair::ed().sign(&admin)).await, 200);
+    assert_eq!(status(&gateway, &Pair::ed().sign(&admin)).await, 200);
     issuer.is_away(true);
     let asked = issuer.asked();
     eventually("somebody fetches beside the requests", async || {
-        assert_eq!(status(&stand, &Pair::ed().sign(&admin)).await, 200);
+        assert_eq!(status(&gateway, &Pair::ed().sign(&admin)).await, 200);
         if issuer.asked() > asked + 1 { Ok(()) } else { Err(issuer.asked().to_string()) }
     })
     .await;
     // Whether a key that is not known is good nobody can say now, and nobody says that it is not.
-    assert_eq!(status(&stand, &Pair::next().sign(&admin)).await, 503);
-    stand.finish().await;
+    assert_eq!(status(&gateway, &Pair::next().sign(&admin)).await, 503);
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn a_failed_fetch_calls_nobody_a_liar_until_the_next_one() {
     let issuer = Issuer::start(&[Pair::ed()]).await;
-    let stand = stand(&issuer, NEVER_AGAIN).await;
+    let gateway = gateway(&issuer, NEVER_AGAIN).await;
     issuer.is_away(true);
     let token = Pair::ed().sign(&claims("admin", &["*"]));
     for _ in 0..3 {
-        assert_eq!(status(&stand, &token).await, 503);
+        assert_eq!(status(&gateway, &token).await, 503);
     }
     assert_eq!(issuer.asked(), 1);
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn without_any_keys_nobody_is_called_a_liar() {
     let issuer = Issuer::start(&[Pair::ed()]).await;
     issuer.is_away(true);
-    let stand = stand(&issuer, ALWAYS_AGAIN).await;
+    let gateway = gateway(&issuer, ALWAYS_AGAIN).await;
     let token = Pair::ed().sign(&claims("admin", &["*"]));
-    let answer = stand.get("/api/me", &token).await;
+    let answer = gateway.get("/api/me", &token).await;
     answer.problem(503);
     assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
     issuer.is_away(false);
-    assert_eq!(status(&stand, &token).await, 200);
-    stand.finish().await;
+    assert_eq!(status(&gateway, &token).await, 200);
+    gateway.finish().await;
 }

@@ -5,22 +5,22 @@
 
 mod access;
 mod actions;
-mod answers;
-mod apart;
 mod audit;
 mod document;
-mod filled;
 mod forms;
+mod isolation;
 mod issuer;
 mod keys;
 mod live;
 mod log;
 mod problems;
 mod publishing;
-mod questions;
+mod queries;
+mod responses;
 mod resuming;
+mod sample_rows;
 mod server;
 mod sessions;
-mod stand;
+mod test_gateway;
 mod tokens;
 mod watcher;

@@ -16,59 +16,60 @@ use store::Database;
 use tokio_util::sync::CancellationToken;
 use writer::{Settings as WriterSettings, Writer};
 
-use crate::stand::{Stand, settings};
+use crate::test_gateway::{TestGateway, settings};
 use crate::tokens::{claims, of, sign};
 
 const ROOM: ByteSize = ByteSize::mib(16);
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 
-async fn stand() -> Stand {
-    let stand = Stand::start().await;
-    stand.stream(Kind::Events, ROOM).await;
-    stand
+async fn gateway() -> TestGateway {
+    let gateway = TestGateway::start().await;
+    gateway.stream(Kind::Events, ROOM).await;
+    gateway
 }
 
 #[tokio::test]
 async fn one_many_and_lines_are_acknowledged() {
-    let stand = stand().await;
+    let gateway = gateway().await;
     let token = of(Role::Producer);
-    let one = stand.post("/api/events", &token, &[], &event(1).to_string()).await;
+    let one = gateway.post("/api/events", &token, &[], &event(1).to_string()).await;
     assert_eq!(one.status, 202, "{one:?}");
     assert_eq!(one.json(), json!({ "accepted": 1, "ids": [event(1)["id"]] }));
-    let many = stand.post("/api/events", &token, &[], &json!([event(2), event(3)]).to_string()).await;
+    let many = gateway.post("/api/events", &token, &[], &json!([event(2), event(3)]).to_string()).await;
     assert_eq!(many.json(), json!({ "accepted": 2, "ids": [event(2)["id"], event(3)["id"]] }));
     let lines: String = (4..2_004).map(|n| format!("{}\n", event(n))).collect();
-    let lines = stand.post("/api/events", &token, &[NDJSON], &lines).await;
+    let lines = gateway.post("/api/events", &token, &[NDJSON], &lines).await;
     assert_eq!(lines.json()["accepted"], 2_000, "{lines:?}");
-    assert_eq!(stand.messages(Kind::Events).await, 2_003);
-    stand.finish().await;
+    assert_eq!(gateway.messages(Kind::Events).await, 2_003);
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn every_kind_can_be_posted() {
-    let stand = Stand::start().await;
+    let gateway = TestGateway::start().await;
     for &kind in Kind::ALL {
-        stand.stream(kind, ROOM).await;
-        let answer = stand.post(&format!("/api/{kind}"), &of(Role::Producer), &[], &record(kind, 1).to_string()).await;
+        gateway.stream(kind, ROOM).await;
+        let answer =
+            gateway.post(&format!("/api/{kind}"), &of(Role::Producer), &[], &record(kind, 1).to_string()).await;
         assert_eq!(answer.status, 202, "{kind}: {answer:?}");
-        assert_eq!(stand.messages(kind).await, 1);
+        assert_eq!(gateway.messages(kind).await, 1);
     }
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn a_bad_record_among_good_ones_publishes_nothing() {
     let mut settings = settings();
     settings.keep = Arc::new(BTreeMap::from([(Kind::Events, TimeDelta::days(30))]));
-    let stand = Stand::with(World::builder("no binary").without_setup().start().await, settings).await;
-    stand.stream(Kind::Events, ROOM).await;
+    let gateway = TestGateway::with(World::builder("no binary").without_setup().start().await, settings).await;
+    gateway.stream(Kind::Events, ROOM).await;
     let bad = json!([
         event(1), {}, { "event_type": 7 }, 3,
         { "event_type": "x", "organization_id": "umbra" },
         { "event_type": "x", "created_at": "2001-01-01T00:00:00Z" },
         { "event_type": "x".repeat(300) }, event(2),
     ]);
-    let problem = stand.post("/api/events", &of(Role::Producer), &[], &bad.to_string()).await.problem(400);
+    let problem = gateway.post("/api/events", &of(Role::Producer), &[], &bad.to_string()).await.problem(400);
     let named: Vec<_> = problem["errors"]
         .as_array()
         .unwrap()
@@ -85,15 +86,15 @@ async fn a_bad_record_among_good_ones_publishes_nothing() {
     ];
     assert_eq!(named, expected.map(|(index, field, code)| (json!(index), json!(field), json!(code))));
     let lines = format!("{}\nnonsense\n", event(1));
-    let problem = stand.post("/api/events", &of(Role::Producer), &[NDJSON], &lines).await.problem(400);
+    let problem = gateway.post("/api/events", &of(Role::Producer), &[NDJSON], &lines).await.problem(400);
     assert_eq!(problem["errors"][0]["index"], 1);
-    assert_eq!(stand.messages(Kind::Events).await, 0);
-    stand.finish().await;
+    assert_eq!(gateway.messages(Kind::Events).await, 0);
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn bodies_that_cannot_be_are_refused() {
-    let stand = stand().await;
+    let gateway = gateway().await;
     let token = of(Role::Producer);
     let good = event(1).to_string();
     for (headers, body, status) in [
@@ -109,21 +110,21 @@ async fn bodies_that_cannot_be_are_refused() {
         (vec![], &" ".repeat(5 * 1024 * 1024), 413),
         (vec![NDJSON], &"{}\n".repeat(10_001), 413),
     ] {
-        let answer = stand.post("/api/events", &token, &headers, body).await;
+        let answer = gateway.post("/api/events", &token, &headers, body).await;
         assert_eq!(answer.status.as_u16(), status, "{headers:?} {}", &body[..body.len().min(40)]);
         answer.problem(status);
     }
-    assert_eq!(stand.messages(Kind::Events).await, 0);
-    stand.finish().await;
+    assert_eq!(gateway.messages(Kind::Events).await, 0);
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn the_organization_is_the_callers() {
-    let stand = stand().await;
+    let gateway = gateway().await;
     let post = async |organizations: &[&str], header: Option<&str>| {
         let token = sign(&claims("producer", organizations));
         let headers: Vec<_> = header.map(|header| ("x-organization", header)).into_iter().collect();
-        stand.post("/api/events", &token, &headers, r#"{"event_type":"x"}"#).await.status.as_u16()
+        gateway.post("/api/events", &token, &headers, r#"{"event_type":"x"}"#).await.status.as_u16()
     };
     assert_eq!(post(&["acme"], None).await, 202);
     assert_eq!(post(&["acme", "umbra"], Some("umbra")).await, 202);
@@ -134,52 +135,52 @@ async fn the_organization_is_the_callers() {
     assert_eq!(post(&["acme"], Some("_")).await, 403);
     assert_eq!(post(&[], None).await, 403);
     let mut organizations = Vec::new();
-    for sequence in 1..=stand.messages(Kind::Events).await {
-        let message = stand.bus.message(Kind::Events, sequence).await.unwrap().unwrap();
+    for sequence in 1..=gateway.messages(Kind::Events).await {
+        let message = gateway.bus.message(Kind::Events, sequence).await.unwrap().unwrap();
         organizations.push(message.subject.split('.').nth(2).unwrap().to_owned());
     }
     assert_eq!(organizations, ["acme", "umbra", "globex", "_"]);
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn a_full_stream_refuses() {
-    let stand = Stand::start().await;
-    stand.stream(Kind::Events, ByteSize::kib(64)).await;
+    let gateway = TestGateway::start().await;
+    gateway.stream(Kind::Events, ByteSize::kib(64)).await;
     let body = json!({ "event_type": "x", "payload": { "text": "x".repeat(100 * 1024) } }).to_string();
-    let answer = stand.post("/api/events", &of(Role::Producer), &[], &body).await;
+    let answer = gateway.post("/api/events", &of(Role::Producer), &[], &body).await;
     answer.problem(503);
     assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
-    let missing = stand.post("/api/audit", &of(Role::Producer), &[], &record(Kind::Audit, 1).to_string()).await;
+    let missing = gateway.post("/api/audit", &of(Role::Producer), &[], &record(Kind::Audit, 1).to_string()).await;
     missing.problem(503);
-    assert_eq!(stand.messages(Kind::Events).await, 0);
-    stand.finish().await;
+    assert_eq!(gateway.messages(Kind::Events).await, 0);
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn while_nats_is_away_it_is_said_and_passes() {
     let world = World::builder("no binary").without_setup().proxies().start().await;
     let url = format!("nats://127.0.0.1:{}", world.nats_link().port());
-    let stand = Stand::at(world, settings(), &url).await;
-    stand.stream(Kind::Events, ROOM).await;
-    stand.world.nats_link().cut();
+    let gateway = TestGateway::at(world, settings(), &url).await;
+    gateway.stream(Kind::Events, ROOM).await;
+    gateway.world.nats_link().cut();
     let token = of(Role::Producer);
-    let answer = stand.post("/api/events", &token, &[], &event(1).to_string()).await;
+    let answer = gateway.post("/api/events", &token, &[], &event(1).to_string()).await;
     answer.problem(503);
     assert!(answer.headers.contains_key("retry-after"));
-    stand.world.nats_link().restore();
+    gateway.world.nats_link().restore();
     harness::eventually("records are taken again", async || {
-        let answer = stand.post("/api/events", &token, &[], &event(1).to_string()).await;
+        let answer = gateway.post("/api/events", &token, &[], &event(1).to_string()).await;
         if answer.status == 202 { Ok(()) } else { Err(answer.text) }
     })
     .await;
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn a_request_that_was_not_valid_is_mended_under_its_key() {
-    let (stand, token) = (stand().await, of(Role::Producer));
-    let post = async |body: &str| stand.post("/api/events", &token, &[("idempotency-key", "one")], body).await;
+    let (gateway, token) = (gateway().await, of(Role::Producer));
+    let post = async |body: &str| gateway.post("/api/events", &token, &[("idempotency-key", "one")], body).await;
     post(r#"[{"event_type":"x"},{"event_typo":"x"}]"#).await.problem(400);
     let mended = post(r#"[{"event_type":"x"},{"event_type":"y"}]"#).await;
     assert_eq!(mended.status, 202, "{mended:?}");
@@ -187,17 +188,17 @@ async fn a_request_that_was_not_valid_is_mended_under_its_key() {
     for another in [r#"{"event_typo":"x"}"#, r#"{"event_type":"x"}"#] {
         post(another).await.problem(422);
     }
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn the_same_request_sent_again_is_stored_once() {
-    let stand = stand().await;
+    let gateway = gateway().await;
     let (health, stop) = (Health::default(), CancellationToken::new());
     let writer = Writer {
         kind: Kind::Events,
-        bus: stand.bus.clone(),
-        database: Database::new(stand.world.database_url(), "tests writer").unwrap(),
+        bus: gateway.bus.clone(),
+        database: Database::new(gateway.world.database_url(), "tests writer").unwrap(),
         settings: WriterSettings::of(&runtime::Config::default(), Kind::Events, 1),
         health: health.part("events"),
     };
@@ -205,21 +206,21 @@ async fn the_same_request_sent_again_is_stored_once() {
     let token = of(Role::Producer);
     let body = json!([{ "event_type": "x" }, { "event_type": "x" }, event(7), { "event_type": "x", "id": "a name" }])
         .to_string();
-    let post = async |key: &str| stand.post("/api/events", &token, &[("idempotency-key", key)], &body).await;
+    let post = async |key: &str| gateway.post("/api/events", &token, &[("idempotency-key", key)], &body).await;
     let answers = join_all((0..4).map(|_| post("one"))).await;
     let ids: Vec<Value> = answers.iter().map(|answer| answer.json()["ids"].clone()).collect();
     assert!(ids.iter().all(|each| *each == ids[0] && each.as_array().unwrap().len() == 4), "{ids:?}");
     let other = post("two").await.json()["ids"].clone();
     assert_ne!(other[0], ids[0][0]);
     assert_eq!(other[2], event(7)["id"], "a record's own id stays");
-    let reused = stand.post("/api/events", &token, &[("idempotency-key", "one")], r#"{"event_type":"y"}"#).await;
+    let reused = gateway.post("/api/events", &token, &[("idempotency-key", "one")], r#"{"event_type":"y"}"#).await;
     reused.problem(422);
-    let stranger = stand.post("/api/events", &of(Role::Admin), &[("idempotency-key", "one")], &body).await;
+    let stranger = gateway.post("/api/events", &of(Role::Admin), &[("idempotency-key", "one")], &body).await;
     assert_ne!(stranger.json()["ids"][0], ids[0][0], "another caller's key is another key");
     // Two without an id, one with a name and no time, for each of three keys; and one that is everywhere the same.
-    let account = stand.world.settled(Kind::Events).await;
+    let account = gateway.world.settled(Kind::Events).await;
     assert_eq!((account.last_sequence, account.stored), (24, 3 * 3 + 1), "{account:?}");
     stop.cancel();
     writing.await.unwrap();
-    stand.finish_written(&[Kind::Events]).await;
+    gateway.finish_written(&[Kind::Events]).await;
 }

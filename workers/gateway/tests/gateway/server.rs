@@ -14,8 +14,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::audit;
-use crate::filled::filled;
-use crate::stand::{Stand, settings};
+use crate::sample_rows::gateway_with_rows;
+use crate::test_gateway::{TestGateway, settings};
 use crate::tokens::{claims, of, sign};
 
 /// Reads until this stands in what came, or to the end.
@@ -32,10 +32,10 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> String {
 
 #[tokio::test]
 async fn a_request_under_way_ends_before_the_process_does() {
-    let stand = Stand::start().await;
-    stand.stream(Kind::Events, ByteSize::mib(16)).await;
+    let gateway = TestGateway::start().await;
+    gateway.stream(Kind::Events, ByteSize::mib(16)).await;
     let (token, body) = (of(Role::Producer), event(1).to_string());
-    let mut stream = TcpStream::connect(stand.address).await.unwrap();
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
     let head = format!(
         "POST /api/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
@@ -44,28 +44,28 @@ async fn a_request_under_way_ends_before_the_process_does() {
     stream.write_all(head.as_bytes()).await.unwrap();
     // The handler waits for the body now.
     assert!(read_until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 100"));
-    stand.stop.cancel();
+    gateway.stop.cancel();
     stream.write_all(body.as_bytes()).await.unwrap();
     let answer = read_until(&mut stream, "accepted").await;
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
-    assert_eq!(stand.messages(Kind::Events).await, 1);
-    stand.finish().await;
+    assert_eq!(gateway.messages(Kind::Events).await, 1);
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn answers_are_compressed_where_it_helps() {
-    let stand = Stand::start().await;
+    let gateway = TestGateway::start().await;
     let gzip = [("accept-encoding", "gzip")];
-    assert_eq!(stand.ask("GET", "/api/openapi.json", &gzip, "").await.header("content-encoding"), "gzip");
-    assert!(stand.ask("GET", "/healthz", &gzip, "").await.headers.get("content-encoding").is_none());
-    stand.finish().await;
+    assert_eq!(gateway.request("GET", "/api/openapi.json", &gzip, "").await.header("content-encoding"), "gzip");
+    assert!(gateway.request("GET", "/healthz", &gzip, "").await.headers.get("content-encoding").is_none());
+    gateway.finish().await;
 }
 
 /// Asks for an answer and reads no more of it than its first line.
-async fn ask_and_read_nothing(stand: &Stand, path: &str) -> TcpStream {
+async fn ask_and_read_nothing(gateway: &TestGateway, path: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(8 * 1024).unwrap();
-    let mut stream = socket.connect(stand.address).await.unwrap();
+    let mut stream = socket.connect(gateway.address).await.unwrap();
     let token = of(Role::Viewer);
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -80,15 +80,18 @@ async fn who_does_not_read_makes_room_for_others() {
     let mut settings = settings();
     settings.reads_within = Duration::from_millis(200);
     settings.gateway.max_connections = NonZeroU32::MIN;
-    let stand = audit::stand_with(settings).await;
+    let gateway = audit::gateway_with(settings).await;
     // More than fits into the buffers between the two ends.
-    audit::deeds(&stand, "acme", 60_000).await;
-    stand.world.execute("UPDATE control_plane.audit_logs SET reason = repeat('x', 10000) WHERE actor_id = 'u-1'").await;
+    audit::audit_events(&gateway, "acme", 60_000).await;
+    gateway
+        .world
+        .execute("UPDATE control_plane.audit_logs SET reason = repeat('x', 10000) WHERE actor_id = 'u-1'")
+        .await;
     for path in ["/api/audit/export", "/api/audit?limit=1000&actor_id=u-1"] {
-        let mut stalled = ask_and_read_nothing(&stand, path).await;
+        let mut stalled = ask_and_read_nothing(&gateway, path).await;
         // There is room for one connection: this one is accepted when the other has ended. Sooner than the system would
         // end it.
-        let mut next = TcpStream::connect(stand.address).await.unwrap();
+        let mut next = TcpStream::connect(gateway.address).await.unwrap();
         next.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
         let answer = timeout(BOUND / 2, read_until(&mut next, "\r\n\r\n")).await.expect("there is room");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -97,7 +100,7 @@ async fn who_does_not_read_makes_room_for_others() {
         let _ = timeout(BOUND, stalled.read_to_end(&mut rest)).await.expect("it has ended");
         assert!(!rest.ends_with(b"0\r\n\r\n"), "{} bytes of {path} look complete", rest.len());
     }
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 /// A token of a role for `acme`, of somebody of this name.
@@ -109,13 +112,13 @@ fn of_somebody(name: &str, role: Role) -> String {
 
 #[tokio::test]
 async fn who_does_not_read_leaves_others_their_answers() {
-    let stand = audit::stand_with(settings()).await;
-    audit::deeds(&stand, "acme", 1_000).await;
-    stand.world.execute("UPDATE control_plane.audit_logs SET reason = repeat('x', 10000)").await;
+    let gateway = audit::gateway_with(settings()).await;
+    audit::audit_events(&gateway, "acme", 1_000).await;
+    gateway.world.execute("UPDATE control_plane.audit_logs SET reason = repeat('x', 10000)").await;
     let (path, token) = ("/api/audit?limit=1000", of(Role::Viewer));
     let mut unread = Vec::new();
     let refused = loop {
-        let mut stream = TcpStream::connect(stand.address).await.unwrap();
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut status = [0; 12];
@@ -128,21 +131,21 @@ async fn who_does_not_read_leaves_others_their_answers() {
     };
     assert!(refused.contains("retry-after") && refused.contains("unread-answers"), "{refused}");
     let somebody = of_somebody("somebody else", Role::Viewer);
-    assert_eq!(stand.get(path, &somebody).await.status, 200);
-    assert_eq!(stand.get("/api/audit?limit=1", &token).await.status, 200, "small answers are not held");
+    assert_eq!(gateway.get(path, &somebody).await.status, 200);
+    assert_eq!(gateway.get("/api/audit?limit=1", &token).await.status, 200, "small answers are not held");
     drop(unread);
     eventually("what is not read any more is given back", async || {
-        let status = stand.get(path, &token).await.status;
+        let status = gateway.get(path, &token).await.status;
         if status == 200 { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn whose_questions_are_slow_leaves_others_the_database() {
-    let stand = filled().await;
-    let mut locking = stand.world.database().begin().await.unwrap();
+    let gateway = gateway_with_rows().await;
+    let mut locking = gateway.world.database().begin().await.unwrap();
     sqlx::query("LOCK TABLE watchbook.error_logs IN ACCESS EXCLUSIVE MODE").execute(&mut *locking).await.unwrap();
     let request = format!("GET /api/errors HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", of(Role::Viewer));
     let others = of_somebody("somebody else", Role::Viewer);
@@ -151,7 +154,7 @@ async fn whose_questions_are_slow_leaves_others_the_database() {
     for _ in 0..2 {
         asking.clear();
         for _ in 0..24 {
-            let mut stream = TcpStream::connect(stand.address).await.unwrap();
+            let mut stream = TcpStream::connect(gateway.address).await.unwrap();
             stream.write_all(request.as_bytes()).await.unwrap();
             asking.push(stream);
         }
@@ -163,7 +166,7 @@ async fn whose_questions_are_slow_leaves_others_the_database() {
         })
         .await;
         for path in ["/api/events", "/api/audit"] {
-            assert_eq!(stand.get(path, &others).await.status, 200, "{path}");
+            assert_eq!(gateway.get(path, &others).await.status, 200, "{path}");
         }
     }
     locking.rollback().await.unwrap();
@@ -171,18 +174,18 @@ async fn whose_questions_are_slow_leaves_others_the_database() {
         let answer = timeout(BOUND, read_until(stream, "\r\n\r\n")).await.expect("it is answered");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
 async fn who_sends_slowly_leaves_others_their_bodies() {
-    let stand = Stand::start().await;
-    stand.stream(Kind::Events, ByteSize::mib(16)).await;
+    let gateway = TestGateway::start().await;
+    gateway.stream(Kind::Events, ByteSize::mib(16)).await;
     let (slow, body) = (of(Role::Producer), event(1).to_string());
     let mut sending = Vec::new();
     // Half of [gateway] memory, and not a byte of it.
     for _ in 0..8 {
-        let mut stream = TcpStream::connect(stand.address).await.unwrap();
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
         let head = format!(
             "POST /api/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {slow}\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
@@ -192,21 +195,21 @@ async fn who_sends_slowly_leaves_others_their_bodies() {
         assert!(read_until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 100"));
         sending.push(stream);
     }
-    let refused = stand.post("/api/events", &slow, &[], &body).await;
+    let refused = gateway.post("/api/events", &slow, &[], &body).await;
     refused.problem(429);
     assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
     let other = of_somebody("somebody else", Role::Producer);
-    assert_eq!(stand.post("/api/events", &other, &[], &body).await.status, 202);
+    assert_eq!(gateway.post("/api/events", &other, &[], &body).await.status, 202);
     let sign_in = json!({ "token": other }).to_string();
-    let signed_in = stand.ask("POST", "/api/session", &[("content-type", "application/json")], &sign_in).await;
+    let signed_in = gateway.request("POST", "/api/session", &[("content-type", "application/json")], &sign_in).await;
     assert_eq!(signed_in.status, 200, "{signed_in:?}");
     drop(sending);
     eventually("what does not come any more is given back", async || {
-        let status = stand.post("/api/events", &slow, &[], &body).await.status;
+        let status = gateway.post("/api/events", &slow, &[], &body).await.status;
         if status == 202 { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
@@ -214,16 +217,16 @@ async fn who_watches_and_does_not_read_gives_up_the_place() {
     let mut settings = settings();
     settings.reads_within = Duration::from_millis(200);
     settings.gateway.live_streams = NonZeroU32::MIN;
-    let stand = Stand::with(harness::World::builder("no binary").without_setup().start().await, settings).await;
-    stand.stream(Kind::Events, ByteSize::mib(256)).await;
-    let mut stalled = ask_and_read_nothing(&stand, "/api/live/events").await;
+    let gateway = TestGateway::with(harness::World::builder("no binary").without_setup().start().await, settings).await;
+    gateway.stream(Kind::Events, ByteSize::mib(256)).await;
+    let mut stalled = ask_and_read_nothing(&gateway, "/api/live/events").await;
     let (body, producer) =
         (json!(vec![event_with(1, json!({ "id": null, "x": "x".repeat(40_000) })); 50]), of(Role::Producer));
     let freed = async {
         loop {
             // Until all buffers are full, and the place is free.
-            assert_eq!(stand.post("/api/events", &producer, &[], &body.to_string()).await.status, 202);
-            let response = stand.open("/api/live/events", &producer, None).await;
+            assert_eq!(gateway.post("/api/events", &producer, &[], &body.to_string()).await.status, 202);
+            let response = gateway.open("/api/live/events", &producer, None).await;
             if response.status() == 200 {
                 return response;
             }
@@ -231,7 +234,7 @@ async fn who_watches_and_does_not_read_gives_up_the_place() {
     };
     drop(timeout(BOUND / 2, freed).await.expect("the place is free"));
     let _ = timeout(BOUND, stalled.read_to_end(&mut Vec::new())).await.expect("it has ended");
-    stand.finish().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]
@@ -239,13 +242,13 @@ async fn who_reads_is_left_alone_however_little_there_is() {
     let mut settings = settings();
     settings.reads_within = Duration::from_millis(1);
     settings.gateway.live_heartbeat = Duration::from_millis(50);
-    let stand = Stand::with(harness::World::builder("no binary").without_setup().start().await, settings).await;
-    stand.stream(Kind::Events, ByteSize::mib(16)).await;
-    let mut stream = ask_and_read_nothing(&stand, "/api/live/events").await;
+    let gateway = TestGateway::with(harness::World::builder("no binary").without_setup().start().await, settings).await;
+    gateway.stream(Kind::Events, ByteSize::mib(16)).await;
+    let mut stream = ask_and_read_nothing(&gateway, "/api/live/events").await;
     for _ in 0..5 {
         let read = timeout(BOUND, read_until(&mut stream, ": heartbeat")).await.unwrap();
         assert!(read.contains(": heartbeat"), "{read}");
     }
     drop(stream);
-    stand.finish().await;
+    gateway.finish().await;
 }

@@ -5,7 +5,7 @@ use gateway::auth::Role;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use crate::stand::SECRET;
+use crate::test_gateway::SECRET;
 
 /// Longer than clocks may differ, so that nothing here depends on when it runs.
 const FAR: i64 = 3_600;

@@ -9,7 +9,7 @@ use records::Kind;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::stand::{Stand, settings};
+use crate::test_gateway::{TestGateway, settings};
 use crate::tokens::{claims, sign};
 
 /// What stands between two empty lines, by its fields.
@@ -104,16 +104,16 @@ pub(crate) fn quick() -> Settings {
     settings
 }
 
-pub(crate) async fn stand(settings: Settings) -> Stand {
-    let stand = Stand::with(World::builder("no binary").without_setup().start().await, settings).await;
+pub(crate) async fn gateway(settings: Settings) -> TestGateway {
+    let gateway = TestGateway::with(World::builder("no binary").without_setup().start().await, settings).await;
     for kind in [Kind::Events, Kind::Executions] {
-        stand.stream(kind, ByteSize::mib(64)).await;
+        gateway.stream(kind, ByteSize::mib(64)).await;
     }
-    stand
+    gateway
 }
 
-pub(crate) async fn watch(stand: &Stand, path: &str, token: &str, last_seen: Option<&str>) -> Watcher {
-    let response = stand.open(path, token, last_seen).await;
+pub(crate) async fn watch(gateway: &TestGateway, path: &str, token: &str, last_seen: Option<&str>) -> Watcher {
+    let response = gateway.open(path, token, last_seen).await;
     assert_eq!(response.status(), 200, "{path}");
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     assert_eq!(response.headers()["cache-control"], "no-store");
@@ -124,15 +124,15 @@ pub(crate) async fn watch(stand: &Stand, path: &str, token: &str, last_seen: Opt
 }
 
 /// The id of what is before all that will come.
-pub(crate) async fn here(stand: &Stand, kind: Kind) -> String {
-    watch(stand, &format!("/api/live/{kind}"), &sign(&claims("viewer", &["*"])), None).await.id().await
+pub(crate) async fn here(gateway: &TestGateway, kind: Kind) -> String {
+    watch(gateway, &format!("/api/live/{kind}"), &sign(&claims("viewer", &["*"])), None).await.id().await
 }
 
 pub(crate) fn producer(organization: &str) -> String {
     sign(&claims("producer", &[organization]))
 }
 
-pub(crate) async fn post(stand: &Stand, kind: Kind, organization: &str, body: &Value) {
-    let answer = stand.post(&format!("/api/{kind}"), &producer(organization), &[], &body.to_string()).await;
+pub(crate) async fn post(gateway: &TestGateway, kind: Kind, organization: &str, body: &Value) {
+    let answer = gateway.post(&format!("/api/{kind}"), &producer(organization), &[], &body.to_string()).await;
     assert_eq!(answer.status, 202, "{answer:?}");
 }

@@ -1,7 +1,7 @@
 //! A NATS subject: each alert is published as one JSON message.
 
 use ::bus::{AnnounceError, Announcement, Bus};
-use alerting::notification::{Alert, Why};
+use alerting::notification::{Alert, NotificationReason};
 use alerting::receiver::Nats;
 use serde::Serialize;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ struct Message<'d> {
     /// Identifies this message together with the alert's id.
     notification_id: Uuid,
     group_key: &'d str,
-    why: Why,
+    why: NotificationReason,
     #[serde(flatten)]
     alert: &'d Alert,
 }

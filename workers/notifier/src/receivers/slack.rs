@@ -4,7 +4,7 @@
 //! <https://docs.slack.dev/messaging/formatting-message-text#escaping>. Limits of blocks:
 //! <https://docs.slack.dev/reference/block-kit/blocks>.
 
-use alerting::notification::{Alert, Notification, Status, Why};
+use alerting::notification::{Alert, Notification, NotificationReason, Status};
 use alerting::receiver::Slack;
 use serde::Serialize;
 
@@ -127,7 +127,7 @@ fn escape(text: &str, characters: usize) -> String {
 
 fn color(notification: &Notification) -> &'static str {
     match (notification.why, notification.status(), text::severity(notification)) {
-        (Why::Test, ..) => "#808080",
+        (NotificationReason::Test, ..) => "#808080",
         (_, Status::Resolved, _) => "#2eb886",
         (_, Status::Firing, "critical") => "#a30200",
         (_, Status::Firing, "error" | "warning") => "#daa038",

@@ -129,7 +129,7 @@ async fn what_fires_appears_and_what_is_over_disappears() {
     // The webhook receiver computes the same fingerprint as Alertmanager.
     let stub = Stub::always(Answer::status(200)).await;
     send(&webhook(&stub.url(), None), &notification(vec![a])).await;
-    assert_eq!(stub.asked()[0].json()["alerts"][0]["fingerprint"], of("a")["fingerprint"]);
+    assert_eq!(stub.requests()[0].json()["alerts"][0]["fingerprint"], of("a")["fingerprint"]);
 
     let mut over = b;
     (over.status, over.ends_at) = (Status::Resolved, Some(chrono::Utc::now()));

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::nats::bus;
-use crate::stub::{Answer, Asked, Stub};
+use crate::stub::{Answer, ReceivedRequest, Stub};
 use crate::table::{alert, notification, webhook};
 
 /// A running notifier.
@@ -82,7 +82,7 @@ pub(crate) async fn put(world: &World, receiver: &str, group: &str, seconds_ago:
 pub(crate) async fn finished(world: &World) {
     eventually("the outbox is empty", async || {
         let (open, problem): (i64, Option<String>) = world
-            .try_ask(
+            .try_query_one(
                 "SELECT count(*), max(problem) FROM watchbook.outbox WHERE delivered_at IS NULL AND failed_at IS NULL",
             )
             .await?;
@@ -95,8 +95,8 @@ pub(crate) fn named(name: &str, url: &str) -> Receiver {
     Receiver { name: name.to_owned(), ..webhook(url, None) }
 }
 
-pub(crate) fn ids(asked: &[Asked]) -> Vec<Uuid> {
-    asked.iter().map(|asked| asked.header("webhook-id").parse().unwrap()).collect()
+pub(crate) fn ids(requests: &[ReceivedRequest]) -> Vec<Uuid> {
+    requests.iter().map(|requests| requests.header("webhook-id").parse().unwrap()).collect()
 }
 
 #[derive(Debug, PartialEq)]
@@ -109,7 +109,7 @@ struct Row {
 
 async fn row(world: &World, id: Uuid) -> Row {
     let (delivered, failed, attempts, problem): (bool, bool, i32, Option<String>) = world
-        .ask(&format!(
+        .query_one(&format!(
             "SELECT delivered_at IS NOT NULL, failed_at IS NOT NULL, attempts, problem
                FROM watchbook.outbox WHERE id = '{id}'"
         ))
@@ -132,10 +132,10 @@ async fn nothing_overtakes_within_a_group_and_everything_between_groups() {
     .await;
     let other = put(&world, "ops", "b", 0).await;
     finished(&world).await;
-    let asked = ids(&stub.asked());
-    let of_a: Vec<_> = asked.iter().copied().filter(|id| *id != other).collect();
+    let requests = ids(&stub.requests());
+    let of_a: Vec<_> = requests.iter().copied().filter(|id| *id != other).collect();
     assert_eq!(of_a, [first, first, second]);
-    assert!(asked.contains(&other));
+    assert!(requests.contains(&other));
     assert_eq!(row(&world, first).await, Row { delivered: true, failed: false, attempts: 2, problem: None });
     running.stop().await;
     world.finish([]).await;
@@ -153,8 +153,8 @@ async fn a_digest_is_ordered_with_all_of_its_receiver() {
     let receivers = vec![named("ops", &stub.url()), named("others", &others.url())];
     let running = Running::start(&world, "one", receivers).await;
     finished(&world).await;
-    assert_eq!(ids(&stub.asked()), [before, before, digest, after]);
-    assert_eq!(ids(&others.asked()), [elsewhere]);
+    assert_eq!(ids(&stub.requests()), [before, before, digest, after]);
+    assert_eq!(ids(&others.requests()), [elsewhere]);
     running.stop().await;
     world.finish([]).await;
 }
@@ -172,12 +172,12 @@ async fn two_notifiers_deliver_each_once_and_in_order() {
     let (one, two) =
         tokio::join!(Running::start(&world, "one", receivers()), Running::start(&world, "two", receivers()),);
     finished(&world).await;
-    let asked = ids(&stub.asked());
-    assert_eq!(asked.len(), expected.len(), "each notification is delivered once");
+    let requests = ids(&stub.requests());
+    assert_eq!(requests.len(), expected.len(), "each notification is delivered once");
     for group in 0..7 {
         let group = format!("group-{group}");
         let wanted: Vec<_> = expected.iter().filter(|(of, _)| *of == group).map(|(_, id)| *id).collect();
-        let came: Vec<_> = asked.iter().copied().filter(|id| wanted.contains(id)).collect();
+        let came: Vec<_> = requests.iter().copied().filter(|id| wanted.contains(id)).collect();
         assert_eq!(came, wanted, "{group}");
     }
     one.stop().await;
@@ -194,7 +194,7 @@ async fn what_asks_for_time_gets_it() {
     let running = Running::start(&world, "one", vec![named("ops", &stub.url())]).await;
     eventually("it is postponed by half an hour", async || {
         let (postponed, free): (bool, bool) = world
-            .try_ask(&format!(
+            .try_query_one(&format!(
                 "SELECT due_at > now() + interval '25 min' AND due_at <= now() + interval '30 min', claimed_by IS NULL
                    FROM watchbook.outbox WHERE id = '{id}'"
             ))
@@ -202,7 +202,7 @@ async fn what_asks_for_time_gets_it() {
         if postponed && free { Ok(()) } else { Err(format!("{:?}", row(&world, id).await)) }
     })
     .await;
-    assert_eq!(stub.asked().len(), 1);
+    assert_eq!(stub.requests().len(), 1);
     running.stop().await;
     world.finish([]).await;
 }
@@ -256,7 +256,7 @@ async fn whom_the_configuration_does_not_know_waits_for_it() {
     .await;
     running.receivers.send_replace(Arc::new(vec![named("ops", &stub.url())]));
     finished(&world).await;
-    assert_eq!(ids(&stub.asked()), [id]);
+    assert_eq!(ids(&stub.requests()), [id]);
     running.stop().await;
     world.finish([]).await;
 }
@@ -271,7 +271,7 @@ async fn what_is_no_notification_does_not_block_its_group() {
     let running = Running::start(&world, "one", vec![named("ops", &stub.url())]).await;
     finished(&world).await;
     assert!(row(&world, broken).await.failed);
-    assert_eq!(ids(&stub.asked()), [next]);
+    assert_eq!(ids(&stub.requests()), [next]);
     running.stop().await;
     world.finish([]).await;
 }

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use alerting::notification::{Notification, Status, Why};
+use alerting::notification::{Notification, NotificationReason, Status};
 use alerting::receiver::{Channel, Email, Receiver};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -238,7 +238,7 @@ async fn no_label_becomes_a_header_or_markup() {
     one.alerts.truncate(1);
     one.truncated_alerts = 0;
     let mut digest: Notification = nasty();
-    digest.why = Why::Digest;
+    digest.why = NotificationReason::Digest;
     for told in [one, digest] {
         assert_eq!(send(&smtp.receiver(None), &told).await, Outcome::Delivered);
     }

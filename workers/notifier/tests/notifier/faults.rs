@@ -5,15 +5,15 @@ use std::time::Duration;
 use harness::{BOUND, World, eventually};
 use notifier::Settings;
 use store::Database;
-use store::outbox::{self, Bounds, Written};
+use store::outbox::{self, Bounds, ClaimUpdate};
 
 use crate::deliveries::{Running, finished, ids, named, put};
 use crate::stub::{Answer, Stub};
 
 const LEASE: Duration = Duration::from_secs(2);
 
-async fn asked_once(stub: &Stub) {
-    eventually("the receiver was asked", async || match stub.asked().len() {
+async fn single_request(stub: &Stub) {
+    eventually("the receiver was asked", async || match stub.requests().len() {
         0 => Err("nothing came".to_owned()),
         _ => Ok(()),
     })
@@ -29,11 +29,11 @@ async fn a_crash_between_delivery_and_mark_delivers_again_under_the_same_id() {
     let settings = Settings { lease: LEASE, ..Settings::default() };
     let receivers = || vec![named("ops", &stub.url())];
     let crashing = Running::with(&world, "one", receivers(), world.database_url(), settings.clone()).await;
-    asked_once(&stub).await;
+    single_request(&stub).await;
     crashing.task.abort();
     let other = Running::with(&world, "two", receivers(), world.database_url(), settings).await;
     finished(&world).await;
-    assert_eq!(ids(&stub.asked()), [first, first, second]);
+    assert_eq!(ids(&stub.requests()), [first, first, second]);
     other.stop().await;
     world.finish([]).await;
 }
@@ -45,7 +45,7 @@ async fn a_stop_breaks_off_what_hangs_and_gives_its_claim_back() {
     let id = put(&world, "ops", "a", 0).await;
     let settings = Settings { request_timeout: Duration::from_secs(3_600), ..Settings::default() };
     let running = Running::with(&world, "one", vec![named("ops", &stub.url())], world.database_url(), settings).await;
-    asked_once(&stub).await;
+    single_request(&stub).await;
     running.stop().await;
     let free = format!("SELECT count(*) FROM watchbook.outbox WHERE id = '{id}' AND claimed_until IS NULL");
     assert_eq!(world.count(&free).await, 1);
@@ -72,7 +72,7 @@ async fn an_outage_of_postgres_is_waited_out() {
     let during = put(&world, "ops", "a", 0).await;
     link.restore();
     finished(&world).await;
-    assert_eq!(ids(&stub.asked()), [before, during]);
+    assert_eq!(ids(&stub.requests()), [before, during]);
     eventually("the notifier is ready again", async || {
         let report = running.health.report();
         if report.ready { Ok(()) } else { Err(format!("{report:?}")) }
@@ -100,14 +100,14 @@ async fn a_late_notifier_writes_nothing() {
     );
     let day = Duration::from_secs(86_400);
     for claimant in ["one", "two"] {
-        let (late, no) = (&late[0], Written::NotOurs);
+        let (late, no) = (&late[0], ClaimUpdate::NotOurs);
         assert_eq!(outbox::delivered(&mut connection, claimant, late).await.unwrap(), no);
         assert_eq!(outbox::give_up(&mut connection, claimant, late, "x").await.unwrap(), no);
         assert_eq!(outbox::retry_at(&mut connection, claimant, late, day, day, "x").await.unwrap(), no);
     }
     assert_eq!(outbox::release(&mut connection, "one").await.unwrap(), 0);
-    assert_eq!(outbox::delivered(&mut connection, "two", &mine[0]).await.unwrap(), Written::Done);
-    assert_eq!(outbox::delivered(&mut connection, "two", &mine[0]).await.unwrap(), Written::NotOurs);
+    assert_eq!(outbox::delivered(&mut connection, "two", &mine[0]).await.unwrap(), ClaimUpdate::Done);
+    assert_eq!(outbox::delivered(&mut connection, "two", &mine[0]).await.unwrap(), ClaimUpdate::NotOurs);
     let next = outbox::claim(&mut connection, "two", bounds(LEASE)).await.unwrap();
     assert_eq!(next[0].id, behind);
     drop(connection);

@@ -1,6 +1,6 @@
 //! Checks the bodies for Slack and PagerDuty against JSON Schemas written from their public documentation.
 
-use alerting::notification::{Notification, Status, Why};
+use alerting::notification::{Notification, NotificationReason, Status};
 use alerting::receiver::{Channel, Pagerduty, Slack};
 use notifier::Outcome;
 use runtime::config::Secret;
@@ -83,13 +83,13 @@ fn check(schema: &Value, body: &Value) {
 async fn bodies(channel: impl Fn(&str) -> Channel) -> Vec<(&'static str, Value)> {
     let stub = Stub::always(Answer::status(202)).await;
     let mut test = notification(vec![alert(Status::Firing, "a")]);
-    test.why = Why::Test;
+    test.why = NotificationReason::Test;
     test.alerts[0].test = true;
     let mut digest = nasty();
-    digest.why = Why::Digest;
+    digest.why = NotificationReason::Digest;
     digest.group_key = "*".to_owned();
     digest.group_labels = labels([]);
-    let empty = Notification { why: Why::Digest, truncated_alerts: 7, ..notification(vec![]) };
+    let empty = Notification { why: NotificationReason::Digest, truncated_alerts: 7, ..notification(vec![]) };
     let cases = [
         ("firing", notification(vec![alert(Status::Firing, "a")])),
         ("resolved", notification(vec![alert(Status::Resolved, "a"), alert(Status::Resolved, "b")])),
@@ -102,7 +102,7 @@ async fn bodies(channel: impl Fn(&str) -> Channel) -> Vec<(&'static str, Value)>
     let mut bodies = Vec::new();
     for (number, (name, told)) in cases.into_iter().enumerate() {
         assert_eq!(send(&receiver(channel(&stub.url())), &told).await, Outcome::Delivered, "{name}");
-        let body = stub.asked()[number].json();
+        let body = stub.requests()[number].json();
         assert!(body.to_string().len() < 512 * 1024, "{name} exceeds the size limit of an event");
         bodies.push((name, body));
     }
@@ -168,6 +168,6 @@ async fn severities_are_those_of_the_other_side() {
         let mut over = alert(Status::Resolved, "b");
         over.severity = "critical".to_owned();
         send(&receiver, &notification(vec![over, quiet])).await;
-        assert_eq!(stub.asked()[number].json()["payload"]["severity"], theirs, "a resolved alert must not count");
+        assert_eq!(stub.requests()[number].json()["payload"]["severity"], theirs, "a resolved alert must not count");
     }
 }

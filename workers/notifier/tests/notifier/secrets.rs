@@ -79,10 +79,12 @@ async fn http_receivers_keep_their_secrets() {
         listener.local_addr().unwrap()
     };
     let echo = [Stub::always(Answer::Echo(400)).await, Stub::always(Answer::Echo(503)).await];
-    let long =
-        Stub::start(|_, asked| Answer::Status(500, vec![], asked.path.repeat(4 * 1024 / asked.path.len() + 1))).await;
-    let redirecting = Stub::start(|_, asked| {
-        Answer::Status(302, vec![("location", format!("/elsewhere{}", asked.path))], asked.path.clone())
+    let long = Stub::start(|_, requests| {
+        Answer::Status(500, vec![], requests.path.repeat(4 * 1024 / requests.path.len() + 1))
+    })
+    .await;
+    let redirecting = Stub::start(|_, requests| {
+        Answer::Status(302, vec![("location", format!("/elsewhere{}", requests.path))], requests.path.clone())
     })
     .await;
     let silent = Stub::always(Answer::Never).await;

@@ -10,26 +10,26 @@ use crate::stub::{Answer, Stub};
 use crate::table::{PATIENCE, alert, all, delivery, notification};
 
 #[derive(Debug, PartialEq)]
-enum Means {
+enum Expected {
     Delivered,
     Retry,
     GiveUp,
 }
 
-fn meaning(outcome: &Outcome) -> Means {
+fn expected_of(outcome: &Outcome) -> Expected {
     match outcome {
-        Outcome::Delivered => Means::Delivered,
-        Outcome::Retry { .. } => Means::Retry,
-        Outcome::GiveUp { .. } => Means::GiveUp,
+        Outcome::Delivered => Expected::Delivered,
+        Outcome::Retry { .. } => Expected::Retry,
+        Outcome::GiveUp { .. } => Expected::GiveUp,
     }
 }
 
 #[tokio::test]
 async fn each_status_means_the_same_to_every_receiver() {
     let expected = |status| match status {
-        200..300 => Means::Delivered,
-        408 | 425 | 429 | 500..600 => Means::Retry,
-        _ => Means::GiveUp,
+        200..300 => Expected::Delivered,
+        408 | 425 | 429 | 500..600 => Expected::Retry,
+        _ => Expected::GiveUp,
     };
     let told = notification(vec![alert(Status::Firing, "a")]);
     let sender = Sender::new(None, PATIENCE, "");
@@ -40,7 +40,7 @@ async fn each_status_means_the_same_to_every_receiver() {
         let stub = Stub::always(Answer::status(status)).await;
         for (name, receiver) in all(&format!("127.0.0.1:{}", stub.port), "none") {
             let outcome = sender.send(&receiver, delivery(&told)).await;
-            assert_eq!(meaning(&outcome), expected(status), "{name} on {status}: {outcome:?}");
+            assert_eq!(expected_of(&outcome), expected(status), "{name} on {status}: {outcome:?}");
             if let Outcome::Retry { problem, .. } | Outcome::GiveUp { problem } = outcome {
                 assert!(problem.contains(&status.to_string()), "{name} does not contain {status}: {problem}");
                 assert!(
@@ -49,7 +49,7 @@ async fn each_status_means_the_same_to_every_receiver() {
                 );
             }
         }
-        assert_eq!(stub.asked().len(), 5, "one attempt is one request");
+        assert_eq!(stub.requests().len(), 5, "one attempt is one request");
     }
 }
 
@@ -86,10 +86,10 @@ async fn nobody_follows_a_redirect() {
         let stub = Stub::always(answer).await;
         for (name, receiver) in all(&format!("127.0.0.1:{}", stub.port), "none") {
             let outcome = Sender::new(None, PATIENCE, "").send(&receiver, delivery(&told)).await;
-            assert_eq!(meaning(&outcome), Means::GiveUp, "{name} on {status}");
+            assert_eq!(expected_of(&outcome), Expected::GiveUp, "{name} on {status}");
         }
     }
-    assert_eq!(elsewhere.asked().len(), 0);
+    assert_eq!(elsewhere.requests().len(), 0);
 }
 
 #[tokio::test]
@@ -99,10 +99,10 @@ async fn a_heartbeat_is_never_late() {
     for (name, receiver) in all(&format!("127.0.0.1:{}", stub.port), "none") {
         let late = Delivery { age: Duration::from_secs(121), ..delivery(&told) };
         let outcome = Sender::new(None, PATIENCE, "").send(&receiver, late).await;
-        let expected = if name == "heartbeat" { Means::GiveUp } else { Means::Delivered };
-        assert_eq!(meaning(&outcome), expected, "{name}: {outcome:?}");
+        let expected = if name == "heartbeat" { Expected::GiveUp } else { Expected::Delivered };
+        assert_eq!(expected_of(&outcome), expected, "{name}: {outcome:?}");
     }
-    let asked = stub.asked();
-    assert!(asked.iter().all(|asked| asked.method == "POST"), "the heartbeat must not be sent");
-    assert!(asked.iter().all(|asked| asked.header("user-agent").starts_with("watchbook/")));
+    let requests = stub.requests();
+    assert!(requests.iter().all(|requests| requests.method == "POST"), "the heartbeat must not be sent");
+    assert!(requests.iter().all(|requests| requests.header("user-agent").starts_with("watchbook/")));
 }

@@ -13,14 +13,14 @@ use tokio::task::JoinHandle;
 
 /// A recorded request.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
-impl Asked {
+impl ReceivedRequest {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -54,25 +54,25 @@ impl Answer {
     }
 }
 
-type Rule = dyn Fn(usize, &Asked) -> Answer + Send + Sync;
+type Rule = dyn Fn(usize, &ReceivedRequest) -> Answer + Send + Sync;
 
 /// The server. It runs until dropped.
 pub(crate) struct Stub {
     pub(crate) port: u16,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    requests: Arc<Mutex<Vec<ReceivedRequest>>>,
     server: JoinHandle<()>,
 }
 
 impl Stub {
     /// Starts a server that chooses its response by a function of the number of earlier requests.
-    pub(crate) async fn start(rule: impl Fn(usize, &Asked) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(rule: impl Fn(usize, &ReceivedRequest) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (rule, kept): (Arc<Rule>, _) = (Arc::new(rule), asked.clone());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (rule, kept): (Arc<Rule>, _) = (Arc::new(rule), requests.clone());
         let app = Router::new().fallback(move |request: Request| answer(rule.clone(), kept.clone(), request));
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { port, asked, server }
+        Self { port, requests, server }
     }
 
     /// Starts a server that always returns the same response.
@@ -84,8 +84,8 @@ impl Stub {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+    pub(crate) fn requests(&self) -> Vec<ReceivedRequest> {
+        self.requests.lock().unwrap().clone()
     }
 }
 
@@ -95,18 +95,19 @@ impl Drop for Stub {
     }
 }
 
-async fn answer(rule: Arc<Rule>, kept: Arc<Mutex<Vec<Asked>>>, request: Request) -> Response<Body> {
+async fn answer(rule: Arc<Rule>, kept: Arc<Mutex<Vec<ReceivedRequest>>>, request: Request) -> Response<Body> {
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec();
-    let asked = Asked { method: head.method.to_string(), path: head.uri.to_string(), headers: head.headers, body };
+    let requests =
+        ReceivedRequest { method: head.method.to_string(), path: head.uri.to_string(), headers: head.headers, body };
     let answer = {
         let mut kept = kept.lock().unwrap();
-        kept.push(asked.clone());
-        rule(kept.len() - 1, &asked)
+        kept.push(requests.clone());
+        rule(kept.len() - 1, &requests)
     };
     let (status, headers, body) = match answer {
         Answer::Status(status, headers, body) => (status, headers, body),
-        Answer::Echo(status) => (status, Vec::new(), asked.echo()),
+        Answer::Echo(status) => (status, Vec::new(), requests.echo()),
         Answer::Never => std::future::pending().await,
     };
     let mut response = Response::builder().status(status);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use alerting::notification::{Alert, Labels, Notification, Status, Why};
+use alerting::notification::{Alert, Labels, Notification, NotificationReason, Status};
 use alerting::receiver::{Alertmanager, Channel, Heartbeat, Pagerduty, Receiver, Slack, Webhook};
 use chrono::{DateTime, TimeDelta, Utc};
 use notifier::Outcome;
@@ -48,13 +48,13 @@ pub(crate) fn notification(alerts: Vec<Alert>) -> Notification {
         receiver: "ops".to_owned(),
         group_key: "execution-failure-rate/acme".to_owned(),
         group_labels: labels([("organization", "acme")]),
-        why: Why::Firing,
+        why: NotificationReason::Firing,
         alerts,
         truncated_alerts: 0,
         still_firing: 0,
     };
     if notification.status() == Status::Resolved {
-        notification.why = Why::Resolved;
+        notification.why = NotificationReason::Resolved;
     }
     notification
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use alerting::notification::{Status, Why};
+use alerting::notification::{NotificationReason, Status};
 use alerting::receiver::{Channel, Webhook};
 use chrono::{DateTime, Utc};
 use notifier::Outcome;
@@ -51,9 +51,9 @@ async fn the_body_is_alertmanagers() {
     told.alerts[1].annotations.insert("reason".to_owned(), "its own".to_owned());
     told.truncated_alerts = 3;
     assert_eq!(send(&webhook(&stub.url(), None), &told).await, Outcome::Delivered);
-    let asked = &stub.asked()[0];
-    assert_eq!(asked.header("content-type"), "application/json");
-    let body: Version4 = serde_json::from_slice(&asked.body).unwrap();
+    let requests = &stub.requests()[0];
+    assert_eq!(requests.header("content-type"), "application/json");
+    let body: Version4 = serde_json::from_slice(&requests.body).unwrap();
     assert_eq!(body.version, "4");
     assert_eq!((body.status.as_str(), body.receiver.as_str()), ("firing", "ops"));
     assert_eq!((body.group_key.as_str(), body.truncated_alerts), ("execution-failure-rate/acme", 3));
@@ -81,7 +81,7 @@ async fn alerts_beyond_the_bound_are_counted() {
     let stub = Stub::always(Answer::status(200)).await;
     let settings = Webhook { url: Secret::new(stub.url()), secret: None, max_alerts: 5 };
     assert_eq!(send(&receiver(Channel::Webhook(settings)), &nasty()).await, Outcome::Delivered);
-    let body: Version4 = serde_json::from_slice(&stub.asked()[0].body).unwrap();
+    let body: Version4 = serde_json::from_slice(&stub.requests()[0].body).unwrap();
     assert_eq!((body.alerts.len(), body.truncated_alerts), (5, 71 - 5 + 12));
 }
 
@@ -89,10 +89,10 @@ async fn alerts_beyond_the_bound_are_counted() {
 async fn a_test_says_so() {
     let stub = Stub::always(Answer::status(200)).await;
     let mut told = notification(vec![alert(Status::Firing, "a")]);
-    told.why = Why::Test;
+    told.why = NotificationReason::Test;
     told.alerts[0].test = true;
     assert_eq!(send(&webhook(&stub.url(), None), &told).await, Outcome::Delivered);
-    let body: Version4 = serde_json::from_slice(&stub.asked()[0].body).unwrap();
+    let body: Version4 = serde_json::from_slice(&stub.requests()[0].body).unwrap();
     assert_eq!(body.alerts[0].annotations["test"], "true");
 }
 
@@ -107,16 +107,16 @@ async fn the_signature_is_that_of_standard_webhooks() {
     ];
     for (number, (secret, verifier)) in spellings.iter().enumerate() {
         assert!(matches!(send(&webhook(&stub.url(), Some(secret)), &nasty()).await, Outcome::Retry { .. }));
-        let asked = stub.asked()[number].clone();
-        verifier.verify(&asked.body, &asked.headers).unwrap();
-        let mut other = asked.body.clone();
+        let requests = stub.requests()[number].clone();
+        verifier.verify(&requests.body, &requests.headers).unwrap();
+        let mut other = requests.body.clone();
         other[10] ^= 1;
-        assert!(verifier.verify(&other, &asked.headers).is_err());
+        assert!(verifier.verify(&other, &requests.headers).is_err());
     }
     assert_eq!(send(&webhook(&stub.url(), None), &nasty()).await, {
         Outcome::Retry { after: None, problem: format!("{} answered 503 Service Unavailable", stub.url()) }
     });
-    assert_eq!(stub.asked()[3].header("webhook-signature"), "", "there is no signature without a secret");
+    assert_eq!(stub.requests()[3].header("webhook-signature"), "", "there is no signature without a secret");
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn a_second_try_has_the_same_id_and_body_and_a_time_of_its_own() {
     let second = Delivery { now: first.now + Duration::from_secs(60), age: Duration::from_secs(60), ..first };
     sender.send(&receiver, first).await;
     sender.send(&receiver, second).await;
-    let [one, two] = &stub.asked()[..] else { panic!() };
+    let [one, two] = &stub.requests()[..] else { panic!() };
     assert_eq!(one.header("webhook-id"), first.id.to_string());
     assert_eq!(one.header("webhook-id"), two.header("webhook-id"));
     assert_eq!(one.body, two.body);

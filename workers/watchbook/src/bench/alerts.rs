@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use alerting::board::{Board, Scope};
+use alerting::rule_engine::{RuleEngine, Scope};
 use alerting::series::Minute;
 use anyhow::Context;
 use axum::Router;
@@ -40,7 +40,7 @@ const BURSTS_A_SECOND: u64 = 100;
 /// After this time a notification counts as lost and the bench fails.
 const AT_MOST: Duration = Duration::from_secs(30);
 /// Evaluations of all rules and groups; the median counts.
-const LOOKS: usize = 20;
+const EVALUATIONS: usize = 20;
 /// Windows of the evaluated rules. Rules that count the same records share their buckets.
 const WINDOWS: [&str; 5] = ["5m", "10m", "15m", "30m", "1h"];
 
@@ -114,10 +114,10 @@ impl Alerts {
         let sources = Sources { file: Some(("bench".into(), file)), environment: Vec::new() };
         let alerting = rules::of(&sources.load()?)?;
         let now = Utc::now();
-        let mut board = Board::new(&alerting.rules, self.groups as usize);
+        let mut engine = RuleEngine::new(&alerting.rules, self.groups as usize);
         let (names, groups) = self.hour();
         for minute in 0..60 {
-            board.add(Minute {
+            engine.add(Minute {
                 kind: Kind::Executions,
                 minute: now - TimeDelta::minutes(minute),
                 label_names: &names,
@@ -126,10 +126,10 @@ impl Alerts {
             });
         }
         let mut histogram = Histogram::new(3).context("make a histogram")?;
-        for look in 0..LOOKS {
+        for look in 0..EVALUATIONS {
             let now = now + TimeDelta::seconds(look as i64);
             let started = Instant::now();
-            let changes = board.evaluate(now, Scope::All);
+            let changes = engine.evaluate(now, Scope::All);
             record(&mut histogram, started.elapsed())?;
             anyhow::ensure!(changes.is_empty(), "an alert changed state, although no rule reaches its threshold here");
         }

@@ -15,7 +15,7 @@ use crate::process;
 /// Ten records per second, so that each record is alone in the pipeline.
 const EVERY: Duration = Duration::from_millis(100);
 /// How often the row is queried.
-const LOOK_EVERY: Duration = Duration::from_micros(500);
+const POLL_EVERY: Duration = Duration::from_micros(500);
 /// After this time a record counts as lost and the bench fails.
 const AT_MOST: Duration = Duration::from_secs(30);
 
@@ -62,7 +62,7 @@ pub(crate) async fn measure(stack: &BenchStack, records: u32) -> anyhow::Result<
         publisher.publish_outgoing(&outgoing).await?;
         while !store::batch::is_stored(&mut connection, Kind::Events, outgoing.created_at, outgoing.id).await? {
             anyhow::ensure!(started.elapsed() < AT_MOST, "record {number} is not stored after {} s", AT_MOST.as_secs());
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_EVERY).await;
         }
         record(&mut histogram, started.elapsed())?;
     }

@@ -23,7 +23,7 @@ use crate::kind_argument::kind_parser;
 use crate::{output, process};
 
 /// How often the settled range is queried, by primary key.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+const POLL_EVERY: Duration = Duration::from_millis(25);
 /// A pipeline that settles nothing for this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// Messages published at once.
@@ -223,7 +223,7 @@ impl Pipeline {
                 "the pipeline is stuck: {settled} of {last} messages settled"
             );
             worker.check()?;
-            sleep(LOOK_EVERY).await;
+            sleep(POLL_EVERY).await;
         }
         let (memory, cpu) = (worker.memory()?, worker.cpu_seconds()?);
         worker.stop().await?;

@@ -24,7 +24,7 @@ use super::stack::BenchStack;
 use crate::process;
 
 /// How often the rows are queried.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+const POLL_EVERY: Duration = Duration::from_millis(1);
 /// Maximum records in flight: those of some seconds, so that many records see a long wait.
 const IN_FLIGHT: usize = 1_000;
 /// After this time a record counts as lost and the bench fails.
@@ -34,7 +34,7 @@ const AT_MOST: Duration = Duration::from_secs(60);
 pub(crate) struct Probe {
     stop: CancellationToken,
     publishing: JoinHandle<anyhow::Result<()>>,
-    looking: JoinHandle<anyhow::Result<Vec<Sample>>>,
+    polling: JoinHandle<anyhow::Result<Vec<Sample>>>,
 }
 
 /// The latency of one record.
@@ -69,7 +69,7 @@ impl Probe {
         let every = Duration::from_secs(1) / rate.max(1);
         Ok(Self {
             publishing: tokio::spawn(publish(publisher, every, sender, stop.clone())),
-            looking: tokio::spawn(look(connection, receiver)),
+            polling: tokio::spawn(poll_rows(connection, receiver)),
             stop,
         })
     }
@@ -78,7 +78,7 @@ impl Probe {
     pub(crate) async fn stop(self) -> anyhow::Result<Vec<Sample>> {
         self.stop.cancel();
         self.publishing.await??;
-        self.looking.await?
+        self.polling.await?
     }
 }
 
@@ -142,7 +142,10 @@ async fn publish(
     Ok(())
 }
 
-async fn look(mut connection: PgConnection, mut arriving: UnboundedReceiver<Pending>) -> anyhow::Result<Vec<Sample>> {
+async fn poll_rows(
+    mut connection: PgConnection,
+    mut arriving: UnboundedReceiver<Pending>,
+) -> anyhow::Result<Vec<Sample>> {
     let mut samples = Vec::new();
     let mut pending: Vec<Pending> = Vec::new();
     loop {
@@ -169,7 +172,7 @@ async fn look(mut connection: PgConnection, mut arriving: UnboundedReceiver<Pend
             "a record is not stored after {} s",
             AT_MOST.as_secs()
         );
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_EVERY).await;
     }
 }
 

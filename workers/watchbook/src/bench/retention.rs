@@ -11,14 +11,14 @@ use indicatif::ProgressBar;
 use records::Kind;
 use retention::plan::{self, Action, Item, Plan};
 use retention::run::{self, Request, Step};
-use retention::{Acting, Settings};
+use retention::{RunLease, Settings};
 use runtime::Config;
 use runtime::config::{Keep, Retention as Kept};
 use serde::Serialize;
 use store::bench::{self, Footprint, Format};
 use store::partitions::{Partition, Partitions};
 use store::retention::Cause;
-use store::{Dataset, PgConnection, days};
+use store::{Dataset, PgConnection, partition_removal};
 use tokio::time::sleep;
 
 use super::copy_limit;
@@ -130,7 +130,7 @@ struct Measured {
 }
 
 /// Measurements other than latencies.
-struct Rest {
+struct Remaining {
     dropped: Dropped,
     bloat: Vec<Bloat>,
     memory: u64,
@@ -192,14 +192,14 @@ impl Retention {
         dropped: Partition,
         deleted: Partition,
         progress: &ProgressBar,
-    ) -> anyhow::Result<Rest> {
-        let mut connection = days::session(&stack.database).await?;
+    ) -> anyhow::Result<Remaining> {
+        let mut connection = partition_removal::session(&stack.database).await?;
         let mut bloat = vec![Bloat::of("the day", bench::footprint(&mut connection, dropped).await?)];
         self.quiet("quiet, before", phases, progress).await;
 
         progress.set_message("making the plan");
         let settings = settings();
-        let memory = Memory::begin_anew()?;
+        let memory = Memory::reset()?;
         let now = Utc::now();
         let started = Instant::now();
         let mut plan = plan::make(&mut connection, &settings, now, &mut |_| {}).await?;
@@ -246,7 +246,7 @@ impl Retention {
         let log = bench::log_position(&mut connection).await? - after_delete;
         phases.push(Measured { name: "VACUUM after it", windows: vec![window], log_bytes: Some(log) });
         bloat.push(Bloat::of("DELETE and VACUUM", bench::footprint(&mut connection, deleted).await?));
-        Ok(Rest { dropped, bloat, memory: grown })
+        Ok(Remaining { dropped, bloat, memory: grown })
     }
 
     async fn quiet(&self, name: &'static str, phases: &mut Vec<Measured>, progress: &ProgressBar) {
@@ -285,9 +285,9 @@ impl Steps {
 
 /// Waits until other sessions do not see a partition any more. If it is locked, the query waits as any reader would.
 async fn until_nobody_finds(mut connection: PgConnection, day: Partition) -> anyhow::Result<Instant> {
-    const LOOK_EVERY: Duration = Duration::from_millis(2);
+    const POLL_EVERY: Duration = Duration::from_millis(2);
     while bench::footprint(&mut connection, day).await?.table_bytes > 0 {
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_EVERY).await;
     }
     Ok(Instant::now())
 }
@@ -297,14 +297,15 @@ async fn drop_days(stack: &BenchStack, settings: &Settings, plan: &Plan) -> anyh
     let reached = Mutex::new(Vec::new());
     let observer = |step: Step, item: &Item| {
         reached.lock().unwrap_or_else(PoisonError::into_inner).push((item.day, step, Instant::now()));
-        run::nobody(step, item)
+        run::no_observer(step, item)
     };
     let request =
         Request { cause: Cause::Command, scheduled_for: None, actor_id: "bench".to_owned(), process: process::name() };
-    let acting = Acting::take(&stack.database, Duration::ZERO).await?.context("another process holds the lease")?;
+    let run_lease =
+        RunLease::acquire(&stack.database, Duration::ZERO).await?.context("another process holds the lease")?;
     let work = run::execute(&stack.database, settings, plan, &request, Utc::now(), &observer);
-    let report = acting.during(work).await.context("the retention lease was lost")?;
-    acting.release().await;
+    let report = run_lease.run_while_held(work).await.context("the retention lease was lost")?;
+    run_lease.release().await;
     let report = report?.context("another process executed the run")?;
     anyhow::ensure!(report.done, "the days were not dropped: {}", report.problem().unwrap_or_default());
     let reached = reached.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -314,8 +315,8 @@ async fn drop_days(stack: &BenchStack, settings: &Settings, plan: &Plan) -> anyh
     };
     let steps = |item: &Item| {
         Ok(Steps {
-            window: Window { from: at(item, Step::Begun)?, until: at(item, Step::Gone)? },
-            taken_out: at(item, Step::TakenOut)?,
+            window: Window { from: at(item, Step::Begun)?, until: at(item, Step::Removed)? },
+            taken_out: at(item, Step::Detached)?,
             counted: at(item, Step::Counted)?,
         })
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bus::Bus;
-use local::{NatsOptions, NatsServer, Need, PostgresOptions, PostgresServer, Programs, Tell};
+use local::{NatsOptions, NatsServer, PostgresOptions, PostgresServer, Programs, ProgressCallback, RequiredPrograms};
 use records::Kind;
 use runtime::Config;
 use runtime::config::{HttpAddress, Secret};
@@ -27,8 +27,8 @@ impl BenchStack {
     /// Starts the servers as `up` does and sets up streams and tables.
     pub(crate) async fn start(mut config: Config) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix("watchbook-bench-").context("make a directory for the bench")?;
-        let tell: Tell = Arc::new(|line: &str| eprintln!("{line}"));
-        let programs = Programs::locate(&local::cache_dir(), Need::BOTH, &tell).await?;
+        let on_progress: ProgressCallback = Arc::new(|line: &str| eprintln!("{line}"));
+        let programs = Programs::locate(&local::cache_dir(), RequiredPrograms::BOTH, &on_progress).await?;
         let postgres =
             PostgresServer::start(&programs, PostgresOptions::new(directory.path().join("postgres"))).await?;
         // Without `sync_always`, which `up` sets: it would only slow down publishing, before the clock starts.

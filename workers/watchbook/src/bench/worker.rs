@@ -35,7 +35,7 @@ impl Memory {
     }
 
     /// Resets the peak of a process and reads its memory.
-    fn begin_anew_of(pid: u32) -> anyhow::Result<Self> {
+    fn reset_of(pid: u32) -> anyhow::Result<Self> {
         const RESET_PEAK: &str = "5";
         let path = format!("/proc/{pid}/clear_refs");
         std::fs::write(&path, RESET_PEAK).with_context(|| format!("write {path} to reset the peak memory"))?;
@@ -43,8 +43,8 @@ impl Memory {
     }
 
     /// Resets the peak of this process and reads its memory.
-    pub(crate) fn begin_anew() -> anyhow::Result<Self> {
-        Self::begin_anew_of(std::process::id())
+    pub(crate) fn reset() -> anyhow::Result<Self> {
+        Self::reset_of(std::process::id())
     }
 }
 
@@ -81,8 +81,8 @@ impl Worker {
     }
 
     /// Resets the peak of the worker and reads its memory.
-    pub(crate) fn begin_peak_anew(&self) -> anyhow::Result<Memory> {
-        Memory::begin_anew_of(self.pid()?)
+    pub(crate) fn reset_peak(&self) -> anyhow::Result<Memory> {
+        Memory::reset_of(self.pid()?)
     }
 
     fn pid(&self) -> anyhow::Result<u32> {

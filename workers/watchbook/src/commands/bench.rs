@@ -14,11 +14,11 @@ use crate::bench::{Alerts, Gateway, Pipeline, Retention};
 #[command(after_help = "Example:\n  watchbook bench pipeline --rows 500000 --rounds 3")]
 pub(crate) struct Bench {
     #[command(subcommand)]
-    what: What,
+    scenario: Scenario,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum Scenario {
     Pipeline(Pipeline),
     Alerts(Alerts),
     Retention(Retention),
@@ -27,11 +27,11 @@ enum What {
 
 impl Bench {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
-        match self.what {
-            What::Pipeline(pipeline) => pipeline.run(config).await,
-            What::Alerts(alerts) => alerts.run(config).await,
-            What::Retention(retention) => retention.run(config).await,
-            What::Gateway(gateway) => gateway.run(config).await,
+        match self.scenario {
+            Scenario::Pipeline(pipeline) => pipeline.run(config).await,
+            Scenario::Alerts(alerts) => alerts.run(config).await,
+            Scenario::Retention(retention) => retention.run(config).await,
+            Scenario::Gateway(gateway) => gateway.run(config).await,
         }
     }
 }

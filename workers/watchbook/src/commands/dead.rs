@@ -34,7 +34,7 @@ enum Action {
     /// List dead letters, oldest first.
     List {
         #[command(flatten)]
-        which: Which,
+        selection: Selection,
         /// Include dead letters that were replayed or discarded.
         #[arg(long)]
         all: bool,
@@ -53,7 +53,7 @@ enum Action {
     /// Publish dead letters again. Repeating this does not store a record twice.
     Replay {
         #[command(flatten)]
-        which: Which,
+        selection: Selection,
         /// Select all dead letters that match the other options, without naming ids.
         #[arg(long)]
         all: bool,
@@ -67,7 +67,7 @@ enum Action {
     /// Mark dead letters as not needed. They stay in the table until retention removes them.
     Discard {
         #[command(flatten)]
-        which: Which,
+        selection: Selection,
         /// Select all dead letters that match the other options, without naming ids.
         #[arg(long)]
         all: bool,
@@ -75,7 +75,7 @@ enum Action {
 }
 
 #[derive(Debug, Args)]
-struct Which {
+struct Selection {
     /// Ids of dead letters.
     #[arg(value_name = "ID")]
     ids: Vec<Uuid>,
@@ -92,7 +92,7 @@ fn reason_parser() -> impl TypedValueParser<Value = Reason> {
         .map(|name| Reason::ALL.into_iter().find(|reason| reason.name() == name).unwrap_or(Reason::InvalidJson))
 }
 
-impl Which {
+impl Selection {
     fn filter(self, settled_too: bool) -> Filter {
         let (kind, reason) = (self.kind.map(Kind::name), self.reason.map(Reason::name));
         Filter { ids: self.ids, kind, reason, settled_too, failed_before: None }
@@ -100,7 +100,7 @@ impl Which {
 
     /// Returns the filter for a change, which needs ids or `--all`. Selects only dead letters that exist now: a replay
     /// would otherwise find those that come back from its own first pages, and publish them for ever.
-    async fn chosen(self, all: bool, connection: &mut PgConnection) -> anyhow::Result<Filter> {
+    async fn required(self, all: bool, connection: &mut PgConnection) -> anyhow::Result<Filter> {
         anyhow::ensure!(
             all || !self.ids.is_empty(),
             "name dead letters by id (see `watchbook dead list`), or use --all"
@@ -114,20 +114,20 @@ impl Dead {
         let database = process::database(&config).await?;
         let mut connection = process::connect(&database).await?;
         match self.action {
-            Action::List { which, all, limit, json } => {
-                let letters = dead_letters::list(&mut connection, &which.filter(all), None, limit).await?;
+            Action::List { selection, all, limit, json } => {
+                let letters = dead_letters::list(&mut connection, &selection.filter(all), None, limit).await?;
                 if json { output::json(&letters)? } else { print(&letters, limit) }
             }
             Action::Show { id } => {
                 let letter = dead_letters::newest(&mut connection, id).await?;
                 output::json(&letter.with_context(|| format!("no dead letter has the id {id}"))?)?;
             }
-            Action::Replay { which, all, dry_run, json } => {
-                let filter = which.chosen(all, &mut connection).await?;
+            Action::Replay { selection, all, dry_run, json } => {
+                let filter = selection.required(all, &mut connection).await?;
                 Replay { config: &config, connection, dry_run }.run(filter, json).await?;
             }
-            Action::Discard { which, all } => {
-                let filter = which.chosen(all, &mut connection).await?;
+            Action::Discard { selection, all } => {
+                let filter = selection.required(all, &mut connection).await?;
                 let discarded = discard(&mut connection, &filter).await?;
                 output::say(format_args!("{discarded} discarded"));
             }

@@ -13,11 +13,11 @@ use records::Kind;
 use runtime::Config;
 use serde::Serialize;
 use store::clocks::{Clock, Producer};
-use store::days::{self, UnmanagedReason};
+use store::internal_records::InternalRecord;
 use store::migrations::{self, State};
-use store::own_records::OwnRecord;
+use store::partition_removal::{self, UnmanagedReason};
 use store::partitions::Partition;
-use store::reading::{ROLE, Reader};
+use store::scoped_read::{ROLE, Reader};
 use store::{Database, Dataset, Lease, PgConnection, positions, retention};
 use writer::Writer;
 
@@ -30,14 +30,14 @@ const PRODUCER_SKEW: TimeDelta = TimeDelta::minutes(1);
 /// Records that the stream took within this time tell of clocks.
 const RECENT: TimeDelta = TimeDelta::hours(1);
 /// Producers whose clocks are off that are named, the furthest first: what is wrong with more is one thing.
-const MOST_NAMED: usize = 20;
+const MAX_NAMED: usize = 20;
 /// A message that waits longer than this is not just on its way.
 const LAG: TimeDelta = TimeDelta::seconds(30);
 
 /// Find what is wrong, with how to mend it.
 ///
 /// Looks at what can be reached, versions, permissions, streams, clocks, migrations, partitions, lag,
-/// the role of questions, alerts and their delivery, retention, the clocks of producers. Changes nothing but a probe in the archive. Exit code 1 where something is wrong.
+/// the role of queries, alerts and their delivery, retention, the clocks of producers. Changes nothing but a probe in the archive. Exit code 1 where something is wrong.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// As a JSON array.
@@ -84,19 +84,19 @@ impl Findings {
 impl Doctor {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         let mut findings = Findings::default();
-        let bus = look_at_nats(&config, &mut findings).await;
-        let database = look_at_postgres(&config, &mut findings).await;
+        let bus = check_nats(&config, &mut findings).await;
+        let database = check_postgres(&config, &mut findings).await;
         if let Some(bus) = &bus {
-            look_at_streams(&config, bus, &mut findings).await;
+            check_streams(&config, bus, &mut findings).await;
         }
         if let Some((database, _)) = &database {
-            look_at_readers(&config, database, &mut findings).await?;
+            check_readers(&config, database, &mut findings).await?;
         }
         if let (Some(bus), Some((_, mut connection))) = (&bus, database) {
-            look_at_writers(&config, bus, &mut connection, &mut findings).await?;
-            look_at_alerts(&config, &mut connection, &mut findings).await?;
-            look_at_retention(&config, &mut connection, &mut findings).await?;
-            look_at_producers(&mut connection, &mut findings).await?;
+            check_writers(&config, bus, &mut connection, &mut findings).await?;
+            check_alerts(&config, &mut connection, &mut findings).await?;
+            check_retention(&config, &mut connection, &mut findings).await?;
+            check_producers(&mut connection, &mut findings).await?;
         }
         if self.json {
             output::json(&findings.0)?;
@@ -108,7 +108,7 @@ impl Doctor {
     }
 }
 
-async fn look_at_nats(config: &Config, findings: &mut Findings) -> Option<Bus> {
+async fn check_nats(config: &Config, findings: &mut Findings) -> Option<Bus> {
     match process::bus(config).await {
         Ok(bus) => {
             let info = bus.client().server_info();
@@ -143,7 +143,7 @@ async fn look_at_nats(config: &Config, findings: &mut Findings) -> Option<Bus> {
     }
 }
 
-async fn look_at_postgres(config: &Config, findings: &mut Findings) -> Option<(Database, PgConnection)> {
+async fn check_postgres(config: &Config, findings: &mut Findings) -> Option<(Database, PgConnection)> {
     let connected = async {
         let database = process::database(config).await?;
         let mut connection = process::connect(&database).await?;
@@ -164,7 +164,7 @@ async fn look_at_postgres(config: &Config, findings: &mut Findings) -> Option<(D
         }
     };
     findings.fine("postgres", format!("version {version} at {}", database.address()));
-    look_at_clock("postgres clock", now - Utc::now(), findings);
+    check_clock("postgres clock", now - Utc::now(), findings);
     match migrations::status(&mut connection).await {
         Ok(migrations) => {
             let wrong: Vec<_> = migrations.iter().filter(|migration| migration.state != State::Applied).collect();
@@ -197,12 +197,12 @@ async fn look_at_postgres(config: &Config, findings: &mut Findings) -> Option<(D
     Some((database, connection))
 }
 
-async fn look_at_readers(config: &Config, database: &Database, findings: &mut Findings) -> anyhow::Result<()> {
+async fn check_readers(config: &Config, database: &Database, findings: &mut Findings) -> anyhow::Result<()> {
     let pool = database.pool("doctor", 1);
     let missing = Reader::new(pool.clone()).missing().await;
     pool.close().await;
     match missing? {
-        None => findings.fine("questions", format!("they can be asked, under the role {ROLE}")),
+        None => findings.fine("queries", format!("they can be asked, under the role {ROLE}")),
         Some(statement) => findings.found(
             // Where there is no gateway few miss it.
             if config.http.jwt_secret.is_some() || config.gateway.jwks_url.is_some() {
@@ -210,7 +210,7 @@ async fn look_at_readers(config: &Config, database: &Database, findings: &mut Fi
             } else {
                 Verdict::Warning
             },
-            "questions",
+            "queries",
             format!("nobody can ask any: they are asked under the role {ROLE}, which this user may not take"),
             format!("let a superuser run `{statement}`; no restart is needed"),
         ),
@@ -218,7 +218,7 @@ async fn look_at_readers(config: &Config, database: &Database, findings: &mut Fi
     Ok(())
 }
 
-fn look_at_clock(subject: &str, skew: TimeDelta, findings: &mut Findings) {
+fn check_clock(subject: &str, skew: TimeDelta, findings: &mut Findings) {
     let ms = skew.num_milliseconds();
     if skew.abs() > CLOCK_SKEW {
         findings.found(Verdict::Warning, subject, format!("{ms} ms off ours"), "let NTP set both clocks");
@@ -227,7 +227,7 @@ fn look_at_clock(subject: &str, skew: TimeDelta, findings: &mut Findings) {
     }
 }
 
-async fn look_at_streams(config: &Config, bus: &Bus, findings: &mut Findings) {
+async fn check_streams(config: &Config, bus: &Bus, findings: &mut Findings) {
     // In parallel, each bounded by the time that `Bus` waits for an answer: a silent stream delays no other.
     let states = join_all(Kind::ALL.iter().map(|&kind| bus.stream_state(kind))).await;
     for (&kind, state) in Kind::ALL.iter().zip(states) {
@@ -264,7 +264,7 @@ async fn look_at_streams(config: &Config, bus: &Bus, findings: &mut Findings) {
     }
 }
 
-async fn look_at_writers(
+async fn check_writers(
     config: &Config,
     bus: &Bus,
     connection: &mut PgConnection,
@@ -326,7 +326,7 @@ async fn look_at_writers(
         }
     }
     for dataset in Dataset::all() {
-        for unmanaged in days::unmanaged(connection, dataset).await? {
+        for unmanaged in partition_removal::unmanaged(connection, dataset).await? {
             // Rows that are kept too long wait for somebody; rows that the wrong people see do not.
             let verdict = if unmanaged.reason == UnmanagedReason::Readable { Verdict::Wrong } else { Verdict::Warning };
             findings.found(verdict, format!("{dataset} partitions"), unmanaged.to_string(), unmanaged.mend());
@@ -335,7 +335,7 @@ async fn look_at_writers(
     Ok(())
 }
 
-async fn look_at_alerts(config: &Config, connection: &mut PgConnection, findings: &mut Findings) -> anyhow::Result<()> {
+async fn check_alerts(config: &Config, connection: &mut PgConnection, findings: &mut Findings) -> anyhow::Result<()> {
     let leases = [AlertWorker::LEASE.to_owned()];
     let holder = Lease::holders(connection, &leases).await?.into_iter().next().flatten();
     match holder {
@@ -378,9 +378,9 @@ async fn look_at_alerts(config: &Config, connection: &mut PgConnection, findings
 }
 
 /// What Watchbook has to say of itself is out within a second where NATS takes it.
-const OWN_RECORDS_WITHIN: TimeDelta = TimeDelta::minutes(1);
+const INTERNAL_RECORDS_WITHIN: TimeDelta = TimeDelta::minutes(1);
 
-async fn look_at_retention(
+async fn check_retention(
     config: &Config,
     connection: &mut PgConnection,
     findings: &mut Findings,
@@ -407,8 +407,8 @@ async fn look_at_retention(
             ),
         },
     }
-    let waiting = store::own_records::oldest(connection, None, 1).await?;
-    let waits = |own: &OwnRecord| Utc::now() - own.created_at > OWN_RECORDS_WITHIN;
+    let waiting = store::internal_records::oldest(connection, None, 1).await?;
+    let waits = |own: &InternalRecord| Utc::now() - own.created_at > INTERNAL_RECORDS_WITHIN;
     if waiting.first().is_some_and(waits) {
         findings.found(
             Verdict::Wrong,
@@ -433,7 +433,7 @@ async fn look_at_retention(
 }
 
 /// The clocks of whoever publishes: by container where records name one, else by source and organization.
-async fn look_at_producers(connection: &mut PgConnection, findings: &mut Findings) -> anyhow::Result<()> {
+async fn check_producers(connection: &mut PgConnection, findings: &mut Findings) -> anyhow::Result<()> {
     let clocks = store::clocks::of_producers(connection, Utc::now() - RECENT).await?;
     let number = clocks.len();
     let mut wrong: Vec<Clock> = clocks.into_iter().filter(|clock| clock.ahead.abs() > PRODUCER_SKEW).collect();
@@ -441,7 +441,7 @@ async fn look_at_producers(connection: &mut PgConnection, findings: &mut Finding
     if wrong.is_empty() {
         findings.fine("producer clocks", format!("{number} producers published within the last hour, none is off"));
     }
-    for clock in wrong.iter().take(MOST_NAMED) {
+    for clock in wrong.iter().take(MAX_NAMED) {
         let off = humantime::format_duration(std::time::Duration::from_secs(clock.ahead.num_seconds().unsigned_abs()));
         let (side, how) = if clock.ahead > TimeDelta::zero() {
             ("ahead of", "let NTP set the clock of the machine that publishes")
@@ -455,8 +455,8 @@ async fn look_at_producers(connection: &mut PgConnection, findings: &mut Finding
             format!("{off} {side} the stream's, by the best of its {} records of the last hour", clock.records);
         findings.found(Verdict::Warning, format!("clock of {}", named(&clock.producer)), detail, how);
     }
-    if wrong.len() > MOST_NAMED {
-        let more = wrong.len() - MOST_NAMED;
+    if wrong.len() > MAX_NAMED {
+        let more = wrong.len() - MAX_NAMED;
         findings.found(
             Verdict::Warning,
             "producer clocks",

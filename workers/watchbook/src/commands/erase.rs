@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use chrono::Utc;
 use clap::{Args, ValueEnum};
-use retention::Acting;
+use retention::RunLease;
 use retention::erase;
 use runtime::Config;
 use serde_json::json;
-use store::days;
 use store::erasures::Erasable;
+use store::partition_removal;
 
-use crate::{bench, output, own_records, process};
+use crate::{bench, internal_records, output, process};
 
 /// How long to wait while another process holds the retention lease. The erasure request is stored either way, and the
 /// retention worker executes it.
@@ -73,7 +73,7 @@ impl Erase {
         let entity = Erasable::from(self.entity);
         let database = process::database(&config).await?;
         process::check_migrations(&database).await?;
-        let mut connection = days::session(&database).await?;
+        let mut connection = partition_removal::session(&database).await?;
         let (now, org) = (Utc::now(), self.org.as_deref());
         if self.dry_run {
             let (executions, held) = erase::preview(&mut connection, entity, &self.id, org, now).await?;
@@ -88,7 +88,7 @@ impl Erase {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let Some(acting) = Acting::take(&database, ACT_WITHIN).await? else {
+        let Some(run_lease) = RunLease::acquire(&database, ACT_WITHIN).await? else {
             let erasure = erase::request(&mut connection, entity, &self.id, org, &self.by, now).await?;
             eprintln!("Another process is running retention. The retention worker will execute this erasure.");
             output::say(erasure.id);
@@ -101,13 +101,13 @@ impl Erase {
             done += records;
             progress.set_message(format!("{} records", output::grouped(done)));
         });
-        let ended = acting.during(work).await;
+        let ended = run_lease.run_while_held(work).await;
         progress.finish_and_clear();
-        acting.release().await;
+        run_lease.release().await;
         let Some(ended) = ended.transpose()?.and_then(|ended| ended.into_iter().next()) else {
             anyhow::bail!("the retention lease was lost; the retention worker continues erasure {}", erasure.id)
         };
-        own_records::publish(&config, &mut connection).await;
+        internal_records::publish(&config, &mut connection).await;
         if self.json {
             output::json(&ended)?;
         } else {

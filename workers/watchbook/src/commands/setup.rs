@@ -8,7 +8,7 @@ use clap::Args;
 use records::Kind;
 use runtime::Config;
 use store::partitions::Partitions;
-use store::reading::{NoReader, ROLE, Reader};
+use store::scoped_read::{NoReader, ROLE, Reader};
 use store::{Database, migrations};
 
 use crate::{output, process};
@@ -16,8 +16,8 @@ use crate::{output, process};
 /// Create what is missing: migrations, streams, partitions for the coming days.
 ///
 /// Safe to repeat. A stream that is there with other settings is named and left alone, and the exit
-/// code is 1; --update changes it, in what differs and where nats-server allows it. The role under which questions are asked may need a superuser once: then the
-/// statement is shown, and everything but questions works without it.
+/// code is 1; --update changes it, in what differs and where nats-server allows it. The role under which queries are asked may need a superuser once: then the
+/// statement is shown, and everything but queries works without it.
 #[derive(Debug, Args)]
 pub(crate) struct Setup {
     /// Change streams that differ from the settings.
@@ -77,7 +77,7 @@ fn differs(stream: &str, difference: &Difference) -> String {
     format!("stream {stream}: differs: {difference}; to mend it, {}", difference.mend(stream))
 }
 
-/// Makes the role under which questions are asked, as far as this user may. Who asks none does without it, so that it is
+/// Makes the role under which queries are asked, as far as this user may. Who asks none does without it, so that it is
 /// missing is no failure.
 async fn readers(database: &Database) -> store::Result<String> {
     let pool = database.pool("setup", 1);
@@ -88,7 +88,7 @@ async fn readers(database: &Database) -> store::Result<String> {
         Err(error) => match NoReader::of(&error) {
             Some(NoReader { statement }) => Ok(format!(
                 "differs: this user may not take it, and until a superuser runs `{statement}` the gateway answers no \
-                 question, and neither `audit export` nor `replay events` can read"
+                 query, and neither `audit export` nor `replay events` can read"
             )),
             None => Err(error),
         },

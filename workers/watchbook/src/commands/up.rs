@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use local::{DirLock, NatsOptions, NatsServer, Need, PostgresOptions, PostgresServer, Programs, Stopped, Tell};
+use local::{
+    DirLock, NatsOptions, NatsServer, PostgresOptions, PostgresServer, Programs, ProgressCallback, RequiredPrograms,
+    Stopped,
+};
 use runtime::Config;
 use runtime::config::{HttpAddress, Secret};
 use tokio_util::sync::CancellationToken;
@@ -123,21 +126,21 @@ struct Stack {
 impl Stack {
     /// Starts each server that has no URL in the settings, and sets its URL there.
     async fn start(directory: &Path, config: &mut Config) -> anyhow::Result<Self> {
-        let need = Need { nats: config.nats.url.is_none(), postgres: config.postgres.url.is_none() };
+        let required = RequiredPrograms { nats: config.nats.url.is_none(), postgres: config.postgres.url.is_none() };
         anyhow::ensure!(
-            !need.nats || config.nats.jetstream_domain.is_none() && config.nats.jetstream_api_prefix.is_none(),
+            !required.nats || config.nats.jetstream_domain.is_none() && config.nats.jetstream_api_prefix.is_none(),
             "`up` starts a nats-server of its own, which has neither a JetStream domain nor other accounts: set NATS_URL, or take jetstream_domain and jetstream_api_prefix out of [nats]"
         );
-        let tell: Tell = Arc::new(|line: &str| eprintln!("{line}"));
-        let programs = Programs::locate(&local::cache_dir(), need, &tell).await?;
-        let postgres = if need.postgres {
+        let on_progress: ProgressCallback = Arc::new(|line: &str| eprintln!("{line}"));
+        let programs = Programs::locate(&local::cache_dir(), required, &on_progress).await?;
+        let postgres = if required.postgres {
             let server = PostgresServer::start(&programs, PostgresOptions::new(directory.join("postgres"))).await?;
             config.postgres.url = Some(Secret::new(server.url()));
             Some(server)
         } else {
             None
         };
-        let nats = if need.nats {
+        let nats = if required.nats {
             let mut options = NatsOptions::new(directory.join("nats"));
             // An acknowledged record then survives a crash of the machine, not only of the server.
             options.sync_always = true;

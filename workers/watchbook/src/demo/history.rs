@@ -38,7 +38,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x1d27_5a0e_84b3_5c61_9e0f_3b7c_52d8_a64
 const DONE: &str = "demo-history";
 /// It takes two seconds. What is not there after so long comes while everything runs.
 const WITHIN: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// Publishes the history and has it stored, unless that was done before.
 ///
@@ -96,7 +96,7 @@ async fn settle(bus: &Bus, database: &Database) -> anyhow::Result<()> {
             .await?
             .is_none_or(|account| account.position.settled_up_to() < last)
         {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 use records::Kind;
-use runtime::config::Share;
+use runtime::config::Ratio;
 
 use super::*;
 use crate::rule::{Aggregate, Check, Severity, Source};
@@ -32,11 +32,11 @@ fn the_built_in_rules_apply_where_there_are_none() {
     );
     assert_eq!((main.severity, main.source), (Severity::Critical, Source::Records(Kind::Executions)));
     assert!(main.group_by.is_empty() && main.filter.is_empty());
-    let Check::Share { failed_when, threshold, recover_below, min_samples } = &main.check else { panic!("{main:?}") };
+    let Check::Ratio { failed_when, threshold, recover_below, min_samples } = &main.check else { panic!("{main:?}") };
     assert_eq!(failed_when.to_string(), "success == false");
-    assert_eq!((*threshold, *recover_below, *min_samples), (Share::percent(30), Share::percent(25), 10));
+    assert_eq!((*threshold, *recover_below, *min_samples), (Ratio::percent(30), Ratio::percent(25), 10));
     assert_eq!(alerting.rules[4].group_by, ["kind"]);
-    let words: Vec<_> = alerting.rules.iter().map(|rule| rule.condition_in_words()).collect();
+    let words: Vec<_> = alerting.rules.iter().map(|rule| rule.describe_condition()).collect();
     assert_eq!(
         words,
         [
@@ -75,7 +75,7 @@ fn the_shipped_file_describes_rules_that_work() {
 #[test]
 fn each_check_has_its_form_and_its_defaults() {
     let share = rule(&format!("{SHARE}window = '1h'\nthreshold = '0.6%'"));
-    let Check::Share { threshold, recover_below, min_samples, .. } = share.check else { panic!() };
+    let Check::Ratio { threshold, recover_below, min_samples, .. } = share.check else { panic!() };
     assert_eq!((threshold.millionths(), recover_below.millionths(), min_samples), (6_000, 5_000, 10));
     assert_eq!((share.severity, share.keep_firing_for), (Severity::Warning, TimeDelta::minutes(5)));
 
@@ -116,7 +116,7 @@ fn each_check_has_its_form_and_its_defaults() {
     let Check::Spike { against, threshold, recover_below, min_samples } = spike.check else { panic!() };
     assert_eq!(
         (against, threshold, recover_below, min_samples),
-        (TimeDelta::days(7), Share::percent(300), Share::percent(250), 20)
+        (TimeDelta::days(7), Ratio::percent(300), Ratio::percent(250), 20)
     );
 
     let lag = rule("source = 'ingest'\nthreshold = '30s'\nfor = '10s'\nseverity = 'critical'");

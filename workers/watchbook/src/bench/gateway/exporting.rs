@@ -46,7 +46,7 @@ pub(super) async fn measure(
         let span = filled.newest(rows)?;
         let [from, to] = [span.from, span.to].map(|time| time.format("%Y-%m-%dT%H:%M:%S%.6fZ"));
         let mut client = serving.client(stack, "auditor", Role::Viewer, "*").await?;
-        let memory = serving.worker.begin_peak_anew()?;
+        let memory = serving.worker.reset_peak()?;
         let started = Instant::now();
         let body = client.get(&format!("/api/audit/export?format={format}&from={from}&to={to}")).await?;
         let (bytes, lines) = count(body).await.context("the export was cut short")?;

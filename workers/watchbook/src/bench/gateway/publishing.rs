@@ -57,7 +57,7 @@ pub(super) async fn measure(
     length: Duration,
     progress: &ProgressBar,
 ) -> anyhow::Result<Publishing> {
-    serving.worker.begin_peak_anew()?;
+    serving.worker.reset_peak()?;
     progress.set_message(format!("{rate} posts per second"));
     let every = Duration::from_secs(1) * AT_ONCE / rate;
     let (started, cpu) = (Instant::now(), serving.worker.cpu_seconds()?);
@@ -173,7 +173,7 @@ async fn publish(stack: &BenchStack, publisher: &Publisher) -> anyhow::Result<u6
 
 /// Waits until `published` records are stored, so that none is a duplicate or a dead letter.
 async fn wait_until_stored(stack: &BenchStack, published: u64) -> anyhow::Result<()> {
-    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    const POLL_EVERY: Duration = Duration::from_millis(50);
     let mut connection = process::connect(&stack.database).await?;
     let stream = stack.bus.stream_name(Kind::Errors);
     let started = Instant::now();
@@ -186,6 +186,6 @@ async fn wait_until_stored(stack: &BenchStack, published: u64) -> anyhow::Result
         }
         let is_late = started.elapsed() > STORED_WITHIN;
         anyhow::ensure!(!is_late, "{published} records were acknowledged, but only {stored} are stored");
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_EVERY).await;
     }
 }

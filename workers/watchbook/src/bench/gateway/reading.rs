@@ -13,7 +13,7 @@ use serde::Serialize;
 use store::PgConnection;
 use store::bench::{self, Format};
 use store::partitions::{Partition, Partitions};
-use store::questions::Span;
+use store::queries::Span;
 
 use super::client::Client;
 use super::serving::Serving;
@@ -119,7 +119,7 @@ pub(super) async fn measure(
     filled: &Filled,
     progress: &ProgressBar,
 ) -> anyhow::Result<Reading> {
-    serving.worker.begin_peak_anew()?;
+    serving.worker.reset_peak()?;
     let mut client = serving.client(stack, "auditor", Role::Viewer, "*").await?;
     let mut connection = process::connect(&stack.database).await?;
     // The default time range of the gateway.

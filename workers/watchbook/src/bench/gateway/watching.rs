@@ -53,7 +53,7 @@ pub(super) async fn measure(
     length: Duration,
     progress: &ProgressBar,
 ) -> anyhow::Result<Watching> {
-    let memory = serving.worker.begin_peak_anew()?;
+    let memory = serving.worker.reset_peak()?;
     progress.set_message(format!("opening {streams} live streams"));
     let began = Instant::now();
     let published: Arc<Vec<AtomicU64>> = Arc::new((0..ORGANIZATIONS.get()).map(|_| AtomicU64::new(0)).collect());

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use alerts::notes::Acknowledgement;
+use alerts::silences::Acknowledgement;
 use chrono::{TimeDelta, Utc};
 use clap::Args;
 use runtime::Config;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use alerting::evaluation::Condition;
-use alerts::overview::{self, Standing};
+use alerts::overview::{self, AlertStatus};
 use chrono::{SecondsFormat, Utc};
 use clap::Args;
 use runtime::Config;
@@ -41,25 +41,26 @@ impl List {
         let database = process::database(&config).await?;
         let mut connection = process::connect(&database).await?;
         let now = Utc::now();
-        let mut standings = overview::survey(&mut connection, &bus, &alerting, config.alerts.max_groups, now).await?;
-        standings.retain(|standing| self.wants(standing));
-        standings.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| (&a.rule, &a.labels).cmp(&(&b.rule, &b.labels))));
+        let mut statuses =
+            overview::evaluate_all(&mut connection, &bus, &alerting, config.alerts.max_groups, now).await?;
+        statuses.retain(|status| self.wants(status));
+        statuses.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| (&a.rule, &a.labels).cmp(&(&b.rule, &b.labels))));
         let deliveries = outbox::summary(&mut connection).await?;
         if self.json {
-            output::json(&json!({ "alerts": standings, "deliveries": deliveries }))?;
+            output::json(&json!({ "alerts": statuses, "deliveries": deliveries }))?;
             return Ok(ExitCode::SUCCESS);
         }
         let mut table = output::table(["RULE", "GROUP", "STATE", "DATA", "SINCE", "WHY", ""], &[]);
-        for standing in &standings {
-            let since = standing.started_at.filter(|_| standing.condition != Condition::Inactive);
+        for status in &statuses {
+            let since = status.started_at.filter(|_| status.condition != Condition::Inactive);
             table.add_row([
-                standing.rule.clone(),
-                words(&standing.labels),
-                standing.condition.to_string(),
-                standing.data.to_string(),
+                status.rule.clone(),
+                words(&status.labels),
+                status.condition.to_string(),
+                status.data.to_string(),
                 since.map_or_else(|| "-".to_owned(), |since| since.to_rfc3339_opts(SecondsFormat::Secs, true)),
-                standing.reason.clone(),
-                note(standing),
+                status.reason.clone(),
+                note(status),
             ]);
         }
         output::say(table);
@@ -73,16 +74,16 @@ impl List {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn wants(&self, standing: &Standing) -> bool {
-        self.rule.as_ref().is_none_or(|rule| *rule == standing.rule)
-            && self.org.as_ref().is_none_or(|organization| *organization == standing.organization_id)
-            && (!self.firing || standing.condition != Condition::Inactive)
+    fn wants(&self, status: &AlertStatus) -> bool {
+        self.rule.as_ref().is_none_or(|rule| *rule == status.rule)
+            && self.org.as_ref().is_none_or(|organization| *organization == status.organization_id)
+            && (!self.firing || status.condition != Condition::Inactive)
     }
 }
 
 /// Returns the sort key: firing alerts come first.
-fn rank(standing: &Standing) -> u8 {
-    match standing.condition {
+fn rank(status: &AlertStatus) -> u8 {
+    match status.condition {
         Condition::Firing => 0,
         Condition::Recovering => 1,
         Condition::Pending => 2,
@@ -90,16 +91,16 @@ fn rank(standing: &Standing) -> u8 {
     }
 }
 
-fn note(standing: &Standing) -> String {
+fn note(status: &AlertStatus) -> String {
     let mut notes = Vec::new();
-    if let Some(id) = standing.silenced_by {
+    if let Some(id) = status.silenced_by {
         notes.push(format!("silenced by {id}"));
     }
-    if let Some(by) = standing.acknowledgement.as_ref().and_then(|note| note["by"].as_str()) {
+    if let Some(by) = status.acknowledgement.as_ref().and_then(|note| note["by"].as_str()) {
         notes.push(format!("acknowledged by {by}"));
     }
-    if standing.condition != Condition::Inactive {
-        notes.push(standing.id.to_string());
+    if status.condition != Condition::Inactive {
+        notes.push(status.id.to_string());
     }
     notes.join(", ")
 }

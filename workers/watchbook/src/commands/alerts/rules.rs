@@ -36,7 +36,7 @@ impl Rules {
             let mut table = output::table(["RULE", "SEVERITY", "FIRES WHEN", "BY"], &[]);
             for rule in &alerting.rules {
                 let by = if rule.group_by.is_empty() { "-".to_owned() } else { rule.group_by.join(", ") };
-                table.add_row([rule.name.clone(), rule.severity.to_string(), rule.condition_in_words(), by]);
+                table.add_row([rule.name.clone(), rule.severity.to_string(), rule.describe_condition(), by]);
             }
             output::say(table);
             match &in_force {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use alerting::matcher::{Matcher, MatcherError};
 use alerting::recurrence::Recurrence;
-use alerts::notes;
+use alerts::silences;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use runtime::{Config, When};
@@ -87,7 +87,7 @@ impl Silence {
         match self.action {
             Action::Add(add) => {
                 let silence = add.silence(now)?;
-                store::silences::insert(&mut connection, &notes::silence_row(&silence, now)).await?;
+                store::silences::insert(&mut connection, &silences::row_from_silence(&silence, now)).await?;
                 output::say(silence.id);
             }
             Action::List { all, json: as_json } => {
@@ -95,13 +95,14 @@ impl Silence {
                 let rows: Vec<_> =
                     rows.into_iter().filter(|row| all || (row.ended_at.is_none() && row.ends_at > now)).collect();
                 if as_json {
-                    let is_active =
-                        |row: &SilenceRow| notes::silence_of(row.clone()).is_some_and(|silence| silence.active_at(now));
+                    let is_active = |row: &SilenceRow| {
+                        silences::silence_from_row(row.clone()).is_some_and(|silence| silence.active_at(now))
+                    };
                     let listed: Vec<_> =
                         rows.iter().map(|row| json!({ "silence": row, "active": is_active(row) })).collect();
                     output::json(&listed)?;
                 } else {
-                    let silences: Vec<_> = rows.into_iter().filter_map(notes::silence_of).collect();
+                    let silences: Vec<_> = rows.into_iter().filter_map(silences::silence_from_row).collect();
                     print(&silences, now);
                 }
             }

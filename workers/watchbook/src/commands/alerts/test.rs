@@ -9,7 +9,7 @@ use chrono::Utc;
 use clap::Args;
 use runtime::Config;
 use store::PgConnection;
-use store::enqueue::{self, Fate, NewNotification};
+use store::enqueue::{self, DeliveryStatus, NewNotification};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -19,7 +19,7 @@ use crate::{output, process, rules};
 /// How long the command waits for delivery. A notifier polls the outbox at least every second, and a receiver has ten
 /// seconds to answer.
 const WATCHED_FOR: Duration = Duration::from_secs(20);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_EVERY: Duration = Duration::from_millis(100);
 
 /// Send a test notification to the receivers that an alert of this rule would reach.
 ///
@@ -70,12 +70,12 @@ impl Test {
         let until = Instant::now() + WATCHED_FOR;
         for (receiver, id) in sent {
             match wait_for(&mut connection, id, until).await? {
-                Some(Fate::Delivered) => output::say(format_args!("{receiver}: delivered")),
-                Some(Fate::GivenUp(problem)) => {
+                Some(DeliveryStatus::Delivered) => output::say(format_args!("{receiver}: delivered")),
+                Some(DeliveryStatus::Failed(problem)) => {
                     all_delivered = false;
                     output::say(format_args!("{receiver}: NOT delivered: {problem}"));
                 }
-                Some(Fate::Underway(problem)) => {
+                Some(DeliveryStatus::Pending(problem)) => {
                     all_delivered = false;
                     let problem =
                         problem.unwrap_or_else(|| "not attempted: is a `notifier` worker running?".to_owned());
@@ -89,13 +89,13 @@ impl Test {
 }
 
 /// Waits until a notification is delivered, is given up or had a first problem, or until `until`. Returns its state.
-async fn wait_for(connection: &mut PgConnection, id: Uuid, until: Instant) -> anyhow::Result<Option<Fate>> {
+async fn wait_for(connection: &mut PgConnection, id: Uuid, until: Instant) -> anyhow::Result<Option<DeliveryStatus>> {
     loop {
-        let fate = enqueue::fate(connection, id).await?;
-        if !matches!(fate, Some(Fate::Underway(None))) || Instant::now() >= until {
-            return Ok(fate);
+        let delivery_status = enqueue::delivery_status(connection, id).await?;
+        if !matches!(delivery_status, Some(DeliveryStatus::Pending(None))) || Instant::now() >= until {
+            return Ok(delivery_status);
         }
-        sleep(LOOK_EVERY).await;
+        sleep(POLL_EVERY).await;
     }
 }
 

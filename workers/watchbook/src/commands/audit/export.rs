@@ -4,23 +4,23 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ::export::{Format, Look};
+use ::export::{AuditAccess, Format};
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use indicatif::ProgressBar;
 use records::audit::Address;
 use runtime::{Config, When};
+use self_audit::AuditEvent;
 use serde_json::json;
-use store::questions::Span;
-use store::questions::audit::{self, AuditFilter};
-use store::reading::{Reader, Scope};
+use store::queries::Span;
+use store::queries::audit::{self, AuditFilter};
+use store::scoped_read::{Reader, Scope};
 use store::{Connection, PgConnection};
-use telling::Deed;
 use tokio_util::sync::CancellationToken;
 
-use super::whole::Whole;
-use crate::{bench, output, own_records, process};
+use super::atomic_file::AtomicFile;
+use crate::{bench, internal_records, output, process};
 
 /// Export the audit log as CSV or NDJSON, newest first.
 ///
@@ -91,17 +91,17 @@ impl Export {
         // Options are checked before anything is read or written to the audit log.
         let file = match &self.output {
             // With a stop token, Ctrl-C leaves no partial file behind.
-            Some(path) => Some((process::stop_token(), Whole::at(path, self.force)?)),
+            Some(path) => Some((process::stop_token(), AtomicFile::create(path, self.force)?)),
             None => None,
         };
         let database = process::database(&config).await?;
         process::check_migrations(&database).await?;
         let pool = database.pool("export", 1);
         let reader = Reader::new(pool.clone());
-        let asked = self.asked(&reader).await?;
+        let request = self.request(&reader).await?;
         let mut connection = process::connect(&database).await?;
-        self.write_down(&mut connection, &asked).await.context("record the export in the audit log")?;
-        let export = ::export::Export::of(asked.scope, asked.filter, asked.span, asked.format);
+        self.write_audit_event(&mut connection, &request).await.context("record the export in the audit log")?;
+        let export = ::export::Export::of(request.scope, request.filter, request.span, request.format);
         let progress = bench::progress();
         let (mut rows, watched) = (0, progress.clone());
         let ended = match file {
@@ -114,7 +114,7 @@ impl Export {
             // `close` waits for a running query, so a stopped export does not call it.
             pool.close().await;
         }
-        own_records::publish(&config, &mut connection).await;
+        internal_records::publish(&config, &mut connection).await;
         match ended {
             Ended::Unread => {}
             Ended::Complete => eprintln!("{} audit records exported", output::grouped(rows)),
@@ -126,7 +126,7 @@ impl Export {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn asked(&self, reader: &Reader) -> anyhow::Result<Asked> {
+    async fn request(&self, reader: &Reader) -> anyhow::Result<ExportRequest> {
         let scope = self.org.as_ref().map_or(Scope::All, |org| Scope::Organizations(vec![org.clone()]));
         let filter = AuditFilter {
             organization_id: None, // `scope` narrows it already
@@ -144,44 +144,44 @@ impl Export {
         anyhow::ensure!(from < to, "--from has to be before --to, or before now");
         if filter.longest(&scope).is_some() {
             // Without an index the range is searched week by week. Skip the decades before the first record.
-            let mut reading = reader.begin(&scope).await?;
-            let oldest = audit::oldest(&mut reading).await?;
-            reading.end().await?;
+            let mut transaction = reader.begin(&scope).await?;
+            let oldest = audit::oldest(&mut transaction).await?;
+            transaction.end().await?;
             from = oldest.map_or(to, |oldest| oldest.clamp(from, to));
         }
         let named = self.format.as_deref().and_then(Format::named);
         let format = named.or_else(|| self.output.as_deref().and_then(guess)).unwrap_or(Format::Csv);
-        Ok(Asked { scope, filter, span: Span { from, to }, format })
+        Ok(ExportRequest { scope, filter, span: Span { from, to }, format })
     }
 
     /// Writes the audit event of this export to the audit log.
-    async fn write_down(&self, connection: &mut PgConnection, asked: &Asked) -> store::Result<()> {
-        let look = Look {
-            way: ("command", "watchbook audit export"),
+    async fn write_audit_event(&self, connection: &mut PgConnection, request: &ExportRequest) -> store::Result<()> {
+        let access = AuditAccess {
+            via: ("command", "watchbook audit export"),
             named: self.org.as_deref(),
-            scope: &asked.scope,
-            filter: &asked.filter,
-            span: asked.span,
-            how: json!({ "format": asked.format.name() }),
+            scope: &request.scope,
+            filter: &request.filter,
+            span: request.span,
+            options: json!({ "format": request.format.name() }),
         };
-        let organization_id = look.organization_id();
-        let deed = Deed {
+        let organization_id = access.organization_id();
+        let event = AuditEvent {
             organization_id: organization_id.as_deref(),
             actor_id: &self.by,
             action: "audit.export",
-            target_type: Look::TARGET_TYPE,
-            target_id: look.target_id(),
-            metadata: look.metadata(),
-            ..Deed::default()
+            target_type: AuditAccess::TARGET_TYPE,
+            target_id: access.target_id(),
+            metadata: access.metadata(),
+            ..AuditEvent::default()
         };
         let mut transaction = connection.begin().await?;
-        telling::audit(&mut transaction, &deed).await?;
+        self_audit::audit(&mut transaction, &event).await?;
         transaction.commit().await
     }
 }
 
 /// The parsed options.
-struct Asked {
+struct ExportRequest {
     scope: Scope,
     filter: AuditFilter,
     span: Span,
@@ -210,14 +210,14 @@ async fn to_output(mut export: ::export::Export, reader: &Reader, mut count: imp
 async fn to_file(
     mut export: ::export::Export,
     reader: &Reader,
-    mut file: Whole,
+    mut file: AtomicFile,
     stop: &CancellationToken,
     mut count: impl FnMut(u64),
 ) -> anyhow::Result<Ended> {
     loop {
         let Some(part) = stop.run_until_cancelled(export.part(reader)).await else { return Ok(Ended::Stopped) };
         let Some(part) = part? else {
-            file.complete()?;
+            file.commit()?;
             return Ok(Ended::Complete);
         };
         file.write(&part.text)?;

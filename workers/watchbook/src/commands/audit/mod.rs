@@ -1,7 +1,7 @@
 //! `watchbook audit`: exports of the audit log.
 
+mod atomic_file;
 mod export;
-mod whole;
 
 use std::process::ExitCode;
 

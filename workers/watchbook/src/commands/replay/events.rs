@@ -10,22 +10,22 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use records::subject::NO_ORGANIZATION;
 use runtime::{Config, When};
+use self_audit::AuditEvent;
 use serde_json::json;
-use store::questions::Span;
-use store::questions::events::EventFilter;
-use store::reading::Reader;
+use store::queries::Span;
+use store::queries::events::EventFilter;
+use store::scoped_read::Reader;
 use store::{Connection, PgConnection};
-use telling::Deed;
 use tokio_util::sync::CancellationToken;
 
 use super::message;
-use super::pace::{Pace, Rate};
-use super::replaying::{self, Replaying};
+use super::precheck::Precheck;
+use super::publish::{self, ReplayPublisher};
+use super::rate_limiter::{Rate, RateLimiter};
 use super::source::Source;
 use super::summary::Summary;
 use super::target;
-use super::writers::Writers;
-use crate::{output, own_records, process};
+use crate::{internal_records, output, process};
 
 /// Publish stored events again on one subject, oldest first.
 ///
@@ -76,13 +76,13 @@ impl Events {
         let filter = self.filter(&config.nats.prefix)?;
         let now = Utc::now();
         let from = self.from.map_or(DateTime::UNIX_EPOCH, |from| from.at(now));
-        let asked = Span { from, to: self.to_time.map_or(now, |to| to.at(now)) };
-        anyhow::ensure!(asked.from < asked.to, "--from has to be before --to-time, or before now");
+        let requested = Span { from, to: self.to_time.map_or(now, |to| to.at(now)) };
+        anyhow::ensure!(requested.from < requested.to, "--from has to be before --to-time, or before now");
         let bus = process::bus(&config).await?;
         let database = process::database(&config).await?;
         process::check_migrations(&database).await?;
         let pool = database.pool("replay", 1);
-        let source = Source::of(Reader::new(pool.clone()), filter.clone(), asked).await?;
+        let source = Source::of(Reader::new(pool.clone()), filter.clone(), requested).await?;
         let stream = bus.stream_taking(&self.to).await?;
         let mut summary = Summary::of(self.to.clone(), stream, source.span(), self.dry_run);
         let stop = process::stop_token();
@@ -94,16 +94,16 @@ impl Events {
         let mut ended = Ok(());
         if !self.dry_run && !summary.stopped && summary.events > 0 {
             let mut connection = process::connect(&database).await?;
-            self.write_down(&mut connection, &filter, &summary, source.span()).await?;
-            let replay = Replaying {
+            self.write_audit_event(&mut connection, &filter, &summary, source.span()).await?;
+            let replay = ReplayPublisher {
                 publisher: process::impatient_publisher(&config, &bus)?,
                 bus: bus.clone(),
                 headers: message::headers(Utc::now()),
-                writers: Writers::of(&config, &bus, &self.to)?,
+                precheck: Precheck::of(&config, &bus, &self.to)?,
                 stop,
                 progress: progress(summary.events),
             };
-            ended = replay.all(source, Pace::of(self.rate, Instant::now()), &mut summary).await;
+            ended = replay.all(source, RateLimiter::of(self.rate, Instant::now()), &mut summary).await;
             if ended.is_ok() {
                 // Without a stream, a refusal arrives as an asynchronous server error. The server sends it before the
                 // reply to this request, so it is seen here.
@@ -111,9 +111,9 @@ impl Events {
                     .stream_taking(&self.to)
                     .await
                     .map_err(anyhow::Error::from)
-                    .and_then(|_| replaying::said_no(&bus));
+                    .and_then(|_| publish::check_refusals(&bus));
             }
-            own_records::publish(&config, &mut connection).await;
+            internal_records::publish(&config, &mut connection).await;
         }
         if !summary.stopped {
             // `close` waits for a running query, so a stopped replay does not call it.
@@ -146,7 +146,7 @@ impl Events {
     }
 
     /// Writes the audit event of this replay, before the first event is published.
-    async fn write_down(
+    async fn write_audit_event(
         &self,
         connection: &mut PgConnection,
         filter: &EventFilter,
@@ -154,7 +154,7 @@ impl Events {
         span: Span,
     ) -> anyhow::Result<()> {
         let organization_id = filter.organization_id.as_deref().filter(|organization| *organization != NO_ORGANIZATION);
-        let deed = Deed {
+        let event = AuditEvent {
             organization_id,
             actor_id: &self.by,
             action: "events.replay",
@@ -164,11 +164,11 @@ impl Events {
                 "subject": self.to, "stream": summary.stream, "events": summary.events, "organization_id": filter.organization_id,
                 "project_id": self.project, "run_id": self.run, "from": span.from, "to": span.to,
             }),
-            ..Deed::default()
+            ..AuditEvent::default()
         };
         let write = async {
             let mut transaction = connection.begin().await?;
-            telling::audit(&mut transaction, &deed).await?;
+            self_audit::audit(&mut transaction, &event).await?;
             transaction.commit().await
         };
         write.await.context("record the replay in the audit log")

@@ -3,7 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use publisher::Encoded;
 use records::Headers;
-use store::questions::replay::StoredEvent;
+use store::queries::replay::StoredEvent;
 
 /// Header with the start time of the replay, the same for all of its messages. Messages published the first time do not
 /// have it.

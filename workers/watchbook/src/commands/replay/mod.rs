@@ -2,13 +2,13 @@
 
 mod events;
 mod message;
-mod pace;
-mod replaying;
+mod precheck;
+mod publish;
+mod rate_limiter;
 mod source;
-mod stretch;
 mod summary;
 mod target;
-mod writers;
+mod time_slice;
 
 use std::process::ExitCode;
 

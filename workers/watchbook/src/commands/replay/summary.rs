@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
-use store::questions::{Key, Span};
+use store::queries::{Key, Span};
 use uuid::Uuid;
 
 use crate::output;

@@ -9,7 +9,7 @@ use retention::holds::{self, NewHold};
 use runtime::{Config, When};
 use uuid::Uuid;
 
-use crate::{output, own_records, process};
+use crate::{internal_records, output, process};
 
 /// Keep records from being removed, whatever their age, until the hold is released. Prints the id of the hold.
 ///
@@ -87,7 +87,7 @@ impl Hold {
         process::check_migrations(&database).await?;
         let mut connection = process::connect(&database).await?;
         let hold = holds::add(&mut connection, new, now).await?;
-        own_records::publish(&config, &mut connection).await;
+        internal_records::publish(&config, &mut connection).await;
         if self.json {
             output::json(&hold)?;
         } else {
@@ -130,7 +130,7 @@ impl Release {
             "hold {} does not exist or is not in force: see `watchbook retention holds --all`",
             self.id
         );
-        own_records::publish(&config, &mut connection).await;
+        internal_records::publish(&config, &mut connection).await;
         output::say(format_args!("{}: released", self.id));
         Ok(ExitCode::SUCCESS)
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use retention::Settings;
 use retention::plan::{self, Item};
 use runtime::{Config, When};
-use store::days;
+use store::partition_removal;
 
 use super::bytes;
 use crate::{bench, output, process};
@@ -31,7 +31,7 @@ impl Plan {
     pub(crate) async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
         let database = process::database(&config).await?;
         process::check_migrations(&database).await?;
-        let mut connection = days::session(&database).await?;
+        let mut connection = partition_removal::session(&database).await?;
         let progress = bench::progress();
         let now = match self.at {
             Some(When::At(at)) => at,

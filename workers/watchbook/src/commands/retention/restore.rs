@@ -7,11 +7,11 @@ use anyhow::Context;
 use archive::Archive;
 use chrono::{Datelike, NaiveDate, TimeDelta, Utc};
 use clap::Args;
-use retention::restore::{self, Wish};
+use retention::restore::{self, RestoreRequest};
 use runtime::Config;
-use store::{Dataset, days};
+use store::{Dataset, partition_removal};
 
-use crate::{bench, output, own_records, process};
+use crate::{bench, internal_records, output, process};
 
 /// Restore a day from the archive, for reading.
 ///
@@ -49,23 +49,29 @@ impl Restore {
         let now = Utc::now();
         let day = if dataset.is_monthly() { self.day.with_day(1).unwrap_or(self.day) } else { self.day };
         let until = TimeDelta::from_std(self.stays).ok().and_then(|stays| now.checked_add_signed(stays));
-        let wish = Wish { dataset, day, until: until.context("--for is too long")?, by: self.by, reason: self.reason };
-        anyhow::ensure!(wish.until > now, "--for must be longer than zero");
-        anyhow::ensure!(!wish.reason.trim().is_empty(), "--reason is empty: say why the day is restored");
+        let request = RestoreRequest {
+            dataset,
+            day,
+            until: until.context("--for is too long")?,
+            by: self.by,
+            reason: self.reason,
+        };
+        anyhow::ensure!(request.until > now, "--for must be longer than zero");
+        anyhow::ensure!(!request.reason.trim().is_empty(), "--reason is empty: say why the day is restored");
         let archive = Archive::open(location)?;
         let database = process::database(&config).await?;
         process::check_migrations(&database).await?;
-        let mut connection = days::session(&database).await?;
+        let mut connection = partition_removal::session(&database).await?;
         let progress = bench::progress();
         let mut done = 0;
-        let restored = restore::restore(&mut connection, &archive, &wish, now, |rows| {
+        let restored = restore::restore(&mut connection, &archive, &request, now, |rows| {
             done += rows;
             progress.set_message(format!("{} records", output::grouped(done)));
         })
         .await;
         progress.finish_and_clear();
         let restored = restored?;
-        own_records::publish(&config, &mut connection).await;
+        internal_records::publish(&config, &mut connection).await;
         if self.json {
             output::json(&restored)?;
         } else {
@@ -73,7 +79,7 @@ impl Restore {
                 "{dataset} of {day}: {} records in the archive, {} of them restored; they stay until {} (hold {})",
                 output::grouped(restored.archived),
                 output::grouped(restored.added),
-                wish.until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+                request.until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
                 restored.hold.id
             ));
         }

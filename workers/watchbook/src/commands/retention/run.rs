@@ -9,14 +9,14 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use retention::plan::{self, Item};
 use retention::run::{Report, Request, Step};
-use retention::{Acting, Settings};
+use retention::{RunLease, Settings};
 use runtime::Config;
 use store::retention::Cause;
-use store::{Lease, days};
+use store::{Lease, partition_removal};
 
 use super::bytes;
 use super::plan::day;
-use crate::{bench, output, own_records, process};
+use crate::{bench, internal_records, output, process};
 
 /// How long to wait for a run of another process. A run that finds nothing to remove takes less.
 const ACT_WITHIN: Duration = Duration::from_secs(10);
@@ -47,9 +47,9 @@ impl Run {
         let given = self.plan.as_ref().map(read).transpose()?;
         let database = process::database(&config).await?;
         process::check_migrations(&database).await?;
-        let mut connection = days::session(&database).await?;
-        let Some(acting) = Acting::take(&database, ACT_WITHIN).await? else {
-            let holder = Lease::holders(&mut connection, &[Acting::LEASE.to_owned()]).await?;
+        let mut connection = partition_removal::session(&database).await?;
+        let Some(run_lease) = RunLease::acquire(&database, ACT_WITHIN).await? else {
+            let holder = Lease::holders(&mut connection, &[RunLease::LEASE.to_owned()]).await?;
             let holder = holder.into_iter().flatten().next().unwrap_or_else(|| "another process".to_owned());
             anyhow::bail!("{holder} is running retention; wait until it ends: see `watchbook retention history`");
         };
@@ -68,19 +68,20 @@ impl Run {
         let observer = |step: Step, item: &Item| {
             match step {
                 Step::Begun => bar.inc(1),
-                Step::Batch { .. } | Step::Archived | Step::Copied | Step::TakenOut | Step::Counted | Step::Gone => {}
+                Step::Batch { .. } | Step::Archived | Step::Copied | Step::Detached | Step::Counted | Step::Removed => {
+                }
             }
             bar.set_message(format!("{} {} {}: {}", item.action.name(), item.kind, day(item), words(step)));
-            retention::run::nobody(step, item)
+            retention::run::no_observer(step, item)
         };
         let work = retention::run::execute(&database, &settings, &plan, &request, now, &observer);
-        let report = acting.during(work).await;
+        let report = run_lease.run_while_held(work).await;
         bar.finish_and_clear();
-        acting.release().await;
+        run_lease.release().await;
         let report = report
             .context("the retention lease was lost and the run was aborted: see `watchbook retention history`")?;
         let report = report?.context("another process executed the run")?;
-        own_records::publish(&config, &mut connection).await;
+        internal_records::publish(&config, &mut connection).await;
         if self.json {
             output::json(&report)?;
         } else {
@@ -116,10 +117,10 @@ const fn words(step: Step) -> &'static str {
         Step::Begun => "begun",
         Step::Archived => "archived",
         Step::Copied => "held rows copied",
-        Step::TakenOut => "detached",
+        Step::Detached => "detached",
         Step::Counted => "counted",
         Step::Batch { .. } => "deleting",
-        Step::Gone => "dropped",
+        Step::Removed => "dropped",
     }
 }
 
