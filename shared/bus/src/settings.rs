@@ -1,7 +1,7 @@
-//! What each setting of a stream means for Watchbook: harmless, worth naming, or a reason not to start.
+//! Classifies every setting of a stream: harmless, reported, or a reason not to start.
 //!
-//! The server's own JSON is compared, and not the client's type, which drops settings that it does not know. The table
-//! holds every field of `StreamConfig` in nats-server 2.15; a setting of a later server that is in use is named.
+//! The server's own JSON is compared, because the client's type drops settings that it does not know. The table has
+//! every field of `StreamConfig` in nats-server 2.15. A setting of a later server is reported if it is in use.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,50 +10,50 @@ use serde_json::{Map, Value};
 
 use crate::stream::FORGET_READER_AFTER;
 
-/// A stream's configuration, as the server writes it.
+/// A stream's configuration as the server's JSON.
 pub(crate) type Settings = Map<String, Value>;
 
-/// A setting of a stream that is not as it must be.
+/// A setting of a stream that differs from the expected value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The setting's name in the stream's configuration, such as `max_bytes`.
     pub setting: String,
-    /// Its value.
+    /// The current value.
     pub is: String,
-    /// The value that it must have.
+    /// The expected value.
     pub wanted: String,
-    /// Whether records can be lost, or none can be stored. Other differences only need to be known.
+    /// Whether records can be lost or cannot be stored. Other differences are only reported.
     pub dangerous: bool,
-    /// What the value leads to.
+    /// The consequence of the value.
     pub consequence: &'static str,
-    /// How it is mended.
+    /// How to fix it.
     pub mend: Mend,
 }
 
-/// Settings that are in our own configuration as well.
+/// Settings that are also in Watchbook's configuration.
 const SET_BY_US: [&str; 2] = ["max_bytes", "num_replicas"];
 
-/// How a difference is mended.
+/// How to fix a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mend {
-    /// nats-server changes the setting of a stream that exists.
+    /// nats-server can change the setting of an existing stream.
     Update,
-    /// nats-server refuses the change; another stream has to take the place of this one.
+    /// nats-server refuses the change; the stream must be recreated.
     Recreate,
-    /// This build does not know the setting, and leaves it alone.
+    /// This build does not know the setting and does not change it.
     Unknown,
 }
 
 impl Difference {
-    /// What to do about it, as an instruction.
+    /// Returns the fix as an instruction.
     pub fn mend(&self, stream: &str) -> String {
         match self.mend {
             Mend::Update if SET_BY_US.contains(&self.setting.as_str()) => {
-                "run `watchbook setup --update`, or set [streams] to what it is".to_owned()
+                "run `watchbook setup --update`, or set the stream's value in [streams]".to_owned()
             }
             Mend::Update => "run `watchbook setup --update`".to_owned(),
             Mend::Recreate => format!(
-                "nats-server cannot change it: once `watchbook status` shows nothing pending, replace the stream with `nats stream rm {stream}` and `watchbook setup`; producers see errors in between"
+                "nats-server cannot change it: once `watchbook status` shows nothing pending, recreate the stream with `nats stream rm {stream}` and `watchbook setup`; producers get errors until then"
             ),
             Mend::Unknown => {
                 format!("unset it with `nats stream edit {stream}`, or use a build of Watchbook that knows it")
@@ -68,19 +68,20 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What values of a setting are accepted.
+/// The accepted values of a setting.
 enum Accepted {
     /// Every value.
     Any,
-    /// None: the setting has to be absent, false, zero, or empty.
+    /// No value: the setting must be absent, false, zero, or empty.
     Unset,
-    /// The value that Watchbook creates the stream with.
+    /// The value with which Watchbook creates the stream.
     Wanted,
-    /// Values for which this holds, given the value that Watchbook creates the stream with.
+    /// Values for which the function returns `true`. Its second argument is the value with which Watchbook creates the
+    /// stream.
     Those(fn(&Value, &Value) -> bool),
 }
 
-/// One row of the table.
+/// A row of the table.
 struct Setting {
     name: &'static str,
     accepted: Accepted,
@@ -89,107 +90,112 @@ struct Setting {
     consequence: &'static str,
 }
 
-/// A setting that changes nothing for Watchbook, and why.
+/// Returns a setting that does not affect Watchbook, with the reason.
 const fn harmless(name: &'static str, why: &'static str) -> Setting {
     Setting { name, accepted: Accepted::Any, dangerous: false, mend: Mend::Update, consequence: why }
 }
 
-/// A setting that an operator has to know about when it is not as expected, and what it leads to.
+/// Returns a setting that is reported if it differs, with the consequence.
 const fn named(name: &'static str, accepted: Accepted, mend: Mend, consequence: &'static str) -> Setting {
     Setting { name, accepted, dangerous: false, mend, consequence }
 }
 
-/// A setting with which records can be lost or cannot be stored: `run` does not start.
+/// Returns a setting with which records can be lost or cannot be stored: if it differs, `run` does not start.
 const fn refused(name: &'static str, accepted: Accepted, mend: Mend, consequence: &'static str) -> Setting {
     Setting { name, accepted, dangerous: true, mend, consequence }
 }
 
-/// Every setting, in the order of the server's `StreamConfig`. Which changes the server refuses is in its
-/// `configUpdateCheck` (server/stream.go).
+/// All settings, in the order of the server's `StreamConfig`. The server's `configUpdateCheck` (server/stream.go) lists
+/// the changes that it refuses.
 const SETTINGS: &[Setting] = {
     use Accepted::{Those, Unset, Wanted};
     use Mend::{Recreate, Update};
     &[
-        harmless("name", "it is how the stream was found"),
-        harmless("description", "text"),
-        // More subjects than ours are the operator's choice: records that are not of this kind become dead letters.
-        refused("subjects", Those(holds_all), Update, "records on a subject that no stream takes are lost"),
-        refused("retention", Wanted, Update, "records are removed that are not written yet"),
-        named("max_consumers", Unset, Update, "readers are refused beyond that many"),
-        named("max_msgs", Unset, Update, "publishes are refused beyond that many records"),
-        named("max_bytes", Wanted, Update, "publishes are refused beyond that many bytes"),
-        refused("max_age", Unset, Update, "records expire that are not written yet"),
-        refused("max_msgs_per_subject", Unset, Update, "a record removes an older one that is not written yet"),
+        harmless("name", "the stream is looked up by its name"),
+        harmless("description", "free text"),
+        // The operator may add subjects: records that are not of this kind become dead letters.
+        refused("subjects", Those(holds_all), Update, "records on a subject without a stream are lost"),
+        refused("retention", Wanted, Update, "records are removed before they are written"),
+        named("max_consumers", Unset, Update, "further readers are refused"),
+        named("max_msgs", Unset, Update, "further publishes are refused once the stream has that many records"),
+        named("max_bytes", Wanted, Update, "further publishes are refused once the stream has that many bytes"),
+        refused("max_age", Unset, Update, "records expire before they are written"),
+        refused("max_msgs_per_subject", Unset, Update, "a record replaces an older one before that is written"),
         named("max_msg_size", Wanted, Update, "larger records are refused"),
-        refused("discard", Wanted, Update, "a full stream removes records that are not written yet"),
+        refused("discard", Wanted, Update, "a full stream removes records before they are written"),
         refused("storage", Wanted, Recreate, "a restart of the server loses records"),
-        named("num_replicas", Wanted, Update, "so many servers hold each record"),
-        refused("no_ack", Unset, Update, "a producer cannot tell a refused publish from a stored one"),
-        harmless("template_owner", "a name; servers since 2.12 have no templates"),
-        harmless("duplicate_window", "it only concerns producers that set `Nats-Msg-Id`"),
-        harmless("placement", "where the stream lives does not matter here"),
-        refused("mirror", Unset, Update, "a mirror takes no publishes"),
+        named("num_replicas", Wanted, Update, "each record is stored on that many servers"),
+        refused("no_ack", Unset, Update, "a producer cannot distinguish a refused publish from a stored one"),
+        harmless("template_owner", "only a name; servers since 2.12 have no templates"),
+        harmless("duplicate_window", "it only affects producers that set `Nats-Msg-Id`"),
+        harmless("placement", "Watchbook works with any placement"),
+        refused("mirror", Unset, Update, "a mirror accepts no publishes"),
         named(
             "sources",
             Unset,
             Update,
-            "records are copied from streams whose producers are not told when this one is full",
+            "records are copied from other streams, whose producers get no error when this stream is full",
         ),
-        harmless("compression", "it is transparent to readers"),
-        harmless("first_seq", "the sequences before it count as deleted"),
+        harmless("compression", "compression is transparent to readers"),
+        harmless("first_seq", "sequences before it count as deleted"),
         named(
             "subject_transform",
             Unset,
             Update,
-            "records are stored under another subject than they were published on, and the subject decides whose they are",
+            "records are stored under another subject than the one they were published on, and the subject decides their organization",
         ),
-        named("republish", Unset, Update, "whoever may subscribe to the destination reads every record"),
-        harmless("allow_direct", "Watchbook asks the leader; NATS permissions say who else may read"),
-        harmless("mirror_direct", "it only concerns mirrors"),
-        named("discard_new_per_subject", Unset, Update, "publishes on one subject are refused while others are taken"),
-        named("sealed", Unset, Recreate, "the stream takes no records any more, and none can be trimmed"),
-        harmless("deny_delete", "Watchbook deletes no single message"),
+        named("republish", Unset, Update, "everyone who may subscribe to the destination can read every record"),
+        harmless("allow_direct", "Watchbook reads from the leader; NATS permissions control other readers"),
+        harmless("mirror_direct", "it only affects mirrors"),
+        named(
+            "discard_new_per_subject",
+            Unset,
+            Update,
+            "publishes on a full subject are refused while other subjects still accept them",
+        ),
+        named("sealed", Unset, Recreate, "the stream accepts no more records, and written ones cannot be purged"),
+        harmless("deny_delete", "Watchbook never deletes single messages"),
         named(
             "deny_purge",
             Unset,
             Recreate,
-            "written records cannot be trimmed, and a full stream refuses every publish",
+            "written records cannot be purged, and a full stream refuses every publish",
         ),
         refused(
             "allow_rollup_hdrs",
             Unset,
             Update,
-            "one message with `Nats-Rollup` purges records that are not written yet",
+            "a message with `Nats-Rollup` purges records before they are written",
         ),
         refused(
             "consumer_limits",
             Those(allows_our_reader),
             Update,
-            "the reader of the workers is refused: its inactive_threshold is 60 s",
+            "the workers' reader is refused: its inactive_threshold is 60 s",
         ),
-        refused("allow_msg_ttl", Unset, Recreate, "a record with `Nats-TTL` expires, written or not"),
+        refused("allow_msg_ttl", Unset, Recreate, "a record with `Nats-TTL` may expire before it is written"),
         refused(
             "subject_delete_marker_ttl",
             Unset,
             Update,
-            "it switches on `Nats-TTL` and `Nats-Rollup`, with which records are removed that are not written yet",
+            "it enables `Nats-TTL` and `Nats-Rollup`, which can remove records before they are written",
         ),
-        harmless("metadata", "text"),
+        harmless("metadata", "free text"),
         named("allow_atomic", Wanted, Update, "producers cannot publish in atomic batches"),
-        refused("allow_msg_counter", Unset, Recreate, "a stream of counters refuses records"),
+        refused("allow_msg_counter", Unset, Recreate, "a counter stream refuses records"),
         refused(
             "allow_msg_schedules",
             Unset,
             Recreate,
-            "a record with `Nats-Schedule` is removed and published again by the server",
+            "the server removes a record with `Nats-Schedule` and publishes it again",
         ),
         refused("persist_mode", Unset, Recreate, "records are acknowledged before they are stored"),
-        harmless("allow_batched", "each message of a batch is a record as any other"),
-        harmless("pause_until", "a setting of consumers, which the client's type has on streams"),
+        harmless("allow_batched", "the messages of a batch are ordinary records"),
+        harmless("pause_until", "a consumer setting that the client's type also has for streams"),
     ]
 };
 
-/// What differs between a stream and what it must be.
+/// Returns the differences between a stream and its expected settings.
 pub(crate) fn differences(is: &Settings, wanted: &Settings) -> Vec<Difference> {
     let known = SETTINGS.iter().filter_map(|setting| {
         let (value, expected) = (value_of(is, setting.name), value_of(wanted, setting.name));
@@ -205,7 +211,7 @@ pub(crate) fn differences(is: &Settings, wanted: &Settings) -> Vec<Difference> {
             wanted: shown(setting.name, expected),
             dangerous: setting.dangerous,
             consequence: setting.consequence,
-            // The one value of a setting that makes a difference: nats-server changes `interest` to `limits`.
+            // nats-server can change `interest` to `limits`, but not `workqueue`.
             mend: if value == "workqueue" { Mend::Recreate } else { setting.mend },
         })
     });
@@ -216,13 +222,13 @@ pub(crate) fn differences(is: &Settings, wanted: &Settings) -> Vec<Difference> {
             is: shown(name, value),
             wanted: shown(name, &Value::Null),
             dangerous: false,
-            consequence: "this build does not know what it does",
+            consequence: "this build does not know the setting",
             mend: Mend::Unknown,
         });
     known.chain(unknown).collect()
 }
 
-/// The settings of a stream with these differences mended, and everything else left as it is.
+/// Returns the settings of a stream with these differences fixed and everything else unchanged.
 pub(crate) fn mended(is: &Settings, wanted: &Settings, differences: &[Difference]) -> Settings {
     let mut settings = is.clone();
     for Difference { setting, .. } in differences {
@@ -234,7 +240,7 @@ pub(crate) fn mended(is: &Settings, wanted: &Settings, differences: &[Difference
             (_, _, wanted) => wanted.clone(),
         };
         if is_unset(&value) {
-            // The server fills in what unset means: -1, false, or nothing.
+            // The server fills in its own value for unset: -1, false, or nothing.
             settings.remove(setting);
         } else {
             settings.insert(setting.clone(), value);
@@ -247,7 +253,7 @@ fn value_of<'s>(settings: &'s Settings, name: &str) -> &'s Value {
     settings.get(name).unwrap_or(&Value::Null)
 }
 
-/// Whether a value means the same as none. For limits -1 and 0 both mean unlimited.
+/// Returns whether a value means "unset". For limits, -1 and 0 both mean unlimited.
 fn is_unset(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -269,7 +275,7 @@ fn allows_our_reader(is: &Value, _: &Value) -> bool {
     limit.is_none_or(|limit| limit.is_zero() || limit >= FORGET_READER_AFTER)
 }
 
-/// Of a value that is an object; what it is for is in its beginning.
+/// Characters of an object that are shown; the beginning is enough to recognize it.
 const SHOWN_CHARACTERS: usize = 200;
 
 fn shown(name: &str, value: &Value) -> String {

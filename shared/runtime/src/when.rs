@@ -1,25 +1,24 @@
-//! Times as people type them: in an option of a command, in a query string.
+//! Times as people type them, in command options and query strings.
 
 use std::str::FromStr;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 
-/// The longest relative time, in days: a century reaches behind every record, and every calendar holds what it means.
+/// The longest relative time: a century. That is before every record, and still within chrono's range.
 const LONGEST_AGO: TimeDelta = TimeDelta::days(36_525);
 
 /// A point in time: a time of RFC 3339, a date for its midnight in UTC, or a time before now such as `-24h`.
 ///
-/// A relative time means nothing until [`When::at`] is told what now is: whoever uses several in one request resolves
-/// all of them with the same now.
+/// [`When::at`] resolves a relative time. If a request has several, resolve all of them with the same `now`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// This moment.
+    /// An absolute time.
     At(DateTime<Utc>),
-    /// So long before now; at most a century.
+    /// A duration before now; at most a century.
     Ago(TimeDelta),
 }
 
-/// The text is no point in time.
+/// The error for a text that is not a point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotATime;
 
@@ -35,7 +34,7 @@ impl std::fmt::Display for NotATime {
 impl std::error::Error for NotATime {}
 
 impl When {
-    /// The moment that is meant, where it is `now`.
+    /// Returns the absolute time, relative to `now`.
     pub fn at(self, now: DateTime<Utc>) -> DateTime<Utc> {
         match self {
             Self::At(moment) => moment,
@@ -58,15 +57,15 @@ impl FromStr for When {
     }
 }
 
-/// A date as `YYYY-MM-DD`. The calendar's own parser also takes signs, blanks and single digits.
+/// Parses a date as `YYYY-MM-DD`. chrono's own parser also accepts signs, blanks and single digits.
 fn date(text: &str) -> Option<NaiveDate> {
     let is_date = text.len() == 10
         && text.bytes().enumerate().all(|(at, b)| if matches!(at, 4 | 7) { b == b'-' } else { b.is_ascii_digit() });
     if is_date { NaiveDate::parse_from_str(text, "%Y-%m-%d").ok() } else { None }
 }
 
-/// A length of time as a whole number with its unit: `60s`, `5m`, `1h` or `7d`. Nine digits of days are more than any
-/// calendar has.
+/// Parses a duration: a whole number with a unit, such as `60s`, `5m`, `1h` or `7d`. At most nine digits are accepted,
+/// because more days than that exceed chrono's range.
 pub fn length(text: &str) -> Option<TimeDelta> {
     let unit = text.chars().next_back()?;
     let digits = text.strip_suffix(unit)?;

@@ -1,5 +1,5 @@
-//! What the catalogue says of the tables that are, or were, partitions: by their bounds, and not by their names, because
-//! people and pg_partman make partitions too.
+//! Reads current and former partitions from the catalogue. They are recognized by their bounds and not by their names,
+//! because people and pg_partman create partitions as well.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::Dataset;
 use crate::partitions::Partition;
 use crate::scoped_read::ROLE;
 
-/// The name of a table as it stands in a statement: with its schema, and each of the two quoted where it has to be.
+/// The name of a table for use in a statement: with its schema, each part quoted if necessary.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, FromRow)]
 pub struct TableName {
     schema: String,
@@ -18,18 +18,18 @@ pub struct TableName {
 }
 
 impl TableName {
-    /// A name that is known to need no quotes: one of ours.
+    /// Returns the name of a table that Watchbook created, which needs no quotes.
     pub(crate) fn ours(name: &str) -> Self {
         let (schema, relation) = name.split_once('.').unwrap_or(("public", name));
         Self { schema: schema.to_owned(), relation: relation.to_owned() }
     }
 
-    /// Another table of the same schema, whose name needs no quotes.
+    /// Returns the name of another table in the same schema. `relation` must need no quotes.
     pub(crate) fn beside(&self, relation: &str) -> Self {
         Self { schema: self.schema.clone(), relation: relation.to_owned() }
     }
 
-    /// The name without its schema, quoted where it has to be.
+    /// Returns the name without its schema, quoted if necessary.
     pub(crate) fn relation(&self) -> &str {
         &self.relation
     }
@@ -41,10 +41,10 @@ impl fmt::Display for TableName {
     }
 }
 
-/// A stretch of time: the first moment, and the first one behind it.
+/// A time range: its start, and its exclusive end.
 pub(crate) type TimeRange = (DateTime<Utc>, DateTime<Utc>);
 
-/// What a child of a partitioned table is.
+/// The type of a child of a partitioned table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     Table,
@@ -52,26 +52,26 @@ pub(crate) enum Shape {
     Foreign,
 }
 
-/// A child of a partitioned table. The time of a DEFAULT partition is all there is.
+/// A child of a partitioned table. The range of a DEFAULT partition is all of time.
 #[derive(Debug, Clone)]
 pub(crate) struct Child {
     pub(crate) name: TableName,
     pub(crate) shape: Shape,
     pub(crate) is_default: bool,
     pub(crate) time: TimeRange,
-    /// On its way out, begun by somebody.
+    /// Whether somebody has started to detach it.
     pub(crate) is_detaching: bool,
-    /// On its way out by retention, if it is.
+    /// Whether retention has started to detach it.
     pub(crate) is_marked: bool,
-    /// Whether this user owns it, and so may detach and drop it.
+    /// Whether this user owns it and may therefore detach and drop it.
     pub(crate) is_owned: bool,
-    /// Whether it is granted to the readers, or to everybody, by its own name: past the policies of its parent.
+    /// Whether the reader role or everybody may read it by its own name, bypassing the policies of its parent.
     pub(crate) is_readable: bool,
-    /// Its size on disk, with indexes; `None` where it is not asked for, or somebody has just dropped it.
+    /// Its size on disk with indexes; `None` if it was not requested, or if the table has just been dropped.
     pub(crate) bytes: Option<i64>,
 }
 
-/// Whether sizes are asked for: they take a look at the files of each table.
+/// Whether sizes are requested: Postgres then reads the file sizes of each table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sizes {
     Known,
@@ -102,17 +102,17 @@ struct ChildRow {
     bytes: Option<i64>,
 }
 
-/// Every child of a dataset's table, the oldest first, the DEFAULT partition among the oldest.
+/// Returns every child of a dataset's table, oldest first. The DEFAULT partition sorts with the oldest.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub(crate) async fn children(
     connection: &mut PgConnection,
     dataset: Dataset,
     sizes: Sizes,
 ) -> crate::Result<Vec<Child>> {
-    // Bounds are printed and read by the same session, so its time zone and date style are no matter. Years that our
-    // calendar does not have, and infinity, are cut to those that it has.
+    // The same session prints and parses the bounds, so its time zone and date style do not matter. Infinity and years
+    // that chrono does not support are clamped to supported ones.
     let end = |number: u8| {
         format!(
             "greatest(least(CASE WHEN is_default THEN CASE {number} WHEN 1 THEN '-infinity'::timestamptz ELSE 'infinity' END
@@ -165,10 +165,10 @@ pub(crate) async fn children(
     Ok(rows.into_iter().map(child).collect())
 }
 
-/// The tables below a child that is partitioned itself, however deep.
+/// Returns the tables below a child that is itself partitioned, at any depth.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub(crate) async fn leaves(
     connection: &mut PgConnection,
     child: &TableName,
@@ -186,17 +186,18 @@ pub(crate) async fn leaves(
     Ok(rows.into_iter().map(|(schema, relation, bytes)| (TableName { schema, relation }, bytes)).collect())
 }
 
-/// How the comment begins of a table that retention takes out: so a table that somebody else detached, to keep it, is
-/// left alone whatever its name is. All of the comment before releases that take out partitions of other names.
+/// The prefix of the comment on a table that retention detaches. A table that somebody else detached, in order to keep
+/// it, has no such comment and is left alone, whatever its name is. Earlier releases, which detached only partitions
+/// with Watchbook's names, wrote no more than this.
 const DETACHED_BY_RETENTION: &str = "taken out by retention";
 
-/// The comment of a table that retention takes out: of which table it is, and the bounds with which it comes back.
+/// Returns the comment on a table that retention detaches: its parent, and the bounds for reattaching it.
 pub(crate) fn mark(dataset: Dataset, (from, until): TimeRange) -> String {
     let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
     format!("{DETACHED_BY_RETENTION}: {} from {} to {}", dataset.table(), text(from), text(until))
 }
 
-/// The bounds that a comment of [`mark`] has for a dataset's table.
+/// Returns the bounds in a comment of [`mark`], if it is about the dataset's table.
 fn marked(dataset: Dataset, comment: &str) -> Option<TimeRange> {
     let rest = comment.strip_prefix(DETACHED_BY_RETENTION)?.strip_prefix(": ")?.strip_prefix(dataset.table())?;
     let (from, until) = rest.strip_prefix(" from ")?.split_once(" to ")?;
@@ -204,7 +205,7 @@ fn marked(dataset: Dataset, comment: &str) -> Option<TimeRange> {
     Some((time(from)?, time(until)?))
 }
 
-/// A table that retention took out, and neither dropped nor put back.
+/// A table that retention detached, and neither dropped nor reattached.
 #[derive(Debug, Clone)]
 pub(crate) struct Leftover {
     pub(crate) name: TableName,
@@ -212,10 +213,10 @@ pub(crate) struct Leftover {
     pub(crate) bytes: Option<i64>,
 }
 
-/// The tables of a dataset that a run left behind, wherever they are, the oldest first.
+/// Returns the tables of a dataset that an interrupted run left detached, in any schema, oldest first.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub(crate) async fn leftovers(connection: &mut PgConnection, dataset: Dataset) -> crate::Result<Vec<Leftover>> {
     let rows: Vec<(String, String, String, Option<i64>)> = sqlx::query_as(
         "SELECT quote_ident(namespace.nspname), quote_ident(class.relname), description, pg_total_relation_size(class.oid)
@@ -239,7 +240,7 @@ pub(crate) async fn leftovers(connection: &mut PgConnection, dataset: Dataset) -
     Ok(found)
 }
 
-/// The bounds of a partition that is named as ours are.
+/// Returns the bounds of a partition from its name, if it is one of Watchbook's names.
 fn named(dataset: Dataset, name: &TableName) -> Option<TimeRange> {
     let digits = name.to_string().strip_prefix(dataset.table())?.strip_prefix('_')?.to_owned();
     let text = if dataset.is_monthly() { format!("{digits}01") } else { digits };
@@ -247,7 +248,7 @@ fn named(dataset: Dataset, name: &TableName) -> Option<TimeRange> {
     (partition.name() == name.to_string()).then(|| (partition.starts_at(), partition.ends_at()))
 }
 
-/// The parts of a stretch of time that none of `taken` covers, in their order.
+/// Returns the parts of a time range that none of `taken` covers, in order.
 pub(crate) fn gaps((from, until): TimeRange, taken: impl IntoIterator<Item = TimeRange>) -> Vec<TimeRange> {
     let mut taken: Vec<_> = taken.into_iter().collect();
     taken.sort_unstable();

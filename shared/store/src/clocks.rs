@@ -1,4 +1,4 @@
-//! How far the clocks of producers are off: when they say that records happened, beside when the stream took these.
+//! Estimates the clock skew of producers: compares `created_at` of recent records with the stream's timestamps.
 
 use std::collections::HashMap;
 
@@ -10,40 +10,40 @@ use crate::catalogue::TableName;
 use crate::partitions::State;
 use crate::{Dataset, partition_removal};
 
-/// Blocks of 8 KiB that are read at the end of a partition. Rows are appended there, so these are the newest, whatever
-/// time they carry: half a megabyte, some thousands of records, and no index has to be kept for it.
+/// Blocks of 8 KiB that are read at the end of a partition. Rows are appended there, so these are the newest ones,
+/// whatever their `created_at` is. They are half a megabyte, some thousands of records, and need no index.
 const BLOCKS: i64 = 64;
-/// Days before today whose partitions are looked at. A record that is further back is no matter of a clock.
+/// Days before today whose partitions are read. Older records are not the result of a skewed clock.
 const DAYS_BACK: i64 = 7;
 
-/// Who publishes, as far as records tell.
+/// A producer, as far as records identify it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Producer {
-    /// Whose records; `None` for nobody's.
+    /// Its organization; `None` for records without one.
     pub organization_id: Option<String>,
-    /// Its `source`, where it says one.
+    /// The `source` of its records, if present.
     pub source: Option<String>,
-    /// The container, of metrics and logs.
+    /// The container, for metrics and logs.
     pub container_id: Option<String>,
 }
 
-/// What the recent records of a producer say of its clock.
+/// The clock of a producer, estimated from its recent records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clock {
-    /// Whose clock.
+    /// The producer.
     pub producer: Producer,
-    /// How far it is ahead of the stream's, negative where it is behind: of the recent record that fits best. Records that
-    /// waited somewhere say nothing of a clock, and one that did not is enough.
+    /// How far it is ahead of the stream's clock; negative if it is behind. This is the smallest difference among
+    /// recent records: a record that was delayed says nothing about a clock, and one without delay is enough.
     pub ahead: TimeDelta,
-    /// How many recent records it has.
+    /// The number of its recent records.
     pub records: u64,
 }
 
-/// The clocks of producers whose records the stream took since a time. Reads the ends of partitions alone: at most
-/// 64 blocks of each of the last eight days, and of those ahead.
+/// Returns the clocks of producers whose records the stream received since `since`. Reads only the ends of partitions:
+/// at most 64 blocks for each of the last eight days, and for each day ahead.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If a query fails.
 pub async fn of_producers(connection: &mut PgConnection, since: DateTime<Utc>) -> crate::Result<Vec<Clock>> {
     let mut clocks: HashMap<Producer, Clock> = HashMap::new();
     let oldest = Utc::now() - TimeDelta::days(DAYS_BACK);

@@ -1,8 +1,8 @@
-//! Bodies of requests: bounded each, and all together, whether they arrive compressed or not.
+//! Request bodies: each is bounded, and so are all together, compressed or not.
 //!
-//! A compressed body is unpacked as it arrives, so it is never held in both forms at once. It counts by its unpacked size
-//! and has the same limit as any other body. Decoders are bounded as well: a window of gzip has 32 KiB, one of zstd at
-//! most 8 MiB (RFC 9659), of which a decoder writes no more than it has unpacked.
+//! A compressed body is decompressed as it arrives, so it is never in memory in both forms. Its decompressed size is
+//! charged to the caller's quota and has the same limit as any other body. Decoders are bounded as well: a gzip window
+//! is 32 KiB, and a zstd window at most 8 MiB (RFC 9659), of which a decoder fills no more than it has decompressed.
 
 use std::io;
 use std::sync::Arc;
@@ -23,47 +23,47 @@ use crate::app::App;
 use crate::problem::{Fault, Problem};
 use crate::quota::{Permit, QuotaExceeded};
 
-/// What a body may take to arrive: the largest one over a slow line.
+/// How long a body may take to arrive: enough for the largest one over a slow connection.
 const BODY_WITHIN: Duration = Duration::from_secs(20);
-/// When some may have arrived.
+/// `Retry-After` when there is no memory for a body: other bodies should have arrived by then.
 const ARRIVED_AFTER: Duration = Duration::from_secs(1);
-/// Bytes that are unpacked in one go before other requests get their turn: some tens of microseconds of work.
+/// Bytes that are decompressed before yielding to other requests: some tens of microseconds of work.
 const CHUNK: usize = 64 * 1024;
-/// What a decoder holds beside the window of zstd: its tables and buffers.
+/// Memory of a decoder besides the zstd window: its tables and buffers.
 const DECODER_BYTES: u64 = 512 * 1024;
-/// The largest window of zstd, as a power of two: the 8 MiB that every sender may use (RFC 9659, section 3). The library
-/// allocates what a middleware's header asks for, however little the middleware holds.
+/// The largest zstd window, as a power of two: the 8 MiB that every sender may use (RFC 9659, section 3). The library
+/// allocates what a frame's header requests, however small the frame is.
 const ZSTD_WINDOW_LOG: u32 = 23;
-/// A byte order mark, which some write before JSON. It is passed by (RFC 8259, section 8.1).
+/// A byte order mark, which some senders write before JSON. It is ignored (RFC 8259, section 8.1).
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// A body, and the room that it takes until it is dropped.
+/// A body with its permit for memory, which is released when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Body {
-    /// What is in it, unpacked and without a byte order mark.
+    /// The content, decompressed and without a byte order mark.
     pub(crate) bytes: Bytes,
     _permit: Permit,
 }
 
-/// How a body is compressed.
+/// The compression of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Coding {
-    /// RFC 1952, of one member or several.
+    /// RFC 1952, with one or more members.
     Gzip,
-    /// RFC 8878, of one middleware or several.
+    /// RFC 8878, with one or more frames.
     Zstd,
 }
 
-/// What bodies of one caller may hold together: half of what all may, so that one who sends slowly leaves others theirs;
-/// but as much as one body has.
+/// Returns the quota of one caller for all of its bodies: half of the memory for all bodies, so that a slow sender
+/// leaves room for others, but at least the size of the largest body.
 pub(crate) fn max_bytes_per_caller(settings: &Gateway) -> u64 {
     (settings.memory.as_u64() / 2).max(settings.max_body_bytes.as_u64())
 }
 
-/// A body of JSON, for routes that take nothing else and no compression.
+/// Reads a JSON body, for routes that accept neither other types nor compression.
 ///
 /// # Errors
-/// 415 for another type or a compressed one; and those of [`read`].
+/// 415 for another type or a compressed body; and the errors of [`read`].
 pub(crate) async fn read_json(app: &App, caller: &Arc<str>, request: Request, limit: u64) -> Result<Body, Problem> {
     const JSON: &str = "application/json";
     match media_type(request.headers()) {
@@ -71,47 +71,51 @@ pub(crate) async fn read_json(app: &App, caller: &Arc<str>, request: Request, li
         _ => return Err(unsupported_type(&[JSON], "")),
     }
     if !codings(request.headers()).is_ok_and(|codings| codings.is_empty()) {
-        let detail = "the header Content-Encoding is wrong: a compressed body is not taken here";
-        return Err(unsupported_coding("identity", "expected none: a compressed body is not taken here", detail));
+        let detail = "the header Content-Encoding is invalid: this route does not accept compressed bodies";
+        return Err(unsupported_coding(
+            "identity",
+            "expected none: this route does not accept compressed bodies",
+            detail,
+        ));
     }
     read(app, caller, request, limit, None).await
 }
 
-/// The media type of a body, without its parameters.
+/// Returns the media type of a body, without its parameters.
 pub(crate) fn media_type(headers: &HeaderMap) -> Option<&str> {
     let written = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     Some(written.split(';').next().unwrap_or_default().trim())
 }
 
-/// 415 for a type that is not taken. `Accept` says which are (RFC 9110, section 12.5.1).
+/// Returns 415 for an unsupported type. `Accept` lists the supported ones (RFC 9110, section 12.5.1).
 pub(crate) fn unsupported_type(types: &[&str], why: &str) -> Problem {
     let expected = format!("expected {}{why}", types.join(", "));
-    let detail = format!("the header Content-Type is wrong: {expected}");
+    let detail = format!("the header Content-Type is invalid: {expected}");
     let (status, name) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type");
     Problem::new(status, name, "Unsupported Media Type", detail)
         .with_faults(vec![Fault::of("Content-Type", expected)], 0)
         .with_header(header::ACCEPT, types.join(", "))
 }
 
-/// How a body is compressed, by its `Content-Encoding`; `None` where it is not.
+/// Reads the compression of a body from `Content-Encoding`; `None` if it is not compressed.
 ///
 /// # Errors
-/// 415 for codings that are not taken, or several.
+/// 415 for an unsupported coding, or several codings.
 pub(crate) fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Problem> {
     let refuse = || {
-        let detail = "the header Content-Encoding is wrong: expected gzip or zstd, once, or none";
+        let detail = "the header Content-Encoding is invalid: expected gzip or zstd, once, or none";
         Err(unsupported_coding("gzip, zstd", "expected gzip or zstd, once, or none", detail))
     };
     match codings(headers).as_deref() {
         Ok([]) => Ok(None),
-        // The older name is the same coding (RFC 9110, section 8.4.1.3).
+        // `x-gzip` is an older name of the same coding (RFC 9110, section 8.4.1.3).
         Ok([one]) if one.eq_ignore_ascii_case("gzip") || one.eq_ignore_ascii_case("x-gzip") => Ok(Some(Coding::Gzip)),
         Ok([one]) if one.eq_ignore_ascii_case("zstd") => Ok(Some(Coding::Zstd)),
         _ => refuse(),
     }
 }
 
-/// The codings of a body but for `identity`, which is none.
+/// Returns the codings of a body, without `identity`, which means no coding.
 fn codings(headers: &HeaderMap) -> Result<Vec<&str>, header::ToStrError> {
     let mut codings = Vec::new();
     for value in headers.get_all(header::CONTENT_ENCODING) {
@@ -121,7 +125,7 @@ fn codings(headers: &HeaderMap) -> Result<Vec<&str>, header::ToStrError> {
     Ok(codings)
 }
 
-/// 415 for a coding that is not taken. `Accept-Encoding` says which are (RFC 9110, section 12.5.3).
+/// Returns 415 for an unsupported coding. `Accept-Encoding` lists the supported ones (RFC 9110, section 12.5.3).
 fn unsupported_coding(usage: &str, reason: &str, detail: &'static str) -> Problem {
     let (status, name) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-content-encoding");
     Problem::new(status, name, "Unsupported Content-Encoding", detail)
@@ -129,12 +133,11 @@ fn unsupported_coding(usage: &str, reason: &str, detail: &'static str) -> Proble
         .with_header(header::ACCEPT_ENCODING, usage)
 }
 
-/// Reads a caller's body of at most so many bytes, where there is room for it beside all others. A compressed one may
-/// have as many before and after it is unpacked.
+/// Reads a caller's body of at most `limit` bytes, if there is memory for it. For a compressed body, the limit applies
+/// before and after decompression.
 ///
-/// # Errors
-/// 413 for a larger one, 400 for one that cannot be unpacked, 408 for one that takes too long to arrive, 429 and 503
-/// where there is no room.
+/// # Errors 413 for a larger body, 400 if it cannot be decompressed, 408 if it takes too long to arrive, 429 if the
+/// caller's quota is exceeded, and 503 if the memory for all bodies is.
 pub(crate) async fn read(
     app: &App,
     caller: &Arc<str>,
@@ -183,7 +186,7 @@ async fn collect(body: axum::body::Body, expected: u64, limit: u64) -> Result<By
     Ok(bytes.freeze())
 }
 
-/// Unpacks what arrives. `permit` grows with what comes out of it, up to `largest_share`.
+/// Decompresses a body as it arrives. `room` grows with the decompressed size, up to `largest_share`.
 async fn unpack(
     packed: impl AsyncBufRead + Unpin,
     coding: Coding,
@@ -191,7 +194,7 @@ async fn unpack(
     permit: &mut Permit,
     largest_share: u64,
 ) -> Result<Bytes, Problem> {
-    // Members and frames without content would otherwise have no bound.
+    // Without this, the number of empty members and frames would be unbounded.
     let packed = packed.take(limit + 1);
     let (unpacked, is_too_much) = match coding {
         Coding::Gzip => {
@@ -204,7 +207,7 @@ async fn unpack(
         Coding::Zstd => {
             let mut decoder = ZstdDecoder::with_params(packed, &[DParameter::window_log_max(ZSTD_WINDOW_LOG)]);
             decoder.multiple_members(true);
-            // A second copy: the decoder's window holds at most what it has unpacked so far.
+            // Twice the bytes: the decoder's window holds at most what it has decompressed so far.
             let permit = |bytes: u64| permit.set((DECODER_BYTES + 2 * bytes).min(largest_share));
             let unpacked = fill(&mut decoder, limit, permit).await;
             (unpacked, decoder.get_ref().limit() == 0)
@@ -218,12 +221,12 @@ async fn unpack(
         Unfilled::NoRoom(refusal) => no_room(refusal),
         Unfilled::Unreadable(error) => unreadable(coding, &error),
     })?;
-    // The decoder has gone. Shrinking is never refused.
+    // The decoder has been dropped. Shrinking is never refused.
     permit.set((unpacked.capacity() as u64).min(largest_share)).ok();
     Ok(unpacked.into())
 }
 
-/// Why nothing was unpacked.
+/// The reason why a body could not be read.
 #[derive(Debug)]
 enum Unfilled {
     TooLarge,
@@ -231,8 +234,8 @@ enum Unfilled {
     Unreadable(io::Error),
 }
 
-/// Reads to the end, or until there are more bytes than `limit`. Never holds more than one byte above it, and takes
-/// `permit` before it allocates.
+/// Reads to the end, or until there are more than `limit` bytes. Never holds more than one byte above the limit, and
+/// calls `room` before it allocates.
 async fn fill(
     mut from: impl AsyncRead + Unpin,
     limit: u64,
@@ -260,10 +263,10 @@ async fn fill(
 fn unreadable(coding: Coding, error: &io::Error) -> Problem {
     let name = match coding {
         Coding::Gzip => "gzip",
-        Coding::Zstd => "zstd with windows of 8 MiB at the most",
+        Coding::Zstd => "zstd with a window of at most 8 MiB",
     };
-    let reason = format!("cannot be unpacked as {name}: {error}");
-    let detail = "the body is not what its Content-Encoding says, or not all of it";
+    let reason = format!("cannot be decompressed as {name}: {error}");
+    let detail = "the body does not match its Content-Encoding, or is truncated";
     Problem::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be read", detail)
         .with_faults(vec![Fault::of("body", reason)], 0)
 }
@@ -306,7 +309,7 @@ mod tests {
         zstd::encode_all(bytes, 3).unwrap()
     }
 
-    /// What a middleware needs to be unpacked is what its head says.
+    /// The decoder needs the window that the frame's header names.
     fn zstd_with_window(bytes: &[u8], log: u32) -> Vec<u8> {
         let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
         encoder.set_parameter(zstd::zstd_safe::CParameter::WindowLog(log)).unwrap();
@@ -317,7 +320,7 @@ mod tests {
     async fn unpacked(packed: &[u8], coding: Coding, room_for: u64) -> Result<Bytes, u16> {
         let quota = Quota::new(room_for, room_for);
         let mut permit = quota.acquire(&"c".into(), 0).unwrap();
-        // In pieces, as a body arrives.
+        // In chunks, as a body arrives.
         let chunks = packed.chunks(1_000).map(|chunk| Ok::<_, io::Error>(Bytes::copy_from_slice(chunk)));
         let packed = StreamReader::new(futures::stream::iter(chunks.collect::<Vec<_>>()));
         let unpacked = unpack(packed, coding, LIMIT, &mut permit, LIMIT * 4).await;
@@ -335,7 +338,7 @@ mod tests {
             assert_eq!(unpacked(&zstd(bytes), Coding::Zstd, LIMIT * 4).await.as_deref(), Ok(bytes));
             assert_eq!(unpacked(&zstd_with_window(bytes, 23), Coding::Zstd, LIMIT * 4).await.as_deref(), Ok(bytes));
         }
-        // Several members, or frames, are one body.
+        // Several members or frames form one body.
         let members = [gzip(b"[{}").await, gzip(b"").await, gzip(b",{}]").await].concat();
         assert_eq!(unpacked(&members, Coding::Gzip, LIMIT).await.as_deref(), Ok(&b"[{},{}]"[..]));
         let skippable = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc".to_vec();
@@ -354,7 +357,7 @@ mod tests {
         ] {
             let len = packed.len();
             for end in [0, 1, 5, 12, len / 2, len - 9, len - 4, len - 1] {
-                // What ends with a whole member or middleware is whole.
+
                 let unpacked = unpacked(&packed[..end], coding, LIMIT * 4).await;
                 assert_eq!(unpacked, Err(400), "{coding:?}, {end} of {len}");
             }
@@ -362,12 +365,12 @@ mod tests {
             assert_eq!(unpacked(&behind, coding, LIMIT * 4).await, Err(400), "{coding:?}");
             assert_eq!(unpacked(b"{\"event_type\":\"x\"}", coding, LIMIT * 4).await, Err(400), "{coding:?}");
         }
-        // A changed byte of what gzip guards with its sum.
+        // A changed byte, which the checksum of gzip detects.
         let mut packed = gzip(&bytes).await;
         let middle = packed.len() / 2;
         packed[middle] ^= 0x10;
         assert_eq!(unpacked(&packed, Coding::Gzip, LIMIT * 4).await, Err(400));
-        // A window that nobody has to offer, however little is in it.
+        // A window above the limit, however small the content is.
         assert_eq!(unpacked(&zstd_with_window(b"{}", 24), Coding::Zstd, LIMIT * 4).await, Err(400));
     }
 
@@ -377,7 +380,7 @@ mod tests {
         for (packed, coding) in [(gzip(&many).await, Coding::Gzip), (zstd(&many), Coding::Zstd)] {
             assert!(packed.len() < 100 * 1024, "{} bytes", packed.len());
             assert_eq!(unpacked(&packed, coding, LIMIT * 4).await, Err(413), "{coding:?}");
-            // Where others have the room it is refused before it takes any.
+            // If other bodies use the memory, it is refused before it allocates.
             assert_eq!(unpacked(&packed, coding, LIMIT / 2).await, Err(429), "{coding:?}");
         }
         let nothing = gzip(b"").await;

@@ -1,8 +1,8 @@
-//! Believable traffic for `up --demo`, through the publisher crate as a service would use it.
+//! Realistic traffic for `up --demo`, published through the publisher crate as a service would do it.
 //!
-//! It begins with seven days of [`history`]. From there on containers report usage and write logs; runs start, go on and
-//! finish; strategies are executed; operators change things and are audited; now and then something breaks. Once an hour a
-//! deployment goes wrong and is rolled back: then more executions fail than the built-in rules allow, and their alerts fire
+//! It begins with seven days of [`history`]. After that, containers report usage and write logs; runs start, progress
+//! and finish; strategies are executed; operators change things and are audited; and errors happen. Once an hour, a
+//! deployment goes wrong and is rolled back: more executions fail than the built-in rules allow, so their alerts fire
 //! and resolve.
 
 pub(crate) mod history;
@@ -28,21 +28,22 @@ use tokio_util::sync::CancellationToken;
 use self::world::{ACTIONS, LOG_LINES, ORGANIZATIONS, PEOPLE, PROJECTS, STEPS, STRATEGIES};
 use crate::process;
 
-/// One step of the demo's world. Ten a second look alive and cost next to nothing.
+/// Interval of simulation steps. Ten a second look alive and cost little.
 const STEP: Duration = Duration::from_millis(100);
-/// Once in so long a deployment goes wrong: the hour of `execution-failure-rate` has forgotten the one before by then.
+/// Interval of bad deployments: the window of `execution-failure-rate`, which the previous one has left by then.
 const CYCLE: Duration = Duration::from_secs(60 * 60);
-/// When it goes out.
+/// When the bad deployment happens within a cycle.
 const DEPLOYED_AT: Duration = Duration::from_secs(2 * 60);
-/// When it is rolled back: by then more than 30 % of an hour have failed, the history of the first minute included, and
-/// 60 % of five minutes. A quarter of an hour later it is less than 25 % again.
+/// When it is rolled back. By then more than 30 % of an hour's executions have failed, including the history that
+/// counts in the first minute, and 60 % of those of five minutes. A quarter of an hour later it is less than 25 %
+/// again.
 const ROLLED_BACK_AT: Duration = Duration::from_secs(5 * 60 + 30);
-/// Executions for each that there is otherwise, while they fail: users try again.
+/// Multiplies executions during a bad deployment, because users try again.
 const RETRIES: u32 = 2;
-/// What a stop waits for the last records to be acknowledged.
+/// How long a stop waits for acknowledgements of the last records.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
 
-/// The demo's world.
+/// The simulation.
 pub(crate) struct Demo {
     organizations: Vec<Organization>,
 }
@@ -85,7 +86,7 @@ impl Demo {
         Ok(Self { organizations })
     }
 
-    /// Lives until `stop`.
+    /// Runs until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         for organization in &self.organizations {
             organization.introduce();
@@ -112,7 +113,7 @@ impl Demo {
         }
         for organization in &self.organizations {
             if let Err(left) = organization.publisher.close(FLUSH_WITHIN).await {
-                tracing::debug!(organization = organization.name, ?left, "demo records were left behind");
+                tracing::debug!(organization = organization.name, ?left, "demo records were not acknowledged");
             }
         }
     }
@@ -124,7 +125,7 @@ impl Organization {
     }
 
     fn step(&mut self, step: u64, bad: bool) {
-        // Each container reports every two seconds, not all at once.
+        // Each container reports every two seconds, at different times.
         for (index, container) in self.containers.iter_mut().enumerate() {
             if (step + index as u64).is_multiple_of(20) {
                 let sample = container.sample();
@@ -221,7 +222,7 @@ impl Container {
         Self { id, cpu: 20.0, memory: 200 << 20, received: 0, sent: 0 }
     }
 
-    /// Usage drifts rather than jumps.
+    /// Returns the next sample. Usage drifts and does not jump.
     fn sample(&mut self) -> MetricSample<'_> {
         self.cpu = (self.cpu + fastrand::f64() * 12.0 - 6.0).clamp(1.0, 160.0);
         self.memory = (self.memory + fastrand::i64(-8..9) * (1 << 20)).clamp(64 << 20, 900 << 20);
@@ -248,7 +249,7 @@ impl Deployment {
     const VERSION: &str = "4.2.0";
     const BEFORE: &str = "4.1.7";
 
-    /// What whoever did it is audited for.
+    /// Returns the audit record of the deployment or its rollback.
     fn audit(self) -> AuditRecord<'static> {
         let (actor, action, reason) = match self {
             Self::Finished => ("grace", "deployment.create", None),
@@ -277,7 +278,7 @@ impl Deployment {
     }
 }
 
-/// What the ids of an organization mean.
+/// Returns the directory records for the ids of an organization.
 fn entities(organization: &str) -> Vec<Entity<'static>> {
     let entity = |entity, id: &str, name: &str, email| Entity {
         entity,
@@ -350,7 +351,7 @@ fn action(rng: &mut Rng) -> AuditRecord<'static> {
     }
 }
 
-/// The world goes on while NATS is away; what the buffer cannot hold then is the demo's loss alone.
+/// Publishes a record. The simulation continues while NATS is down; records that the buffer cannot hold are dropped.
 fn push<R: Record>(publisher: &Buffered, record: R) {
     match publisher.try_push(record) {
         Ok(_) | Err(PushError::Full { .. }) => {}

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::{Bus, Ensured};
 
-/// What is decided for a value of a setting that is not the one that Watchbook asks for.
+/// The classification of a value that differs from the one with which Watchbook creates a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decision {
     Harmless,
@@ -18,7 +18,7 @@ enum Decision {
 }
 use Decision::{Harmless, Named, Refused};
 
-/// Whether `setup --update` mends it.
+/// Whether `setup --update` fixes it.
 const MENDED: bool = true;
 const LEFT: bool = false;
 
@@ -30,7 +30,7 @@ fn table() -> BTreeSet<&'static str> {
     SETTINGS.iter().map(|setting| setting.name).collect()
 }
 
-/// Written without `..`: a setting that a newer client knows does not compile here until it is decided.
+/// Written without `..`, so that a setting of a newer client does not compile until it is classified.
 #[test]
 fn every_setting_that_the_client_knows_is_decided() {
     let of = stream::Source { name: "other".to_owned(), ..stream::Source::default() };
@@ -80,8 +80,8 @@ fn every_setting_that_the_client_knows_is_decided() {
     assert_eq!(names(&settings), table());
 }
 
-/// Every setting of nats-server with a value that Watchbook does not ask for, what the server asks for beside it, what
-/// is decided about it, and whether `setup --update` mends it.
+/// Every setting of nats-server with a value that differs from Watchbook's, the other settings that the server requires
+/// with it, its classification, and whether `setup --update` fixes it.
 fn deviations() -> Vec<(&'static str, Value, Value, Decision, bool)> {
     let none = || json!({});
     vec![
@@ -131,7 +131,7 @@ fn deviations() -> Vec<(&'static str, Value, Value, Decision, bool)> {
     ]
 }
 
-/// Settings that one server by itself cannot be given another value for.
+/// Settings that cannot be changed on a single server.
 const NOT_HERE: [&str; 4] = ["name", "num_replicas", "pause_until", "template_owner"];
 
 async fn created(bus: &Bus, request: &str, settings: &Settings) -> Settings {
@@ -156,7 +156,7 @@ async fn every_setting_of_the_server_is_decided() {
         settings.insert(name.to_owned(), value.clone());
         settings.extend(beside.as_object().unwrap().clone());
         let answer = if name == "sealed" {
-            // A stream is not created sealed.
+            // A stream cannot be created sealed.
             settings.remove(name);
             created(&bus, "CREATE", &settings).await;
             settings.insert(name.to_owned(), value.clone());

@@ -1,12 +1,12 @@
-//! What makes two errors the same one: their type, and the newest functions of their stack or else their message,
-//! without the parts that differ each time.
+//! Groups errors by a fingerprint: their type, and the newest functions of their stack or else their message, without
+//! the parts that differ between occurrences.
 //!
-//! Of a stack the functions of the application count, and what they called in a library; frames of the runtime and of
-//! standard libraries do not, nor do lines and columns. Minified JavaScript is the exception: names of one or two letters
-//! say nothing there, so the position counts, which is the same for every request to one build.
+//! Functions of the application count, and the library function that they called. Frames of runtimes and standard
+//! libraries do not count, nor do lines and columns. Minified JavaScript is the exception: its names of one or two
+//! letters identify nothing, so the position counts, which is the same for every request to one build.
 //!
-//! The fingerprint is stored with its row and never computed anew: after a change here, further errors of the same kind
-//! form a new group beside that of the rows that are there. Alerts do not look at it.
+//! The fingerprint is stored with its row and never recomputed. After a change here, new errors form new groups beside
+//! those of the stored rows. Alerts do not use it.
 
 mod frame;
 mod name;
@@ -16,17 +16,17 @@ use uuid::Uuid;
 
 /// The namespace of fingerprints.
 const NAMESPACE: Uuid = Uuid::from_u128(0x5b0e_41c7_9d63_5f28_a1d4_7c39_e60b_8f12);
-/// Of a message so much is looked at: what differs between two errors stands at its beginning, and what follows is data.
+/// Bytes of a message that count. The beginning identifies the error; the rest is mostly data.
 const MESSAGE_BYTES: usize = 1_024;
-/// What stands for whatever differs.
+/// Replaces each variable part.
 const VARIABLE: u8 = b'#';
 
-/// The fingerprint of an error. The work is bounded by the constants above, whatever the record says.
+/// Returns the fingerprint of an error. The work is bounded by the constants above, whatever the record contains.
 pub(super) fn of(error_type: &str, message: &str, stack: Option<&str>) -> Uuid {
     Uuid::new_v5(&NAMESPACE, &shape(error_type, message, stack))
 }
 
-/// What is hashed.
+/// Returns the bytes that are hashed.
 fn shape(error_type: &str, message: &str, stack: Option<&str>) -> Vec<u8> {
     let mut shape = Vec::with_capacity(256);
     shape.extend_from_slice(error_type.as_bytes());
@@ -49,10 +49,10 @@ fn end_of(text: &str, bytes: usize) -> &str {
     text.get(text.ceil_char_boundary(text.len().saturating_sub(bytes))..).unwrap_or_default()
 }
 
-/// Appends `text` without what differs each time: numbers, ids, addresses and times become one `#`, a quoted value
-/// becomes `"#"`, and white space one space.
+/// Appends `text` without its variable parts: a number, id, address or time becomes one `#`, a quoted value becomes
+/// `"#"`, and white space becomes one space.
 fn without_variable_parts(text: &[u8], shape: &mut Vec<u8>) {
-    // Behind a place without a closing quote of a kind there is none further on either: each is searched for once.
+    // Once no closing quote of a kind was found, there is none further on. So each kind is searched in vain only once.
     let mut unclosed = [false; 3];
     let mut at = 0;
     while let Some(&byte) = text.get(at) {
@@ -79,7 +79,7 @@ fn literal(word: &[u8], shape: &mut Vec<u8>) -> usize {
     word.len()
 }
 
-/// `_` is none of a word: of `run_9f28` and `run_77ab` the first half is the same.
+/// `_` is not part of a word, so that `run_9f28` and `run_77ab` share their first word.
 fn is_of_a_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || !byte.is_ascii()
 }
@@ -89,23 +89,23 @@ fn word_of(text: &[u8]) -> &[u8] {
     text.get(..length).unwrap_or_default()
 }
 
-/// A word with a digit is a number or an id or names a version; one of eight hexadecimal letters is an id that happens
-/// to have no digit.
+/// Returns whether a word is variable. A word with a digit is a number, an id or a version; a word of at least eight
+/// hexadecimal letters is an id that happens to have no digit.
 fn is_variable(word: &[u8]) -> bool {
     const HEX_LETTERS: usize = 8;
     word.iter().any(u8::is_ascii_digit) || (word.len() >= HEX_LETTERS && word.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// Whether a sign stands before a number and not between two words.
+/// Returns whether a sign precedes a number and is not between two words.
 fn is_sign(text: &[u8], at: usize) -> bool {
     let is_after_a_word = at.checked_sub(1).and_then(|before| text.get(before)).is_some_and(|byte| is_of_a_word(*byte));
     !is_after_a_word && text.get(at + 1).is_some_and(u8::is_ascii_digit)
 }
 
-/// Appends one `#` for the variable word that `text` begins with and for all that is joined to it: the rest of an
-/// address, of a UUID or of a time. Returns how long that is.
+/// Appends one `#` for the variable word at the start of `text` and everything joined to it: the rest of an address, a
+/// UUID or a time. Returns the length of all that.
 fn variable(text: &[u8], shape: &mut Vec<u8>) -> usize {
-    // Groups of addresses and UUIDs may have letters alone.
+    // A group of an address or a UUID may consist of letters only.
     let belongs = |word: &[u8]| is_variable(word) || (!word.is_empty() && word.iter().all(u8::is_ascii_hexdigit));
     let mut length = word_of(text).len();
     loop {
@@ -121,7 +121,7 @@ fn variable(text: &[u8], shape: &mut Vec<u8>) -> usize {
     length
 }
 
-/// How long the quoted value is that begins at `at`. An apostrophe within a word begins none.
+/// Returns the length of the quoted value that begins at `at`. An apostrophe within a word does not begin one.
 fn quoted(text: &[u8], at: usize, unclosed: &mut [bool; 3]) -> Option<usize> {
     let quote = *text.get(at)?;
     let kind = unclosed.get_mut(b"\"'`".iter().position(|known| *known == quote)?)?;
@@ -176,7 +176,8 @@ mod tests {
         }
     }
 
-    /// Stacks as each language prints them. A line `===== GROUP, remark` begins one; those with the same group are one.
+    /// Stacks as each language prints them. A line `===== GROUP, remark` begins each. Stacks with the same group must
+    /// have the same fingerprint.
     const STACKS: [(&str, &str); 8] = [
         ("Rust", include_str!("fixtures/stacks/rust.txt")),
         ("Go", include_str!("fixtures/stacks/go.txt")),
@@ -237,7 +238,7 @@ mod tests {
                     "kernel",
                     "parse'",
                 ] {
-                    // Nothing else was there, or it is the only frame of a wrapper.
+                    // The stack has no other frame, or it is the only frame of a wrapper.
                     let is_expected = title.starts_with("charge through a proxy");
                     assert!(is_expected || !shape.contains(none), "{language}, {title}: {none} in\n{shape}");
                 }
@@ -284,7 +285,7 @@ mod tests {
         let application = "at load (/app/cart.js:3:4)";
         assert_eq!(shape(runtime), "E\nemit/node:events:517\n".replace(":517", ""));
         assert_eq!(shape(&format!("{runtime}\n{library}")), "E\nquery/lib/client.js\n");
-        // What the application called in a library tells, and what called the application does not.
+        // The library function that the application called counts; the one that called the application does not.
         let all = format!("{runtime}\n{library}\n{application}\n{library}\n{runtime}");
         assert_eq!(shape(&all), "E\nquery/lib/client.js\nload/app/cart.js\n");
         assert_eq!(shape(&format!("{application}\n{library}")), "E\nload/app/cart.js\n");
@@ -311,7 +312,7 @@ mod tests {
             let top = of("E", "", Some(&whole(&python)));
             assert_eq!(of("E", "", Some(&whole(&python[python.len() - FRAMES..]))), top);
             assert_ne!(of("E", "", Some(&whole(&python[..python.len() - 1]))), top);
-            // However long the stack is.
+            // For any length of the stack.
             let long: Vec<_> = python.iter().cycle().take(40 * python.len()).cloned().collect();
             assert_eq!(of("E", "", Some(&whole(&long))), top);
         }

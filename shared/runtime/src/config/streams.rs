@@ -1,4 +1,4 @@
-//! Streams: how large they are, and how long what is written stays readable in them.
+//! Settings of the streams: their size, and how long settled messages stay readable in them.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::KeepPerKind;
 
-/// Streams, as `setup` makes them and the writers expect them.
+/// Streams, as `setup` creates them and the writers expect them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Streams {
-    /// Bytes that each stream may hold. A full stream refuses publishes rather than lose what is not written yet.
+    /// Bytes that each stream may hold. A full stream refuses publishes; it never drops unwritten records.
     pub max_bytes: ByteSize,
-    /// How long settled messages stay readable. They go earlier where a stream gets full.
+    /// How long settled messages stay readable. They are purged earlier if a stream gets full.
     #[serde(with = "humantime_serde")]
     pub replay_window: Duration,
     /// Copies in a NATS cluster: 1, 3 or 5.
@@ -41,14 +41,14 @@ pub struct Streams {
     pub directory: StreamSize,
 }
 
-/// The size of one kind's stream, where it is not that of all.
+/// The size of one kind's stream, if it differs from the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StreamSize {
-    /// Bytes that this stream may hold; unset: `max_bytes` of [streams].
+    /// Bytes that this stream may hold. Default: `max_bytes` of [streams].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<ByteSize>,
-    /// How long settled messages stay readable in this stream; unset: `replay_window` of [streams].
+    /// How long settled messages stay readable in this stream. Default: `replay_window` of [streams].
     #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
     pub replay_window: Option<Duration>,
 }
@@ -77,9 +77,9 @@ impl StreamSize {
     }
 }
 
-/// Below this a stream cannot even hold one batch of large messages.
+/// The minimum: a smaller stream cannot hold even one batch of large messages.
 const MIN_STREAM: ByteSize = ByteSize::mib(16);
-/// Bytes a second of a stream that hardly deserves one.
+/// Bytes a second of a nearly idle stream.
 const SLOWEST_STREAM: u64 = 500;
 
 impl Streams {
@@ -99,18 +99,18 @@ impl Streams {
         self.sizes().into_iter().find(|(name, _)| *name == kind).map_or_else(StreamSize::default, |(_, size)| size)
     }
 
-    /// Bytes that the stream of the kind of this name may hold.
+    /// Returns the bytes that the stream of the kind may hold.
     pub fn max_bytes(&self, kind: &str) -> ByteSize {
         self.size(kind).max_bytes.unwrap_or(self.max_bytes)
     }
 
-    /// How long settled messages stay readable in the stream of the kind of this name.
+    /// Returns how long settled messages stay readable in the stream of the kind.
     pub fn replay_window(&self, kind: &str) -> Duration {
         self.size(kind).replay_window.unwrap_or(self.replay_window)
     }
 
-    /// What is wrong with the sizes: the key where it is to be changed, and the problem in words. A value that every
-    /// kind falls back to is wrong once.
+    /// Returns the problems of the sizes, each as the key to change and a description. A problem of a value that
+    /// several kinds share is returned once.
     pub(super) fn problems(&self, keep: &KeepPerKind) -> Vec<(String, String)> {
         let mut problems: Vec<(String, String)> = Vec::new();
         for (kind, own) in self.sizes() {
@@ -125,7 +125,7 @@ impl Streams {
                 found.push((size_key.clone(), "at least 16 MiB".to_owned()));
             } else if window.as_secs().saturating_mul(SLOWEST_STREAM) > max_bytes.as_u64() {
                 let records = "even at one record of 500 bytes a second";
-                // The value that was set for this kind is the one to change.
+                // Report the key that was set for this kind.
                 found.push(if own.max_bytes.is_some() && own.replay_window.is_none() {
                     let window = humantime::format_duration(window);
                     (size_key, format!("cannot hold `replay_window` ({window}) {records}"))
@@ -135,7 +135,7 @@ impl Streams {
             }
             if keep.of(kind).duration().is_some_and(|keep| window > keep) {
                 let problem =
-                    "longer than the time in [retention] keep: what is replayed would be too old to be stored";
+                    "longer than the time in [retention] keep: replayed records would be too old to be stored";
                 found.push((window_key, problem.to_owned()));
             }
             for problem in found {

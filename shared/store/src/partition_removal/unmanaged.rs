@@ -1,4 +1,4 @@
-//! Partitions that are not one whole day: retention neither drops nor archives them.
+//! Partitions that retention cannot remove as a day: it neither drops nor archives them.
 
 use std::fmt;
 
@@ -11,42 +11,42 @@ use crate::catalogue::{self, Child, Shape, Sizes, TableName};
 use crate::partitions::State;
 use crate::scoped_read::ROLE;
 
-/// Why retention cannot remove a partition as a day.
+/// The reason why retention cannot remove a partition as a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnmanagedReason {
-    /// It takes whatever no other one takes.
+    /// It is the DEFAULT partition, which takes all rows without another partition.
     Default,
-    /// It is of another length, or begins at another time.
+    /// It has another length, or does not start at midnight UTC.
     Bounds,
-    /// It is partitioned itself.
+    /// It is itself partitioned.
     Partitioned,
     /// Its rows are on another server.
     Foreign,
-    /// It belongs to a role whose tables this user may not drop.
+    /// Another role owns it, so this user may not drop it.
     NotOwned,
-    /// The role of readers may read it by its own name, past the policies of its parent.
+    /// The reader role may read it by its own name, bypassing the policies of its parent.
     Readable,
-    /// It was taken out, and the day has been made anew since.
+    /// Retention detached it, and another partition of the same day was created since.
     Superseded,
 }
 
-/// A partition that is not as retention needs it.
+/// A partition that retention cannot handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnmanagedPartition {
-    /// Of what.
+    /// The dataset to which it belongs.
     pub dataset: Dataset,
-    /// The table that it is.
+    /// The name of its table.
     pub name: TableName,
-    /// When it begins; `None` for a DEFAULT partition.
+    /// Its start; `None` for a DEFAULT partition.
     pub starts_at: Option<DateTime<Utc>>,
-    /// When the next one begins; `None` for a DEFAULT partition.
+    /// Its exclusive end; `None` for a DEFAULT partition.
     pub ends_at: Option<DateTime<Utc>>,
-    /// Why it is none.
+    /// The reason.
     pub reason: UnmanagedReason,
 }
 
 impl UnmanagedPartition {
-    /// Whether its rows are never removed by age.
+    /// Returns whether its rows are never removed by age.
     pub const fn stays(&self) -> bool {
         matches!(
             self.reason,
@@ -57,12 +57,12 @@ impl UnmanagedPartition {
         )
     }
 
-    /// What an operator does about it.
+    /// Returns the fix as an instruction for the operator.
     pub fn mend(&self) -> String {
         let (name, table) = (&self.name, self.dataset.table());
         let unit = unit(self.dataset);
         let move_rows = format!(
-            "`ALTER TABLE {table} DETACH PARTITION {name}`, attach a table for each {unit} that its rows are of, move the rows into {table}, and drop it"
+            "`ALTER TABLE {table} DETACH PARTITION {name}`, attach a table for each {unit} of its rows, move the rows into {table}, and drop it"
         );
         match self.reason {
             UnmanagedReason::Default => format!("{move_rows}; Watchbook makes every partition that a record needs"),
@@ -96,12 +96,12 @@ impl fmt::Display for UnmanagedPartition {
             UnmanagedReason::Default => {
                 write!(
                     f,
-                    "{name} is a DEFAULT partition: its rows are never removed by age, and keep others from being made"
+                    "{name} is a DEFAULT partition: its rows are never removed by age, and prevent new partitions for their times"
                 )
             }
             UnmanagedReason::Bounds => write!(
                 f,
-                "{name} goes from {} to {}, which is not one {unit} in UTC: it is never removed by age",
+                "{name} covers {} to {}, which is not one {unit} in UTC: it is never removed by age",
                 text(self.starts_at),
                 text(self.ends_at)
             ),
@@ -118,10 +118,10 @@ impl fmt::Display for UnmanagedPartition {
     }
 }
 
-/// The partitions of a dataset that are not as retention needs them, the oldest first.
+/// Returns the partitions of a dataset that retention cannot handle, oldest first.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If a query fails.
 pub async fn unmanaged(connection: &mut PgConnection, dataset: Dataset) -> crate::Result<Vec<UnmanagedPartition>> {
     let mut found = Vec::new();
     let children = catalogue::children(connection, dataset, Sizes::Known).await?;

@@ -1,4 +1,4 @@
-//! What a token says (RFC 7519), once its signature has been checked.
+//! The claims of a token (RFC 7519) whose signature has been verified.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,72 +9,70 @@ use serde_json::{Map, Value};
 
 use super::{Caller, Organizations, Role};
 
-/// The last second that a NumericDate may name: the end of the year 9999, as in RFC 3339. Larger numbers are mistakes,
-/// such as milliseconds.
+/// The latest NumericDate: the end of the year 9999, as in RFC 3339. Larger numbers are mistakes, such as milliseconds.
 pub const LATEST_DATE: u64 = 253_402_300_799;
 
-/// A subject's length at the most: it stands in audit records, whose ids are bounded so.
+/// Maximum length of a subject. It becomes an id in audit records, which have this limit.
 const SUBJECT_BYTES: usize = 256;
-/// Organizations of one token at the most. More fit into no header.
+/// Maximum number of organizations in a token. More do not fit into a header.
 const ORGANIZATIONS: usize = 1_000;
-/// In `orgs`: every organization.
+/// Stands for every organization in `orgs`.
 const ALL: &str = "*";
 
-/// What a token has to say to be good here and now.
+/// The values against which claims are checked.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected<'e> {
     pub(super) issuer: &'e str,
     pub(super) audience: &'e str,
-    /// In seconds since 1970.
+    /// The current time, in seconds since 1970.
     pub(super) now: u64,
-    /// By how many seconds the issuer's clock may differ.
+    /// Allowed clock skew of the issuer, in seconds.
     pub(super) leeway: u64,
 }
 
-/// The claims of a token. A claim that is null is absent; of a name that stands twice the last one counts.
+/// The claims of a token. A null claim is absent. If a name occurs twice, the last one counts.
 #[derive(Debug)]
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// Reads them.
+    /// Parses the claims.
     ///
     /// # Errors
-    /// Why they cannot be read, in words that repeat nothing of them. The same for what follows.
+    /// A reason that does not quote the token. The same applies to the other functions.
     pub(super) fn parse(payload: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(payload).map(Self).map_err(|_| "the token's claims are no JSON object".to_owned())
+        serde_json::from_slice(payload).map(Self).map_err(|_| "the token's claims are not a JSON object".to_owned())
     }
 
-    /// Whether the token is of the right issuer, for this gateway, and good now. Returns when it expires, in whole
-    /// seconds since 1970.
+    /// Checks issuer, audience and validity period. Returns when the token expires, in whole seconds since 1970.
     pub(super) fn check(&self, expected: &Expected<'_>) -> Result<u64, String> {
-        // Fractions are rounded to the shorter time.
+        // Round fractions so that the validity period gets shorter.
         let expires_at = self.date("exp")?.ok_or_else(|| missing("exp"))?.floor() as u64;
         let not_before = self.date("nbf")?.map(|seconds| seconds.ceil() as u64);
         self.date("iat")?;
         if self.text("iss")? != expected.issuer {
-            return Err("the token is of another issuer".to_owned());
+            return Err("the token has another issuer".to_owned());
         }
         if !self.texts("aud")?.ok_or_else(|| missing("aud"))?.contains(&expected.audience) {
-            return Err("the token is made for somebody else".to_owned());
+            return Err("the token has another audience".to_owned());
         }
         if expires_at.saturating_add(expected.leeway) < expected.now {
             return Err("the token has expired".to_owned());
         }
         if not_before.is_some_and(|not_before| not_before > expected.now.saturating_add(expected.leeway)) {
-            return Err("the token is not good yet".to_owned());
+            return Err("the token is not valid yet".to_owned());
         }
         Ok(expires_at)
     }
 
-    /// Who calls.
+    /// Returns the caller.
     pub(super) fn caller(&self) -> Result<Caller, String> {
         let subject = self.text("sub")?;
         if subject.is_empty() || subject.len() > SUBJECT_BYTES || subject.contains('\0') {
-            return Err("`sub` has to be 1 to 256 bytes".to_owned());
+            return Err("`sub` must have 1 to 256 bytes".to_owned());
         }
         let role = self.get("role").ok_or_else(|| missing("role"))?;
         let role = Role::deserialize(role)
-            .map_err(|_| format!("`role` of the token has to be one of {}", Role::ALL.map(Role::name).join(", ")))?;
+            .map_err(|_| format!("`role` of the token must be one of {}", Role::ALL.map(Role::name).join(", ")))?;
         let organizations = organizations(&self.texts("orgs")?.unwrap_or_default())?;
         Ok(Caller { subject: subject.into(), role, organizations })
     }
@@ -85,10 +83,10 @@ impl Claims {
 
     fn text(&self, claim: &str) -> Result<&str, String> {
         let value = self.get(claim).ok_or_else(|| missing(claim))?;
-        value.as_str().ok_or_else(|| format!("`{claim}` of the token has to be a string"))
+        value.as_str().ok_or_else(|| format!("`{claim}` of the token must be a string"))
     }
 
-    /// A list of texts, or one text for a list of one.
+    /// Returns a list of strings. A single string is a list of one.
     fn texts(&self, claim: &str) -> Result<Option<Vec<&str>>, String> {
         let texts = match self.get(claim) {
             None => return Ok(None),
@@ -96,15 +94,15 @@ impl Claims {
             Some(Value::Array(items)) => items.iter().map(Value::as_str).collect(),
             Some(_) => None,
         };
-        texts.map(Some).ok_or_else(|| format!("`{claim}` of the token has to be a string, or a list of strings"))
+        texts.map(Some).ok_or_else(|| format!("`{claim}` of the token must be a string, or a list of strings"))
     }
 
-    /// A NumericDate (RFC 7519, section 2): seconds since 1970, which may have a fraction.
+    /// Returns a NumericDate (RFC 7519, section 2): seconds since 1970, possibly with a fraction.
     fn date(&self, claim: &str) -> Result<Option<f64>, String> {
         let Some(value) = self.get(claim) else { return Ok(None) };
         let seconds = value.as_f64().filter(|seconds| (0.0..=LATEST_DATE as f64).contains(seconds));
         seconds.map(Some).ok_or_else(|| {
-            format!("`{claim}` of the token has to be a number of seconds since 1970, before the year 10000")
+            format!("`{claim}` of the token must be a number of seconds since 1970, before the year 10000")
         })
     }
 }
@@ -115,15 +113,15 @@ fn missing(claim: &str) -> String {
 
 fn organizations(names: &[&str]) -> Result<Organizations, String> {
     if names.len() > ORGANIZATIONS {
-        return Err("`orgs` names more organizations than are taken".to_owned());
+        return Err("`orgs` names too many organizations".to_owned());
     }
     if names.contains(&ALL) {
         return Ok(Organizations::All);
     }
     if !names.iter().all(|name| subject::is_organization(name)) {
-        return Err("`orgs` names what can be no organization".to_owned());
+        return Err("`orgs` contains an invalid organization".to_owned());
     }
-    // Records without an organization are seen by `*` alone: `_` names nobody.
+    // Only `*` covers records without an organization: `_` does not name an organization.
     let named = names.iter().filter(|name| **name != subject::NO_ORGANIZATION);
     Ok(Organizations::Set(Arc::new(named.map(|name| (*name).to_owned()).collect::<BTreeSet<_>>())))
 }
@@ -159,17 +157,17 @@ mod tests {
         for (more, said) in [
             (format!(r#","exp":{}"#, NOW - 31), "expired"),
             (format!(r#","exp":{}.999"#, NOW - 31), "expired"),
-            (format!(r#","nbf":{}.001"#, NOW + 30), "not good yet"),
+            (format!(r#","nbf":{}.001"#, NOW + 30), "not valid yet"),
             (r#","exp":null"#.to_owned(), "no `exp`"),
             (r#","iss":"other""#.to_owned(), "issuer"),
             (r#","iss":["i"]"#.to_owned(), "`iss`"),
-            (r#","aud":["b","c"]"#.to_owned(), "somebody else"),
+            (r#","aud":["b","c"]"#.to_owned(), "audience"),
             (r#","aud":[1]"#.to_owned(), "`aud`"),
         ] {
             let refused = claims(&more).check(&EXPECTED).unwrap_err();
             assert!(refused.contains(said), "{more}: {refused}");
         }
-        // No number, or none that is a time of this era.
+        // Not a number, or out of range.
         let wrong = [
             "-1",
             "-0.5",

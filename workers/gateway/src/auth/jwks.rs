@@ -1,10 +1,10 @@
-//! The issuer's public keys: fetched when they are needed, by one at a time, and kept through its outages.
+//! The issuer's public keys: fetched on demand, one fetch at a time, and kept through outages of the issuer.
 //!
-//! - A key that is known and fresh costs one look. One that is known and not fresh is used, while somebody fetches.
-//! - A key that is not known makes its bearer wait for a fetch: a new key works with the first token that it signs.
-//! - Nobody fetches more often than `KeyTimes::at_most_every`, whatever keys are invented.
-//! - A key that cannot be used is skipped, and logged once with its reason, not with each fetch. The others are as good
-//!   as they are (RFC 7517, section 5).
+//! - A known, fresh key costs one lookup. A known, stale key is used while the keys are fetched in the background.
+//! - A request with an unknown key waits for a fetch, so a new key works with the first token that it signs.
+//! - Keys are fetched at most once per `KeyTimes::at_most_every`, whatever unknown keys requests name.
+//! - A key that cannot be used is skipped, and logged once with the reason, not with each fetch. The other keys are
+//!   still used (RFC 7517, section 5).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,25 +25,25 @@ use super::{client, verifier};
 use crate::metrics;
 use crate::settings::KeyTimes;
 
-/// Skipped keys that are logged one by one after a fetch; more are only counted. Real sets have a handful of keys.
+/// Skipped keys that are logged one by one after a fetch; further ones are only counted. Real sets have a few keys.
 const LOGGED: usize = 16;
-/// What of a text of the set is logged, in bytes.
+/// Bytes of a string of the set that are logged.
 const SHOWN_BYTES: usize = 64;
 /// An Ed25519 public key, in bytes (RFC 8032, section 5.1.5).
 const ED25519_BYTES: usize = 32;
 
-/// A key, and the one way in which it signs.
+/// A key with its algorithm.
 pub(super) struct Key {
     pub(super) key: DecodingKey,
     pub(super) algorithm: Algorithm,
 }
 
-/// Why there is no key.
+/// The reason why there is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoKey {
-    /// The issuer publishes none of this name.
+    /// The issuer does not publish a key with this id.
     Unknown,
-    /// Its keys are not known, or were not for too long.
+    /// The issuer's keys were never fetched, or too long ago.
     Away,
 }
 
@@ -56,15 +56,15 @@ struct Inner {
     url: String,
     times: KeyTimes,
     known: ArcSwapOption<KnownKeys>,
-    /// Held by whoever fetches; when that was tried last, and how it ended.
+    /// Locked during a fetch. Holds the time and the result of the last fetch.
     fetching: Mutex<Option<(Instant, FetchOutcome)>>,
-    /// Whether somebody fetches beside the requests.
+    /// Whether a background fetch is running.
     renewing: AtomicBool,
 }
 
 struct KnownKeys {
     keys: HashMap<String, Arc<Key>>,
-    /// For tokens that name no key, where there is only one.
+    /// The key for tokens without a key id, if the set has only one key.
     only: Option<Arc<Key>>,
     skipped: BTreeSet<Skipped>,
     fetched_at: Instant,
@@ -73,7 +73,7 @@ struct KnownKeys {
 /// A key that is not used.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Skipped {
-    /// Its name; `-` where it has none.
+    /// Its id; `-` if it has none.
     kid: String,
     reason: String,
 }
@@ -91,7 +91,7 @@ impl Jwks {
         Ok(Self(Arc::new(Inner { client, url, times, known, fetching, renewing })))
     }
 
-    /// The key of this name.
+    /// Returns the key with this id.
     pub(super) async fn key(&self, kid: Option<&str>) -> Result<Arc<Key>, NoKey> {
         if let Some(known) = self.0.current_keys()
             && let Some(key) = known.find(kid)
@@ -105,13 +105,13 @@ impl Jwks {
         let known = self.0.current_keys().ok_or(NoKey::Away)?;
         match known.find(kid) {
             Some(key) => Ok(key),
-            // What the issuer would say now nobody knows; that the bearer lies nobody should say.
+            // The fetch failed, so the issuer may publish this key by now: do not report it as unknown.
             None if tried == FetchOutcome::Failed => Err(NoKey::Away),
             None => Err(NoKey::Unknown),
         }
     }
 
-    /// Fetches beside the requests, unless somebody does.
+    /// Starts a background fetch, unless one is running.
     fn renew(&self) {
         if self.0.renewing.swap(true, Ordering::AcqRel) {
             return;
@@ -124,7 +124,7 @@ impl Jwks {
     }
 }
 
-/// How the last fetch ended, which may be that of somebody else a moment ago.
+/// The result of the last fetch, which another request may have made a moment ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FetchOutcome {
     Fetched,
@@ -132,12 +132,12 @@ enum FetchOutcome {
 }
 
 impl Inner {
-    /// The keys, unless they are too old to be believed.
+    /// Returns the keys, unless they are too old to be used.
     fn current_keys(&self) -> Option<Arc<KnownKeys>> {
         self.known.load_full().filter(|known| known.fetched_at.elapsed() < self.times.stale_for)
     }
 
-    /// Fetches for somebody who needs this key. Who waited for another's fetch is content with what that found.
+    /// Fetches because a request needs this key. If another request fetched it meanwhile, uses that result.
     async fn fetch(&self, kid: Option<&str>) -> FetchOutcome {
         let seen = self.known.load_full().map(|known| known.fetched_at);
         let mut last = self.fetching.lock().await;
@@ -173,13 +173,13 @@ impl Inner {
             Err(error) => tracing::warn!(
                 url = self.url,
                 error,
-                "the issuer's keys cannot be fetched; those that are known are used for a while"
+                "the issuer's keys cannot be fetched; known keys are still used for a while"
             ),
         }
         tried
     }
 
-    /// Logs the keys that are skipped now and were not after the fetch before, or for another reason.
+    /// Logs keys that the previous fetch did not skip, or skipped for another reason.
     fn log_skipped(&self, known: &KnownKeys) {
         let before = self.known.load();
         let is_new = |skipped: &&Skipped| !before.as_ref().is_some_and(|before| before.skipped.contains(skipped));
@@ -219,7 +219,8 @@ impl KnownKeys {
     }
 }
 
-/// A key that signs in one of the ways that we take, or why it is none. A shared secret among public keys is none.
+/// Returns a key with a supported algorithm, or the reason why it cannot be used. A shared secret among public keys
+/// cannot be used.
 fn usable(published: &Value) -> Result<Key, String> {
     let member = |name: &str| published.get(name).filter(|value| !value.is_null());
     if let Some(purpose) = member("use")
@@ -230,35 +231,35 @@ fn usable(published: &Value) -> Result<Key, String> {
     let not_taken = || {
         let said = ["kty", "crv", "alg"].into_iter().filter_map(|name| Some((name, member(name)?)));
         let said: Vec<_> = said.map(|(name, value)| format!("`{name}` {}", written(value))).collect();
-        format!("it is no key for RS256, ES256 or Ed25519 that can be read ({})", said.join(", "))
+        format!("it is not a readable key for RS256, ES256 or Ed25519 ({})", said.join(", "))
     };
     let jwk = Jwk::deserialize(published).map_err(|_| not_taken())?;
     let algorithm = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
-            // The library takes the first bytes of whatever is there, and panics where these are too few.
+            // The library uses the first bytes without checking the length, and panics if there are too few.
             if URL_SAFE_NO_PAD.decode(&key.x).is_ok_and(|x| x.len() != ED25519_BYTES) {
-                return Err(format!("its `x` is not of {ED25519_BYTES} bytes, as a key of Ed25519 is"));
+                return Err(format!("its `x` does not have the {ED25519_BYTES} bytes of an Ed25519 key"));
             }
             Algorithm::EdDSA
         }
         _ => return Err(not_taken()),
     };
-    // As it is written: the library knows fewer names.
+    // Compare `alg` as it is written: the library supports fewer names.
     if member("alg").is_some_and(|said| !said.as_str().is_some_and(|said| verifier::is_named(algorithm, said))) {
         return Err(not_taken());
     }
-    let key = DecodingKey::from_jwk(&jwk).map_err(|_| "its numbers are not written in base64url".to_owned())?;
+    let key = DecodingKey::from_jwk(&jwk).map_err(|_| "its numbers are not valid base64url".to_owned())?;
     Ok(Key { key, algorithm })
 }
 
-/// A value of the set, for the log.
+/// Formats a value of the set for the log.
 fn written(value: &Value) -> String {
     value.as_str().map_or_else(|| "of another type than text".to_owned(), |text| format!("`{}`", shown(text)))
 }
 
-/// A text of the set, in one line and not too long for one.
+/// Returns a string of the set on one line, truncated.
 fn shown(text: &str) -> String {
     text[..text.floor_char_boundary(SHOWN_BYTES)].escape_debug().to_string()
 }
@@ -300,7 +301,7 @@ mod tests {
             (with("x", json!("no base64!")), "base64url"),
             (with("kty", json!("A\nK")), "`kty` `A\\nK`"),
             (oct, "`kty` `oct`"),
-            (json!("no key"), "that can be read ()"),
+            (json!("no key"), "or Ed25519 ()"),
         ] {
             let refused = usable(&bad).map(|key| key.algorithm).unwrap_err();
             assert!(refused.contains(reason) && !refused.contains("c2VjcmV0"), "{bad}: {refused}");

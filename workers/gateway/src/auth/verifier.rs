@@ -1,4 +1,4 @@
-//! Whether a token is the issuer's, and still good.
+//! Verifies tokens: signature, issuer, audience and validity period.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,14 +15,14 @@ use super::jwks::{Jwks, NoKey};
 use crate::problem::Problem;
 use crate::settings::{Keys, Settings};
 
-/// A token's length at the most. Ours have 300 bytes; with many organizations some thousand.
+/// Maximum length of a token. Watchbook's own have 300 bytes, and some thousand with many organizations.
 pub(crate) const TOKEN_BYTES: usize = 8 * 1024;
-/// By how much the clocks of issuer and gateway may differ: machines that keep time at all differ by less.
+/// Allowed clock skew between issuer and gateway. Machines that run NTP differ by less.
 const LEEWAY: Duration = Duration::from_secs(30);
-/// When to ask again while the issuer's keys cannot be had.
+/// `Retry-After` while the issuer's keys cannot be fetched.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Checks tokens. One issuer, and one way in which it signs.
+/// Verifies tokens of one issuer, with one way of signing.
 #[derive(Debug)]
 pub struct Verifier {
     source: Source,
@@ -33,7 +33,7 @@ pub struct Verifier {
 enum Source {
     /// HS256 with a shared secret.
     Secret(DecodingKey),
-    /// Each key says how it signs.
+    /// The issuer's public keys; each has its algorithm.
     Published(Jwks),
 }
 
@@ -46,12 +46,12 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// Why there is no caller.
+/// The reason why a token was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The token is not good; why, in words that are safe to tell.
+    /// The token is invalid. The reason is safe to send to the client.
     Invalid(String),
-    /// Nobody can tell now: the issuer's keys are not known.
+    /// The token cannot be verified now, because the issuer's keys are not known.
     Unknown(String),
 }
 
@@ -64,24 +64,24 @@ impl Refusal {
     }
 }
 
-/// A token that is good.
+/// A verified token.
 #[derive(Debug)]
 pub(crate) struct Verified {
     pub(crate) caller: Caller,
-    /// Until when, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub(crate) expires_at: u64,
 }
 
-/// Until when a caller's token is good, in seconds since 1970: for answers that outlast it.
+/// When a caller's token expires, in seconds since 1970. Long responses end at that time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expiry(pub(super) u64);
 
 impl Expiry {
-    /// When an answer has to end: when the token would be refused.
+    /// Returns when a response must end: when the token would be refused.
     pub(crate) fn instant(self) -> Instant {
-        /// Further ahead nothing is planned.
+        /// An upper bound, so that adding to `Instant` cannot overflow.
         const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-        // The second in which it expires is still a good one.
+        // The token is still valid during the second in which it expires.
         let good_until = Duration::from_secs(self.0.saturating_add(1)).saturating_add(LEEWAY);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Instant::now() + good_until.saturating_sub(now).min(FAR)
@@ -89,10 +89,10 @@ impl Expiry {
 }
 
 impl Verifier {
-    /// As it is configured.
+    /// Creates a verifier from the settings.
     ///
     /// # Errors
-    /// Where the issuer could not be asked for its keys, because this machine can make no HTTP requests.
+    /// If no HTTP client can be created for fetching the issuer's keys.
     pub fn new(settings: &Settings) -> anyhow::Result<Self> {
         let source = match &settings.keys {
             Keys::Secret(secret) => Source::Secret(DecodingKey::from_secret(secret.reveal().as_bytes())),
@@ -102,12 +102,12 @@ impl Verifier {
         Ok(Self { source, issuer, audience })
     }
 
-    /// Who a token says that its bearer is.
+    /// Verifies a token and returns its caller.
     pub(crate) async fn verify(&self, token: &str) -> Result<Verified, Refusal> {
         if token.len() > TOKEN_BYTES {
             return Err(Refusal::Invalid(format!("the token is longer than {TOKEN_BYTES} bytes")));
         }
-        let parts = Parts::of(token).ok_or_else(|| Refusal::Invalid("the token is no JWT".to_owned()))?;
+        let parts = Parts::of(token).ok_or_else(|| Refusal::Invalid("the token is not a JWT".to_owned()))?;
         match &self.source {
             Source::Secret(key) => parts.verify(key, Algorithm::HS256)?,
             Source::Published(jwks) => {
@@ -130,16 +130,16 @@ impl Verifier {
     }
 }
 
-/// A token taken apart (RFC 7515, section 3.1). Nothing of it is believed yet.
+/// The parts of a token (RFC 7515, section 3.1), not verified yet.
 struct Parts<'t> {
     header: Header,
     payload: Vec<u8>,
-    /// What is signed: header and payload as they stand in the token.
+    /// The signed text: header and payload as in the token.
     message: &'t str,
     signature: &'t str,
 }
 
-/// What of a token's header is read. The library's own type knows no `Ed25519`.
+/// The members of a token's header that are read. The library's own type does not support `Ed25519`.
 #[derive(Debug, Deserialize)]
 struct Header {
     alg: String,
@@ -156,26 +156,26 @@ impl<'t> Parts<'t> {
         Some(Self { header, payload, message, signature })
     }
 
-    /// Checks the signature with the algorithm of the key. The token has to name the same one and never chooses: a public
-    /// key could otherwise be used as a secret of HS256.
+    /// Verifies the signature with the key's algorithm. The token must name the same algorithm and cannot choose
+    /// another: otherwise a public key could be used as an HS256 secret.
     fn verify(&self, key: &DecodingKey, algorithm: Algorithm) -> Result<(), Refusal> {
         let refuse = |reason: &str| Err(Refusal::Invalid(reason.to_owned()));
         if !is_named(algorithm, &self.header.alg) {
-            return refuse("the token is signed in a way that its issuer does not use");
+            return refuse("the token's `alg` differs from that of the issuer's key");
         }
         // Extensions that a recipient must understand (RFC 7515, section 4.1.11): none is supported.
         if self.header.crit.is_some() {
-            return refuse("the token asks for extensions (`crit`) that are not understood here");
+            return refuse("the token requires extensions (`crit`) that are not supported");
         }
         match crypto::verify(self.signature, self.message.as_bytes(), key, algorithm) {
             Ok(true) => Ok(()),
-            _ => refuse("the token's signature is not its issuer's"),
+            _ => refuse("the token's signature is invalid"),
         }
     }
 }
 
-/// Whether this is a name of an algorithm in `alg` of a token or of a key. Ed25519 has two: `EdDSA` of RFC 8037, which
-/// stands for other curves as well, and its own of RFC 9864. Keys of other curves are never used.
+/// Returns whether `name` is the algorithm's name in `alg` of a token or of a key. Ed25519 has two names: `EdDSA` of
+/// RFC 8037, which also stands for other curves, and `Ed25519` of RFC 9864. Keys of other curves are never used.
 pub(super) fn is_named(algorithm: Algorithm, name: &str) -> bool {
     match algorithm {
         Algorithm::HS256 => name == "HS256",

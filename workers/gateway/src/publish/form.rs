@@ -1,5 +1,5 @@
-//! What a request's headers say its body is: records as they are, or CloudEvents in one of the three modes of their
-//! HTTP binding.
+//! The format of a request's body, read from its headers: plain records, or CloudEvents in one of the three modes of
+//! their HTTP binding.
 //!
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md>
 
@@ -15,7 +15,7 @@ use crate::body;
 use crate::problem::{Fault, Problem};
 
 const JSON: &str = "application/json";
-/// Names under which services send one JSON object a line; only the first is common, and none is registered.
+/// Media types for JSON lines. None is registered, and only the first is common.
 pub(super) const LINES: [&str; 6] = [
     "application/x-ndjson",
     "application/ndjson",
@@ -24,15 +24,15 @@ pub(super) const LINES: [&str; 6] = [
     "application/jsonlines",
     "application/x-jsonlines",
 ];
-/// One CloudEvent, with its record inside.
+/// One CloudEvent that contains its record.
 pub(super) const CLOUDEVENT: &str = "application/cloudevents+json";
-/// An array of them.
+/// An array of CloudEvents.
 pub(super) const CLOUDEVENTS: &str = "application/cloudevents-batch+json";
-/// What every other format of CloudEvents begins with as well.
+/// The common prefix of all media types for CloudEvents.
 const ANY_CLOUDEVENTS: &str = "application/cloudevents";
-/// What headers begin with that are attributes of a CloudEvent.
+/// The prefix of headers that are attributes of a CloudEvent.
 const ATTRIBUTE: &str = "ce-";
-/// The attributes that the specification names, for pages of other origins that send them.
+/// The attributes of the specification, which CORS allows pages of other origins to send.
 pub(crate) const ATTRIBUTES: [HeaderName; 7] = [
     VERSION,
     HeaderName::from_static("ce-id"),
@@ -42,32 +42,32 @@ pub(crate) const ATTRIBUTES: [HeaderName; 7] = [
     HeaderName::from_static("ce-subject"),
     HeaderName::from_static("ce-dataschema"),
 ];
-/// By which a CloudEvent in headers is known.
+/// The header that marks a CloudEvent in binary mode.
 const VERSION: HeaderName = HeaderName::from_static("ce-specversion");
-/// And what a CloudEvent has besides, so that one without its version is no plain record.
+/// The other required attributes. A request with one of them but without a version is not taken for a plain record.
 const REQUIRED: [HeaderName; 3] =
     [HeaderName::from_static("ce-id"), HeaderName::from_static("ce-source"), HeaderName::from_static("ce-type")];
 
-/// What a body is.
+/// The format of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// One record, or an array of them.
     Json,
-    /// A record a line.
+    /// JSON lines: one record a line.
     Lines,
-    /// A record that is the data of a CloudEvent, whose attributes are these headers.
+    /// A CloudEvent in binary mode: the body is the record, and these headers are the attributes.
     Binary(Headers),
-    /// A CloudEvent with its record inside.
+    /// A CloudEvent in structured mode: the record is its data.
     Structured,
-    /// An array of these.
+    /// An array of CloudEvents in structured mode.
     Batch,
 }
 
 impl Form {
-    /// As headers say.
+    /// Reads the format from headers.
     ///
     /// # Errors
-    /// 415 for another type; 400 for a CloudEvent that is not complete.
+    /// 415 for an unsupported type; 400 for an incomplete CloudEvent.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let media_type = body::media_type(headers).unwrap_or_default().to_ascii_lowercase();
         match media_type.as_str() {
@@ -77,14 +77,14 @@ impl Form {
                 Err(body::unsupported_type(&[CLOUDEVENT, CLOUDEVENTS], " for CloudEvents"))
             }
             _ if headers.contains_key(VERSION) => {
-                // Data without a type is JSON, as it is in a CloudEvent without `datacontenttype`.
+                // Data without a type is JSON, as in a CloudEvent without `datacontenttype`.
                 if !(media_type.is_empty() || is_json(&media_type)) {
                     return Err(body::unsupported_type(&[JSON], " for the data of a CloudEvent"));
                 }
                 Ok(Self::Binary(attributes(headers)?))
             }
             _ if REQUIRED.iter().any(|name| headers.contains_key(name)) => {
-                let reason = "is missing beside other headers of a CloudEvent: expected 1.0";
+                let reason = "is missing, but other headers of a CloudEvent are present: expected 1.0";
                 Err(Problem::parameters(vec![Fault::of(VERSION.as_str(), reason)]))
             }
             JSON => Ok(Self::Json),
@@ -93,10 +93,10 @@ impl Form {
         }
     }
 
-    /// A record of the body as plain JSON.
+    /// Returns a record of the body as plain JSON.
     ///
     /// # Errors
-    /// Where it is no CloudEvent and has to be one.
+    /// If it should be a CloudEvent and is not a valid one.
     pub(super) fn plain<'r>(&self, kind: Kind, record: &'r [u8]) -> Result<JsonBody<'r>, Reject> {
         let structured = || Headers::from_iter([("content-type".to_owned(), CLOUDEVENT.to_owned())]);
         let headers = match self {
@@ -104,17 +104,18 @@ impl Form {
             Self::Binary(headers) => Cow::Borrowed(headers),
             Self::Structured | Self::Batch => Cow::Owned(structured()),
         };
-        // An event need not have data, and then has no body.
+        // An event without data has no body.
         let data = if record.trim_ascii().is_empty() { b"{}".as_slice() } else { record };
         let text = String::from_utf8_lossy(data);
         match cloudevent::unwrap(kind, &headers, &text)? {
             None => Ok(record.into()),
-            // `sanitized` as the writers would have said it, had they seen the original.
+            // Set `sanitized` as the writers would for the original body.
             Some(unwrapped) => Ok(unwrapped.into_json(matches!(text, Cow::Owned(_))).into()),
         }
     }
 
-    /// What tells a body from others under the same `Idempotency-Key`, with all that is a part of its records.
+    /// Returns a digest that distinguishes bodies under the same `Idempotency-Key`, including the headers that become
+    /// part of the records.
     pub(super) fn fingerprint(&self, body: &[u8]) -> Vec<u8> {
         match self {
             Self::Json | Self::Lines => Sha256::digest(body).to_vec(),
@@ -132,14 +133,14 @@ fn is_json(media_type: &str) -> bool {
     media_type.split_once('/').is_some_and(|(_, subtype)| subtype == "json" || subtype.ends_with("+json"))
 }
 
-/// The headers of which an event is made, sorted by name: their order says nothing.
+/// Returns the headers that form an event, sorted by name because their order has no meaning.
 fn attributes(headers: &HeaderMap) -> Result<Headers, Problem> {
     let mut attributes = Vec::new();
     for name in headers.keys().filter(|name| name.as_str().starts_with(ATTRIBUTE) || *name == header::CONTENT_TYPE) {
         let mut values = headers.get_all(name).iter();
         let value = values.next().map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
         if values.next().is_some() {
-            return Err(Problem::parameters(vec![Fault::of(name.as_str(), "stands twice")]));
+            return Err(Problem::parameters(vec![Fault::of(name.as_str(), "occurs twice")]));
         }
         let value = if *name == header::CONTENT_TYPE { value.into_owned() } else { unquoted(value.trim()) };
         attributes.push((name.as_str().to_owned(), value));
@@ -148,8 +149,8 @@ fn attributes(headers: &HeaderMap) -> Result<Headers, Problem> {
     Ok(attributes.into_iter().collect())
 }
 
-/// The text of a quoted string (RFC 9110, section 5.6.4), which older senders write where others write `%20`; other text
-/// as it is. What stands there as `%XX` is read later, once.
+/// Returns the content of a quoted string (RFC 9110, section 5.6.4), which older senders write where others write
+/// `%20`. Returns other text unchanged. `%XX` is decoded later, once.
 fn unquoted(text: &str) -> String {
     let Some(quoted) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return text.to_owned() };
     let mut out = String::with_capacity(quoted.len());

@@ -1,4 +1,4 @@
-//! `watchbook doctor`: what is wrong, and how to mend it.
+//! `watchbook doctor`: diagnoses problems, each with its fix.
 
 use std::process::ExitCode;
 
@@ -23,24 +23,25 @@ use writer::Writer;
 
 use crate::{output, process};
 
-/// Beyond this two clocks tell different minutes, and records land in the wrong one.
+/// With a larger skew, records are often counted in the wrong minute.
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
-/// Beyond this a producer's records are counted in another minute than that in which they happened.
+/// With a larger skew, a producer's records are counted in another minute than the one in which they happened.
 const PRODUCER_SKEW: TimeDelta = TimeDelta::minutes(1);
-/// Records that the stream took within this time tell of clocks.
+/// Records that the stream received within this time are used to estimate producers' clocks.
 const RECENT: TimeDelta = TimeDelta::hours(1);
-/// Producers whose clocks are off that are named, the furthest first: what is wrong with more is one thing.
+/// Producers with skewed clocks that are listed, worst first. More of them have a common cause.
 const MAX_NAMED: usize = 20;
-/// A message that waits longer than this is not just on its way.
+/// A message that waits longer than this is more than in flight.
 const LAG: TimeDelta = TimeDelta::seconds(30);
 
-/// Find what is wrong, with how to mend it.
+/// Diagnose problems, each with its fix.
 ///
-/// Looks at what can be reached, versions, permissions, streams, clocks, migrations, partitions, lag,
-/// the role of queries, alerts and their delivery, retention, the clocks of producers. Changes nothing but a probe in the archive. Exit code 1 where something is wrong.
+/// Checks connections, versions, permissions, streams, clocks, migrations, partitions, lag, the role for queries,
+/// alerts and their delivery, retention, and the clocks of producers. Changes nothing, except for a probe file in the
+/// archive. The exit code is 1 if something is wrong.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// As a JSON array.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -116,16 +117,18 @@ async fn check_nats(config: &Config, findings: &mut Findings) -> Option<Bus> {
             let payload = info.max_payload;
             let elsewhere = config.nats.jetstream_domain.is_some() || config.nats.jetstream_api_prefix.is_some();
             let jetstream = if elsewhere {
-                format!("JetStream is asked on {}", config.nats.api_prefix())
+                format!("JetStream requests go to {}", config.nats.api_prefix())
             } else {
-                "JetStream is on".to_owned()
+                "JetStream is enabled".to_owned()
             };
             findings.fine("nats", format!("version {address}, {jetstream}"));
             if payload < records::limits::MESSAGE_BYTES {
                 findings.found(
                     Verdict::Warning,
                     "nats max_payload",
-                    format!("{payload} bytes: records up to 1 MiB are in the contract, and larger ones than this are refused"),
+                    format!(
+                        "{payload} bytes: records may have up to 1 MiB, but the server refuses those above this limit"
+                    ),
                     "set `max_payload: 1MB` in the server's configuration",
                 );
             }
@@ -172,7 +175,7 @@ async fn check_postgres(config: &Config, findings: &mut Findings) -> Option<(Dat
                 None => findings.fine("migrations", format!("{} applied", migrations.len())),
                 Some(first) => {
                     let detail = format!(
-                        "{} are not as they should be, first {} ({:?})",
+                        "{} are not applied as expected, the first is {} ({:?})",
                         wrong.len(),
                         first.version,
                         first.state
@@ -181,7 +184,7 @@ async fn check_postgres(config: &Config, findings: &mut Findings) -> Option<(Dat
                         Verdict::Wrong,
                         "migrations",
                         detail,
-                        "run `watchbook setup`; a changed one needs the build that ran it",
+                        "run `watchbook setup`; for a changed migration, use the build that applied it",
                     );
                     return None;
                 }
@@ -191,7 +194,7 @@ async fn check_postgres(config: &Config, findings: &mut Findings) -> Option<(Dat
             Verdict::Wrong,
             "migrations",
             format!("{error:#}"),
-            "let the database user read its own tables",
+            "grant the database user read access to its own tables",
         ),
     }
     Some((database, connection))
@@ -204,7 +207,7 @@ async fn check_readers(config: &Config, database: &Database, findings: &mut Find
     match missing? {
         None => findings.fine("queries", format!("they can be asked, under the role {ROLE}")),
         Some(statement) => findings.found(
-            // Where there is no gateway few miss it.
+            // Without a gateway, few commands need it.
             if config.http.jwt_secret.is_some() || config.gateway.jwks_url.is_some() {
                 Verdict::Wrong
             } else {
@@ -221,14 +224,19 @@ async fn check_readers(config: &Config, database: &Database, findings: &mut Find
 fn check_clock(subject: &str, skew: TimeDelta, findings: &mut Findings) {
     let ms = skew.num_milliseconds();
     if skew.abs() > CLOCK_SKEW {
-        findings.found(Verdict::Warning, subject, format!("{ms} ms off ours"), "let NTP set both clocks");
+        findings.found(
+            Verdict::Warning,
+            subject,
+            format!("{ms} ms off the local clock"),
+            "synchronize both clocks by NTP",
+        );
     } else {
-        findings.fine(subject, format!("{ms} ms off ours"));
+        findings.fine(subject, format!("{ms} ms off the local clock"));
     }
 }
 
 async fn check_streams(config: &Config, bus: &Bus, findings: &mut Findings) {
-    // In parallel, each bounded by the time that `Bus` waits for an answer: a silent stream delays no other.
+    // In parallel, each with the request time-out of `Bus`, so that a silent stream delays no other.
     let states = join_all(Kind::ALL.iter().map(|&kind| bus.stream_state(kind))).await;
     for (&kind, state) in Kind::ALL.iter().zip(states) {
         let name = bus.stream_name(kind);
@@ -236,10 +244,10 @@ async fn check_streams(config: &Config, bus: &Bus, findings: &mut Findings) {
             Ok(state) => state,
             Err(error) => {
                 let mend = match error {
-                    BusError::Missing { .. } => "run `watchbook setup`, as a user who may create streams".to_owned(),
+                    BusError::Missing { .. } => "run `watchbook setup` as a user who may create streams".to_owned(),
                     BusError::Absent { .. } => "set jetstream_domain or jetstream_api_prefix in [nats]".to_owned(),
                     BusError::Silent { .. } | BusError::Refused { .. } => format!(
-                        "see `nats stream info {name}`: most of the servers that hold it have to run, and this user needs the permissions of deploy/nats-server.conf"
+                        "see `nats stream info {name}`: a majority of its servers must run, and this user needs the permissions in deploy/nats-server.conf"
                     ),
                 };
                 findings.found(Verdict::Wrong, name.as_str(), error.to_string(), mend);
@@ -285,7 +293,7 @@ async fn check_writers(
             findings.found(
                 Verdict::Wrong,
                 subject,
-                "nobody writes this kind",
+                "no process writes this kind",
                 format!("run `watchbook run --workers {kind}`"),
             );
             continue;
@@ -296,8 +304,8 @@ async fn check_writers(
                 findings.found(
                     Verdict::Warning,
                     subject,
-                    format!("{writer} writes, and whether a message waits is not known: {error}"),
-                    format!("see what is said of {}", bus.stream_name(kind)),
+                    format!("{writer} writes; it is unknown whether messages wait: {error}"),
+                    format!("see the finding about {}", bus.stream_name(kind)),
                 );
                 continue;
             }
@@ -307,7 +315,7 @@ async fn check_writers(
             Some(age) => findings.found(
                 Verdict::Wrong,
                 subject,
-                format!("{writer} writes, and the oldest message waits for {} s", age.num_seconds()),
+                format!("{writer} writes; the oldest message has waited for {} s", age.num_seconds()),
                 "see /readyz and the log of that process",
             ),
             None => findings.fine(subject, format!("{writer} writes, nothing waits")),
@@ -321,13 +329,13 @@ async fn check_writers(
                 Verdict::Warning,
                 format!("{kind} partitions"),
                 format!("{} is missing", partition.name()),
-                "the writer makes it within the hour, and on demand; `watchbook setup` makes it now",
+                "the writer creates it within an hour, or on demand; `watchbook setup` creates it now",
             );
         }
     }
     for dataset in Dataset::all() {
         for unmanaged in partition_removal::unmanaged(connection, dataset).await? {
-            // Rows that are kept too long wait for somebody; rows that the wrong people see do not.
+            // Rows that are kept too long can wait; rows that the wrong people can read cannot.
             let verdict = if unmanaged.reason == UnmanagedReason::Readable { Verdict::Wrong } else { Verdict::Warning };
             findings.found(verdict, format!("{dataset} partitions"), unmanaged.to_string(), unmanaged.mend());
         }
@@ -341,10 +349,10 @@ async fn check_alerts(config: &Config, connection: &mut PgConnection, findings: 
     match holder {
         Some(worker) => findings.fine("alerts", format!("{worker} evaluates the rules")),
         None => findings.found(
-            // Where nobody would be told, nobody misses it.
+            // Without receivers, there are no notifications to miss.
             if config.receivers.is_empty() { Verdict::Warning } else { Verdict::Wrong },
             "alerts",
-            "nobody evaluates the rules",
+            "no process evaluates the rules",
             "run `watchbook run --workers alerts,notifier`",
         ),
     }
@@ -352,32 +360,33 @@ async fn check_alerts(config: &Config, connection: &mut PgConnection, findings: 
         findings.found(
             Verdict::Wrong,
             "alert rules",
-            format!("a changed file was refused: {problem}"),
-            "mend the file: it is read again by itself",
+            format!("the changed file is invalid: {problem}"),
+            "fix the file; it is reloaded automatically",
         );
     }
     for receiver in store::outbox::summary(connection).await? {
-        let problem = receiver.problem.unwrap_or_else(|| "nobody has tried: does a notifier run?".to_owned());
+        let problem =
+            receiver.problem.unwrap_or_else(|| "there was no delivery attempt: is a notifier running?".to_owned());
         if receiver.oldest_pending_seconds.is_some_and(|age| age > LAG.as_seconds_f64()) {
             findings.found(
                 Verdict::Wrong,
                 format!("receiver {}", receiver.receiver),
                 format!("{} notifications are not delivered: {problem}", receiver.pending),
-                "`watchbook alerts test RULE` tries it at once",
+                "`watchbook alerts test RULE` tries a delivery now",
             );
         } else if receiver.failed > 0 {
             findings.found(
                 Verdict::Warning,
                 format!("receiver {}", receiver.receiver),
                 format!("{} notifications were given up: {problem}", receiver.failed),
-                "they are kept in watchbook.outbox; `watchbook alerts list` says what still fires",
+                "they are kept in watchbook.outbox; `watchbook alerts list` shows what still fires",
             );
         }
     }
     Ok(())
 }
 
-/// What Watchbook has to say of itself is out within a second where NATS takes it.
+/// Internal records are published within a second if NATS accepts them; this leaves a margin.
 const INTERNAL_RECORDS_WITHIN: TimeDelta = TimeDelta::minutes(1);
 
 async fn check_retention(
@@ -387,23 +396,25 @@ async fn check_retention(
 ) -> anyhow::Result<()> {
     let leases = [RetentionWorker::LEASE.to_owned()];
     match Lease::holders(connection, &leases).await?.into_iter().next().flatten() {
-        Some(worker) => findings.fine("retention", format!("{worker} removes what is too old")),
+        Some(worker) => findings.fine("retention", format!("{worker} removes expired records")),
         None => findings.found(
             Verdict::Warning,
             "retention",
-            "nobody removes what is too old, and nobody does the erasures that the directory asks for",
+            "no process removes expired records or executes erasures",
             "run `watchbook run --workers retention`",
         ),
     }
     match retention::newest(connection, false, 1).await?.first() {
         None => findings.fine("retention runs", "none yet"),
         Some(run) => match &run.problem {
-            None => findings.fine("retention runs", format!("the last one is {}: {} rows went", run.outcome, run.rows)),
+            None => {
+                findings.fine("retention runs", format!("the last one is {}: {} rows removed", run.outcome, run.rows))
+            }
             Some(problem) => findings.found(
                 Verdict::Wrong,
                 "retention runs",
-                format!("the last one {}: {problem}", run.outcome),
-                "mend what it names; it is tried again by itself, and by `watchbook retention run` now",
+                format!("the last one is {}: {problem}", run.outcome),
+                "fix the cause; it is retried automatically, or now by `watchbook retention run`",
             ),
         },
     }
@@ -413,8 +424,8 @@ async fn check_retention(
         findings.found(
             Verdict::Wrong,
             "audit records of retention",
-            "they wait to be published",
-            "a retention worker publishes them: does one run, and may its NATS user publish on <prefix>.audit.*.retention.*?",
+            "they are not published yet",
+            "a retention worker publishes them: is one running, and may its NATS user publish on <prefix>.audit.*.retention.*?",
         );
     }
     if let Some(location) = &config.retention.archive {
@@ -425,34 +436,34 @@ async fn check_retention(
                 Verdict::Wrong,
                 "archive",
                 error.to_string(),
-                "until it is mended no day is dropped; `archive` in [retention] says where it is",
+                "no day is dropped until this is fixed; `archive` in [retention] has the location",
             ),
         }
     }
     Ok(())
 }
 
-/// The clocks of whoever publishes: by container where records name one, else by source and organization.
+/// Checks the clocks of producers, by container if records name one, else by source and organization.
 async fn check_producers(connection: &mut PgConnection, findings: &mut Findings) -> anyhow::Result<()> {
     let clocks = store::clocks::of_producers(connection, Utc::now() - RECENT).await?;
     let number = clocks.len();
     let mut wrong: Vec<Clock> = clocks.into_iter().filter(|clock| clock.ahead.abs() > PRODUCER_SKEW).collect();
     wrong.sort_by(|a, b| b.ahead.abs().cmp(&a.ahead.abs()).then_with(|| a.producer.cmp(&b.producer)));
     if wrong.is_empty() {
-        findings.fine("producer clocks", format!("{number} producers published within the last hour, none is off"));
+        findings.fine("producer clocks", format!("{number} producers published within the last hour, no clock is off"));
     }
     for clock in wrong.iter().take(MAX_NAMED) {
         let off = humantime::format_duration(std::time::Duration::from_secs(clock.ahead.num_seconds().unsigned_abs()));
         let (side, how) = if clock.ahead > TimeDelta::zero() {
-            ("ahead of", "let NTP set the clock of the machine that publishes")
+            ("ahead of", "synchronize the clock of the publishing machine by NTP")
         } else {
             (
                 "behind",
-                "let NTP set the clock of the machine that publishes, unless it is meant to publish what happened earlier",
+                "synchronize the clock of the publishing machine by NTP, unless it publishes past records on purpose",
             )
         };
         let detail =
-            format!("{off} {side} the stream's, by the best of its {} records of the last hour", clock.records);
+            format!("{off} {side} the stream's, by the closest of its {} records of the last hour", clock.records);
         findings.found(Verdict::Warning, format!("clock of {}", named(&clock.producer)), detail, how);
     }
     if wrong.len() > MAX_NAMED {
@@ -460,8 +471,8 @@ async fn check_producers(connection: &mut PgConnection, findings: &mut Findings)
         findings.found(
             Verdict::Warning,
             "producer clocks",
-            format!("{more} more are off"),
-            "let NTP set the clocks of the machines that publish",
+            format!("{more} more clocks are off"),
+            "synchronize the clocks of the publishing machines by NTP",
         );
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `watchbook setup`: what is missing is made.
+//! `watchbook setup`: creates what is missing.
 
 use std::process::ExitCode;
 
@@ -13,14 +13,14 @@ use store::{Database, migrations};
 
 use crate::{output, process};
 
-/// Create what is missing: migrations, streams, partitions for the coming days.
+/// Run migrations and create missing streams, partitions for the coming days, and the role for queries.
 ///
-/// Safe to repeat. A stream that is there with other settings is named and left alone, and the exit
-/// code is 1; --update changes it, in what differs and where nats-server allows it. The role under which queries are asked may need a superuser once: then the
-/// statement is shown, and everything but queries works without it.
+/// Safe to repeat. Streams whose settings differ are reported and not changed, and the exit code is 1; --update changes
+/// the settings that differ, where nats-server allows it. Creating the role for queries may need a superuser once. Then
+/// the statement is printed, and everything except queries works without it.
 #[derive(Debug, Args)]
 pub(crate) struct Setup {
-    /// Change streams that differ from the settings.
+    /// Change streams whose settings differ.
     #[arg(long)]
     update: bool,
 }
@@ -34,7 +34,7 @@ impl Setup {
     }
 }
 
-/// Makes what is missing, and tells each step. `false` where a stream differs and was left alone.
+/// Creates what is missing, and reports each step. Returns `false` if a stream differs and was not changed.
 pub(crate) async fn ensure(
     config: &Config,
     bus: &Bus,
@@ -72,13 +72,12 @@ pub(crate) async fn ensure(
     Ok(agrees)
 }
 
-/// One line about a difference that was left alone, with how it is mended.
+/// Returns a line about a difference that was not changed, with its fix.
 fn differs(stream: &str, difference: &Difference) -> String {
-    format!("stream {stream}: differs: {difference}; to mend it, {}", difference.mend(stream))
+    format!("stream {stream}: differs: {difference}; to fix it, {}", difference.mend(stream))
 }
 
-/// Makes the role under which queries are asked, as far as this user may. Who asks none does without it, so that it is
-/// missing is no failure.
+/// Creates the role for queries, as far as this user may. Only queries need it, so a missing role is not a failure.
 async fn readers(database: &Database) -> store::Result<String> {
     let pool = database.pool("setup", 1);
     let prepared = Reader::new(pool.clone()).prepare().await;

@@ -1,4 +1,4 @@
-//! `watchbook status`: where each kind's writer stands, and whether it adds up.
+//! `watchbook status`: the position and counts of each kind, and whether they add up.
 
 use std::process::ExitCode;
 
@@ -15,14 +15,15 @@ use writer::Writer;
 
 use crate::{output, process};
 
-/// Show where each kind's writer stands, and whether it adds up.
+/// Show each kind's position and counts, and whether they add up.
 ///
-/// At any quiet moment: last sequence = stored + duplicates + dead letters + deleted. Exit code 1
-/// where a stream is missing or does not answer, or the sum is wrong for what is settled. A stream that does not answer
-/// hides no other: what Postgres knows of it is shown, and what only the stream knows is left open (`null`).
+/// When nothing is in flight: last sequence = stored + duplicates + dead letters + deleted. The exit code is 1 if a
+/// stream is missing or does not answer, or if the counts of settled messages do not add up. If a stream does not
+/// answer, the values from Postgres are shown, and those that only the stream knows are empty (`null`). Other kinds are
+/// not affected.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// As a JSON array.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -32,25 +33,25 @@ pub(crate) struct Status {
 struct KindStatus {
     kind: &'static str,
     stream: String,
-    /// The last sequence that the stream gave; unknown where it does not answer.
+    /// The last sequence of the stream; `None` if it does not answer.
     last_sequence: Option<u64>,
-    /// The last sequence up to which everything is settled.
+    /// The sequence up to which everything is settled.
     settled: u64,
-    /// Sequences that are not settled yet; unknown where the stream does not answer.
+    /// The number of unsettled sequences; `None` if the stream does not answer.
     pending: Option<u64>,
     stored: u64,
     duplicates: u64,
     dead_letters: u64,
     deleted: u64,
-    /// New records a second, over the last two minutes.
+    /// New records a second over the last two minutes.
     rate: f64,
-    /// Age of the oldest message that is not settled.
+    /// Age of the oldest unsettled message.
     oldest_unsettled_seconds: Option<f64>,
-    /// Which process writes.
+    /// The process that writes.
     writer: Option<String>,
-    /// Whether every settled sequence has one outcome.
+    /// Whether every settled sequence has exactly one outcome.
     adds_up: bool,
-    /// What keeps this from being told.
+    /// The reason why values are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
@@ -62,12 +63,12 @@ impl Status {
         let mut connection = process::connect(&database).await?;
         let leases: Vec<_> = Kind::ALL.iter().map(|kind| Writer::lease_name(&bus.stream_name(*kind))).collect();
         let writers = Lease::holders(&mut connection, &leases).await?;
-        // The accounts first: what is settled afterwards is only more, so nothing looks settled that is not.
+        // Read positions before streams: `settled` only grows, so it cannot exceed the last sequence.
         let mut accounts = Vec::with_capacity(Kind::ALL.len());
         for &kind in Kind::ALL {
             accounts.push(of_postgres(&bus, &mut connection, kind).await?);
         }
-        // In parallel, each bounded by the time that `Bus` waits for an answer: a silent stream delays no other.
+        // In parallel, each with the request time-out of `Bus`, so that a silent stream delays no other.
         let asked =
             Kind::ALL.iter().zip(&accounts).map(|(&kind, (account, _))| of_stream(&bus, kind, account.as_ref()));
         let streams = join_all(asked).await;
@@ -85,15 +86,15 @@ impl Status {
     }
 }
 
-/// What the stream of a kind says.
+/// The state of a kind's stream.
 struct OfStream {
     last_sequence: Option<u64>,
-    /// When the oldest message was published that is not settled, in nanoseconds since 1970.
+    /// When the oldest unsettled message was published, in nanoseconds since 1970.
     oldest_ns: Option<i64>,
     problem: Option<String>,
 }
 
-/// What is settled of a kind, and new records a second.
+/// Returns the account of a kind, and its new records a second.
 async fn of_postgres(bus: &Bus, connection: &mut PgConnection, kind: Kind) -> anyhow::Result<(Option<Account>, f64)> {
     let account = positions::find(connection, &bus.stream_name(kind)).await?;
     Ok((account, store::outcomes::rate(connection, kind, Utc::now()).await?))
@@ -103,7 +104,7 @@ async fn of_stream(bus: &Bus, kind: Kind, account: Option<&Account>) -> OfStream
     let last_sequence = match bus.stream_state(kind).await {
         Ok(state) => state.last_sequence,
         Err(error) => {
-            // A stream that is missing has given no sequence.
+            // A missing stream has no sequences.
             let last_sequence = matches!(error, BusError::Missing { .. }).then_some(0);
             return OfStream { last_sequence, oldest_ns: None, problem: Some(error.to_string()) };
         }
@@ -117,7 +118,7 @@ async fn of_stream(bus: &Bus, kind: Kind, account: Option<&Account>) -> OfStream
     OfStream { last_sequence: Some(last_sequence), oldest_ns, problem }
 }
 
-/// The last sequence up to which everything is settled, and how many are.
+/// Returns the sequence up to which everything is settled, and the number of settled sequences.
 fn settled(account: Option<&Account>) -> (u64, u64) {
     account.map_or((0, 0), |account| (account.position.settled_up_to(), account.position.settled_count()))
 }
@@ -189,7 +190,7 @@ fn print(kinds: &[KindStatus]) {
         row.extend(numbers.map(|number| number.map_or_else(|| "-".to_owned(), output::grouped)));
         row.push(format!("{:.1}", kind.rate));
         row.push(kind.oldest_unsettled_seconds.map_or_else(|| "-".to_owned(), |age| format!("{age:.1} s")));
-        row.push(kind.writer.clone().unwrap_or_else(|| "nobody".to_owned()));
+        row.push(kind.writer.clone().unwrap_or_else(|| "none".to_owned()));
         row.push(verdict);
         table.add_row(row);
     }

@@ -13,10 +13,10 @@ use runtime::Config;
 use crate::token::{self, Grant};
 use crate::{output, process};
 
-/// In `--org`: every organization.
+/// Stands for every organization in `--org`.
 const ALL: &str = "*";
 
-/// Make tokens for the gateway.
+/// Create tokens for the HTTP API.
 #[derive(Debug, Args)]
 pub(crate) struct Token {
     #[command(subcommand)]
@@ -25,7 +25,7 @@ pub(crate) struct Token {
 
 #[derive(Debug, Subcommand)]
 enum TokenCommand {
-    /// Make a token and print it, and nothing else.
+    /// Create a token and print only the token.
     ///
     /// It is signed with WATCHBOOK_JWT_SECRET, or with the secret that `watchbook up` keeps in its --data-dir.
     Create(Create),
@@ -33,21 +33,22 @@ enum TokenCommand {
 
 #[derive(Debug, Args)]
 struct Create {
-    /// Whose token it is: stands in audit records.
+    /// Subject of the token; recorded in audit records.
     #[arg(long = "sub", value_name = "SUBJECT", value_parser = subject)]
     subject: String,
-    /// An organization whose records it is good for, or '*' for every one; may be given several times.
+    /// Organization whose records the token may access, or '*' for all; may be given several times.
     ///
-    /// Required for every role: a token without an organization reads nothing, and posts and changes nothing.
+    /// Required for every role: a token without an organization can neither read, publish nor change anything.
     #[arg(long = "org", value_name = "ORG|'*'", value_parser = organization, required = true)]
     organizations: Vec<String>,
-    /// What it allows: viewer reads, producer also posts, operator also silences, acknowledges and replays, admin all.
+    /// Role: viewer reads, producer also publishes, operator also silences, acknowledges and replays, admin does
+    /// everything.
     #[arg(long, value_parser = PossibleValuesParser::new(Role::ALL.map(Role::name)))]
     role: String,
-    /// How long it is good for, such as 30m, 8h or 7d.
+    /// Lifetime of the token, such as 30m, 8h or 7d.
     #[arg(long, value_name = "TIME", default_value = "8h", value_parser = ttl)]
     ttl: Duration,
-    /// Where `watchbook up` keeps its data.
+    /// Data directory of `watchbook up`.
     #[arg(long, value_name = "DIR", default_value = ".watchbook")]
     data_dir: PathBuf,
 }
@@ -63,10 +64,10 @@ impl Create {
     fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         anyhow::ensure!(
             config.gateway.jwks_url.is_none(),
-            "the gateway takes tokens of the issuer at `jwks_url` in [gateway]: only that one can make them"
+            "the gateway accepts only tokens of the issuer at `jwks_url` in [gateway]: create the token there"
         );
         let secret = token::existing_secret(config, &self.data_dir)?.with_context(|| {
-            format!("no secret to sign with: set WATCHBOOK_JWT_SECRET, or give the --data-dir of `watchbook up` ({} has none)", self.data_dir.display())
+            format!("no secret to sign with: set WATCHBOOK_JWT_SECRET, or pass the --data-dir of `watchbook up` ({} has none)", self.data_dir.display())
         })?;
         let role = Role::ALL.into_iter().find(|role| role.name() == self.role).context("--role")?;
         let grant = Grant { subject: &self.subject, organizations: &self.organizations, role, ttl: self.ttl };
@@ -89,5 +90,5 @@ fn organization(text: &str) -> Result<String, String> {
 
 fn ttl(text: &str) -> Result<Duration, String> {
     let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if ttl >= Duration::from_secs(1) { Ok(ttl) } else { Err("expected a second at least".to_owned()) }
+    if ttl >= Duration::from_secs(1) { Ok(ttl) } else { Err("expected at least one second".to_owned()) }
 }

@@ -1,11 +1,11 @@
 //! Seven days of history for `up --demo`, published through NATS as services would have published it.
 //!
-//! Every record is a function of organization and hour, with its id: published again it is the same, and stored once. A
-//! file beside the data says that it was done, so that a later start adds nothing.
+//! Every record, including its id, is a function of organization and hour. So publishing it again gives the same
+//! record, which is stored once. A file in the data directory marks the history as done, so a later start adds nothing.
 //!
-//! Records that are older than 15 minutes are counted in the minute in which the stream took them. So all of the history
-//! counts as of the demo's first minute: few executions fail in it as a whole, none of its errors is critical, and it is
-//! stored before the alerts begin, for which its types of errors are known and no news.
+//! Records that are older than 15 minutes are counted in the minute in which the stream received them, so all of the
+//! history counts in the demo's first minute. Therefore few of its executions fail overall, and none of its errors is
+//! critical. It is stored before rule evaluation starts, so its error types are not new to the rules.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -30,20 +30,20 @@ use super::world;
 use crate::process;
 use crate::workers::Writers;
 
-/// How far it reaches back.
+/// Length of the history in days.
 const DAYS: i64 = 7;
-/// The namespace of its ids.
+/// The namespace of the records' ids.
 const NAMESPACE: Uuid = Uuid::from_u128(0x1d27_5a0e_84b3_5c61_9e0f_3b7c_52d8_a640);
-/// Says in the data directory that there is a history.
+/// The file in the data directory that marks the history as done.
 const DONE: &str = "demo-history";
-/// It takes two seconds. What is not there after so long comes while everything runs.
+/// Time limit. Publishing takes two seconds; records that are not stored by then are stored while everything runs.
 const WITHIN: Duration = Duration::from_secs(60);
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
-/// Publishes the history and has it stored, unless that was done before.
+/// Publishes the history and waits until it is stored, unless that was done before.
 ///
 /// # Errors
-/// Where NATS does not take it.
+/// If NATS rejects it.
 pub(crate) async fn provide(config: &Config, bus: &Bus, database: &Database, directory: &Path) -> anyhow::Result<()> {
     let done = directory.join(DONE);
     if done.exists() {
@@ -65,7 +65,9 @@ pub(crate) async fn provide(config: &Config, bus: &Bus, database: &Database, dir
     join_all(connections.iter().map(Bus::close)).await;
     match provided {
         Ok(provided) => provided.context("publish the demo's history")?,
-        Err(_) => tracing::warn!("the demo's history is not stored yet after {} s; it comes later", WITHIN.as_secs()),
+        Err(_) => {
+            tracing::warn!("the demo's history is not stored yet after {} s; it will be stored later", WITHIN.as_secs())
+        }
     }
     std::fs::write(&done, "").with_context(|| format!("create {}", done.display()))
 }
@@ -87,7 +89,7 @@ async fn publish(config: &Config, bus: &Bus) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the writers have stored what the streams hold.
+/// Waits until the writers have settled everything in the streams.
 async fn settle(bus: &Bus, database: &Database) -> anyhow::Result<()> {
     let mut connection = process::connect(database).await?;
     for &kind in Kind::ALL {
@@ -102,7 +104,7 @@ async fn settle(bus: &Bus, database: &Database) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What happened in an organization.
+/// The history of an organization.
 #[derive(Debug, Default)]
 struct History {
     directory: Vec<Outgoing<Entity<'static>>>,
@@ -114,18 +116,18 @@ struct History {
     logs: Vec<Outgoing<LogLine<'static>>>,
 }
 
-/// An hour of an organization.
+/// One hour of an organization's history.
 struct Hour {
     organization: &'static str,
     starts_at: DateTime<Utc>,
     until: DateTime<Utc>,
     rng: Rng,
-    /// Of the next record.
+    /// Number of the last record in this hour, for ids.
     number: u32,
 }
 
 impl History {
-    /// What happened in the seven days before `until`.
+    /// Returns the history of the seven days before `until`.
     fn of(organization: &'static str, number: u64, until: DateTime<Utc>) -> Self {
         let mut history = Self::default();
         let last = until.timestamp().div_euclid(3_600);
@@ -135,7 +137,7 @@ impl History {
             let mut hour = Hour { organization, starts_at, until, rng: Rng::with_seed(seed), number: 0 };
             if history.directory.is_empty() {
                 history.introduce(&mut hour);
-                // The hour's other records are the same, whether it is the first or not.
+                // Reset, so that the ids of the hour's other records do not depend on whether it is the first.
                 hour.number = 0;
             }
             history.runs(&mut hour);
@@ -154,7 +156,7 @@ impl History {
         }
     }
 
-    /// Runs from their start to their end.
+    /// Adds runs, each from start to end.
     fn runs(&mut self, hour: &mut Hour) {
         for _ in 0..hour.count(3.0) {
             let run = format!("run-{:08x}", hour.rng.u32(..));
@@ -184,7 +186,7 @@ impl History {
         }
     }
 
-    /// A deployment a week that goes wrong, and is rolled back.
+    /// Adds one bad deployment a week, with its rollback.
     fn deployment(&mut self, hour: &mut Hour) {
         if !is_incident(hour.starts_at) {
             return;
@@ -205,7 +207,7 @@ impl History {
                 is_incident(hour.starts_at) && (hour.starts_at.hour() == INCIDENT_HOUR || second < 60 * ROLLED_BACK_AT);
             let success = hour.rng.f64() >= if is_bad { 0.75 } else { failing };
             let mut execution = super::execution(&mut hour.rng, strategy, success);
-            // They became faster from day to day, which is what a trend shows.
+            // Executions get faster from day to day, so that trends have something to show.
             let age = (hour.until - hour.starts_at).num_days();
             execution.execution_time_ms = execution.execution_time_ms * (10 + age) / 10;
             hour.push(&mut self.executions, second, execution);
@@ -214,7 +216,7 @@ impl History {
 
     fn errors(&mut self, hour: &mut Hour) {
         let mut failures: Vec<usize> = (0..hour.count(1.5)).map(|_| hour.rng.usize(1..world::failures())).collect();
-        // Each once a day at least, so that none is new when the alerts begin.
+        // Each failure at least once a day, so that none is new when rule evaluation starts.
         let of_the_hour = hour.starts_at.hour() as usize;
         failures.extend((of_the_hour < world::failures()).then_some(of_the_hour));
         if is_incident(hour.starts_at) && hour.starts_at.hour() == INCIDENT_HOUR {
@@ -237,7 +239,7 @@ impl History {
         }
     }
 
-    /// A sample of each container every ten minutes, and a line every half hour.
+    /// Adds a sample of each container every ten minutes, and a log line every half hour.
     fn containers(&mut self, hour: &mut Hour) {
         let busy = busyness(hour.starts_at);
         for container in 1..=world::CONTAINERS {
@@ -264,7 +266,7 @@ impl History {
 }
 
 impl Hour {
-    /// How often something happens that happens so often in a busy hour.
+    /// Returns how often something happens in this hour, from how often it happens in a busy hour.
     fn count(&mut self, often: f64) -> u32 {
         (often * busyness(self.starts_at) + self.rng.f64()) as u32
     }
@@ -284,16 +286,16 @@ impl Hour {
     }
 }
 
-/// The deployment goes out at this hour (UTC), and is rolled back so many minutes into the next.
+/// The hour (UTC) of the bad deployment. It is rolled back `ROLLED_BACK_AT` minutes into the next hour.
 const INCIDENT_HOUR: u32 = 13;
 const ROLLED_BACK_AT: u32 = 20;
 
-/// Whether it goes wrong in this hour: on the one Wednesday that seven days have.
+/// Returns whether the bad deployment affects this hour: on Wednesday, which occurs once in seven days.
 fn is_incident(hour: DateTime<Utc>) -> bool {
     hour.weekday() == Weekday::Wed && (INCIDENT_HOUR..=INCIDENT_HOUR + 1).contains(&hour.hour())
 }
 
-/// How busy an hour is, up to 1.
+/// Returns how busy an hour is, from 0 to 1.
 fn busyness(hour: DateTime<Utc>) -> f64 {
     let of_the_day = match hour.hour() {
         6..=9 => 0.7,
@@ -325,7 +327,7 @@ mod tests {
         }
         for (number, organization) in world::ORGANIZATIONS.iter().enumerate() {
             let history = History::of(organization, number as u64, noon());
-            // Seven days from noon to noon.
+            // Seven days from noon to noon touch eight dates.
             assert_eq!(
                 [
                     days(&history.events),
@@ -356,7 +358,7 @@ mod tests {
         };
         let (first, again) = (ids(noon()), ids(noon() + TimeDelta::minutes(90)));
         let missing: Vec<_> = first.iter().filter(|(id, at)| again.get(*id) != Some(at)).collect();
-        // What has become older than seven days is left out.
+        // Records that are now older than seven days are left out.
         assert!(missing.iter().all(|(_, at)| **at < noon() + TimeDelta::minutes(90) - TimeDelta::days(DAYS)));
         assert!(missing.len() < first.len() / 10 && !first.is_empty());
     }

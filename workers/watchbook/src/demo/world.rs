@@ -1,4 +1,4 @@
-//! What the demo is about: who works where, on what, and how it fails.
+//! The data of the simulation: organizations, people, projects, strategies and failures.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use fastrand::Rng;
 use records::ErrorRecord;
 use records::errors::Severity;
 
-/// Who published it.
+/// The `source` of all demo records.
 pub(super) const SOURCE: &str = "watchbook demo";
 pub(super) const ORGANIZATIONS: &[&str] = &["acme", "globex", "initech"];
 pub(super) const PEOPLE: &[(&str, &str)] = &[
@@ -16,7 +16,7 @@ pub(super) const PEOPLE: &[(&str, &str)] = &[
     ("edsger", "Edsger Dijkstra"),
     ("barbara", "Barbara Liskov"),
 ];
-/// Strategies, and how many percent of their executions fail on a good day.
+/// Strategies: id, name, and the share of executions that fail normally.
 pub(super) const STRATEGIES: &[(&str, &str, f64)] = &[
     ("momentum", "Momentum 12-1", 0.03),
     ("carry", "Carry basket", 0.04),
@@ -42,7 +42,7 @@ pub(super) const ACTIONS: &[(&str, &str)] = &[
 /// Containers of each organization.
 pub(super) const CONTAINERS: u32 = 3;
 
-/// How something breaks. Lines of stacks have `{line}` where releases and requests differ.
+/// A kind of failure. `{line}` in a stack stands for numbers that differ between releases and requests.
 struct Failure {
     error_type: &'static str,
     message: &'static str,
@@ -52,7 +52,7 @@ struct Failure {
     stack: Option<&'static str>,
 }
 
-/// What a bad deployment breaks, first in the list of failures.
+/// The failure that a bad deployment causes: the first of `FAILURES`.
 pub(super) const OF_A_BAD_DEPLOYMENT: usize = 0;
 
 const FAILURES: &[Failure] = &[
@@ -187,12 +187,12 @@ KeyError: 'sku-{line}'",
     },
 ];
 
-/// How many kinds of failures there are.
+/// Returns the number of kinds of failures.
 pub(super) const fn failures() -> usize {
     FAILURES.len()
 }
 
-/// An error of a kind of failure, as it might come from one of some requests to some releases.
+/// Returns an error of a kind of failure, with numbers that vary as between requests and releases.
 pub(super) fn error(number: usize, rng: &mut Rng) -> ErrorRecord<'static> {
     let failure = &FAILURES[number % FAILURES.len()];
     let line = rng.u32(100..140).to_string();
@@ -208,7 +208,7 @@ pub(super) fn error(number: usize, rng: &mut Rng) -> ErrorRecord<'static> {
     }
 }
 
-/// The id of a container.
+/// Returns the id of a container.
 pub(super) fn container(organization: &str, number: u32) -> String {
     format!("{organization}-web-{number}")
 }

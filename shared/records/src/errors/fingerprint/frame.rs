@@ -1,22 +1,22 @@
-//! One frame of a stack trace: how each language writes it, where its code comes from, and what of it is the same
-//! however often it happens.
+//! One frame of a stack trace: how each language prints it, where its code comes from, and its parts that are the same
+//! for every occurrence.
 
 use super::name;
 use super::start_of;
 
-/// Bytes of a function's name and of a file's that count.
+/// Bytes of a function's name that count.
 const NAME_BYTES: usize = 256;
-/// Beyond this column a line was not written by a person: the code is minified.
+/// From this column on, code is taken for minified: people do not write such long lines.
 const MINIFIED_COLUMN: u32 = 200;
-/// Minifiers give names of so many bytes at the most. They differ in each build, and name other functions elsewhere.
+/// Maximum length of minified names. They differ between builds, and mean other functions elsewhere.
 const MINIFIED_NAME_BYTES: usize = 2;
 
-/// How a frame is written.
+/// The format of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Rust,
     Go,
-    /// Java, Kotlin and Scala, and .NET: names are qualified by dots.
+    /// Java, Kotlin, Scala and .NET: names are qualified with dots.
     Dotted,
     JavaScript,
     Python,
@@ -24,14 +24,14 @@ pub(super) enum Form {
     Php,
 }
 
-/// Where the code of a frame comes from.
+/// The origin of a frame's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// What somebody can mend; all that is not known to be one of the others.
+    /// The application: everything that is not known to be one of the others.
     Application,
     /// A dependency.
     Library,
-    /// The language's runtime and its standard library, and what is generated.
+    /// The language's runtime, its standard library, and generated code.
     Runtime,
 }
 
@@ -40,9 +40,9 @@ pub(super) enum Origin {
 pub(super) struct Frame<'s> {
     form: Form,
     function: &'s str,
-    /// The file as it is printed; empty where there is none.
+    /// The file as printed; empty if there is none.
     file: &'s str,
-    /// Line and column as they are printed, where both are known, and the column's number.
+    /// Line and column as printed, and the column as a number.
     position: Option<(&'s str, u32)>,
 }
 
@@ -51,11 +51,12 @@ impl<'s> Frame<'s> {
         Self { form, function, file, position: None }
     }
 
-    /// `at com.shop.Cart.charge(Cart.java:12)`, `at Shop.Cart.Charge(String a) in /src/Cart.cs:line 12`,
-    /// `at charge (/app/cart.js:12:5)` and `at /app/cart.js:12:5`, each behind its `at `.
+    /// Parses the part after `at ` of `at com.shop.Cart.charge(Cart.java:12)`,
+    /// `at Shop.Cart.Charge(String a) in /src/Cart.cs:line 12`, `at charge (/app/cart.js:12:5)` and
+    /// `at /app/cart.js:12:5`.
     pub(super) fn at(location: &'s str) -> Option<Self> {
         let location = location.strip_prefix("async ").unwrap_or(location).trim_end();
-        // Node prints the properties of an error behind its last frame.
+        // Node prints an error's properties after its last frame.
         let location = location.strip_suffix(" {").unwrap_or(location);
         let open = location.find('(').filter(|_| !begins_with_a_path(location));
         let Some(open) = open else {
@@ -67,7 +68,7 @@ impl<'s> Frame<'s> {
         if !rest.ends_with(')') && !rest.contains(") in ") && !rest.contains(") [0x") {
             return None;
         }
-        // Mono writes a space before parameters as well.
+        // Mono also prints a space before parameters.
         let is_javascript = function.ends_with(' ') && !rest.contains(") [0x");
         let function = function.trim_end();
         if function.is_empty() || (!is_javascript && function.contains(' ')) {
@@ -77,7 +78,7 @@ impl<'s> Frame<'s> {
             return Some(Self::new(Form::Dotted, function, ""));
         }
         let inside = rest.get(1..)?.strip_suffix(')')?;
-        // Code of an `eval` stands where that was called.
+        // Code in an `eval` has the location of the call of `eval`.
         match inside.strip_prefix("eval at ").and_then(|inside| inside.split_once(" (")) {
             Some((function, inside)) => {
                 let inside = inside.rsplit("eval at ").next()?;
@@ -92,16 +93,16 @@ impl<'s> Frame<'s> {
         }
     }
 
-    /// `charge@https://shop.example/cart.js:12:5`, as Firefox and Safari write it.
+    /// Parses `charge@https://shop.example/cart.js:12:5`, as Firefox and Safari print it.
     pub(super) fn gecko(text: &'s str) -> Option<Self> {
         let (function, location) = text.split_once('@')?;
-        // `async*load`, `setTimeout handler*load`: only what runs counts.
+        // Of `async*load` and `setTimeout handler*load`, only the running function counts.
         let function = function.rsplit('*').next().unwrap_or(function);
         let is_code = matches!(function, "global code" | "eval code" | "module code");
         if function.contains(' ') && !is_code {
             return None;
         }
-        // `main.js line 12 > eval:1:1`: code of an `eval` stands where that was called.
+        // `main.js line 12 > eval:1:1`: code in an `eval` has the location of the call of `eval`.
         let (file, position) = match location.split_once(" line ") {
             Some((file, _)) => (file, None),
             None => positioned(location),
@@ -112,25 +113,25 @@ impl<'s> Frame<'s> {
         is_location.then_some(Self { form: Form::JavaScript, function, file, position })
     }
 
-    /// `File "/app/cart.py", line 12, in charge`.
+    /// Parses `File "/app/cart.py", line 12, in charge`.
     pub(super) fn python(text: &'s str) -> Option<Self> {
         let (file, rest) = text.strip_prefix("File \"")?.split_once('"')?;
         let function = rest.split_once(" in ").map_or("", |(_, function)| function);
         Some(Self::new(Form::Python, function, file))
     }
 
-    /// `main.(*Cart).charge(0x1)` above its file, `/app/cart.go:12 +0x1d`.
+    /// Parses `main.(*Cart).charge(0x1)` and the line below it with its file, `/app/cart.go:12 +0x1d`.
     pub(super) fn go(function: &'s str, file: &'s str) -> Option<Self> {
         let function = match function.strip_suffix(')') {
             Some(called) => called.rsplit_once('(')?.0,
             None => function,
         };
-        // Who began a goroutine is none of its functions.
+        // `created by …` is not a frame of the goroutine.
         let is_function = !function.is_empty() && !function.contains(' ');
         is_function.then_some(Self::new(Form::Go, function, file))
     }
 
-    /// ``/app/cart.rb:12:in `charge'``, since Ruby 3.4 `in 'Cart#charge'`.
+    /// Parses ``/app/cart.rb:12:in `charge'``; since Ruby 3.4 `in 'Cart#charge'`.
     pub(super) fn ruby(text: &'s str) -> Option<Self> {
         let (location, rest) = text.split_once(":in ")?;
         let function = rest.strip_prefix(['`', '\''])?;
@@ -140,7 +141,7 @@ impl<'s> Frame<'s> {
         is_line.then_some(Self::new(Form::Ruby, function.get(..end)?, file))
     }
 
-    /// `#0 /app/cart.php(12): Cart->charge(1)`: number, function and where it was called.
+    /// Parses `#0 /app/cart.php(12): Cart->charge(1)`: number, function, and the file of the call.
     pub(super) fn php(text: &'s str) -> Option<(&'s str, &'s str, &'s str)> {
         let (number, rest) = text.strip_prefix('#')?.split_once(' ')?;
         if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -156,7 +157,7 @@ impl<'s> Frame<'s> {
         Some((number, call, file))
     }
 
-    /// Whether frames above it say how a panic is reported and not where it comes from.
+    /// Returns whether the frames above it only report a panic and do not show its origin.
     pub(super) fn begins_a_panic(&self) -> bool {
         match self.form {
             Form::Go => self.function == "panic",
@@ -167,13 +168,13 @@ impl<'s> Frame<'s> {
         }
     }
 
-    /// Whether two frames count as the same one.
+    /// Returns whether two frames count as the same.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let is_same_place = !self.is_minified() || self.position == other.position;
         (self.form, self.function, self.file) == (other.form, other.function, other.file) && is_same_place
     }
 
-    /// Where its code comes from.
+    /// Returns the origin of its code.
     pub(super) fn origin(&self) -> Origin {
         match self.form {
             Form::Rust => name::rust_origin(self.function, self.file),
@@ -186,15 +187,16 @@ impl<'s> Frame<'s> {
         }
     }
 
-    /// Whether its name says nothing. Then its position does, which is the same for every request to one build.
+    /// Returns whether its name is minified. Then its position counts, which is the same for every request to one
+    /// build.
     fn is_minified(&self) -> bool {
         self.form == Form::JavaScript
             && self.position.is_some_and(|(_, column)| column >= MINIFIED_COLUMN)
             && name::javascript_last(self.function).len() <= MINIFIED_NAME_BYTES
     }
 
-    /// Appends what is the same however often it happens: the function, and its file where functions of other files may
-    /// have the same name.
+    /// Appends the parts that are the same for every occurrence: the function, and its file if functions of other files
+    /// may have the same name.
     pub(super) fn append(&self, shape: &mut Vec<u8>) {
         let function = start_of(self.function, NAME_BYTES);
         let file = start_of(self.file, super::stack::LINE_BYTES);
@@ -208,7 +210,7 @@ impl<'s> Frame<'s> {
             }
             Form::JavaScript => {
                 let is_wide = self.position.is_some_and(|(_, column)| column >= MINIFIED_COLUMN);
-                // What stands before the last dot is a minified class there.
+                // In a minified file, the part before the last dot is a minified class.
                 let function = if is_wide { name::javascript_last(function) } else { function };
                 name::javascript(function, shape);
                 name::file(file, shape);
@@ -234,7 +236,7 @@ impl<'s> Frame<'s> {
     }
 }
 
-/// Whether an unnamed location begins here, and not the name of a function: `/app/(shop)/page.js`, `C:\app`, a URL.
+/// Returns whether a location begins here, such as `/app/(shop)/page.js`, `C:\app` or a URL, and not a function's name.
 fn begins_with_a_path(location: &str) -> bool {
     let before = location.split_once('(').map_or(location, |(before, _)| before);
     let scheme = before.split_once(':').map(|(scheme, rest)| (scheme, rest.as_bytes()));
@@ -244,9 +246,9 @@ fn begins_with_a_path(location: &str) -> bool {
         })
 }
 
-/// A location without `:12:5` or `:12`, and these with the number of the column, which is 0 where there is none.
+/// Splits `:12:5` or `:12` off a location. Returns the file, and the position with its column, which is 0 if absent.
 fn positioned(location: &str) -> (&str, Option<(&str, u32)>) {
-    /// Without a number at its end and the colon before it.
+    /// Splits a number and the colon before it off the end.
     fn without_number(text: &str) -> Option<(&str, &str)> {
         let digits = text.bytes().rev().take_while(u8::is_ascii_digit).count();
         let (before, number) = text.split_at_checked(text.len() - digits)?;

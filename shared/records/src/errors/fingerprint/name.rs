@@ -1,13 +1,13 @@
-//! Names of functions and files without what compilers, bundlers and deployments add to them, and what they say of where
-//! code comes from. Lists name what is met in practice; what they miss counts as the application's.
+//! Normalizes names of functions and files: removes what compilers, bundlers and deployments add. Also determines the
+//! origin of code from them. The lists cover what occurs in practice; everything else counts as the application.
 
 use super::frame::Origin;
 
-/// Parts of a path that count, from its end: what is before them differs between machines.
+/// Parts of a path that count, from its end. Earlier parts differ between machines.
 const PATH_PARTS: usize = 2;
 /// Bytes of a file's name that count.
 const FILE_BYTES: usize = 256;
-/// Characters of a hash in a file's name at the least, where it may be letters alone.
+/// Minimum length of a hash in a file's name, if it may consist of letters only.
 const HASH_BYTES: usize = 8;
 
 const RUST_CRATES: &[&str] = &["std", "core", "alloc", "test", "proc_macro", "std_detect", "panic_unwind", "__rustc"];
@@ -38,7 +38,7 @@ const RUST_LIBRARIES: &[&str] = &[
     "tracing",
     "tracing_error",
 ];
-/// Around `main` and threads: symbols of the C library and of the linker.
+/// Symbols of the C library and the linker, around `main` and threads.
 const RUST_SYMBOLS: &[&str] = &[
     "main",
     "start",
@@ -167,11 +167,11 @@ const DOTTED_LIBRARIES: &[&str] = &[
     "Grpc.",
     "Dapper.",
 ];
-/// What frameworks put around a class at run time.
+/// Parts of names of classes that frameworks generate at run time.
 const DOTTED_GENERATED: &[&str] =
     &["$Proxy", "CGLIB$$", "$$FastClass", "$$Enhancer", "$$Lambda", "$HibernateProxy$", "$ByteBuddy$", "$MockitoMock$"];
 
-/// Modules of Node before version 16, which have no folder.
+/// Built-in modules of Node before version 16, which have no folder.
 const NODE_MODULES: &[&str] = &[
     "bootstrap_node.js",
     "buffer.js",
@@ -222,17 +222,17 @@ const PHP_CLASSES: &[&str] = &[
     "SplFileObject",
 ];
 
-/// The folders and the file of a path, whatever separates them.
+/// Returns the folders and the file of a path, with either separator.
 fn parts(path: &str) -> impl DoubleEndedIterator<Item = &str> {
     path.split(['/', '\\'])
 }
 
-/// Whether a path leads through `parent/child`.
+/// Returns whether a path contains `parent/child`.
 fn leads_through(path: &str, parent: &str, child: impl Fn(&str) -> bool) -> bool {
     parts(path).zip(parts(path).skip(1)).any(|(before, part)| before == parent && child(part))
 }
 
-/// The type that `<shop::Cart as core::fmt::Display>::fmt` is about, or the trait where that is any type.
+/// Returns the type in `<shop::Cart as core::fmt::Display>::fmt`, or the trait if the type is generic.
 fn rust_subject(function: &str) -> &str {
     let Some(inside) = function.strip_prefix('<') else { return function };
     let (subject, of) = inside.split_once(" as ").unwrap_or((inside, ""));
@@ -247,7 +247,7 @@ pub(super) fn rust_origin(function: &str, file: &str) -> Origin {
     }
     let subject = rust_subject(function);
     let (first, is_path) = subject.split_once("::").map_or((subject, false), |(first, _)| (first, true));
-    // `core[9f3a1c]` where names are not demangled.
+    // `core[9f3a1c]` if names carry the crate's hash.
     let first = first.split_once('[').map_or(first, |(name, _)| name);
     let is_symbol = !is_path && (first.starts_with('_') || RUST_SYMBOLS.contains(&first));
     let is_of_the_toolchain = file.starts_with("/rustc/") || parts(file).any(|part| part == "rustlib");
@@ -264,8 +264,8 @@ pub(super) fn rust_origin(function: &str, file: &str) -> Origin {
     }
 }
 
-/// Without `::h0123456789abcdef` and `[0123456789abcdef]`, closures, and the numbers in `{impl#0}`: a closure counts as
-/// the function that it stands in, as does the body of an async function.
+/// Appends the name without `::h0123456789abcdef`, `[0123456789abcdef]`, closures, and the numbers in `{impl#0}`. A
+/// closure counts as the function that contains it, and so does the body of an async function.
 pub(super) fn rust(function: &str, shape: &mut Vec<u8>) {
     const HASH_DIGITS: usize = 16;
     let is_hash = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -291,7 +291,7 @@ pub(super) fn rust(function: &str, shape: &mut Vec<u8>) {
 
 pub(super) fn go_origin(function: &str, file: &str) -> Origin {
     let package = function.split(['/', '.', '(']).next().unwrap_or_default();
-    // The first part of a path on the web has a dot: `golang.org/x/net`.
+    // The first part of a module path with a domain has a dot: `golang.org/x/net`.
     let is_on_the_web = function.split_once('/').is_some_and(|(first, _)| first.contains('.'));
     if !is_on_the_web && GO_STANDARD.contains(&package) {
         Origin::Runtime
@@ -304,7 +304,8 @@ pub(super) fn go_origin(function: &str, file: &str) -> Origin {
     }
 }
 
-/// Without what the compiler numbers: `main.main.func1` is in `main.main`, and so are its wrappers.
+/// Appends the name without functions that the compiler numbers: `main.main.func1` and its wrappers count as
+/// `main.main`.
 pub(super) fn go(function: &str, shape: &mut Vec<u8>) {
     let mut function = function.strip_suffix("-fm").unwrap_or(function);
     while let Some((outer, last)) = function.rsplit_once('.') {
@@ -319,7 +320,7 @@ pub(super) fn go(function: &str, shape: &mut Vec<u8>) {
     shape.extend_from_slice(function.as_bytes());
 }
 
-/// Without `java.base/` and class loaders before a class.
+/// Removes `java.base/` and class loaders before a class.
 fn without_module(function: &str) -> &str {
     let class = function.find('$').unwrap_or(function.len());
     let slash = function.get(..class).and_then(|before| before.rfind('/'));
@@ -338,7 +339,7 @@ pub(super) fn dotted_origin(function: &str) -> Origin {
     }
 }
 
-/// Without modules and type parameters, and with what compilers generate under the name of the method it stands in:
+/// Appends the name without modules and type parameters. Generated names count as the method that contains them:
 /// `lambda$main$0` of Java, `<ChargeAsync>d__5.MoveNext` and `<>c__DisplayClass3_0.<Main>b__0` of C#.
 pub(super) fn dotted(function: &str, shape: &mut Vec<u8>) {
     let mut is_state_machine = false;
@@ -354,7 +355,7 @@ pub(super) fn dotted(function: &str, shape: &mut Vec<u8>) {
             Some(generated) => {
                 let method = generated.trim_start_matches('<');
                 shape.extend_from_slice(method.split(['>', '$']).next().unwrap_or(method).as_bytes());
-                // A function within it has a name of its own: `<Main>g__Charge|0_0`.
+                // A local function has its own name: `<Main>g__Charge|0_0`.
                 if let Some((_, local)) = segment.split_once(">g__") {
                     shape.push(b'.');
                     shape.extend_from_slice(local.split('|').next().unwrap_or(local).as_bytes());
@@ -365,7 +366,7 @@ pub(super) fn dotted(function: &str, shape: &mut Vec<u8>) {
     }
 }
 
-/// A class or a method without the numbers and hashes behind `$`.
+/// Appends a class or a method without the numbers and hashes after `$`.
 fn java(segment: &str, shape: &mut Vec<u8>) {
     let named = segment.find("$$").filter(|at| *at > 0).and_then(|at| segment.get(..at)).unwrap_or(segment);
     let mut separator: &[u8] = b"";
@@ -402,7 +403,7 @@ pub(super) fn javascript_origin(function: &str, file: &str) -> Origin {
         }
         before = part;
     }
-    // What has no folder is `before` as a whole.
+    // Without a folder, `before` is the whole file.
     let is_of_node = before.len() == file.len()
         && (file.starts_with("_http_")
             || file.starts_with("_stream_")
@@ -417,26 +418,26 @@ pub(super) fn javascript_origin(function: &str, file: &str) -> Origin {
     }
 }
 
-/// The name of a function without what it belongs to.
+/// Returns the name of a function without its object or class.
 pub(super) fn javascript_last(function: &str) -> &str {
     let function = javascript_named(function);
     let last = function.rsplit(['.', '/']).next().unwrap_or(function);
     if last == "<anonymous>" { "" } else { last }
 }
 
-/// Without `new`, `[as …]`, and the `/<` by which Firefox names a function within another.
+/// Removes `new`, `[as …]`, and the `/<` with which Firefox marks nested functions.
 fn javascript_named(function: &str) -> &str {
     let function = function.split_once(" [as ").map_or(function, |(name, _)| name);
     let function = function.strip_prefix("new ").unwrap_or(function);
     function.trim_end_matches(['<', '/'])
 }
 
-/// Without what engines add in one version and not in another.
+/// Appends the name without parts that only some versions of engines add.
 pub(super) fn javascript(function: &str, shape: &mut Vec<u8>) {
     let function = javascript_named(function);
     let receivers = ["Object.", "Function.", "Module.", "exports."];
     let function = receivers.iter().find_map(|receiver| function.strip_prefix(receiver)).unwrap_or(function);
-    // A function that has no name, and code outside of functions.
+    // Anonymous functions, and code outside of functions.
     let function = if matches!(function, "<anonymous>" | "eval") { "" } else { function };
     shape.extend_from_slice(function.as_bytes());
 }
@@ -485,14 +486,14 @@ pub(super) fn php_origin(function: &str, file: &str) -> Origin {
     }
 }
 
-/// Without parameters. Returns whether the name is enough: a closure has none that tells it from others.
+/// Appends the name without parameters. Returns whether it identifies the function: a closure has no name of its own.
 pub(super) fn php(function: &str, shape: &mut Vec<u8>) -> bool {
     let Some((before, closure)) = function.split_once("{closure") else {
         let name = function.split_once('(').map_or(function, |(name, _)| name);
         shape.extend_from_slice(name.as_bytes());
         return true;
     };
-    // Since PHP 8.4 `{closure:Shop::charge():12}` says where it was written, with a line.
+    // Since PHP 8.4, `{closure:Shop::charge():12}` names the enclosing function and a line.
     let outer = closure.strip_prefix(':').map(|closure| closure.split(['(', '}']).next().unwrap_or(closure));
     match outer {
         Some(outer) if !outer.contains(['/', '.']) => shape.extend_from_slice(outer.as_bytes()),
@@ -502,8 +503,8 @@ pub(super) fn php(function: &str, shape: &mut Vec<u8>) -> bool {
     outer.is_some_and(|outer| !outer.contains(['/', '.']))
 }
 
-/// Appends the end of a path, without origin and query, and with `#` for what builds and releases change: hashes,
-/// numbers and versions.
+/// Appends the end of a path, without origin and query, and with `#` for the parts that differ between builds and
+/// releases: hashes, numbers and versions.
 pub(super) fn file(path: &str, shape: &mut Vec<u8>) {
     let path = path.split_once("://").map_or(path, |(_, rest)| rest.split_once('/').map_or(rest, |(_, path)| path));
     let path = path.split_once('?').map_or(path, |(path, _)| path);
@@ -515,7 +516,7 @@ pub(super) fn file(path: &str, shape: &mut Vec<u8>) {
     }
     for part in last.iter().rev().filter(|part| !part.is_empty()) {
         shape.push(b'/');
-        // Most parts are words: what is none has a digit or a capital, or is hexadecimal throughout.
+        // Most parts are words. Others have a digit or a capital letter, or many hexadecimal digits.
         let is_suspect = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_uppercase();
         if part.bytes().any(is_suspect) || part.bytes().filter(u8::is_ascii_hexdigit).count() >= HASH_BYTES {
             without_hashes(part, shape);
@@ -525,7 +526,7 @@ pub(super) fn file(path: &str, shape: &mut Vec<u8>) {
     }
 }
 
-/// Appends a part of a path.
+/// Appends a part of a path with `#` for hashes.
 fn without_hashes(part: &str, shape: &mut Vec<u8>) {
     let part = without_bundle_hash(part, shape);
     let mut rest = part;
@@ -539,7 +540,7 @@ fn without_hashes(part: &str, shape: &mut Vec<u8>) {
         }
         let (word, behind) = rest.split_at(length);
         if is_hash(word) {
-            // `1.2.3` and `8f3a-77ab` are one.
+            // `1.2.3` and `8f3a-77ab` become one `#`.
             if shape.len() < 2 || shape.get(shape.len() - 2) != Some(&b'#') {
                 shape.push(b'#');
             } else {
@@ -552,7 +553,8 @@ fn without_hashes(part: &str, shape: &mut Vec<u8>) {
     }
 }
 
-/// `index-DwZkQbXy.js`, as Rollup and Vite name it: eight of base64. Appends what is before it, and returns what is left.
+/// Handles `index-DwZkQbXy.js`, as Rollup and Vite name files: a hash of eight base64 characters. If there is one,
+/// appends the part up to it and returns the rest.
 fn without_bundle_hash<'p>(part: &'p str, shape: &mut Vec<u8>) -> &'p str {
     let stem = part.rfind('.').unwrap_or(part.len());
     let Some(start) = stem.checked_sub(HASH_BYTES).filter(|start| *start > 0) else { return part };
@@ -567,7 +569,7 @@ fn without_bundle_hash<'p>(part: &'p str, shape: &mut Vec<u8>) -> &'p str {
     part.get(stem..).unwrap_or_default()
 }
 
-/// A number, or what only a machine would write.
+/// Returns whether a word is a number or a hash.
 fn is_hash(word: &str) -> bool {
     const HEX_DIGITS: usize = 6;
     let digits = word.bytes().filter(u8::is_ascii_digit).count();

@@ -1,26 +1,25 @@
 //! The newest frames of a stack trace, as Rust, Go, Java, .NET, JavaScript, Python, Ruby and PHP print them.
 //!
-//! A linear scan over lines, without regular expressions and without building the whole trace: most lines are decided by
-//! their first byte. A line of no known form is passed over, so text around a trace does no harm.
+//! A linear scan over lines, without regular expressions and without building the whole trace: the first byte
+//! classifies most lines. Lines of unknown form are ignored, so text around a trace does no harm.
 
 use super::frame::{Form, Frame, Origin};
 use super::{end_of, start_of};
 
-/// Bytes that are scanned at the beginning of a stack, where most languages print the newest frame: twice what a panic of
-/// Rust with `RUST_BACKTRACE=full` prints before the first frame of the application.
+/// Bytes that are scanned at the beginning of a stack, where most languages print the newest frame: twice as many as a
+/// Rust panic with `RUST_BACKTRACE=full` prints before the first frame of the application.
 const HEAD_BYTES: usize = 8 * 1_024;
-/// Bytes that are scanned at the end of a stack that is longer, where Python prints the newest frame and Java the cause.
+/// Bytes that are scanned at the end of a longer stack, where Python prints the newest frame and Java the cause.
 const TAIL_BYTES: usize = 8 * 1_024;
-/// Bytes of a line that are looked at: a function with its parameters, and a file.
+/// Bytes of a line that are read: enough for a function with its parameters, and a file.
 pub(super) const LINE_BYTES: usize = 1_024;
-/// Frames that tell where an error came from. Deeper ones tell who called, which differs between callers.
+/// Frames that count. Deeper frames differ between callers and do not identify the error.
 pub(super) const FRAMES: usize = 5;
 
-/// Appends the newest frames of a stack to `shape`, a line each; nothing where no line is a frame.
+/// Appends the newest frames of a stack to `shape`, one a line. Appends nothing if no line is a frame.
 ///
-/// Of exceptions that were caused by others, the first and the last one count: the one that was thrown and the one that
-/// began it, in the order in which the language prints them. What a wrapper says alone would be the same for whatever it
-/// wraps.
+/// Of chained exceptions the first and the last one count, in the order in which the language prints them: the thrown
+/// exception and its root cause. The frames of a wrapper alone would be the same for every exception that it wraps.
 pub(super) fn append(stack: &str, shape: &mut Vec<u8>) {
     let mut scan = Scan::default();
     let head = start_of(stack, HEAD_BYTES);
@@ -37,25 +36,25 @@ pub(super) fn append(stack: &str, shape: &mut Vec<u8>) {
     }
 }
 
-/// What is known behind a line.
+/// The state of the scan after a line.
 #[derive(Default)]
 struct Scan<'s> {
     /// The first exception with a frame.
     first: Option<Section<'s>>,
-    /// The last one, where there are several.
+    /// The last exception with a frame, if there are several.
     last: Option<Section<'s>>,
     section: Section<'s>,
-    /// The line before: Go prints a function above its file.
+    /// The previous line: Go prints a function above its file.
     before: &'s str,
-    /// A function of Rust whose file may stand on the next line.
+    /// A Rust function whose file may be on the next line.
     function: Option<&'s str>,
-    /// Whether a Rust backtrace was begun, in which inlined functions have no number.
+    /// Whether a Rust backtrace has started, in which inlined functions have no number.
     is_rust: bool,
-    /// The file of the PHP frame before: PHP prints a function with its caller's file.
+    /// The file of the previous PHP frame: PHP prints a function with its caller's file.
     php_file: &'s str,
-    /// Within the numbered messages that `anyhow` prints before its backtrace.
+    /// Whether the line is one of the numbered causes that `anyhow` prints before its backtrace.
     is_list_of_causes: bool,
-    /// Whether a goroutine was seen. Others that follow do whatever they were doing.
+    /// Whether a goroutine was seen. Further goroutines are unrelated to the error.
     is_goroutine: bool,
     is_over: bool,
 }
@@ -89,7 +88,7 @@ impl<'s> Scan<'s> {
             _ => {
                 let ruby = text.strip_prefix("from ").unwrap_or(text);
                 if let Some(frame) = Frame::ruby(ruby) {
-                    // The first frame of a cause stands without the `from` that all others have.
+                    // The first frame of a cause has no `from`; all others have.
                     if self.section.is_ruby_with_from && ruby.len() == text.len() && !self.section.is_newest_last {
                         self.end_of_section();
                     }
@@ -102,10 +101,10 @@ impl<'s> Scan<'s> {
         }
     }
 
-    /// Whether a line stands between two exceptions, or says something of the frames behind it.
+    /// Returns whether a line separates two exceptions, or introduces the frames after it.
     fn is_between_exceptions(&mut self, line: &str, text: &str) -> bool {
         if text.ends_with("(most recent call last):") {
-            // In a chain it follows on a line that ended the section already.
+            // In a chain, the line before has already ended the section.
             if !self.section.is_empty() {
                 self.end_of_section();
             }
@@ -120,7 +119,7 @@ impl<'s> Scan<'s> {
             self.end_of_section();
             self.section.is_suppressed = true;
         } else if text.starts_with("Caused by: ") {
-            // The cause of what is suppressed is indented as this is.
+            // The cause of a suppressed exception is indented like it.
             let is_suppressed = self.section.is_suppressed && line.starts_with([' ', '\t']);
             self.end_of_section();
             self.section.is_suppressed = is_suppressed;
@@ -140,7 +139,7 @@ impl<'s> Scan<'s> {
         true
     }
 
-    /// `at …`: a whole frame, or the file of the Rust function above.
+    /// Reads `at …`: a whole frame, or the file of the Rust function above.
     fn at(&mut self, location: &'s str) {
         if self.function.is_some() {
             self.end_of_function(location);
@@ -149,7 +148,7 @@ impl<'s> Scan<'s> {
         }
     }
 
-    /// `4: shop::charge` of Rust, or `4: from shop.rb:12:in 'charge'` of Ruby.
+    /// Reads `4: shop::charge` of Rust, or `4: from shop.rb:12:in 'charge'` of Ruby.
     fn numbered(&mut self, text: &'s str) -> bool {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let Some(rest) = text.get(digits..).and_then(|rest| rest.strip_prefix(": ")) else { return false };
@@ -169,8 +168,8 @@ impl<'s> Scan<'s> {
         true
     }
 
-    /// `#0 /app/index.php(12): Shop->charge()`. What it names is called there, so it stands where the frame before it was
-    /// called.
+    /// Reads `#0 /app/index.php(12): Shop->charge()`. The file is that of the call, so the function itself is in the
+    /// file of the previous frame.
     fn php(&mut self, text: &'s str) {
         let Some((number, function, caller)) = Frame::php(text) else { return };
         if number == "0" {
@@ -206,23 +205,23 @@ impl<'s> Scan<'s> {
     }
 }
 
-/// The function of a frame of Rust, without the address that `RUST_BACKTRACE=full` prints before it. `None` for a line
-/// of words.
+/// Returns the function of a Rust frame, without the address that `RUST_BACKTRACE=full` prints before it. `None` for a
+/// line of prose.
 fn rust_function(text: &str) -> Option<&str> {
     let address = text.strip_prefix("0x").and_then(|rest| Some(rest.split_once(" - ")?.1));
     let function = address.unwrap_or(text);
-    // What `tracing` prints has the fields of a span behind its name.
+    // `tracing` prints the fields of a span after its name.
     let function = function.split_once(" with ").map_or(function, |(name, _)| name);
     (function.contains("::") || !function.contains(' ')).then_some(function)
 }
 
-/// The frames of one exception that may count.
+/// The frames of one exception that can count.
 #[derive(Default)]
 struct Section<'s> {
     application: Vec<Frame<'s>>,
     library: Vec<Frame<'s>>,
     runtime: Vec<Frame<'s>>,
-    /// The newest frame of a library that is newer than all of the application: what the application called.
+    /// The newest library frame, if it is newer than all frames of the application: the application called it.
     called: Option<Frame<'s>>,
     is_newest_last: bool,
     is_newest_first: bool,
@@ -235,13 +234,13 @@ impl<'s> Section<'s> {
         self.application.is_empty() && self.library.is_empty() && self.runtime.is_empty()
     }
 
-    /// Whether no further frame of it can count.
+    /// Returns whether no further frame can count.
     fn is_full(&self) -> bool {
         !self.is_newest_last && self.application.len() == FRAMES
     }
 
     fn push(&mut self, frame: Frame<'s>) {
-        // What stands above it is how the panic is reported, such as a handler that recovers and logs it.
+        // The frames above it report the panic, such as a handler that recovers and logs it.
         if frame.begins_a_panic() {
             self.application.clear();
             self.library.clear();
@@ -263,7 +262,7 @@ impl<'s> Section<'s> {
             }
             Origin::Runtime => &mut self.runtime,
         };
-        // A recursion is the same however deep it went.
+        // Recursion counts once, whatever its depth.
         if frames.last().is_some_and(|last| last.is_same(&frame)) {
             return;
         }
@@ -275,8 +274,8 @@ impl<'s> Section<'s> {
         }
     }
 
-    /// Appends the application's frames and what it called; without any, those of libraries, and else those of the
-    /// runtime. A function and its closures are one line.
+    /// Appends the frames of the application and the library function that it called. Without any, appends the frames
+    /// of libraries, else those of the runtime. A function and its closures are one line.
     fn append(&self, shape: &mut Vec<u8>) {
         let (called, frames) = match (&self.application[..], &self.library[..]) {
             ([], []) => (None, &self.runtime),
