@@ -71,7 +71,7 @@ async fn a_demo_has_seven_days_of_history_as_soon_as_it_is_ready_and_no_more_aft
     let audit = ask("/api/audit").await;
     assert!(audit["items"].as_array().unwrap().iter().any(|record| record["actor_name"] == "Ada Lovelace"), "{audit}");
     let metrics = ask("/api/metrics?container_id=acme-web-1&step=1h").await;
-    assert!(!metrics["items"].as_array().unwrap().is_empty(), "{metrics}");
+    assert!(!metrics["points"].as_array().unwrap().is_empty(), "{metrics}");
 
     let before = history(&mut database).await;
     assert_eq!(before.len(), 6, "{before:?}");

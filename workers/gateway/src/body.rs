@@ -357,7 +357,6 @@ mod tests {
         ] {
             let len = packed.len();
             for end in [0, 1, 5, 12, len / 2, len - 9, len - 4, len - 1] {
-
                 let unpacked = unpacked(&packed[..end], coding, LIMIT * 4).await;
                 assert_eq!(unpacked, Err(400), "{coding:?}, {end} of {len}");
             }
