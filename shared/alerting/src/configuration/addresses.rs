@@ -1,8 +1,8 @@
-//! Addresses, checked by their form: whether somebody is there shows when something is delivered.
+//! Checks the syntax of addresses. Whether an address is reachable shows on delivery.
 
 use records::Kind;
 
-/// Whether a URL can be one: a scheme that is known, a host, a port that is a number, nothing that no URL holds.
+/// Checks the form of a URL: a known scheme, a host, a numeric port, and no characters that have to be escaped.
 pub(super) fn check_url(url: &str, schemes: &[&str]) -> Result<(), String> {
     let expected = || {
         let schemes: Vec<_> = schemes.iter().map(|scheme| format!("{scheme}://")).collect();
@@ -36,7 +36,7 @@ pub(super) fn check_url(url: &str, schemes: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether text has the form of a mail address, with or without a name before: `Ops <ops@example.com>`.
+/// Checks whether text has the form of a mail address, with or without a display name: `Ops <ops@example.com>`.
 pub(super) fn is_mail_address(text: &str) -> bool {
     if text.chars().any(char::is_control) {
         return false;
@@ -59,7 +59,7 @@ pub(super) fn is_mail_address(text: &str) -> bool {
         && domain.split('.').all(is_label)
 }
 
-/// Whether alerts may be published on a subject.
+/// Checks whether alerts may be published on a subject.
 pub(super) fn check_subject(subject: &str, prefix: &str) -> Result<(), String> {
     let is_token = |token: &str| {
         !token.is_empty() && !token.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '*' | '>'))

@@ -1,4 +1,4 @@
-//! The rules that apply where the settings have none.
+//! The built-in rules, which apply if the settings have none.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The built-in rules, as a file would write them.
+/// Returns the built-in rules, in the form of the configuration file.
 ///
-/// - `execution-failure-rate`: more than 30 % of all executions failed within the last hour. The rule that matters.
-/// - `execution-failure-burst`: more than 60 % within five minutes. In a total outage an hour's window takes 18
-///   minutes to cross 30 %, and this one three.
+/// - `execution-failure-rate`: more than 30 % of all executions failed within the last hour. The main rule.
+/// - `execution-failure-burst`: more than 60 % within five minutes. In a total outage the ratio over an hour needs 18
+///   minutes to cross 30 %; this rule needs three.
 /// - `new-error-type`: an organization has errors of a type that it never had.
 /// - `error-spike`: more than three times the errors of the same hour a week ago, and at least 20.
-/// - `ingest-lag`: records of a kind wait for more than 30 s to be written, so all figures of it are late.
-/// - `metrics-silent`: an organization whose containers sent metrics has had none for 10 minutes. Not by container:
-///   they come and go, and a rule that cries at each is soon not heard.
-/// - `retention-failing`: what is too old could not be removed, or not be archived. Watchbook publishes an error of a
-///   type of its own then, and again at each new try, which are two hours apart at the most.
-/// - `partitions-missing`: there are no partitions for tomorrow, which is looked at each hour.
+/// - `ingest-lag`: records of a kind wait for more than 30 s to be written, so all its figures are late.
+/// - `metrics-silent`: an organization whose containers sent metrics has sent none for 10 minutes. Not by container:
+///   containers come and go, and a rule that fires for each one is soon ignored.
+/// - `retention-failing`: expired data could not be removed or archived. Watchbook then publishes an error of its own
+///   type, and again on each retry, at most two hours apart.
+/// - `partitions-missing`: there are no partitions for tomorrow, which is checked hourly.
 pub fn builtin_rules() -> Vec<Rule> {
     let rule = |name: &str, source: &str, severity: &str| Rule {
         name: name.to_owned(),
@@ -70,7 +70,7 @@ pub fn builtin_rules() -> Vec<Rule> {
         },
         Rule {
             threshold: text("30s"),
-            // It is measured every few seconds, and caught up is caught up.
+            // The lag is measured every few seconds, so there is no need to wait before resolving.
             keep_firing_for: Some(MINUTE),
             ..rule("ingest-lag", "ingest", "critical")
         },

@@ -1,10 +1,10 @@
-//! Which of the eight checks a rule asks for, and which of its keys go with it.
+//! Determines which of the eight checks a rule uses, and which keys the check allows.
 
 use runtime::config::Rule as Written;
 
 use super::rules::Checked;
 
-/// Which check a rule asks for.
+/// The check that a rule uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Ratio,
@@ -18,7 +18,7 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// By the key that only it has, or by how the threshold is written.
+    /// Determines the check by the key that only it has, or by the form of the threshold.
     pub(super) fn of(written: &Written) -> Self {
         let threshold = written.threshold.as_deref().unwrap_or_default().trim();
         if written.source == "ingest" {
@@ -40,7 +40,7 @@ impl Form {
         }
     }
 
-    /// Whether a key means something to it. Keys that mean something to every check are not asked for.
+    /// Checks whether a key applies to this check. Keys that apply to every check are not looked up here.
     pub(super) fn allows(self, key: &str) -> bool {
         let keys: &[&str] = match self {
             Self::Ratio => &["failed_when", "where", "group_by", "window", "threshold", "recover_below", "min_samples"],
@@ -69,7 +69,7 @@ impl Form {
         }
     }
 
-    /// Keys that exclude each other, or mean nothing, are a misunderstanding that nobody would notice later.
+    /// Reports keys that do not apply. Ignored silently, they would be a mistake that nobody notices.
     pub(super) fn refuse_other_keys(self, checked: &mut Checked<'_>) {
         let written = checked.written;
         for (key, is_set) in [

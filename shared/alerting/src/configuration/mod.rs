@@ -1,4 +1,4 @@
-//! From settings to rules, receivers and routes: everything that is wrong with them at once, each with its key.
+//! Turns settings into rules, receivers and routes. Reports all problems at once, each with its key.
 
 mod addresses;
 mod builtin;
@@ -20,23 +20,23 @@ use crate::rule::Rule;
 
 pub use builtin::builtin_rules;
 
-/// What is watched, whom it is told, and which of them.
+/// The checked configuration of alerting: rules, receivers and routes.
 #[derive(Debug, Clone)]
 pub struct Alerting {
-    /// The rules, each name once.
+    /// The rules; names are unique.
     pub rules: Vec<Arc<Rule>>,
-    /// The receivers, each name once.
+    /// The receivers; names are unique.
     pub receivers: Vec<Receiver>,
-    /// The routes; the first match wins. Without any in the settings there is one to every receiver of alerts.
+    /// The routes; the first match wins. If the settings have none, one route leads to every receiver of alerts.
     pub routes: Vec<Route>,
 }
 
-/// What is wrong, and where.
+/// A problem in the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The key, such as `rules.3.threshold` for the fourth rule.
     pub key: String,
-    /// What is wrong there, in words.
+    /// What is wrong.
     pub message: String,
 }
 
@@ -47,11 +47,11 @@ impl fmt::Display for Problem {
 }
 
 impl Alerting {
-    /// Rules, receivers and routes of settings. Without rules the built-in ones apply. `environment` looks up the
-    /// variables that hold secrets.
+    /// Checks the rules, receivers and routes of the settings. Without rules the built-in ones apply. `environment`
+    /// looks up the variables that hold secrets.
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// All problems that were found.
     pub fn of(config: &Config, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
         let rules = match config.rules.as_slice() {
@@ -73,22 +73,22 @@ impl Alerting {
         Ok(alerting)
     }
 
-    /// The rules as JSON, for people.
+    /// Returns the rules as JSON, for display.
     pub fn describe(&self) -> serde_json::Value {
         self.rules.iter().map(|rule| rule.describe()).collect()
     }
 
-    /// The same for the same rules, receivers and routes, and another for others. Knows no secrets.
+    /// Returns a fingerprint of rules, receivers and routes: it changes when any of them does. Contains no secrets.
     pub fn fingerprint(&self) -> String {
         /// The namespace of fingerprints.
         const NAMESPACE: Uuid = Uuid::from_u128(0x2d0e_54f1_90c7_5a6b_8b1d_6c1f_3a9e_47d3);
-        // Debug hides secrets.
+        // The Debug output hides secrets.
         let all = format!("{:?}\n{:?}\n{:?}", self.rules, self.receivers, self.routes);
         Uuid::new_v5(&NAMESPACE, all.as_bytes()).simple().to_string()
     }
 }
 
-/// Collects what is wrong.
+/// Collects problems.
 #[derive(Debug, Default)]
 struct Problems {
     found: Vec<Problem>,

@@ -1,4 +1,4 @@
-//! Receivers, checked: exactly one way each, and every secret is there.
+//! Checks receivers: each has exactly one channel, and all secrets are set.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::receiver::{Alertmanager, Channel, Email, Heartbeat, Nats, Pagerduty, 
 
 const HTTP: &[&str] = &["http", "https"];
 const SMTP: &[&str] = &["smtp", "smtps"];
-/// An Alertmanager counts an alert as over after five minutes without a word of it.
+/// The longest refresh interval: Alertmanager resolves an alert after five minutes without an update.
 const LONGEST_REFRESH: Duration = Duration::from_secs(4 * 60);
 const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
 
@@ -24,7 +24,7 @@ struct Checked<'c> {
     problems: &'c mut Problems,
 }
 
-/// The receivers without fault; the others leave a problem.
+/// Returns the valid receivers. Reports a problem for each of the others.
 pub(super) fn check(
     config: &Config,
     environment: &dyn Fn(&str) -> Option<String>,
@@ -135,7 +135,7 @@ impl Checked<'_> {
         }))
     }
 
-    /// The URL that is given, or that a variable holds.
+    /// Returns the URL that is set directly or held by a variable.
     fn url(&mut self, way: &str, url: Option<&SecretUrl>, variable: Option<&String>) -> Option<Secret> {
         let (key, url) = match (url, variable) {
             (Some(url), None) => (format!("{way}.url"), url.reveal().to_owned()),
@@ -157,7 +157,7 @@ impl Checked<'_> {
         Some(Secret::new(url))
     }
 
-    // The URL itself is never part of a problem: it may be a secret.
+    // The URL itself is never part of a problem: it can be a secret.
     fn check_url(&mut self, key: &str, url: &str, schemes: &[&str]) {
         if let Err(problem) = check_url(url, schemes) {
             self.problem(key, problem);

@@ -1,4 +1,4 @@
-//! Routes, checked: each can be taken, and leads somewhere.
+//! Checks routes: each can match an alert and has existing receivers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,19 +17,19 @@ use crate::rule_engine::KIND;
 
 const SHORTEST_REPEAT: Duration = Duration::from_secs(1);
 const LONGEST_REPEAT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-/// News that waits for longer is none.
+/// The longest `group_wait`: a notification that waits longer comes too late.
 const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
 
 struct Checked<'c> {
     config: &'c Config,
     rules: &'c [Rule],
     receivers: &'c [Receiver],
-    /// Every label that an alert may carry.
+    /// Every label that an alert can have.
     labels: BTreeSet<String>,
     problems: &'c mut Problems,
 }
 
-/// The routes without fault; the others leave a problem.
+/// Returns the valid routes. Reports a problem for each of the others.
 pub(super) fn check(config: &Config, rules: &[Rule], receivers: &[Receiver], problems: &mut Problems) -> Vec<Route> {
     let of_kinds = labels::watched_kinds().flat_map(labels::labels_of).map(str::to_owned);
     let of_rules = config.rules.iter().flat_map(|rule| rule.labels.keys().cloned());
@@ -91,7 +91,7 @@ impl Checked<'_> {
         Some(Route { matchers, to, group_by, group_wait: TimeDelta::from_std(group_wait).ok()?, repeat_interval })
     }
 
-    /// The label that a name means, with or without `_id`.
+    /// Resolves a name, with or without `_id`, to a label.
     fn label(&mut self, number: usize, key: &str, name: &str) -> Option<String> {
         let exact = self.labels.get(name);
         let label = exact.or_else(|| self.labels.iter().find(|label| labels::is_named(label, name))).cloned();
@@ -102,7 +102,7 @@ impl Checked<'_> {
         label
     }
 
-    /// Values of which all are known.
+    /// Checks the values of labels whose possible values are all known.
     fn check_value(&mut self, number: usize, key: &str, label: &str, value: &str) {
         match label {
             SEVERITY => {
@@ -110,7 +110,7 @@ impl Checked<'_> {
                     self.problem(number, key, problem);
                 }
             }
-            // A rule with a problem of its own is no reason for a second one here.
+            // A rule with a problem of its own must not cause a second one here.
             ALERTNAME => {
                 let is_written = self.config.rules.iter().any(|rule| rule.name == value);
                 if !is_written && !self.rules.iter().any(|rule| rule.name == value) {

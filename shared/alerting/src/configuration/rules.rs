@@ -1,4 +1,4 @@
-//! Rules, checked.
+//! Checks rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,23 +14,23 @@ use crate::labels::{self, ALERTNAME, SEVERITY};
 use crate::rule::{Check, Rule, Severity, Source};
 use crate::rule_engine::KIND;
 
-/// Windows are kept in memory by the minute.
+/// The shortest window: windows are kept in memory by the minute.
 const SHORTEST_WINDOW: Duration = Duration::from_secs(60);
 const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
-/// For how long what is over, or new, still counts unless configured.
+/// The default of `keep_firing_for`.
 const KEEP_FIRING_FOR: TimeDelta = TimeDelta::minutes(5);
 const NEWS_WINDOW: TimeDelta = TimeDelta::hours(1);
-/// Bytes of a name at the most: it is a token of a subject.
+/// The maximum length of a name, in bytes: it is a token of a subject.
 const NAME_BYTES: usize = 64;
 
-/// A rule that is being checked.
+/// A rule whose check is in progress.
 pub(super) struct Checked<'c> {
     pub(super) written: &'c Written,
     pub(super) number: usize,
     pub(super) problems: &'c mut Problems,
 }
 
-/// The rules without fault; the others leave a problem.
+/// Returns the valid rules. Reports a problem for each of the others.
 pub(super) fn check(written: &[Written], problems: &mut Problems) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     for (number, rule) in written.iter().enumerate() {
@@ -47,7 +47,7 @@ pub(super) fn check(written: &[Written], problems: &mut Problems) -> Vec<Rule> {
     rules
 }
 
-/// Whether text may be the name of a rule or a receiver: `[A-Za-z0-9_-]{1,64}`.
+/// Checks whether text is a valid name of a rule or a receiver: `[A-Za-z0-9_-]{1,64}`.
 pub(super) fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
@@ -58,7 +58,7 @@ impl Checked<'_> {
         self.problems.add(format!("rules.{}.{key}", self.number), message);
     }
 
-    /// The rule as far as it can be read; it is none where problems were found on the way.
+    /// Returns the rule, or `None` if it has problems.
     fn rule(&mut self) -> Option<Rule> {
         let written = self.written;
         if !is_name(&written.name) {
@@ -81,14 +81,14 @@ impl Checked<'_> {
             self.problem("for", "never reached: a group is new for one `window` only");
         }
         let keep_firing_for = keep.unwrap_or(match form {
-            // Heard of again is heard of, and what is no news any more never will be.
+            // A group that was seen again is not silent, and a group that is no longer new stays so.
             Form::Silence | Form::FirstSeen => TimeDelta::zero(),
             _ => KEEP_FIRING_FOR,
         });
         let (source, check) = (source?, check?);
         let window = match check {
             Check::Silence { after } => after,
-            // What is measured now has no window.
+            // The lag is measured now and has no window.
             Check::Lag { .. } => TimeDelta::minutes(1),
             _ => window?,
         };
@@ -134,7 +134,7 @@ impl Checked<'_> {
         }
     }
 
-    /// A time within which figures are kept.
+    /// Checks a duration of whole minutes for which figures are kept.
     pub(super) fn minutes(&mut self, key: &str, time: Duration) -> Option<TimeDelta> {
         if time < SHORTEST_WINDOW || !time.as_nanos().is_multiple_of(SHORTEST_WINDOW.as_nanos()) {
             self.problem(key, "whole minutes, at least one: records are counted by the minute");
@@ -176,7 +176,7 @@ impl Checked<'_> {
     fn group_by(&mut self, source: Option<Source>, form: Form) -> Vec<String> {
         let kind = match source {
             Some(Source::Records(kind)) => kind,
-            // One group for each kind, whatever is asked for.
+            // There is always one group for each kind.
             Some(Source::Ingest) => return vec![KIND.to_owned()],
             None => return Vec::new(),
         };

@@ -1,4 +1,4 @@
-//! Thresholds, checked: each can be crossed, and can be left again.
+//! Checks thresholds: each can be crossed, and each can be recovered from.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use crate::rule::{Aggregate, Check, FailedWhen, Source};
 const MIN_SAMPLES: u64 = 10;
 const MIN_SAMPLES_OF_SPIKE: u64 = 20;
 const MIN_SAMPLES_OF_LEVEL: u64 = 1;
-/// After how long a group is new again unless configured.
+/// The default of `forget_after`.
 const FORGET_AFTER: Duration = Duration::from_secs(30 * DAY);
 const DAY: u64 = 24 * 60 * 60;
-/// Roll-ups of longer ago are not there to be compared with.
+/// The longest `compared_with`: older roll-ups are not kept.
 const LONGEST_COMPARISON: Duration = Duration::from_secs(30 * DAY);
 const LONGEST_MEMORY: Duration = Duration::from_secs(366 * DAY);
 
-/// The check of a rule; where it cannot be read there is a problem.
+/// Returns the check of a rule, or `None` after reporting a problem.
 pub(super) fn check(checked: &mut Checked<'_>, source: Source, form: Form) -> Option<Check> {
     let kind = match (source, form) {
         (Source::Ingest, _) => return lag(checked),
@@ -116,7 +116,7 @@ fn level(checked: &mut Checked<'_>, kind: Kind) -> Option<Check> {
     })
 }
 
-/// `avg(field)` or `max(field)`.
+/// Parses `avg(field)` or `max(field)`.
 fn measure(kind: Kind, text: &str) -> Result<(String, Aggregate), String> {
     let levels: Vec<_> = labels::levels_of(kind).map(|level| format!("`{level}`")).collect();
     if levels.is_empty() {
@@ -136,7 +136,7 @@ fn measure(kind: Kind, text: &str) -> Result<(String, Aggregate), String> {
     Ok((field.to_owned(), aggregate))
 }
 
-/// A level, in the unit of its field: bytes may be "2 GiB", percentages "90%".
+/// Parses a level in the unit of its field: bytes can be "2 GiB", percentages "90%".
 fn amount(field: &str, text: &str) -> Option<f64> {
     let text = text.trim();
     let plain = if field.ends_with("_percent") { text.strip_suffix('%').unwrap_or(text).trim_end() } else { text };
@@ -188,7 +188,7 @@ fn lag(checked: &mut Checked<'_>) -> Option<Check> {
     Some(Check::Lag { threshold: threshold?.0, recover_below: recover_below?.0 })
 }
 
-/// A time as a threshold.
+/// A duration as a threshold.
 #[derive(Clone, Copy)]
 struct Span(TimeDelta);
 

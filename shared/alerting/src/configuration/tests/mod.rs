@@ -1,4 +1,4 @@
-//! Settings as people write them, and what is said of those that are wrong.
+//! Settings as people write them, and the problems reported for wrong ones.
 
 use runtime::config::Sources;
 
@@ -23,7 +23,7 @@ fn rule(text: &str) -> Rule {
     Rule::clone(&alerting.rules[0])
 }
 
-/// The problems, as `key: message`.
+/// Returns the problems, as `key: message`.
 fn problems(text: &str) -> Vec<String> {
     load(text).map(drop).expect_err(text).iter().map(ToString::to_string).collect()
 }

@@ -1,4 +1,4 @@
-//! Receivers and routes, right and wrong.
+//! Receivers and routes, valid and invalid.
 
 use chrono::TimeDelta;
 
@@ -33,7 +33,7 @@ fn receivers_get_their_secrets_from_the_environment() {
     assert!(matches!(&am.channel, Channel::Alertmanager(am) if am.refresh.as_secs() == 60));
     assert!(matches!(&nats.channel, Channel::Nats(nats) if nats.subject.is_none()));
     assert!(matches!(&dead.channel, Channel::Heartbeat(_)));
-    // Without routes everybody who is told of alerts is told of all.
+    // Without routes, every receiver of alerts is notified of all alerts.
     let labels = crate::notification::Labels::new();
     let to = &alerting.route(&labels).unwrap().to;
     assert_eq!(to, &["hook", "slack", "pd", "mail", "am", "nats"]);

@@ -1,4 +1,4 @@
-//! Rules, right and wrong.
+//! Rules, valid and invalid.
 
 use chrono::TimeDelta;
 use records::Kind;
@@ -59,7 +59,7 @@ fn the_shipped_file_describes_rules_that_work() {
         Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => format!("{setting}\n"),
         _ => format!("{line}\n"),
     };
-    // The second receiver shows every way at once.
+    // The second receiver lists every channel.
     let text: String = shipped.lines().map(line).collect();
     let (before, rest) = text.split_once("[[receivers]]\nname = \"others\"").unwrap();
     let (others, after) = rest.split_once("[[routes]]").unwrap();
