@@ -1,4 +1,4 @@
-//! Decisions and their reasons, as tables, as timelines, and over random histories.
+//! Evaluation: tables, timelines and random histories.
 
 use runtime::Config;
 
@@ -49,7 +49,7 @@ fn a_share_moves_between_conditions() {
         (&at_once, Firing, share(0, 9), Firing, Data::LowSamples),
         (&at_once, Firing, share(0, 0), Firing, Data::NoData),
         (&at_once, Firing, stale(share(0, 100)), Firing, Data::Stale),
-        // Since 11:00, and five minutes are over.
+        // Since 11:00, and five minutes have passed.
         (&at_once, Recovering, share(24, 100), Inactive, Data::Ok),
         (&at_once, Recovering, share(25, 100), Firing, Data::Ok),
         (&at_once, Recovering, share(31, 100), Firing, Data::Ok),
@@ -84,7 +84,7 @@ fn each_check_knows_too_much_and_enough() {
     let first = rule("source = 'errors'\nfirst_seen = true\ngroup_by = ['error_type']");
     let spikes = rule("source = 'errors'\nwindow = '1h'\ncompared_with = '7d'\nthreshold = '300%'");
     let ingest = rule("source = 'ingest'\nthreshold = '30s'");
-    // What it does to a quiet group and to a firing one.
+    // The outcome for an inactive group and for a firing one.
     for (number, (rule, sample, quiet, firing, data)) in [
         (&counts, count(0), Inactive, Recovering, Data::Ok),
         (&counts, count(83), Inactive, Recovering, Data::Ok),
@@ -93,7 +93,7 @@ fn each_check_knows_too_much_and_enough() {
         (&counts, count(101), Firing, Firing, Data::Ok),
         (&counts, stale(count(101)), Inactive, Firing, Data::Stale),
         (&counts, stale(count(0)), Inactive, Firing, Data::Stale),
-        // Zero has recovered, or nothing ever could.
+        // Zero counts as recovered; otherwise the alert could never resolve.
         (&never, count(0), Inactive, Recovering, Data::Ok),
         (&never, count(1), Firing, Firing, Data::Ok),
         (&rates, count(300), Inactive, Firing, Data::Ok),
@@ -118,7 +118,7 @@ fn each_check_knows_too_much_and_enough() {
         (&spikes, spike(60, Some(20)), Inactive, Firing, Data::Ok),
         (&spikes, spike(61, Some(20)), Firing, Firing, Data::Ok),
         (&spikes, spike(49, Some(20)), Inactive, Recovering, Data::Ok),
-        // None is counted as one, and few are no spike of anything.
+        // A baseline of zero counts as one, and few records are never a spike.
         (&spikes, spike(20, Some(0)), Firing, Firing, Data::Ok),
         (&spikes, spike(19, Some(0)), Inactive, Firing, Data::Ok),
         (&spikes, spike(16, Some(0)), Inactive, Recovering, Data::Ok),
@@ -150,7 +150,7 @@ fn an_episode_from_its_first_sign_to_its_end() {
         ("12:01:59", &bad),
         ("12:02:00", &bad),
         ("12:03:00", &good),
-        // What cannot be seen does not count: the two minutes begin anew at 12:05.
+        // Time without good data does not count: the two minutes start again at 12:05.
         ("12:04:00", &stale(good.clone())),
         ("12:05:00", &good),
         ("12:06:59", &good),
@@ -162,7 +162,7 @@ fn an_episode_from_its_first_sign_to_its_end() {
         if let Some(moved) = verdict.transition {
             story.push(format!("{time} {}", moved.to));
         }
-        // What is stored is the same after it was read again.
+        // The state survives being stored and read.
         let json = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<State>(&json).unwrap(), state);
         let fires = matches!(state.condition, Firing | Recovering);
@@ -173,7 +173,7 @@ fn an_episode_from_its_first_sign_to_its_end() {
 
 #[test]
 fn an_outage_fires_within_minutes_and_is_over_once() {
-    // An execution a second; from minute 60 on all fail, until they are mended at minute 90.
+    // An execution a second. All fail from minute 60 on, until minute 90.
     let alerting = Alerting::of(&Config::default(), &|_| None).unwrap();
     let is_outage = |minute: i64| (60..90).contains(&minute);
     let started = std::time::Instant::now();
@@ -182,7 +182,7 @@ fn an_outage_fires_within_minutes_and_is_over_once() {
         let mut state = State::default();
         for second in 0..240 * 60_u64 {
             let minute = second as i64 / 60;
-            // The minutes that are over, and this one so far.
+            // The minutes that are complete, and the current one so far.
             let over = (minute - window + 1).max(0)..minute;
             let failed_minutes = over.clone().filter(|minute| is_outage(*minute)).count() as u64;
             let so_far = second % 60 + 1;
@@ -244,7 +244,7 @@ proptest! {
         let rule = rule(&format!("{MAIN}for = '{hold}'\nkeep_firing_for = '{keep}'"));
         let mut state = State::default();
         let mut now = at("00:00:00");
-        // How long the figures have been good and below the point of recovery without a break.
+        // Since when the figures have been good and below `recover_below` without interruption.
         let mut good_since = None;
         for (sample, seconds) in steps {
             now += TimeDelta::seconds(seconds);
@@ -270,12 +270,12 @@ proptest! {
             if sample.stale.is_some() {
                 prop_assert_eq!(after.condition, state.condition);
             }
-            // The same again changes nothing that is not a matter of time.
+            // Evaluating the same sample again changes only what depends on time.
             let again = evaluate(&rule, &sample, &after, now);
             if rule.keep_firing_for > TimeDelta::zero() {
                 prop_assert_eq!(again.state, after);
             }
-            // Every state has its reason.
+            // Every state has a reason.
             prop_assert!(!explain(&rule, &sample, &after, now).is_empty());
             state = after;
         }

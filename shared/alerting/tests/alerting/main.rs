@@ -1,4 +1,4 @@
-//! Decisions, their reasons, and hours that recur: from outside, as tables, timelines and random histories.
+//! Evaluation, reasons and recurring times, tested from outside: tables, timelines and random histories.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic in a test is its report")]
 

@@ -73,7 +73,7 @@ fn of_a_share() {
     ] {
         assert_eq!(explain(&rule, &sample, &state, at("12:03:30")), words);
     }
-    // Another day has a date.
+    // On another day the time includes the date.
     let words = explain(&rule, &share(20, 100), &over, at("12:00:00") + TimeDelta::days(1));
     assert!(words.starts_with("over since 2026-06-15 12:03:10 (UTC): "), "{words}");
 }

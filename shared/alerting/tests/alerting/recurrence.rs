@@ -1,4 +1,4 @@
-//! Recurring silences against brute force: minute by minute through both changes of the clock.
+//! Recurring silences against a brute-force implementation: minute by minute through both clock changes.
 
 use alerting::recurrence::Recurrence;
 use alerting::silence::Silence;
@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-/// A few days around each change of 2026, in UTC.
+/// A few days around each clock change of 2026, in UTC.
 const CHANGES: [(&str, &str); 6] = [
     ("Europe/Berlin", "2026-03-29"),
     ("Europe/Berlin", "2026-10-25"),
@@ -21,7 +21,7 @@ fn at(time: &str) -> DateTime<Utc> {
     time.parse().unwrap()
 }
 
-/// The changes within a day from a time on, in UTC.
+/// Returns the changes within a day from a time on, in UTC.
 fn span(recurrence: &Recurrence, from: &str) -> Vec<String> {
     let mut changes = Vec::new();
     let mut was = recurrence.active_at(at(from));
@@ -37,17 +37,18 @@ fn span(recurrence: &Recurrence, from: &str) -> Vec<String> {
 
 #[test]
 fn both_changes_in_berlin() {
-    // On 2026-03-29 clocks jump from 02:00 to 03:00 at 01:00 UTC; on 2026-10-25 back from 03:00 to 02:00.
+    // In Berlin, clocks jump from 02:00 to 03:00 on 2026-03-29 at 01:00 UTC, and back from 03:00 to 02:00 on
+    // 2026-10-25.
     for (when, day, expected) in [
         ("daily 01:00-04:00", "2026-03-28", vec!["00:00", "02:00"]),
-        // A beginning that does not exist is the first instant after the gap.
+        // A start that does not exist moves to the first instant after the gap.
         ("daily 02:30-03:30", "2026-03-28", vec!["01:00", "01:30"]),
-        // So is an end.
+        // So does an end.
         ("daily 01:30-02:30", "2026-03-28", vec!["00:30", "01:00"]),
-        // What is skipped as a whole does not happen.
+        // An occurrence that is skipped entirely does not happen.
         ("daily 02:10-02:50", "2026-03-28", vec![]),
         ("daily 01:00-04:00", "2026-10-24", vec!["23:00", "03:00"]),
-        // A beginning that exists twice is the first, an end the second.
+        // Of a repeated time, the first instant is the start and the second is the end.
         ("sun 02:30-03:30", "2026-10-24", vec!["00:30", "02:30"]),
         ("sun 01:30-02:30", "2026-10-24", vec!["23:30", "01:30"]),
         ("sun 02:10-02:50", "2026-10-24", vec!["00:10", "01:50"]),
@@ -105,18 +106,18 @@ fn what_is_written_is_read_again_and_what_is_wrong_is_said() {
     }
 }
 
-/// Whether local clocks say so, for times that no change of the clock touches: told by looking at them alone.
+/// Checks by the local clock alone; only valid for times that no clock change affects.
 fn by_the_clock(now: DateTime<Utc>, zone: Tz, from: NaiveTime, to: NaiveTime) -> bool {
     let shown = now.with_timezone(&zone).time().with_nanosecond(0).unwrap();
     if from < to { from <= shown && shown < to } else { shown >= from || shown < to }
 }
 
-/// An occurrence in an independent way: it begins at the first minute at which local clocks have reached `from`, and
-/// ends at the last at which they show `to`, or else behind the last at which they have not reached it.
+/// Computes an occurrence independently: it starts in the first minute in which local clocks have reached `from`. It
+/// ends in the last minute in which they show `to`, or else after the last one in which they have not reached it.
 fn by_stepping(day: NaiveDate, zone: Tz, from: NaiveTime, to: NaiveTime) -> (DateTime<Utc>, DateTime<Utc>) {
     let start_local = day.and_time(from);
     let end_local = if to <= from { day.succ_opt().unwrap() } else { day }.and_time(to);
-    // Far enough before the day, and behind it, for every offset from UTC.
+    // Far enough before and after the day for every offset from UTC.
     let base = day.and_time(NaiveTime::MIN).and_utc() - TimeDelta::hours(16);
     let minutes = |hours: i64| (0..hours * 12).map(move |step| base + TimeDelta::minutes(step * 5));
     let local = |instant: DateTime<Utc>| instant.with_timezone(&zone).naive_local();
@@ -133,7 +134,7 @@ proptest! {
         change in 0_usize..CHANGES.len(),
         from in 0_u32..24 * 12,
         to in 0_u32..24 * 12,
-        // Most of the time close to the change itself.
+        // Mostly close to the clock change itself.
         near in prop::bool::weighted(0.7),
     ) {
         let (zone, day) = CHANGES[change];

@@ -1,4 +1,4 @@
-//! Rules and figures that several tests need.
+//! Rules and samples that several tests share.
 
 use alerting::Alerting;
 use alerting::rule::Rule;
@@ -6,7 +6,7 @@ use alerting::sample::Sample;
 use chrono::{DateTime, Utc};
 use runtime::Config;
 
-/// The rule that matters, without its name.
+/// The main rule, without its name.
 pub(crate) const MAIN: &str = "source = 'executions'\nfailed_when = 'success == false'\nwindow = '1h'\nthreshold = '30%'\nrecover_below = '25%'\n";
 
 pub(crate) fn rule(text: &str) -> Rule {
