@@ -1,17 +1,17 @@
-//! Acknowledgements, as they are kept with an alert.
+//! Acknowledgements, as they are stored with an alert.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// Somebody has taken note of an alert: no repetition until it is over, or until a time.
+/// Somebody has acknowledged an alert: notifications are not repeated until the alert ends, or until `until`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Acknowledgement {
-    /// Who.
+    /// The person or account.
     pub by: String,
-    /// Why, or what is being done.
+    /// The reason, or what is being done.
     pub reason: String,
-    /// When.
+    /// When it was acknowledged.
     pub at: DateTime<Utc>,
-    /// Until when it holds; `None` until the alert is over.
+    /// When it expires; `None` if it holds until the alert ends.
     pub until: Option<DateTime<Utc>>,
 }

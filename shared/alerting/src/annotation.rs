@@ -1,4 +1,4 @@
-//! Texts for people, with placeholders.
+//! Annotations: templates with placeholders.
 
 use std::collections::BTreeSet;
 
@@ -7,27 +7,27 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use crate::notification::Labels;
 use crate::rule_engine::RuleEngine;
 
-/// What a text may name, beside `labels`.
+/// Variables of a template, besides `labels`.
 const NAMES: [&str; 4] = ["value", "reason", "rule", "organization"];
-/// The functions that minijinja brings.
+/// Global functions and variables that minijinja provides.
 const FUNCTIONS: [&str; 4] = ["range", "dict", "namespace", "loop"];
 const LABELS: &str = "labels";
 
-/// What a text may say.
+/// The values that a template can use.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'f> {
     /// The rule's name.
     pub rule: &'f str,
     /// The alert's labels.
     pub labels: &'f Labels,
-    /// What is compared with the threshold, in words.
+    /// The value that is compared with the threshold, with its unit.
     pub value: &'f str,
-    /// Why it fires or is over.
+    /// Why the alert fires or has resolved.
     pub reason: &'f str,
 }
 
-/// A text with everything filled in. What a template asks for and the alert does not have is empty; one that cannot
-/// be filled in stays as it is, because an alert without its text is worse.
+/// Renders a template. A label that the alert does not have renders as the empty string. If rendering fails, the
+/// template is returned unchanged, because an alert without its annotation is worse.
 pub fn render(template: &str, facts: &Facts<'_>) -> String {
     fill(template, facts, UndefinedBehavior::Chainable).unwrap_or_else(|_| template.to_owned())
 }
@@ -47,10 +47,10 @@ fn fill(template: &str, facts: &Facts<'_>, undefined: UndefinedBehavior) -> Resu
     )
 }
 
-/// Checks a template for a rule whose alerts have these labels, in branches that are not taken as well.
+/// Checks a template against the labels that the rule's alerts have, including branches that are never taken.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of the first problem.
 pub fn check(template: &str, labels: &BTreeSet<String>) -> Result<(), String> {
     let environment = Environment::new();
     let parsed = environment.template_from_str(template).map_err(|error| message(&error))?;
@@ -59,7 +59,7 @@ pub fn check(template: &str, labels: &BTreeSet<String>) -> Result<(), String> {
     for path in asked {
         match path.split_once('.') {
             Some((LABELS, label)) if labels.contains(label) => {}
-            // A method of the map, such as `items`, is no label, and only a call can tell; the rendering below does.
+            // A method of the map, such as `items`, looks like a label here. The rendering below catches wrong uses.
             Some((LABELS, "items" | "keys" | "values" | "get")) => {}
             Some((LABELS, label)) => {
                 let known: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
@@ -111,11 +111,11 @@ mod tests {
                 "acme/s1: 30.7 % (31 of 101 failed)",
             ),
             ("{{ rule|upper }}{% if severity %}!{% endif %}", "R"),
-            // Absent for this alert, though its rule has it.
+            // The rule has this label, this alert does not.
             ("project {{ labels.project_id }}.", "project ."),
-            // Nothing is escaped: who shows it knows how.
+            // Nothing is escaped: each receiver escapes for its own format.
             ("{{ '<' }}", "<"),
-            // What cannot be filled in is shown as it was written.
+            // A template that fails to render is shown as written.
             ("{{ nothing() }}", "{{ nothing() }}"),
         ] {
             assert_eq!(render(template, &facts), text);

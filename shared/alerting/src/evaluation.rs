@@ -1,12 +1,12 @@
-//! The decision: from a rule, figures, how a group stands and the time to how it stands then.
+//! The evaluation: a pure function from rule, sample, state and time to the next state.
 //!
 //! ```text
 //! inactive ──breach──▶ pending ──`for` is over──▶ firing ──recovered──▶ recovering ──`keep_firing_for`──▶ inactive
 //!     └────────────breach, without `for`────────────┘ ▲──────not recovered any more──────┘
 //! ```
 //!
-//! Two axes: a condition, and how good the data is. A breach on stale data starts nothing; nothing ends, or comes
-//! nearer to its end, on data that is not good.
+//! A group has a condition and a data quality. A breach on stale data does not start an alert. On data that is not
+//! good, no alert resolves or gets closer to resolving.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,41 +20,41 @@ use crate::threshold::CheckOutcome;
 
 pub use crate::explain::explain;
 
-/// How a group stands.
+/// The condition of a group, as a state machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
-    /// Nothing is wrong.
+    /// The threshold is not crossed.
     #[default]
     Inactive,
-    /// Above the threshold, and not for long enough yet.
+    /// Above the threshold, but not yet for as long as `for`.
     Pending,
-    /// Somebody has to know.
+    /// Above the threshold for as long as `for`: receivers are notified.
     Firing,
-    /// Below the point of recovery, and not for long enough yet. Receivers see it as firing.
+    /// Below `recover_below`, but not yet for as long as `keep_firing_for`. Receivers see it as firing.
     Recovering,
 }
 
-/// How good the figures are.
+/// The quality of a group's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Data {
-    /// Good.
+    /// Complete and sufficient.
     Ok,
-    /// Too few to judge by.
+    /// Too few samples for a decision.
     LowSamples,
-    /// None.
+    /// No data.
     #[default]
     NoData,
-    /// Some are missing: what is there may turn over.
+    /// Records are missing that could change the result.
     Stale,
 }
 
 impl Condition {
-    /// All.
+    /// All conditions.
     pub const ALL: [Self; 4] = [Self::Inactive, Self::Pending, Self::Firing, Self::Recovering];
 
-    /// The word in tables, JSON and metrics.
+    /// Returns the name used in tables, JSON and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Inactive => "inactive",
@@ -66,10 +66,10 @@ impl Condition {
 }
 
 impl Data {
-    /// All.
+    /// All qualities.
     pub const ALL: [Self; 4] = [Self::Ok, Self::LowSamples, Self::NoData, Self::Stale];
 
-    /// The word in tables, JSON and metrics.
+    /// Returns the name used in tables, JSON and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -92,7 +92,7 @@ impl fmt::Display for Data {
     }
 }
 
-/// The word names no condition, or no quality of data.
+/// The text is not the name of a condition or of a data quality.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown word `{0}`")]
 pub struct UnknownName(String);
@@ -113,43 +113,43 @@ impl FromStr for Data {
     }
 }
 
-/// How a group stands, and everything that is remembered of it.
+/// The state of a group: everything that one evaluation hands to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
-    /// How it stands.
+    /// The current condition.
     pub condition: Condition,
-    /// How good the figures were at the last evaluation.
+    /// The data quality at the last evaluation.
     pub data: Data,
-    /// Since when it stands so; `None` where it never stood in any other way.
+    /// When the condition last changed; `None` if it never did.
     pub since: Option<DateTime<Utc>>,
-    /// Since when it has been above the threshold, while it is pending.
+    /// Since when it has been above the threshold; set only while pending.
     pub pending_since: Option<DateTime<Utc>>,
-    /// Since when it has been below the point of recovery without a break; `None` while the data is not good.
+    /// Since when it has been below `recover_below` without interruption; `None` while the data is not good.
     pub recovering_since: Option<DateTime<Utc>>,
-    /// When the episode began to fire that goes on, or that ended at `since`.
+    /// When the current episode started to fire, or the last one, which ended at `since`.
     pub started_at: Option<DateTime<Utc>>,
 }
 
-/// How a group stands after an evaluation.
+/// The result of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
-    /// How it stands.
+    /// The new state.
     pub state: State,
-    /// The change of its condition, if it changed.
+    /// The change of the condition; `None` if it did not change.
     pub transition: Option<Transition>,
 }
 
-/// A change of condition.
+/// A change of the condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
-    /// From which.
+    /// The old condition.
     pub from: Condition,
-    /// To which.
+    /// The new condition.
     pub to: Condition,
 }
 
-/// Judges a group. Pure, and without an allocation: the reason in words is made by [`explain`] when somebody asks.
+/// Evaluates a group. Pure and free of allocations: [`explain`] builds the reason only on demand.
 pub fn evaluate(rule: &Rule, sample: &Sample, state: &State, now: DateTime<Utc>) -> Verdict {
     let outcome = CheckOutcome::of(rule, sample, now);
     let data = outcome.data;
@@ -182,7 +182,7 @@ pub fn evaluate(rule: &Rule, sample: &Sample, state: &State, now: DateTime<Utc>)
         data,
         since: if changed { Some(now) } else { state.since },
         pending_since: (condition == Condition::Pending).then_some(pending_since),
-        // What cannot be seen counts for nothing: after data that was not good the time begins anew.
+        // Time without good data does not count: the recovery time restarts afterwards.
         recovering_since: (condition == Condition::Recovering && data == Data::Ok).then_some(recovering_since),
         started_at: match (state.condition, condition) {
             (Condition::Inactive | Condition::Pending, Condition::Firing) => Some(now),

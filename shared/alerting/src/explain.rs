@@ -1,4 +1,4 @@
-//! Reasons, in words and figures. Percentages and levels have one decimal at the most, times are UTC.
+//! Reasons for people, with figures. Percentages and levels have at most one decimal; times are in UTC.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use records::Kind;
@@ -9,7 +9,7 @@ use crate::sample::Sample;
 use crate::threshold::{CheckOutcome, MIN_SAMPLES_TO_JUDGE, level, wilson_lower_bound};
 use crate::units::{clock, date, duration, measured, percent, percent_of};
 
-/// Why a group stands as it does. Made only when somebody asks.
+/// Explains the state of a group. Called only on demand.
 pub fn explain(rule: &Rule, sample: &Sample, state: &State, now: DateTime<Utc>) -> String {
     let outcome = CheckOutcome::of(rule, sample, now);
     let figures = Figures::of(rule, sample, now);
@@ -41,7 +41,7 @@ pub fn explain(rule: &Rule, sample: &Sample, state: &State, now: DateTime<Utc>) 
     }
 }
 
-/// Why it stands as it does although the figures alone would not make it so.
+/// Explains why the state differs from what the figures alone would give.
 fn explain_hold(condition: Condition, outcome: CheckOutcome, bounds: &Bounds) -> String {
     let message = match (condition, outcome.data) {
         (Condition::Firing, Data::Ok) if !outcome.breaches && !outcome.recovered => {
@@ -61,7 +61,7 @@ fn explain_hold(condition: Condition, outcome: CheckOutcome, bounds: &Bounds) ->
     message.to_owned()
 }
 
-/// The figures and what they are to the threshold.
+/// Describes the figures and how they compare with the threshold.
 fn describe_check(
     rule: &Rule,
     sample: &Sample,
@@ -116,12 +116,12 @@ fn no_data(rule: &Rule, check: &Check) -> String {
             format!("nothing is known of the same {window} {} ago: no data", duration(*against))
         }
         Check::Lag { .. } => "how far ingest is behind is not known: no data".to_owned(),
-        // Nothing is a count as well.
+        // A count of zero is a valid count.
         Check::Count { .. } | Check::Rate { .. } => format!("no {records} within {window}"),
     }
 }
 
-/// The figures in three pieces, because the shorter sentences leave out the window.
+/// The figures in three parts, because shorter sentences omit the window.
 struct Figures {
     what: String,
     window: String,
@@ -178,12 +178,12 @@ impl Figures {
         Self { what, window, value }
     }
 
-    /// With the window.
+    /// Formats the figures with the window.
     fn long(&self) -> String {
         format!("{}{}{}", self.what, self.window, self.with_value())
     }
 
-    /// Without it.
+    /// Formats the figures without the window.
     fn short(&self) -> String {
         format!("{}{}", self.what, self.with_value())
     }
@@ -193,7 +193,7 @@ impl Figures {
     }
 }
 
-/// What figures may be to the thresholds.
+/// Texts for the possible relations between figures and thresholds.
 struct Bounds {
     above: String,
     not_above: String,
@@ -250,7 +250,7 @@ impl Bounds {
     }
 }
 
-/// See [`Rule::value`].
+/// Implements [`Rule::value`].
 pub(crate) fn value(rule: &Rule, sample: &Sample) -> String {
     let unknown = || "unknown".to_owned();
     match &rule.check {
@@ -268,7 +268,7 @@ pub(crate) fn value(rule: &Rule, sample: &Sample) -> String {
     }
 }
 
-/// See [`Rule::describe_condition`].
+/// Implements [`Rule::describe_condition`].
 pub(crate) fn condition(rule: &Rule) -> String {
     let (records, window) = (plural(rule), duration(rule.window));
     match &rule.check {
@@ -301,7 +301,7 @@ pub(crate) fn condition(rule: &Rule) -> String {
     }
 }
 
-/// What records of the rule are called, several of them.
+/// Returns the plural noun for the rule's records.
 fn plural(rule: &Rule) -> String {
     let noun = match rule.source {
         Source::Records(Kind::Events) => "events",

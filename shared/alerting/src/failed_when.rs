@@ -1,7 +1,8 @@
-//! `failed_when`: which records count as failures.
+//! The `failed_when` expression: which records count as failures.
 //!
-//! Terms such as `success == false`, joined by `and`. Roll-ups count records and failed records by label, so one term
-//! may ask for the outcome and any number for labels; more cannot be known without looking at records.
+//! An expression is one or more terms such as `success == false`, joined by `and`. Roll-ups count records and failed
+//! records by label. So one term may test the outcome, and any number may test labels; nothing else can be tested
+//! without reading the records.
 
 use std::fmt;
 
@@ -9,7 +10,7 @@ use records::Kind;
 
 use crate::labels;
 
-/// Which records count as failures.
+/// A parsed `failed_when` expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedWhen {
     text: String,
@@ -17,14 +18,14 @@ pub struct FailedWhen {
     labels: Vec<Term>,
 }
 
-/// Which of a group's records count as failures.
+/// The records of a matching group that count as failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// All: the labels decide.
+    /// All of them: only the labels decide.
     All,
-    /// Those that failed.
+    /// Records that failed.
     Failed,
-    /// Those that did not.
+    /// Records that did not fail.
     Succeeded,
 }
 
@@ -36,7 +37,7 @@ struct Term {
     value: String,
 }
 
-/// A piece of the text.
+/// A token of the expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
     Word(String),
@@ -47,10 +48,10 @@ enum Token {
 }
 
 impl FailedWhen {
-    /// Reads an expression about records of a kind.
+    /// Parses an expression over records of a kind.
     ///
     /// # Errors
-    /// What is wrong with it, and what is known instead.
+    /// A description of the first problem, with the valid choices.
     pub fn parse(kind: Kind, text: &str) -> Result<Self, String> {
         let mut tokens = tokens(text)?.into_iter();
         let mut found = Self { text: text.trim().to_owned(), outcome: Outcome::All, labels: Vec::new() };
@@ -106,12 +107,12 @@ impl FailedWhen {
         Ok(())
     }
 
-    /// Which records of a group count, where its labels match.
+    /// Returns which records count as failures in a group whose labels match.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// Whether a group's labels match. An absent label is an empty one.
+    /// Checks whether a group's labels match. An absent label equals the empty string.
     pub fn matches<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
         self.labels.iter().all(|term| (label(term.label).unwrap_or_default() == term.value) == term.equal)
     }
@@ -123,7 +124,7 @@ impl fmt::Display for FailedWhen {
     }
 }
 
-/// The field that says how a record of a kind ended.
+/// Returns the field that holds the outcome of a record of this kind.
 fn outcome_field(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Executions => Some("success"),
@@ -132,7 +133,7 @@ fn outcome_field(kind: Kind) -> Option<&'static str> {
     }
 }
 
-/// Whether a value of the outcome's field means failure; `None` for another field.
+/// Returns whether a value of the outcome field means failure; `None` if it is another field.
 fn outcome(kind: Kind, field: &str, value: &Token) -> Result<Option<bool>, String> {
     if outcome_field(kind) != Some(field) {
         return Ok(None);

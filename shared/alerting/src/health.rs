@@ -1,4 +1,4 @@
-//! How strategies, projects, containers and organizations are, with the figures behind it.
+//! The health of strategies, projects, containers and organizations, with the figures behind it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,43 +10,43 @@ use serde::{Deserialize, Serialize};
 use crate::threshold::ratio_breaches;
 use crate::units;
 
-/// What has a health.
+/// A type of entity whose health is assessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Entity {
-    /// By its executions.
+    /// Assessed by its executions.
     Strategy,
-    /// By its errors.
+    /// Assessed by its errors.
     Project,
-    /// By its metrics.
+    /// Assessed by its metrics.
     Container,
-    /// By its executions.
+    /// Assessed by its executions.
     Organization,
 }
 
-/// How an entity is.
+/// The health of an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
-    /// Nothing is wrong.
+    /// No problem was found.
     Healthy,
-    /// Something is wrong that it survives.
+    /// There is a problem, but it still works.
     Degraded,
-    /// It does not do what it is for.
+    /// It does not do its job.
     Failing,
-    /// Nothing is heard of it any more.
+    /// No records have arrived for too long.
     Silent,
 }
 
-/// What is known of an entity within the window. What does not concern its kind is of no account.
+/// The figures of an entity within the window. Figures that do not apply to its type are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Figures {
-    /// Executions.
+    /// Number of executions.
     pub executions: u64,
-    /// Those of them that failed.
+    /// Number of executions that failed.
     pub failed: u64,
-    /// Events.
+    /// Number of events.
     pub events: u64,
     /// Errors of severity `critical`.
     pub critical: u64,
@@ -54,29 +54,29 @@ pub struct Figures {
     pub errors: u64,
     /// Errors of severity `warning`.
     pub warnings: u64,
-    /// Samples of its CPU usage.
+    /// Number of CPU usage samples.
     pub cpu_samples: u64,
-    /// Their sum, in percent of one core.
+    /// Sum of the CPU usage samples, in percent of one core.
     pub cpu_sum: f64,
-    /// When anything was heard of it last.
+    /// When its last record was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<DateTime<Utc>>,
 }
 
-/// How an entity is, and why.
+/// The health of an entity with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How it is.
+    /// The health.
     pub health: Health,
-    /// Why, in words and figures.
+    /// The reason, with figures.
     pub reason: String,
 }
 
 impl Entity {
-    /// All.
+    /// All types.
     pub const ALL: [Self; 4] = [Self::Strategy, Self::Project, Self::Container, Self::Organization];
 
-    /// The word in tables, subjects and URLs.
+    /// Returns the name used in tables, subjects and URLs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Strategy => "strategy",
@@ -88,10 +88,10 @@ impl Entity {
 }
 
 impl Health {
-    /// All.
+    /// All values.
     pub const ALL: [Self; 4] = [Self::Healthy, Self::Degraded, Self::Failing, Self::Silent];
 
-    /// The word in tables and subjects.
+    /// Returns the name used in tables and subjects.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -136,7 +136,7 @@ impl FromStr for Health {
     }
 }
 
-/// How an entity is, by what is known of the window that ends at `now`.
+/// Assesses the health of an entity by its figures for the window that ends at `now`.
 pub fn assess(entity: Entity, figures: &Figures, thresholds: &HealthThresholds, now: DateTime<Utc>) -> Finding {
     let Some(seen) = figures.last_seen_at else {
         return Finding { health: Health::Healthy, reason: "nothing was heard of it yet".to_owned() };

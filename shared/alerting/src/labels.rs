@@ -1,47 +1,47 @@
-//! What roll-ups carry, and so what rules may group by, ask for and measure.
+//! The labels and levels of roll-ups: what rules can group by, filter on and measure.
 
 use records::Kind;
 use records::rollup::{Column, ORGANIZATION};
 
-/// An alert's label with the rule's name, as Alertmanager calls it.
+/// The alert label that holds the rule's name, as in Alertmanager.
 pub const ALERTNAME: &str = "alertname";
-/// An alert's label with its severity.
+/// The alert label that holds the severity.
 pub const SEVERITY: &str = "severity";
-/// What the end of a label may be left out in the configuration.
+/// The suffix of a label that may be omitted in the configuration.
 const ID: &str = "_id";
 
-/// Kinds that rules may watch.
+/// Returns the kinds that rules can watch.
 pub fn watched_kinds() -> impl Iterator<Item = Kind> {
-    // What ids mean is no news to anybody on call.
+    // Directory records only map ids to names, which is no reason for an alert.
     Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Directory)
 }
 
-/// The labels that the roll-ups of a kind carry, the organization first.
+/// Returns the labels in the roll-ups of a kind, the organization first.
 pub fn labels_of(kind: Kind) -> impl Iterator<Item = &'static str> {
     std::iter::once(ORGANIZATION).chain(kind.spec().labels.iter().map(|column| column.name()))
 }
 
-/// The levels that the roll-ups of a kind measure.
+/// Returns the levels measured in the roll-ups of a kind.
 pub fn levels_of(kind: Kind) -> impl Iterator<Item = &'static str> {
     kind.spec().levels.iter().map(|column| column.name())
 }
 
-/// The label of a kind that a name means: its own, or that without `_id`.
+/// Resolves a name, with or without `_id`, to the label of a kind.
 pub fn canonical(kind: Kind, name: &str) -> Option<&'static str> {
     labels_of(kind).find(|label| is_named(label, name))
 }
 
-/// Whether a name means a label: it is its name, with or without `_id`.
+/// Checks whether a name refers to a label: it is the label's name, with or without `_id`.
 pub fn is_named(label: &str, name: &str) -> bool {
     label == name || label.strip_suffix(ID) == Some(name)
 }
 
-/// Whether a label is `true` or `false` and nothing else.
+/// Checks whether a label has only the values `true` and `false`.
 pub fn is_boolean(kind: Kind, label: &str) -> bool {
     kind.spec().labels.iter().any(|column| matches!(column, Column::Boolean(name) if *name == label))
 }
 
-/// Whether receivers take text as the name of a label: `[a-zA-Z_][a-zA-Z0-9_]*`.
+/// Checks whether receivers accept the text as a label name: `[a-zA-Z_][a-zA-Z0-9_]*`, as in Prometheus.
 pub fn is_label_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')

@@ -1,4 +1,4 @@
-//! Rules and their evaluation, silences, routing and wording. Pure: times are arguments.
+//! Rules and their evaluation, silences, routing, and reasons in words. Pure: times are arguments.
 
 pub mod acknowledgement;
 pub mod annotation;

@@ -9,14 +9,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::labels;
 use crate::notification::Labels;
 
-/// Bytes that a compiled expression may take: a silence is anybody's text.
+/// The maximum size of a compiled expression, in bytes. Silences are user input, so an expression may be hostile.
 const REGEX_BYTES: usize = 1 << 20;
-/// Bytes of a value at the most.
+/// The maximum length of a value, in bytes.
 const VALUE_BYTES: usize = 1_000;
 
 /// A condition on one label, with the semantics of Prometheus: an absent label has the empty string as its value, an
-/// expression has to match the whole value, `.` matches line breaks too, and `!~` is the negation of `=~`. A label's name
-/// may come without `_id`.
+/// expression has to match the whole value, `.` also matches line breaks, and `!~` is the negation of `=~`. The suffix
+/// `_id` of a label's name may be omitted.
 #[derive(Debug, Clone)]
 pub struct Matcher {
     name: String,
@@ -25,7 +25,7 @@ pub struct Matcher {
     regex: Option<Regex>,
 }
 
-/// How a matcher compares.
+/// The comparison operator of a matcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// `=`
@@ -38,16 +38,17 @@ pub enum Operation {
     MatchesNot,
 }
 
-/// The text is no matcher, and why.
+/// The text is not a valid matcher; holds the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct MatcherError(String);
 
 impl Matcher {
-    /// A matcher.
+    /// Creates a matcher.
     ///
     /// # Errors
-    /// Where the name is none of a label, the value is too long, or an expression cannot be read or would be too large.
+    /// The name is not a valid label name, the value is longer than 1,000 bytes, or the expression is invalid or its
+    /// compiled form is larger than 1 MiB.
     pub fn new(name: impl Into<String>, operation: Operation, value: impl Into<String>) -> Result<Self, MatcherError> {
         let (name, value) = (name.into(), value.into());
         if !labels::is_label_name(&name) {
@@ -63,22 +64,22 @@ impl Matcher {
         Ok(Self { name, operation, value, regex })
     }
 
-    /// The label's name, as it was written.
+    /// Returns the label's name, as written.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How it compares.
+    /// Returns the operator.
     pub fn operation(&self) -> Operation {
         self.operation
     }
 
-    /// What it compares with.
+    /// Returns the value to compare with.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// Whether labels match.
+    /// Checks whether a set of labels matches.
     pub fn matches(&self, labels: &Labels) -> bool {
         let found = labels
             .get(&self.name)
@@ -86,7 +87,7 @@ impl Matcher {
         self.accepts(found.map_or("", String::as_str))
     }
 
-    /// Whether it matches where the label is absent.
+    /// Checks whether it matches if the label is absent.
     pub fn matches_absence(&self) -> bool {
         self.accepts("")
     }
@@ -102,10 +103,10 @@ impl Matcher {
     }
 }
 
-/// An expression that has to match from beginning to end. Values may have several lines, such as a message that was
-/// sent as `error_type`, so `.` matches a line break as well: Prometheus compiles `^(?s:…)$`.
+/// Compiles an expression that has to match from beginning to end. Values can have several lines, such as a message
+/// sent as `error_type`, so `.` also matches line breaks: Prometheus compiles `^(?s:…)$`.
 fn whole(expression: &str) -> Result<Regex, MatcherError> {
-    // By itself first: `a)|(b` is no expression, and must not become one by what is put around it.
+    // Compile it alone first: `a)|(b` is invalid and must not become valid inside the group.
     let compile = |text: &str| RegexBuilder::new(text).dot_matches_new_line(true).size_limit(REGEX_BYTES).build();
     compile(expression).and_then(|_| compile(&format!(r"\A(?:{expression})\z"))).map_err(|error| {
         let message = match error {
@@ -161,7 +162,7 @@ impl FromStr for Matcher {
         let wrong = || MatcherError(format!("expected `label=value`, `!=`, `=~` or `!~`; found `{text}`"));
         let at = text.find(['=', '!']).ok_or_else(wrong)?;
         let (name, rest) = text.split_at(at);
-        // The longer signs first: `=` is the beginning of `=~`.
+        // Try longer operators first: `=` is a prefix of `=~`.
         let (operation, value) = [Operation::Matches, Operation::MatchesNot, Operation::NotEqual, Operation::Equal]
             .into_iter()
             .find_map(|operation| Some((operation, rest.strip_prefix(operation.sign())?)))
@@ -179,7 +180,7 @@ impl FromStr for Matcher {
     }
 }
 
-/// The text before the closing quote, which must be the end.
+/// Parses a quoted value; `quoted` starts after the opening quote and has to end with the closing one.
 fn unquoted(quoted: &str) -> Option<String> {
     let mut value = String::new();
     let mut rest = quoted.chars();
@@ -189,7 +190,7 @@ fn unquoted(quoted: &str) -> Option<String> {
             '\\' => match rest.next()? {
                 'n' => value.push('\n'),
                 c @ ('"' | '\\') => value.push(c),
-                // Of an expression, such as `\d`.
+                // Keep escapes of regular expressions, such as `\d`.
                 c => value.extend(['\\', c]),
             },
             c => value.push(c),
@@ -273,7 +274,7 @@ mod tests {
             let found =
                 [Operation::Matches, Operation::MatchesNot].map(|operation| of(operation).matches(&labels(value)));
             assert_eq!(found, [matches, !matches], "{expression:?} {value:?}");
-            // As it is written on a command line and stored with a silence.
+            // The form on a command line, and as stored with a silence.
             let written: Matcher = of(Operation::Matches).to_string().parse().unwrap();
             assert_eq!(written.matches(&labels(value)), matches, "{written}");
         }

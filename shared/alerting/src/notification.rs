@@ -1,4 +1,4 @@
-//! What a receiver is told: the shape in which the outbox keeps it.
+//! Notifications, in the form in which the outbox stores them.
 
 use std::collections::BTreeMap;
 
@@ -6,26 +6,26 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Labels or annotations: names and texts.
+/// Labels or annotations: values by name.
 pub type Labels = BTreeMap<String, String>;
 
-/// One notification to one receiver, complete: whoever delivers it looks nothing up.
+/// One notification to one receiver. Self-contained: the notifier delivers it without further lookups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Notification {
     /// The receiver's name.
     pub receiver: String,
-    /// What the alerts in it have in common, as one text. The same for all notifications of a group.
+    /// The labels that its alerts have in common, as one text. Equal for all notifications of a group.
     pub group_key: String,
-    /// What the alerts in it have in common. Empty in a digest.
+    /// The labels that its alerts have in common. Empty in a digest.
     pub group_labels: Labels,
     /// Why it is sent.
     pub why: NotificationReason,
-    /// The alerts, each at most once.
+    /// The alerts; each appears at most once.
     pub alerts: Vec<Alert>,
-    /// Alerts that a digest counts and leaves out.
+    /// Alerts that a digest counts but omits.
     #[serde(default)]
     pub truncated_alerts: u64,
-    /// Other alerts of the group of which the receiver knows that they fire.
+    /// Other alerts of the group that the receiver was last notified of as firing.
     #[serde(default)]
     pub still_firing: u64,
 }
@@ -34,62 +34,62 @@ pub struct Notification {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NotificationReason {
-    /// An alert in it fires and the receiver has not been told.
+    /// An alert fires of which the receiver was not notified yet.
     Firing,
-    /// An alert in it is over that the receiver was told of.
+    /// An alert has resolved of which the receiver was notified.
     Resolved,
-    /// It still fires, and the repeat interval is over.
+    /// An alert still fires, and the repeat interval has elapsed.
     Repeated,
-    /// More happened in a minute than a person can read one by one.
+    /// Too many notifications in one minute for a person to read one by one.
     Digest,
-    /// Somebody asked for a test.
+    /// Somebody requested a test.
     Test,
-    /// The dead man's switch: everything works.
+    /// The dead man's switch: the whole pipeline works.
     Heartbeat,
 }
 
-/// An alert, as it was when the notification was made.
+/// An alert, as it was when the notification was created.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Alert {
-    /// Of rule and group: the same for ever.
+    /// The id, derived from rule and group; it never changes.
     pub id: Uuid,
-    /// The transition that this tells, counted up for each alert.
+    /// The transition that this reports; increases by one with each transition of the alert.
     pub version: i64,
-    /// How it is.
+    /// Whether it fires or has resolved.
     pub status: Status,
     /// The rule's name.
     pub rule: String,
-    /// `_` where the group names none.
+    /// The organization; `_` if the group has none.
     pub organization: String,
     /// `info`, `warning` or `critical`.
     pub severity: String,
-    /// All labels: the group's, the rule's, `alertname` and `severity`.
+    /// All labels: those of the group and of the rule, `alertname` and `severity`.
     pub labels: Labels,
-    /// Texts for people, rendered.
+    /// The rendered annotations.
     pub annotations: Labels,
-    /// Why it fires or is over, in words and figures.
+    /// Why it fires or has resolved, with figures.
     pub reason: String,
-    /// When it began to fire.
+    /// When it started to fire.
     pub starts_at: DateTime<Utc>,
-    /// When it was over.
+    /// When it resolved; `None` while it fires.
     pub ends_at: Option<DateTime<Utc>>,
-    /// Only a test: nothing is wrong.
+    /// Marks a test alert, which reports no real problem.
     #[serde(default)]
     pub test: bool,
 }
 
-/// How an alert is, as receivers know it.
+/// The status of an alert, as receivers see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Something is wrong.
+    /// The alert fires.
     Firing,
-    /// It is over.
+    /// The alert has resolved.
     Resolved,
 }
 
 impl Notification {
-    /// Of the group: firing while any of its alerts is, told here or before.
+    /// Returns the status of the group: firing while any of its alerts fires, in this notification or an earlier one.
     pub fn status(&self) -> Status {
         let fires = self.still_firing > 0 || self.alerts.iter().any(|alert| alert.status == Status::Firing);
         if fires { Status::Firing } else { Status::Resolved }

@@ -1,4 +1,4 @@
-//! Whether a receiver is told of an alert now, and why or why not.
+//! Decides whether a receiver is notified of an alert now, and names the reason.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -6,50 +6,51 @@ use uuid::Uuid;
 
 use crate::notification::{NotificationReason, Status};
 
-/// What a receiver was told last of an alert.
+/// The last notification of an alert to a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastNotification {
-    /// That it fires, or that it is over.
+    /// Whether it reported the alert as firing or resolved.
     pub status: Status,
-    /// When.
+    /// When it was created.
     pub at: DateTime<Utc>,
-    /// When the episode had begun of which it was told.
+    /// When the reported episode started to fire.
     pub started_at: DateTime<Utc>,
 }
 
-/// Whether to tell.
+/// Whether to notify a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Yes: firing, resolved or repeated.
+    /// Notify: firing, resolved or repeated.
     Notify(NotificationReason),
-    /// No.
+    /// Do not notify.
     Skip(SkipReason),
 }
 
-/// Why a receiver is not told.
+/// Why a receiver is not notified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
-    /// It fires, and this silence matches.
+    /// The alert fires, but this silence matches it.
     Silenced(Uuid),
-    /// It fires, and somebody has taken note.
+    /// The alert fires, but it is acknowledged.
     Acknowledged,
-    /// It fires, the receiver knows, and the repeat interval is not over.
+    /// The alert fires, the receiver was notified, and the repeat interval has not elapsed.
     AlreadyNotified,
-    /// It does not fire, and the receiver never heard of it.
+    /// The alert does not fire, and the receiver was never notified of it.
     NeverNotified,
-    /// It does not fire, and the receiver knows.
+    /// The alert does not fire, and the receiver was notified of that.
     NotFiring,
-    /// It is over, and the receiver does not want to know.
+    /// The alert has resolved, but the receiver does not want resolved notifications.
     ResolvedNotWanted,
 }
 
-/// Times are stored with microseconds and compared with what was told with nanoseconds.
+/// Tolerance for comparing start times: Postgres stores microseconds, notifications have nanoseconds.
 const SAME_EPISODE_WITHIN: TimeDelta = TimeDelta::milliseconds(1);
 
-/// Whether a receiver is told now. `firing` is when the episode began that goes on, `None` where the alert does not
-/// fire; `last` is what the receiver was told last.
+/// Decides whether a receiver is notified now. `firing` is the start of the current episode, `None` if the alert does
+/// not fire. `last` is the last notification to this receiver.
 ///
-/// Whoever was told that an alert fires is told that it is over, silenced or acknowledged or not.
+/// A receiver that was notified of a firing alert is also notified when it resolves, even if the alert is silenced or
+/// acknowledged by then.
 pub fn decide(
     firing: Option<DateTime<Utc>>,
     last: Option<&LastNotification>,
@@ -110,7 +111,7 @@ mod tests {
             (Some(0), last(firing, 1), None, false, true, hours + 1, Notify(NotificationReason::Repeated)),
             (Some(0), last(firing, 1), Some(silence), false, true, hours + 1, Skip(SkipReason::Silenced(silence))),
             (Some(0), last(firing, 1), None, true, true, hours + 1, Skip(SkipReason::Acknowledged)),
-            // Another episode than the one that was told.
+            // A later episode than the one in the last notification.
             (Some(60), last(firing, 1), None, false, true, 61, Notify(NotificationReason::Firing)),
             (Some(60), last(resolved, 50), None, false, true, 61, Notify(NotificationReason::Firing)),
             (None, None, None, false, true, 1, Skip(SkipReason::NeverNotified)),
@@ -143,7 +144,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens to an alert, and whoever silences or acknowledges it meanwhile.
+        /// Random alerts, silences and acknowledgements.
         #[test]
         fn every_told_firing_is_followed_by_exactly_one_resolved(
             steps in prop::collection::vec((any::<bool>(), any::<bool>(), any::<bool>(), 1_i64..20_000), 1..80),
@@ -154,7 +155,7 @@ mod tests {
                 now += seconds;
                 episode = if fires { episode.or(Some(at(now))) } else { None };
                 let silence = silenced.then(|| Uuid::from_u128(1));
-                // Each evaluation decides until there is nothing more to decide, as a worker's next tick would.
+                // Decide until there is nothing left to decide, as the worker's next ticks would.
                 for _ in 0..3 {
                     let Decision::Notify(why) =
                         decide(episode, last.as_ref(), silence, acknowledged, REPEAT, true, at(now)) else { break };

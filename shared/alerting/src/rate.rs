@@ -1,18 +1,18 @@
-//! So many in so much time.
+//! Rates: a count per unit of time.
 
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::TimeDelta;
 
-/// A rate such as `5/s`, `0.5/min` or `10/h`, exactly.
+/// An exact rate, such as `5/s`, `0.5/min` or `10/h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     millionths: u64,
     per: Per,
 }
 
-/// The time that a rate is said for.
+/// The unit of time of a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Per {
     Second,
@@ -21,42 +21,42 @@ enum Per {
 }
 
 const ONE: u64 = 1_000_000;
-/// Digits behind the point.
+/// The maximum number of decimals.
 const DECIMALS: usize = 6;
 
 impl Rate {
-    /// Whether `count` within `window` is strictly more.
+    /// Checks whether `count` within `window` is strictly above the rate.
     pub fn is_exceeded_by(self, count: u64, window: TimeDelta) -> bool {
         let (seen, bound) = self.sides(count, window);
         seen > bound
     }
 
-    /// Whether `count` within `window` is strictly less.
+    /// Checks whether `count` within `window` is strictly below the rate.
     pub fn is_undercut_by(self, count: u64, window: TimeDelta) -> bool {
         let (seen, bound) = self.sides(count, window);
         seen < bound
     }
 
-    /// `count / window` against the rate, each multiplied by everything that would have to be divided by.
+    /// Returns both sides of comparing `count / window` with the rate, multiplied so that nothing is divided.
     fn sides(self, count: u64, window: TimeDelta) -> (u128, u128) {
         let window = u128::try_from(window.num_seconds()).unwrap_or(0);
         let seen = u128::from(count) * u128::from(ONE) * u128::from(self.per.seconds());
         (seen, u128::from(self.millionths) * window)
     }
 
-    /// Five sixths of it, at least the least rate there is unless it is zero.
+    /// Returns five sixths of the rate, at least the smallest nonzero rate unless the rate is zero.
     pub(crate) fn five_sixths(self) -> Self {
         let millionths = (u128::from(self.millionths) * 5).div_ceil(6);
         Self { millionths: u64::try_from(millionths).unwrap_or(u64::MAX), ..self }
     }
 
-    /// Whether it is strictly more than another one.
+    /// Checks whether it is strictly above another rate.
     pub(crate) fn is_above(self, other: Self) -> bool {
         let a = u128::from(self.millionths) * u128::from(other.per.seconds());
         a > u128::from(other.millionths) * u128::from(self.per.seconds())
     }
 
-    /// `count` within `window`, said for the same time as this rate, with one decimal at the most.
+    /// Formats `count` within `window` in this rate's unit of time, with at most one decimal.
     pub(crate) fn say(self, count: u64, window: TimeDelta) -> String {
         let seconds = window.num_seconds().max(1) as f64;
         let rate = count as f64 * self.per.seconds() as f64 / seconds;

@@ -1,83 +1,84 @@
-//! Whom alerts go to, checked: every address is one, every secret is there.
+//! Receivers after the configuration was checked: addresses are well-formed, and all secrets are set.
 
 use std::time::Duration;
 
 use runtime::config::Secret;
 
-/// A receiver: a name and one way to reach it.
+/// A receiver: a name and one channel.
 #[derive(Debug, Clone)]
 pub struct Receiver {
-    /// Its name, unique.
+    /// The name, unique.
     pub name: String,
-    /// How it is reached.
+    /// The channel.
     pub channel: Channel,
-    /// Whether it is told that an alert is over.
+    /// Whether it is notified when an alert resolves.
     pub send_resolved: bool,
 }
 
-/// A way to reach somebody.
+/// A channel for notifications.
 #[derive(Debug, Clone)]
 pub enum Channel {
     /// HTTP, with the body of Alertmanager's webhooks and the signature of Standard Webhooks.
     Webhook(Webhook),
-    /// An Alertmanager's API.
+    /// The API of an Alertmanager.
     Alertmanager(Alertmanager),
-    /// Slack's incoming webhooks.
+    /// Incoming webhooks of Slack.
     Slack(Slack),
-    /// PagerDuty's Events API v2.
+    /// The Events API v2 of PagerDuty.
     Pagerduty(Pagerduty),
     /// Mail by SMTP.
     Email(Email),
     /// A NATS subject.
     Nats(Nats),
-    /// A dead man's switch: pinged while everything works, and who runs it raises the alarm when no ping comes.
+    /// A dead man's switch: pinged while the pipeline works. The service behind it raises an alarm when pings stop.
     Heartbeat(Heartbeat),
 }
 
 /// See [`Channel::Webhook`].
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// Where to POST. May hold secrets, so it is shown nowhere but by its host.
+    /// The URL to POST to. It can hold secrets, so only its host is ever shown.
     pub url: Secret,
-    /// Signs the body where there is one.
+    /// Signs the body, if set.
     pub secret: Option<Secret>,
-    /// Alerts in one body at the most, as Alertmanager's `max_alerts`; 0 for all.
+    /// The maximum number of alerts in one body, as Alertmanager's `max_alerts`; 0 for no limit.
     pub max_alerts: usize,
 }
 
 /// See [`Channel::Alertmanager`].
 #[derive(Debug, Clone)]
 pub struct Alertmanager {
-    /// Its base URL.
+    /// The base URL.
     pub url: Secret,
-    /// How often a firing alert is told again, because an Alertmanager forgets what is not repeated.
+    /// How often a firing alert is sent again, because Alertmanager resolves alerts that are not repeated.
     pub refresh: Duration,
 }
 
 /// See [`Channel::Slack`].
 #[derive(Debug, Clone)]
 pub struct Slack {
-    /// The webhook's URL, which is its secret.
+    /// The webhook URL, which is itself a secret.
     pub url: Secret,
 }
 
 /// See [`Channel::Pagerduty`].
 #[derive(Debug, Clone)]
 pub struct Pagerduty {
-    /// The integration's key.
+    /// The integration key.
     pub routing_key: Secret,
-    /// Where events go; another one for tests and proxies.
+    /// The endpoint for events; changed for tests and proxies.
     pub url: String,
 }
 
 /// See [`Channel::Email`].
 #[derive(Debug, Clone)]
 pub struct Email {
-    /// `smtp://host:port` (STARTTLS where the server offers it; required unless it is loopback) or `smtps://host:port`.
+    /// `smtp://host:port` or `smtps://host:port`. With `smtp`, STARTTLS is used if the server offers it, and is
+    /// required unless the host is loopback.
     pub server: String,
-    /// Who signs in.
+    /// The user name, if authentication is needed.
     pub user: Option<String>,
-    /// With what.
+    /// The password.
     pub password: Option<Secret>,
     /// The sender's address.
     pub from: String,
@@ -88,13 +89,13 @@ pub struct Email {
 /// See [`Channel::Nats`].
 #[derive(Debug, Clone)]
 pub struct Nats {
-    /// Instead of `<prefix>.alerts.<organization>.<rule>`.
+    /// The subject; `None` for `<prefix>.alerts.<organization>.<rule>`.
     pub subject: Option<String>,
 }
 
 /// See [`Channel::Heartbeat`].
 #[derive(Debug, Clone)]
 pub struct Heartbeat {
-    /// What is pinged.
+    /// The URL to ping.
     pub url: Secret,
 }

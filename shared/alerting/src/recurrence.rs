@@ -1,4 +1,4 @@
-//! Times that come again each week, by the clock of a place.
+//! Weekly recurring times in a time zone.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use chrono::{DateTime, Datelike, Days, MappedLocalTime, NaiveDate, NaiveDateTime
 use chrono_tz::{GapInfo, Tz};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Days of the week and two times of day: `sat,sun 22:00-06:00`, by the clock of a time zone.
+/// Days of the week and two times of day, such as `sat,sun 22:00-06:00`, in a time zone.
 ///
-/// A day is that on which the time begins; where it ends no later than it begins, it ends on the day after. A
-/// beginning that clocks skip is the first instant after the gap, as is an end; of one that clocks show twice the
-/// first counts as the beginning, and the second as the end. So a silence never is shorter than what was asked for.
+/// The days are those on which an occurrence starts; if the end is not later than the start, it ends on the next day.
+/// A start or an end that a clock change skips moves to the first instant after the gap. Of a time that a clock change
+/// repeats, the first instant is the start and the second is the end. So a silence is never shorter than requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recurrence {
-    /// For each day of the week, from Monday, whether it begins there.
+    /// For each day of the week, from Monday: whether an occurrence starts on it.
     days: [bool; 7],
     from: NaiveTime,
     to: NaiveTime,
     timezone: Tz,
 }
 
-/// The text is no recurrence, and why.
+/// The text is not a valid recurrence; holds the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RecurrenceError(String);
@@ -36,11 +36,11 @@ const WEEK: [(Weekday, &str); 7] = [
 ];
 
 impl Recurrence {
-    /// Reads days and times, such as `daily 02:30-03:30`, `mon-fri 01:00-02:00` or `sat,sun 22:00-06:00`, and the name
-    /// of a time zone, such as `Europe/Berlin`.
+    /// Parses days and times, such as `daily 02:30-03:30`, `mon-fri 01:00-02:00` or `sat,sun 22:00-06:00`, and the
+    /// name of a time zone, such as `Europe/Berlin`.
     ///
     /// # Errors
-    /// What is wrong with either.
+    /// A description of what is wrong with either.
     pub fn parse(when: &str, timezone: &str) -> Result<Self, RecurrenceError> {
         let wrong = |problem: String| RecurrenceError(format!("{problem}; expected such as `sat,sun 22:00-06:00`"));
         let timezone: Tz = timezone.trim().parse().map_err(|_| {
@@ -50,21 +50,21 @@ impl Recurrence {
             when.trim().split_once(char::is_whitespace).ok_or_else(|| wrong(format!("`{when}` names no times")))?;
         let (from, to) = times.split_once('-').ok_or_else(|| wrong(format!("`{times}` is no time to another")))?;
         let time = |text: &str| {
-            // The end of a day is the beginning of the next.
+            // The end of a day is the start of the next one.
             let text = if text.trim() == "24:00" { "00:00" } else { text.trim() };
             NaiveTime::parse_from_str(text, "%H:%M").map_err(|_| wrong(format!("`{text}` is no time of day")))
         };
         Ok(Self { days: days_of(days).map_err(wrong)?, from: time(from)?, to: time(to)?, timezone })
     }
 
-    /// Whether it is such a time.
+    /// Checks whether `now` is within an occurrence.
     pub fn active_at(&self, now: DateTime<Utc>) -> bool {
-        // Two days before, because an occurrence may take one and clocks may be moved by another.
+        // Two days before: an occurrence can last one day, and a clock change can move it by another.
         self.occurrences(now, 2, 1).any(|(start, end)| start <= now && now < end)
     }
 
-    /// Beginnings and ends around `now`: of occurrences on so many days before and after, without those that clocks
-    /// skip as a whole.
+    /// Returns start and end of the occurrences from `before` days before `now` to `after` days after it. Omits
+    /// occurrences that a clock change skips entirely.
     pub(crate) fn occurrences(
         &self,
         now: DateTime<Utc>,
@@ -89,7 +89,7 @@ impl Recurrence {
         (start < end).then_some((start, end))
     }
 
-    /// When clocks show a time; where they skip it, the first instant after the gap.
+    /// Returns the instant at which clocks show a time, or the first instant after the gap if they skip it.
     fn instant(
         &self,
         local: NaiveDateTime,
@@ -100,12 +100,12 @@ impl Recurrence {
         instant.map(|instant| instant.with_timezone(&Utc))
     }
 
-    /// The days and times, as they are read.
+    /// Returns the days and times, in the form that `parse` accepts.
     pub fn when(&self) -> String {
         self.to_string()
     }
 
-    /// By whose clock.
+    /// Returns the time zone.
     pub fn timezone(&self) -> Tz {
         self.timezone
     }
@@ -123,7 +123,7 @@ fn days_of(text: &str) -> Result<[bool; 7], String> {
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (mut day, last) = (number(first)?, number(last)?);
-        // `fri-mon` goes over the end of the week.
+        // `fri-mon` wraps around the end of the week.
         loop {
             if let Some(chosen) = days.get_mut(day) {
                 *chosen = true;
@@ -137,7 +137,7 @@ fn days_of(text: &str) -> Result<[bool; 7], String> {
     Ok(days)
 }
 
-/// Days and times, without the time zone.
+/// Formats days and times, without the time zone.
 impl fmt::Display for Recurrence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.days == [true; 7] {

@@ -1,4 +1,4 @@
-//! Which alert goes to whom, and which alerts share a notification.
+//! Routing: which receivers an alert goes to, and which alerts share a notification.
 
 use chrono::TimeDelta;
 
@@ -8,31 +8,31 @@ use crate::matcher::Matcher;
 use crate::notification::Labels;
 use crate::receiver::Channel;
 
-/// A checked route.
+/// A route whose configuration was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// All must match; none matches every alert.
+    /// The matchers; all have to match. Without any, every alert matches.
     pub matchers: Vec<Matcher>,
-    /// Names of receivers that exist, each once.
+    /// Names of existing receivers, without duplicates.
     pub to: Vec<String>,
-    /// Alerts that agree in these labels share a notification.
+    /// Alerts with equal values of these labels share a notification.
     pub group_by: Vec<String>,
-    /// How long a notification waits for more alerts of its group; zero for not at all.
+    /// How long a notification waits for more alerts of its group; zero for no wait.
     pub group_wait: TimeDelta,
-    /// After how long an alert that still fires is told again.
+    /// How long until the notification of an alert that still fires is repeated.
     pub repeat_interval: TimeDelta,
 }
 
-/// How long until an alert that still fires is told again, unless configured.
+/// The default of `repeat_interval`.
 pub(crate) const REPEAT_INTERVAL: TimeDelta = TimeDelta::hours(4);
 
-/// Which labels alerts of a notification have in common, unless configured.
+/// Returns the default of `group_by`.
 pub(crate) fn default_group_by() -> Vec<String> {
     vec![ALERTNAME.to_owned(), records::rollup::ORGANIZATION.to_owned()]
 }
 
 impl Route {
-    /// Everything to these receivers.
+    /// Creates a route of all alerts to these receivers.
     pub(crate) fn to_all(to: Vec<String>) -> Self {
         Self {
             matchers: Vec::new(),
@@ -43,20 +43,20 @@ impl Route {
         }
     }
 
-    /// Whether an alert with these labels takes it.
+    /// Checks whether an alert with these labels matches.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.matchers.iter().all(|matcher| matcher.matches(labels))
     }
 }
 
 impl Alerting {
-    /// The route of an alert with these labels: the first that matches. `None` where nobody is told.
+    /// Returns the first route that matches these labels; `None` if no receiver is notified.
     pub fn route(&self, labels: &Labels) -> Option<&Route> {
         self.routes.iter().find(|route| route.matches(labels))
     }
 
-    /// What the alerts of a notification have in common, as one text and as labels. The text is the same for every
-    /// notification of the group to this receiver.
+    /// Returns the labels that the alerts of a notification have in common, as one text and as labels. The text is
+    /// equal for all notifications of the group to this receiver.
     pub fn group_key(&self, route: &Route, receiver: &str, labels: &Labels) -> (String, Labels) {
         let common: Labels = route
             .group_by
@@ -64,12 +64,12 @@ impl Alerting {
             .filter_map(|name| labels.iter().find(|(label, _)| labels::is_named(label, name)))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        // As Debug writes a string: in quotes, so that no value looks like another label.
+        // Quoted as by Debug, so that no value can pass for another label.
         let pairs: Vec<_> = common.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
         (format!("{receiver}:{{{}}}", pairs.join(", ")), common)
     }
 
-    /// Names of the receivers that are told of alerts.
+    /// Returns the names of the receivers of alerts.
     pub fn notified_receivers(&self) -> impl Iterator<Item = &str> {
         let is_told = |channel: &Channel| !matches!(channel, Channel::Heartbeat(_));
         self.receivers.iter().filter(move |receiver| is_told(&receiver.channel)).map(|receiver| receiver.name.as_str())

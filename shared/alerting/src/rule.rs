@@ -1,4 +1,4 @@
-//! Rules: what is watched, and when it is too much.
+//! Rules: what is watched, and when an alert fires.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,141 +19,141 @@ pub use crate::failed_when::{FailedWhen, Outcome};
 pub use crate::rate::Rate;
 pub use runtime::config::Ratio;
 
-/// A checked rule.
+/// A rule whose configuration was checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
-    /// Its name, unique, a NATS token.
+    /// The name, unique, valid as a NATS token.
     pub name: String,
     /// What is watched.
     pub source: Source,
-    /// When it is too much.
+    /// The condition.
     pub check: Check,
-    /// Only records with these labels, by their canonical names; `_` for no organization.
+    /// Only records with these labels count. Names are canonical; `_` stands for no organization.
     pub filter: BTreeMap<String, String>,
-    /// One group for each value of these labels, by their canonical names.
+    /// One group for each combination of values of these labels. Names are canonical.
     pub group_by: Vec<String>,
-    /// How far back it looks: whole minutes, between one and a day.
+    /// The window: whole minutes, between one minute and one day.
     pub window: TimeDelta,
-    /// How long the condition must hold before it fires; zero for at once.
+    /// How long the condition has to hold before the alert fires; zero to fire at once.
     pub hold_for: TimeDelta,
-    /// How long it must have recovered before it is over.
+    /// How long the group has to be recovered before the alert resolves.
     pub keep_firing_for: TimeDelta,
     /// How bad it is.
     pub severity: Severity,
-    /// Added to the labels of its alerts.
+    /// Labels added to the alerts.
     pub labels: Labels,
-    /// Texts for people, with placeholders.
+    /// Templates for people.
     pub annotations: Labels,
 }
 
-/// What a rule watches.
+/// The source that a rule watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// The roll-ups of a kind.
     Records(Kind),
-    /// How far the writers are behind, for each kind.
+    /// The lag of the writers, by kind.
     Ingest,
 }
 
-/// When it is too much. Thresholds are strict: at the threshold is not above it, at `recover_below` not below. What
-/// is zero has recovered in any case.
+/// The condition of a rule. Thresholds are strict: a value at the threshold is not above it, and a value at
+/// `recover_below` is not below it. Zero always counts as recovered.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Check {
-    /// A share of the records failed.
+    /// The ratio of failed records.
     Ratio {
         /// Which records count as failures.
         failed_when: FailedWhen,
-        /// Breached above.
+        /// Breached above this.
         threshold: Ratio,
-        /// Recovered below.
+        /// Recovered below this.
         recover_below: Ratio,
-        /// Below so many it breaches only beyond doubt.
+        /// With fewer records it is breached only if the lower bound of Wilson's interval is above the threshold.
         min_samples: u64,
     },
-    /// More records than so many in the window.
+    /// The number of records in the window.
     Count {
-        /// Breached above.
+        /// Breached above this.
         threshold: u64,
-        /// Recovered below.
+        /// Recovered below this.
         recover_below: u64,
     },
-    /// More records in so much time, over the window.
+    /// The rate of records over the window.
     Rate {
-        /// Breached above.
+        /// Breached above this.
         threshold: Rate,
-        /// Recovered below.
+        /// Recovered below this.
         recover_below: Rate,
     },
-    /// The level of something that is measured.
+    /// A measured level.
     Level {
-        /// What is measured.
+        /// The measured field.
         field: String,
         /// The average or the peak in the window.
         aggregate: Aggregate,
-        /// Breached above, in the field's unit.
+        /// Breached above this, in the field's unit.
         threshold: f64,
-        /// Recovered below, in the field's unit.
+        /// Recovered below this, in the field's unit.
         recover_below: f64,
-        /// With fewer samples it is not judged.
+        /// With fewer samples there is no decision.
         min_samples: u64,
     },
-    /// A group that was heard of is quiet.
+    /// A group that was seen before is silent.
     Silence {
-        /// For longer than this.
+        /// Breached when silent for longer than this.
         after: TimeDelta,
     },
-    /// A group is new: it fires for one window.
+    /// A new group: it fires for one window.
     FirstSeen {
-        /// A group of which nothing was heard for so long is new again.
+        /// A group not seen for this long is new again.
         forget_after: TimeDelta,
     },
     /// More records than in the same window some time ago.
     Spike {
-        /// How long ago.
+        /// How long ago that window was.
         against: TimeDelta,
-        /// Breached above this share of what was then; none counts as one.
+        /// Breached above this ratio to the records of that window; zero records count as one.
         threshold: Ratio,
-        /// Recovered below this share.
+        /// Recovered below this ratio.
         recover_below: Ratio,
-        /// With fewer it does not breach; below five sixths of it it has recovered.
+        /// With fewer records it is not breached; below five sixths of this it has recovered.
         min_samples: u64,
     },
-    /// The oldest record that is not written is old.
+    /// The age of the oldest record that is not written.
     Lag {
-        /// Breached above.
+        /// Breached above this.
         threshold: TimeDelta,
-        /// Recovered below.
+        /// Recovered below this.
         recover_below: TimeDelta,
     },
 }
 
-/// What is made of the samples of a level.
+/// How the samples of a level are aggregated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aggregate {
-    /// Their average.
+    /// The average.
     Average,
-    /// The highest.
+    /// The highest sample.
     Peak,
 }
 
-/// How bad an alert is.
+/// The severity of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Somebody may want to know.
+    /// For information.
     Info,
-    /// Somebody should look at it in working hours.
+    /// Needs attention during working hours.
     #[default]
     Warning,
-    /// Somebody must act now.
+    /// Needs attention now.
     Critical,
 }
 
 impl Severity {
-    /// All, the mildest first.
+    /// All severities, in ascending order.
     pub const ALL: [Self; 3] = [Self::Info, Self::Warning, Self::Critical];
 
-    /// The word in the configuration and in labels.
+    /// Returns the name used in the configuration and in labels.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Info => "info",
@@ -190,7 +190,8 @@ impl fmt::Display for Source {
 }
 
 impl Rule {
-    /// The labels of an alert: the group's, the rule's, `alertname` and `severity`. The group's go before.
+    /// Returns the labels of an alert: the group's, the rule's, `alertname` and `severity`. The group's take
+    /// precedence.
     pub fn alert_labels(&self, group: &Labels) -> Labels {
         let mut labels = self.labels.clone();
         labels.insert(ALERTNAME.to_owned(), self.name.clone());
@@ -199,25 +200,25 @@ impl Rule {
         labels
     }
 
-    /// The texts for people, with everything filled in. What a template asks for and this alert does not have, such as
-    /// the project of an error that names none, is empty.
+    /// Renders the annotations. A label that the alert does not have, such as the project of an error that names none,
+    /// renders as the empty string.
     pub fn annotations(&self, labels: &Labels, sample: &Sample, reason: &str) -> Labels {
         let value = self.value(sample);
         let facts = annotation::Facts { rule: &self.name, labels, value: &value, reason };
         self.annotations.iter().map(|(name, text)| (name.clone(), annotation::render(text, &facts))).collect()
     }
 
-    /// What is compared with the threshold, in words: `30.7 %`, `84/min`.
+    /// Formats the value that is compared with the threshold, such as `30.7 %` or `84/min`.
     pub fn value(&self, sample: &Sample) -> String {
         explain::value(self, sample)
     }
 
-    /// When it fires, in words: `more than 30 % of executions failed within 1 h`.
+    /// Describes the condition, such as `more than 30 % of executions failed within 1 h`.
     pub fn describe_condition(&self) -> String {
         explain::condition(self)
     }
 
-    /// As JSON, for people who look at the rules in force.
+    /// Returns the rule as JSON, for the list of active rules.
     pub fn describe(&self) -> serde_json::Value {
         let source = self.source.to_string();
         serde_json::json!({

@@ -1,7 +1,7 @@
-//! The rule engine: every rule with its groups, the figures of each and how each stands.
+//! The rule engine: every rule with its groups, their figures and their states.
 //!
-//! Pure: roll-ups come in, changes are proposed, and what was made true elsewhere is put back. So an hour
-//! passes in milliseconds in a test, and a backtest is the real evaluation.
+//! Pure: the caller adds roll-ups, the engine proposes changes, and the caller applies those that it has committed. So
+//! a test runs an hour in milliseconds, and a backtest is the real evaluation.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -18,88 +18,88 @@ use crate::rule::{Check, Rule, Source};
 use crate::sample::Sample;
 use crate::series::{Minute, Series, Shape};
 
-/// For how long a group is remembered of which nothing is heard, by rules that ask for silence.
+/// How long rules on silence remember a group without records.
 const SILENCE_LOOKBACK: TimeDelta = TimeDelta::hours(24);
-/// The label of a rule on ingest: which kind is behind.
+/// The label of a rule on ingest that holds the kind.
 pub const KIND: &str = "kind";
 
-/// See the module.
+/// All rules with their groups; see the module.
 #[derive(Debug)]
 pub struct RuleEngine {
     rules: Vec<RuleState>,
     series: Vec<Series>,
-    /// What spikes are compared with.
+    /// Windows of the past that spikes are compared with.
     baselines: Vec<Series>,
     lag: BTreeMap<Kind, Lag>,
-    /// Of which kinds, and how long ago, it is known what was counted then.
+    /// The kinds and distances whose past counts are known.
     known_baselines: BTreeSet<(Kind, TimeDelta)>,
 }
 
 /// How far the ingest of a kind is behind.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Lag {
-    /// The age of the oldest record that is not written; `None` where it is not known.
+    /// The age of the oldest record that is not written; `None` if unknown.
     pub behind: Option<TimeDelta>,
-    /// Why the figures of this kind cannot be trusted now.
+    /// Why the figures of this kind cannot be trusted now; `None` if they can.
     pub stale: Option<String>,
 }
 
-/// A rule and how each of its groups stands.
+/// A rule with the state of each of its groups.
 #[derive(Debug)]
 struct RuleState {
     rule: Arc<Rule>,
     series: usize,
-    /// For a spike: the same window, so long ago.
+    /// For a rule on spikes: the same window in the past, as an index into `RuleEngine::baselines`.
     baseline: Option<usize>,
-    /// For first-seen values: since when each group is known.
+    /// For a rule on first-seen values: when each known group was first seen.
     known: Option<HashMap<Uuid, DateTime<Utc>>>,
     groups: Vec<GroupState>,
 }
 
-/// How a group stands, as it was made true last.
+/// The state of a group, as last committed.
 #[derive(Debug, Clone, Default)]
 struct GroupState {
     state: State,
     first_seen_at: Option<DateTime<Utc>>,
 }
 
-/// A group of a rule: good until groups are forgotten or rules replaced.
+/// A group of a rule. Valid until groups are forgotten or rules replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GroupRef {
     rule: usize,
     slot: usize,
 }
 
-/// What an evaluation proposes for a group.
+/// A change of a group that an evaluation proposes.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// Which.
+    /// The group.
     pub group: GroupRef,
-    /// How it stood.
+    /// The state before.
     pub before: State,
-    /// How it stands.
+    /// The state after.
     pub after: State,
-    /// The change of its condition; `None` where only the data is better or worse.
+    /// The change of the condition; `None` if only the data quality changed.
     pub transition: Option<Transition>,
-    /// The figures behind it.
+    /// The figures behind the change.
     pub sample: Sample,
 }
 
-/// Which groups are evaluated.
+/// The groups to evaluate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Those that were added to since the last evaluation.
+    /// Groups with new records since the last evaluation.
     Touched,
-    /// All: time alone changes figures.
+    /// All groups, because figures also change with time.
     All,
 }
 
-/// A group that a rule for first-seen values has found.
+/// A new group, found by a rule on first-seen values.
 #[derive(Debug, Clone)]
 pub struct Discovery {
     /// The rule's name.
     pub rule: String,
-    /// Of rule and labels.
+    /// The id, derived from rule and labels.
     pub group: Uuid,
     /// The group's labels.
     pub labels: Labels,
@@ -107,23 +107,23 @@ pub struct Discovery {
     pub at: DateTime<Utc>,
 }
 
-/// The id of an alert: of rule and group, the same for ever.
+/// Returns the id of an alert, a UUID of version 5. It is derived from rule and labels and never changes.
 pub fn alert_id(rule: &str, labels: &Labels) -> Uuid {
-    /// The namespace of these ids.
+    /// The namespace of alert ids.
     const NAMESPACE: Uuid = Uuid::from_u128(0x7f1c_93a4_52d8_5b0e_a6c3_0e9d_41b7_82f5);
     let mut name = rule.to_owned();
     for (label, value) in labels {
         name.push('\n');
         name.push_str(label);
         name.push('=');
-        // A line break in a value must not look like another label.
+        // Escape line breaks, or a value could pass for another label.
         name.push_str(&value.replace('\\', "\\\\").replace('\n', "\\n"));
     }
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
 impl RuleEngine {
-    /// A rule engine for these rules, of at most `max_groups` groups for each.
+    /// Creates an engine for these rules, with at most `max_groups` groups for each rule.
     pub fn new(rules: &[Arc<Rule>], max_groups: usize) -> Self {
         let mut engine = Self {
             rules: Vec::new(),
@@ -160,7 +160,7 @@ impl RuleEngine {
         })
     }
 
-    /// How far back the roll-ups of each kind have to be known, for rules as they are.
+    /// Returns how far back the roll-ups of each kind have to be loaded for these rules.
     pub fn lookback(&self) -> BTreeMap<Kind, TimeDelta> {
         let mut lookback = BTreeMap::new();
         for rule_state in &self.rules {
@@ -172,7 +172,7 @@ impl RuleEngine {
         lookback
     }
 
-    /// How long ago the windows lie with which spikes are compared: for each kind its distances, and the longest window.
+    /// Returns the past windows that spikes are compared with: for each kind and distance, the longest window.
     pub fn baselines(&self) -> Vec<(Kind, TimeDelta, TimeDelta)> {
         let mut found: Vec<(Kind, TimeDelta, TimeDelta)> = Vec::new();
         for rule_state in &self.rules {
@@ -194,14 +194,14 @@ impl RuleEngine {
         self.series.iter_mut().for_each(|series| series.add(minute));
     }
 
-    /// Adds roll-ups that were written since the last evaluation, at `now`.
+    /// Adds roll-ups that were written since the last evaluation.
     pub fn add_new(&mut self, minute: Minute<'_>, now: DateTime<Utc>) {
         self.series.iter_mut().for_each(|series| series.add_new(minute, now));
     }
 
-    /// Adds roll-ups of the past, each to what still remembers it at `now`. When their records arrived is not known, so
-    /// that nobody is called for a clock that is behind they count as having arrived as late as they may have, but for
-    /// groups of which an alert says otherwise: see [`RuleEngine::restore`].
+    /// Adds roll-ups of the past to each series that still remembers their minute at `now`. When their records arrived
+    /// is not known. They count as having arrived as late as possible, so that no alert fires only because a
+    /// producer's clock is behind. Groups with an alert are the exception: see [`RuleEngine::restore`].
     pub fn add_past(&mut self, minute: Minute<'_>, now: DateTime<Utc>) {
         for number in 0..self.series.len() {
             if minute.minute + self.lookback_of(number) + TimeDelta::minutes(1) >= now {
@@ -210,14 +210,13 @@ impl RuleEngine {
         }
     }
 
-    /// For how long a series remembers a group of which nothing is heard: a group that is only remembered takes the
-    /// place of another one.
+    /// Returns how long a series remembers a group without records. A remembered group counts against `max_groups`.
     fn lookback_of(&self, series: usize) -> TimeDelta {
         let rules = self.rules.iter().filter(|rule_state| rule_state.series == series);
         rules.map(RuleState::lookback).max().unwrap_or(SILENCE_LOOKBACK)
     }
 
-    /// Adds roll-ups of so long ago to what spikes are compared with.
+    /// Adds roll-ups from `distance` ago to the windows that spikes are compared with.
     pub fn add_baseline(&mut self, minute: Minute<'_>, distance: TimeDelta) {
         for rule_state in &self.rules {
             if let (Some(baseline), Check::Spike { against, .. }) = (rule_state.baseline, &rule_state.rule.check)
@@ -229,8 +228,8 @@ impl RuleEngine {
         }
     }
 
-    /// Says whether it is known what was counted of a kind in the windows so long ago: that nothing is there may mean
-    /// that nobody counted.
+    /// Sets whether the counts of a kind in the windows `distance` ago are known. If they are not, missing counts must
+    /// not be taken for zero.
     pub fn set_baseline_known(&mut self, kind: Kind, distance: TimeDelta, is_known: bool) {
         if is_known {
             self.known_baselines.insert((kind, distance));
@@ -239,18 +238,18 @@ impl RuleEngine {
         }
     }
 
-    /// Says how far the ingest of a kind is behind.
+    /// Sets how far the ingest of a kind is behind.
     pub fn set_lag(&mut self, kind: Kind, lag: Lag) {
         self.lag.insert(kind, lag);
     }
 
-    /// How far the ingest of a kind is behind.
+    /// Returns how far the ingest of a kind is behind.
     pub fn lag(&self, kind: Kind) -> Option<&Lag> {
         self.lag.get(&kind)
     }
 
-    /// Says what a rule for first-seen values knows, instead of what it knew: groups of which nothing was heard for long
-    /// are new again.
+    /// Replaces the groups that a rule on first-seen values knows. Groups that were not seen for a long time are new
+    /// again.
     pub fn set_known_groups(&mut self, rule: &str, groups: impl IntoIterator<Item = (Uuid, DateTime<Utc>)>) {
         let rule_state = self.rules.iter_mut().find(|rule_state| rule_state.rule.name == rule);
         if let Some(known) = rule_state.and_then(|rule_state| rule_state.known.as_mut()) {
@@ -258,7 +257,7 @@ impl RuleEngine {
         }
     }
 
-    /// Groups of a rule for first-seen values of which something was heard since a time.
+    /// Returns the groups of a rule on first-seen values that were seen since a time.
     pub fn groups_seen_since(&self, rule: &str, since: DateTime<Utc>) -> Vec<Discovery> {
         let Some(rule_state) = self.rules.iter().find(|rule_state| rule_state.rule.name == rule) else {
             return Vec::new();
@@ -272,15 +271,15 @@ impl RuleEngine {
         heard.collect()
     }
 
-    /// Puts back how the group of an alert stands. What it was last heard of is then the last minute of its records: that
-    /// rules are loaded anew is no sign of life. `None` where the rules know no such alert any more.
+    /// Restores the state of an alert's group after rules were loaded. The group then counts as last seen in the last
+    /// minute of its records: a reload is not a sign of life. Returns `None` if the rules no longer have this alert.
     pub fn restore(&mut self, id: Uuid, rule: &str, labels: &Labels, state: State) -> Option<GroupRef> {
         let number = self.rules.iter().position(|rule_state| rule_state.rule.name == rule)?;
         let rule_state = self.rules.get_mut(number)?;
         let series = self.series.get_mut(rule_state.series)?;
         let group: Labels =
             series.shape().group_by.iter().filter_map(|name| Some((name.clone(), labels.get(name)?.clone()))).collect();
-        // A rule that groups in another way has other alerts, which stand by themselves.
+        // A rule with another `group_by` has other alerts.
         if alert_id(rule, &group) != id {
             return None;
         }
@@ -292,28 +291,28 @@ impl RuleEngine {
         Some(GroupRef { rule: number, slot })
     }
 
-    /// The rule of a group.
+    /// Returns the rule of a group.
     pub fn rule(&self, group: GroupRef) -> Option<&Arc<Rule>> {
         self.rules.get(group.rule).map(|rule_state| &rule_state.rule)
     }
 
-    /// The labels of a group.
+    /// Returns the labels of a group.
     pub fn labels(&self, group: GroupRef) -> Labels {
         let series = self.rules.get(group.rule).and_then(|rule_state| self.series.get(rule_state.series));
         series.map(|series| series.labels(group.slot)).unwrap_or_default()
     }
 
-    /// How a group stands.
+    /// Returns the state of a group.
     pub fn state(&self, group: GroupRef) -> Option<&State> {
         Some(&self.rules.get(group.rule)?.groups.get(group.slot)?.state)
     }
 
-    /// The organization of a group's labels, `_` where they name none.
+    /// Returns the organization in a group's labels; `_` if they have none.
     pub fn organization(labels: &Labels) -> &str {
         labels.get(ORGANIZATION).map_or(NO_ORGANIZATION, String::as_str)
     }
 
-    /// Records that rules left out because there are too many groups, by rule.
+    /// Returns, by rule, the number of records left out because there are too many groups. Omits rules without any.
     pub fn overflow(&self) -> impl Iterator<Item = (&str, u64)> {
         self.rules
             .iter()
@@ -323,13 +322,13 @@ impl RuleEngine {
             .filter(|(_, overflow)| *overflow > 0)
     }
 
-    /// How many groups all rules have.
+    /// Returns the number of groups of all rules.
     pub fn groups(&self) -> usize {
         self.rules.iter().filter_map(|rule_state| self.series.get(rule_state.series)).map(Series::len).sum()
     }
 
-    /// Looks at groups and proposes what changes. Nothing is changed but what no one else has to know: the caller
-    /// makes the rest true and says so by [`RuleEngine::apply`].
+    /// Evaluates groups and returns the proposed changes. States are only updated in place if nothing has to be
+    /// stored. The caller commits a change and then calls [`RuleEngine::apply`].
     pub fn evaluate(&mut self, now: DateTime<Utc>, scope: Scope) -> Vec<Change> {
         let touched: Vec<Vec<usize>> = self.series.iter_mut().map(Series::take_touched).collect();
         let mut changes = Vec::new();
@@ -366,14 +365,14 @@ impl RuleEngine {
         changes
     }
 
-    /// A change was made true.
+    /// Applies a change that was committed.
     pub fn apply(&mut self, group: GroupRef, state: State) {
         if let Some(rule_state) = self.rules.get_mut(group.rule) {
             rule_state.group_state(group.slot).state = state;
         }
     }
 
-    /// Every group with its figures and how it stands, for who wants to know why it did or did not fire.
+    /// Evaluates every group without changing any state: shows why an alert did or did not fire.
     pub fn evaluate_all(&mut self, now: DateTime<Utc>) -> Vec<(GroupRef, Sample, State)> {
         let mut all = Vec::new();
         for number in 0..self.rules.len() {
@@ -451,8 +450,8 @@ impl RuleEngine {
         Some(baseline.figures(slot, now).total)
     }
 
-    /// Groups that rules for first-seen values meet for the first time. They fire from the next evaluation on, unless
-    /// `learning`: what is there when a rule begins is not news.
+    /// Returns groups that rules on first-seen values see for the first time. They fire from the next evaluation on,
+    /// unless the rule is `learning`: groups that exist when a rule starts are not new.
     pub fn discover(&mut self, now: DateTime<Utc>, learning: impl Fn(&str) -> bool) -> Vec<Discovery> {
         let mut found = Vec::new();
         for rule_state in &mut self.rules {
@@ -482,8 +481,7 @@ impl RuleEngine {
         found
     }
 
-    /// Forgets groups of which nothing was heard for as long as their rules look back and that stand as if nothing had
-    /// ever been.
+    /// Forgets groups without records within the lookback of their rules, if they are inactive and have no history.
     pub fn forget(&mut self, now: DateTime<Utc>) {
         for baseline in &mut self.baselines {
             let since = now - baseline.shape().window;
@@ -501,7 +499,7 @@ impl RuleEngine {
                     rule_state.groups.iter().enumerate().filter_map(stands)
                 })
                 .collect();
-            // Some more, so that what `groups_seen_since` asks for hourly is still there.
+            // One extra margin, so that the hourly call of `groups_seen_since` still finds them.
             let since = now - self.lookback_of(number) - TimeDelta::hours(2);
             let Some(series) = self.series.get_mut(number) else { continue };
             let removed = series.forget(since, |slot| active.contains(&slot));
@@ -517,7 +515,7 @@ impl RuleEngine {
 }
 
 impl RuleState {
-    /// How far back the rule looks for a group.
+    /// Returns how far back the rule looks for a group.
     fn lookback(&self) -> TimeDelta {
         match self.rule.check {
             Check::Silence { after } => after.max(SILENCE_LOOKBACK),
@@ -534,7 +532,7 @@ impl RuleState {
 }
 
 impl Shape {
-    /// What a rule has to count.
+    /// Returns what a rule has to count.
     pub fn of(rule: &Rule) -> Self {
         let (failed_when, field) = match &rule.check {
             Check::Ratio { failed_when, .. } => (Some(failed_when.clone()), None),

@@ -1,37 +1,37 @@
-//! What is known of a group when it is judged.
+//! The input of an evaluation of one group.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The figures of a group's window, and what else a check asks for. What a check does not ask for is of no account.
+/// The figures of a group's window, and the other inputs of checks. Each check uses only some of them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sample {
-    /// Records in the window.
+    /// Number of records in the window.
     pub total: u64,
-    /// Those of them that failed, in the rule's sense.
+    /// Number of records that failed, as defined by the rule.
     pub failed: u64,
-    /// Samples of the level in the window.
+    /// Number of samples of the level in the window.
     pub samples: u64,
-    /// Their sum.
+    /// Sum of the samples.
     pub sum: f64,
-    /// The highest of them; `None` without samples.
+    /// The highest sample; `None` without samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak: Option<f64>,
-    /// Records in the same window so long ago; `None` where nothing is known of then.
+    /// Number of records in the same window in the past; `None` if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<u64>,
-    /// When the group was seen for the first time.
+    /// When the group was first seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_seen_at: Option<DateTime<Utc>>,
-    /// When it was heard of last.
+    /// When the group was last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen_at: Option<DateTime<Utc>>,
-    /// How far ingest is behind; `None` where it is not known. Milliseconds as JSON.
+    /// How far ingest is behind; `None` if unknown. In milliseconds in JSON.
     #[serde(rename = "lag_ms", serialize_with = "write_ms", deserialize_with = "read_ms")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<TimeDelta>,
-    /// Why the figures cannot be trusted now, as half a sentence: "executions are written 200 s behind".
+    /// Why the figures cannot be trusted now, as a clause: "executions are written 200 s behind".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stale: Option<String>,
 }

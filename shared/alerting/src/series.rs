@@ -1,7 +1,7 @@
-//! Windows of counts by group, kept in memory: what a rule is judged by.
+//! Windows of counts by group, kept in memory: the input of the evaluation.
 //!
-//! A series takes the groups of roll-ups as they come, merges those that are one group to its rules, and
-//! keeps no more than the window. Looking at a group costs the same whatever the traffic was.
+//! A series takes the groups of roll-ups, merges those that belong to the same group of its rules, and keeps only the
+//! window. Reading a group costs the same whatever the traffic was.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,64 +13,64 @@ use records::subject::NO_ORGANIZATION;
 use crate::notification::Labels;
 use crate::rule::{FailedWhen, Outcome};
 
-/// The maximum number of buckets of a window: an hour is kept by the minute, a day in steps of 12 minutes.
+/// The maximum number of buckets in a window: an hour is kept by the minute, a day in steps of 12 minutes.
 ///
-/// A bucket takes 16 bytes, or 40 where a level is measured, for each group of each distinct series. So an
-/// hour of 10,000 groups, the default of `[alerts] max_groups`, takes some 10 MB.
+/// A bucket takes 16 bytes for each group of each distinct series, or 40 if a level is measured. So an hour of 10,000
+/// groups, the default of `[alerts] max_groups`, takes about 10 MB.
 const MAX_BUCKETS: i64 = 120;
-/// How long after its minute a record may have arrived: writers count a record at its own minute as long as that lies no
-/// further behind the stream's clock, and at the stream's minute beyond.
+/// How long after its minute a record may arrive. Writers count a record in its own minute only if that minute is at
+/// most this far behind the stream's clock, and otherwise in the stream's minute.
 const ARRIVES_WITHIN: TimeDelta = TimeDelta::minutes(15);
 
-/// What a series counts. Rules that agree in all of it share one.
+/// What a series counts. Rules with equal shapes share a series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
-    /// Of which kind; `None` where groups are named by hand and nothing is counted.
+    /// The kind; `None` if groups are added by name and nothing is counted.
     pub kind: Option<Kind>,
-    /// Only groups with these labels.
+    /// Count only groups with these labels.
     pub filter: Labels,
-    /// Which of them are failures; `None` where a kind's own word counts.
+    /// Which records are failures; `None` to use the kind's own definition.
     pub failed_when: Option<FailedWhen>,
-    /// One group for each value of these labels.
+    /// Keep one group for each combination of values of these labels.
     pub group_by: Vec<String>,
-    /// How far back.
+    /// The length of the window.
     pub window: TimeDelta,
-    /// Which level is measured.
+    /// The level to measure, if any.
     pub field: Option<String>,
 }
 
-/// Roll-ups of one minute, of one batch or of many.
+/// Roll-ups of one minute, from one batch or several.
 #[derive(Debug, Clone, Copy)]
 pub struct Minute<'m> {
-    /// Of which kind.
+    /// The kind.
     pub kind: Kind,
-    /// The minute.
+    /// The start of the minute.
     pub minute: DateTime<Utc>,
-    /// What the labels are called, the organization first.
+    /// The names of the labels, the organization first.
     pub label_names: &'m [String],
-    /// What the levels are called.
+    /// The names of the levels.
     pub level_names: &'m [String],
     /// The groups.
     pub groups: &'m MinuteGroups<'static>,
 }
 
-/// What a group's window holds.
+/// The contents of a group's window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figures {
-    /// Records.
+    /// Number of records.
     pub total: u64,
-    /// Those of them that failed.
+    /// Number of records that failed.
     pub failed: u64,
-    /// Records of the oldest bucket, in proportion to the part of it that is still in the window: buckets are whole
-    /// minutes, and windows are not. For counts and rates; a share is of whole records.
+    /// Records of the bucket that is leaving the window, in proportion to the part of it that is still inside: buckets
+    /// are whole minutes, windows are not. Used for counts and rates; ratios only use whole records.
     pub fading: u64,
-    /// The level.
+    /// The measured level.
     pub level: Level,
-    /// When it was heard of last: the last minute of its records, or when one arrived after that.
+    /// When the group was last seen: the last minute of its records, or the arrival of a record if that is later.
     pub last_seen_at: Option<DateTime<Utc>>,
 }
 
-/// See the module.
+/// A window of counts for each group; see the module.
 #[derive(Debug)]
 pub struct Series {
     shape: Shape,
@@ -85,22 +85,22 @@ pub struct Series {
     key: String,
 }
 
-/// A group. Its slot stays its own until it is forgotten.
+/// A group. It keeps its slot until it is forgotten.
 #[derive(Debug, Default)]
 struct Group {
     key: String,
     labels: Vec<Option<String>>,
     buckets: VecDeque<Bucket>,
-    /// The bucket that has just left the window, of which a part is still within it.
+    /// The bucket that has just left the window, but is still partly inside it.
     fading: Option<Bucket>,
-    /// Its level, which counts whole: a level of nothing would be none, at the beginning of each minute.
+    /// The level of `fading`. It counts in full: otherwise there would be no level at the start of each minute.
     fading_level: Option<Level>,
-    /// Beside the buckets, where a level is measured.
+    /// The level of each bucket; empty if no level is measured.
     levels: VecDeque<Level>,
     total: u64,
     failed: u64,
     last_minute: Option<i64>,
-    /// When a record of it arrived last, whatever time its producer's clock says.
+    /// When its last record arrived, whatever the producer's clock says.
     arrived_at: Option<DateTime<Utc>>,
     is_touched: bool,
 }
@@ -113,7 +113,7 @@ struct Bucket {
 }
 
 impl Series {
-    /// A series of at most `max_groups` groups; records of others are counted in [`Series::overflow`].
+    /// Creates a series of at most `max_groups` groups. Records of further groups are counted in [`Series::overflow`].
     pub fn new(shape: Shape, max_groups: usize) -> Self {
         let minutes = (shape.window.num_seconds() + 59) / 60;
         let bucket_minutes = (minutes + MAX_BUCKETS - 1) / MAX_BUCKETS;
@@ -130,34 +130,34 @@ impl Series {
             key: String::new(),
             shape,
         };
-        // What is not grouped is one group that is always there: that nothing is heard of it is news as well.
+        // Without `group_by` there is one group that always exists: its silence matters too.
         if series.shape.group_by.is_empty() {
             series.slot_of(&[]);
         }
         series
     }
 
-    /// What it counts.
+    /// Returns what it counts.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// Records that were left out because there are too many groups.
+    /// Returns the number of records that were left out because there are too many groups.
     pub fn overflow(&self) -> u64 {
         self.overflow
     }
 
-    /// Every slot that holds a group.
+    /// Returns every slot that holds a group.
     pub fn slots(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.slots.len()).filter(|slot| !self.is_free(*slot))
     }
 
-    /// How many groups there are.
+    /// Returns the number of groups.
     pub fn len(&self) -> usize {
         self.by_key.len()
     }
 
-    /// Whether there are none.
+    /// Checks whether there are no groups.
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
@@ -166,19 +166,19 @@ impl Series {
         self.slots.get(slot).is_none_or(|group| self.by_key.get(&group.key).is_none_or(|found| *found != slot))
     }
 
-    /// The labels of a group, those without a value left out.
+    /// Returns the labels of a group, without those that have no value.
     pub fn labels(&self, slot: usize) -> Labels {
         let Some(group) = self.slots.get(slot) else { return Labels::new() };
         let pairs = self.shape.group_by.iter().zip(&group.labels);
         pairs.filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect()
     }
 
-    /// The last minute in which a group was heard of.
+    /// Returns the last minute with records of a group.
     pub fn last_minute(&self, slot: usize) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp(self.slots.get(slot)?.last_minute? * 60, 0)
     }
 
-    /// The slots that were added to since they were last taken.
+    /// Returns the slots that counts were added to since the last call.
     pub fn take_touched(&mut self) -> Vec<usize> {
         let touched = std::mem::take(&mut self.touched);
         for slot in &touched {
@@ -189,8 +189,8 @@ impl Series {
         touched
     }
 
-    /// The slot of the group with these labels, made where there is none, even where there are many already: who asks
-    /// for it by name has a reason.
+    /// Returns the slot of the group with these labels. Creates the group if needed, even above `max_groups`: a group
+    /// is only requested by name for an alert, a rule on ingest or a baseline.
     pub fn slot_with(&mut self, labels: &Labels) -> Option<usize> {
         let values: Vec<_> = self.shape.group_by.iter().map(|name| labels.get(name).cloned()).collect();
         let values: Vec<_> = values.iter().map(Option::as_deref).collect();
@@ -205,7 +205,7 @@ impl Series {
         self.key.clear();
         for label in labels {
             match label {
-                // The length before it keeps two labels from looking like one.
+                // A length prefix keeps adjacent labels distinct.
                 Some(label) => {
                     self.key.push(char::from_u32(label.len() as u32 + 1).unwrap_or('\u{1}'));
                     self.key.push_str(label);
@@ -238,19 +238,20 @@ impl Series {
         Some(slot)
     }
 
-    /// Adds the groups of a minute; those of another kind are none of its business.
+    /// Adds the groups of a minute. Ignores other kinds.
     pub fn add(&mut self, minute: Minute<'_>) {
         self.add_arrived(minute, None);
     }
 
-    /// Adds the groups of a minute whose records have arrived by `now`. A producer whose clock is behind is heard of when
-    /// its records arrive, not when it says that they happened; what was waiting in the stream for longer is not.
+    /// Adds the groups of a minute whose records have arrived by `now`. A record is a sign of life when it arrives,
+    /// even if its producer's clock is behind. Its arrival counts as at most 15 minutes after its minute, because the
+    /// record may have waited in the stream.
     pub fn add_new(&mut self, minute: Minute<'_>, now: DateTime<Utc>) {
         let latest = minute.minute + TimeDelta::seconds(59) + ARRIVES_WITHIN;
         self.add_arrived(minute, Some(latest.min(now)));
     }
 
-    /// Forgets when records of a group arrived, so that the last minute of its records counts.
+    /// Forgets when records of a group arrived, so that only the last minute of its records counts.
     pub(crate) fn forget_arrival(&mut self, slot: usize) {
         if let Some(group) = self.slots.get_mut(slot) {
             group.arrived_at = None;
@@ -265,7 +266,7 @@ impl Series {
         let place = |name: &str| names.iter().position(|known| known == name);
         let label = |group: usize, place: Option<usize>| {
             let value = groups.label(group, place?, names.len());
-            // What belongs to nobody has a name of its own, as in subjects.
+            // Records without an organization are labelled as in subjects.
             if place == Some(0) { Some(value.unwrap_or(NO_ORGANIZATION)) } else { value }
         };
         let group_by: Vec<_> = self.shape.group_by.iter().map(|name| place(name)).collect();
@@ -339,8 +340,8 @@ impl Series {
         }
     }
 
-    /// What a group's window holds at `now`. What has left it is forgotten, so time must not run backwards by more
-    /// than a bucket.
+    /// Returns the contents of a group's window at `now`. Drops buckets that have left the window, so time must not
+    /// run backwards by more than a bucket.
     pub fn figures(&mut self, slot: usize, now: DateTime<Utc>) -> Figures {
         let seconds = 60 * self.bucket_minutes;
         let (oldest, into_newest) =
@@ -371,7 +372,7 @@ impl Series {
         let fading = group.fading.map_or(0, |fading| i64::from(fading.total) * (seconds - into_newest) / seconds);
         let mut level = group.fading.and(group.fading_level).unwrap_or(Level::NONE);
         group.levels.iter().for_each(|bucket| level.add(*bucket));
-        // Somewhere in that minute: its end is the guess that alarms nobody too early.
+        // The record is from somewhere in that minute. Assuming its end avoids alerting too early.
         let last_seen_at = group
             .last_minute
             .and_then(|minute| DateTime::from_timestamp(minute * 60 + 59, 0))
@@ -381,7 +382,7 @@ impl Series {
         Figures { total: group.total, failed: group.failed, fading, level, last_seen_at }
     }
 
-    /// Forgets groups of which nothing was heard since `since` and that nobody asks to `keep`. Returns their slots.
+    /// Forgets groups without records since `since` for which `keep` is false. Returns their slots.
     pub fn forget(&mut self, since: DateTime<Utc>, keep: impl Fn(usize) -> bool) -> Vec<usize> {
         let mut gone = Vec::new();
         if self.shape.kind.is_none() || self.shape.group_by.is_empty() {
@@ -436,7 +437,7 @@ mod tests {
             let mut written = -90;
             for second in 0..300 {
                 let now = noon() + TimeDelta::seconds(second);
-                // Ten a second: whole minutes, and what has passed of this one.
+                // Ten a second: the whole minutes, and the part of this minute that has passed.
                 while written < now.timestamp().div_euclid(60) - noon().timestamp() / 60 {
                     add(&mut series, noon() + TimeDelta::minutes(written), "acme", 600);
                     written += 1;
@@ -469,7 +470,7 @@ mod tests {
         assert_eq!(seen_at(0, 0), (seconds(0), seconds(0)));
         assert_eq!(seen_at(14, 0), (seconds(0), seconds(14)));
         assert_eq!(seen_at(0, 60), (seconds(45), seconds(60)));
-        // Ahead of ours: it cannot have been heard of later than now.
+        // Ahead of our clock: it cannot have been seen later than now.
         assert_eq!(seen_at(-1, 0), (seconds(0), seconds(0)));
     }
 
@@ -479,7 +480,7 @@ mod tests {
         add(&mut short, noon() + TimeDelta::minutes(1), "fast", 1);
         add(&mut short, noon(), "right", 400);
         assert_eq!(short.figures(0, noon() + TimeDelta::seconds(30)).total, 401);
-        // And late ones of the window's own minutes count whatever came before.
+        // Late records within the window still count.
         let mut series = series(TimeDelta::minutes(5), &[], 10);
         add(&mut series, noon(), "x", 1);
         add(&mut series, noon() - TimeDelta::minutes(4), "x", 10);
@@ -500,7 +501,7 @@ mod tests {
         let slot = series.slot_with(&labels).unwrap();
         add(&mut series, noon(), "c", 7);
         assert_eq!((series.figures(slot, noon()).total, series.labels(slot)), (7, labels));
-        // A slot that is forgotten is another group's, without anything of the first one.
+        // A reused slot holds nothing of the group that was forgotten.
         let later = noon() + TimeDelta::hours(30);
         assert_eq!(series.forget(later, |kept| kept == slot).len(), 2);
         add(&mut series, later, "d", 1);

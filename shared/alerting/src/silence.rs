@@ -1,4 +1,4 @@
-//! Silences: while one matches an alert, its firing is not told.
+//! Silences: a matching silence suppresses firing notifications.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -9,48 +9,48 @@ use crate::notification::Labels;
 pub use crate::matcher::{MatcherError, Operation};
 pub use crate::recurrence::{Recurrence, RecurrenceError};
 
-/// A silence that is forgotten must not be one for ever.
+/// The longest silence. A forgotten silence must end some day.
 const LONGEST: TimeDelta = TimeDelta::days(366);
-/// How far ahead a change is looked for: a weekly time may be skipped by clocks once.
+/// How many days ahead to search for the next change: clock changes can skip a weekly time once.
 const LOOK_AHEAD_DAYS: u64 = 15;
-/// Matchers of a silence at the most: each is tried on each alert.
+/// The maximum number of matchers: each one is tried on each alert.
 const MAX_MATCHERS: usize = 50;
 
-/// See the module.
+/// A silence; see the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Silence {
-    /// Names it.
+    /// The id.
     pub id: Uuid,
-    /// All must match.
+    /// The matchers; all have to match.
     pub matchers: Vec<Matcher>,
-    /// From then on,
+    /// Start, inclusive.
     pub starts_at: DateTime<Utc>,
-    /// and before that.
+    /// End, exclusive.
     pub ends_at: DateTime<Utc>,
-    /// Only at these times between; `None` for all of the time.
+    /// Limits the silence to these times; `None` if it is active throughout.
     pub recurrence: Option<Recurrence>,
-    /// Who wants it.
+    /// Who created it.
     pub created_by: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// When somebody ended it before its time.
+    /// When it was ended early, if it was.
     pub ended_at: Option<DateTime<Utc>>,
 }
 
 impl Silence {
-    /// Whether the labels of an alert match, at whatever time.
+    /// Checks whether the labels of an alert match, regardless of time.
     pub fn matches(&self, labels: &Labels) -> bool {
         !self.matchers.is_empty() && self.matchers.iter().all(|matcher| matcher.matches(labels))
     }
 
-    /// Whether it is in force.
+    /// Checks whether it is active at `now`.
     pub fn active_at(&self, now: DateTime<Utc>) -> bool {
         self.starts_at <= now
             && now < self.end()
             && self.recurrence.as_ref().is_none_or(|recurrence| recurrence.active_at(now))
     }
 
-    /// When it comes into force, or goes out of it, next; `None` for never again.
+    /// Returns when it next becomes active or inactive; `None` if it never does again.
     pub fn next_change_after(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let is_active = self.active_at(now);
         let mut instants = vec![self.starts_at, self.end()];
@@ -66,7 +66,7 @@ impl Silence {
         self.ended_at.map_or(self.ends_at, |ended| ended.min(self.ends_at))
     }
 
-    /// Everything that is wrong with it, in words; empty where nothing is.
+    /// Returns every problem with it, in words; empty if it is valid.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut check = |ok: bool, problem: &str| {
@@ -131,7 +131,7 @@ mod tests {
         silence.ended_at = Some(ended);
         assert_eq!([start, ended, late].map(|now| silence.active_at(now)), [true, false, false]);
         assert_eq!(silence.next_change_after(start), Some(ended));
-        // Ended before it began: it never is.
+        // Ended before it started: it is never active.
         silence.ended_at = Some(before);
         assert!(!silence.active_at(start));
         assert_eq!(silence.next_change_after(before), None);
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_recurring_one_is_in_force_at_its_times_between_its_ends() {
         let weekend = silence(&["a=b"], Some(("sat,sun 22:00-06:00", "UTC")));
-        // 2026-03-01 is a Sunday; Saturday's night is cut by the silence's beginning.
+        // 2026-03-01 is a Sunday. The silence starts during Saturday's night and cuts it short.
         let mut now = at("2026-02-20T00:00:00Z");
         let mut changes = Vec::new();
         for _ in 0..6 {
@@ -156,7 +156,7 @@ mod tests {
             ("03-08 06:00", false),
         ];
         assert_eq!(changes, expected.map(|(time, active)| (time.to_owned(), active)));
-        // Days that touch each other are one time.
+        // Adjacent occurrences form one period.
         let always = silence(&["a=b"], Some(("daily 06:00-06:00", "Europe/Berlin")));
         assert_eq!(always.next_change_after(always.starts_at), Some(always.ends_at));
         assert_eq!(weekend.next_change_after(weekend.ends_at), None);

@@ -1,5 +1,5 @@
-//! From figures to a check outcome: how good they are, whether they breach the threshold, whether they are below the
-//! point of recovery. No state, no memory.
+//! Compares figures with thresholds: the data quality, whether the threshold is breached, and whether the group has
+//! recovered. Stateless.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use runtime::config::Ratio;
@@ -8,32 +8,32 @@ use crate::evaluation::Data;
 use crate::rule::{Aggregate, Check, Rule};
 use crate::sample::Sample;
 
-/// With fewer samples than this a share says nothing, however high it is.
+/// With fewer samples a ratio is never decided, however high it is.
 pub(crate) const MIN_SAMPLES_TO_JUDGE: u64 = 4;
 /// The two-sided 95 % quantile of the normal distribution.
 const Z: f64 = 1.959_964;
 
-/// What the figures say at one moment.
+/// The outcome of a check at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CheckOutcome {
-    /// How good they are.
+    /// The data quality.
     pub(crate) data: Data,
-    /// They are above the threshold, with enough behind them. May be true of data that are not good.
+    /// Above the threshold, with enough samples. Can be true even if the data is not good.
     pub(crate) breaches: bool,
-    /// They are below the point of recovery. Means something only with good data.
+    /// Below `recover_below`. Meaningful only if the data is good.
     pub(crate) recovered: bool,
 }
 
 impl CheckOutcome {
     const NO_DATA: Self = Self { data: Data::NoData, breaches: false, recovered: false };
 
-    /// What the figures of a group say to a rule.
+    /// Checks the figures of a group against a rule.
     pub(crate) fn of(rule: &Rule, sample: &Sample, now: DateTime<Utc>) -> Self {
         let outcome = Self::of_fresh_data(rule, sample, now);
         if sample.stale.is_some() { Self { data: Data::Stale, ..outcome } } else { outcome }
     }
 
-    /// The same, whether or not some figures are missing.
+    /// Does the same, but ignores staleness.
     pub(crate) fn of_fresh_data(rule: &Rule, sample: &Sample, now: DateTime<Utc>) -> Self {
         let (total, failed) = (sample.total, sample.failed);
         match &rule.check {
@@ -72,7 +72,8 @@ impl CheckOutcome {
             Check::Spike { threshold, recover_below, min_samples, .. } => {
                 let Some(baseline) = sample.baseline else { return Self::NO_DATA };
                 let baseline = baseline.max(1);
-                // Where few are usual, a few more are no spike; and what could not fire again must be able to end.
+                // If few records are usual, a few more are not a spike. Also, what is too few to fire again has to be
+                // able to resolve.
                 let is_few = u128::from(total) * 6 < u128::from(*min_samples) * 5;
                 Self::ok(
                     total >= *min_samples && threshold.is_exceeded_by(total, baseline),
@@ -91,7 +92,8 @@ impl CheckOutcome {
     }
 }
 
-/// Whether `failed` of `total` are above a share, with enough behind them: `min_samples`, or fewer that leave no doubt.
+/// Checks whether `failed` of `total` is above a ratio: with at least `min_samples` samples by comparing, with fewer
+/// by the lower bound of Wilson's interval.
 pub(crate) fn ratio_breaches(failed: u64, total: u64, threshold: Ratio, min_samples: u64) -> bool {
     if total >= min_samples {
         return threshold.is_exceeded_by(failed, total);
@@ -99,7 +101,7 @@ pub(crate) fn ratio_breaches(failed: u64, total: u64, threshold: Ratio, min_samp
     total >= MIN_SAMPLES_TO_JUDGE && wilson_lower_bound(failed, total) > threshold.as_f64()
 }
 
-/// The lower end of Wilson's 95 % interval of a share: what it is at least, given so few samples. Between 0 and 1.
+/// Returns the lower bound of the 95 % Wilson score interval of a ratio, between 0 and 1.
 pub(crate) fn wilson_lower_bound(failed: u64, total: u64) -> f64 {
     if total == 0 {
         return 0.0;
@@ -111,7 +113,7 @@ pub(crate) fn wilson_lower_bound(failed: u64, total: u64) -> f64 {
     ((middle - spread) / (1.0 + z2 / total)).max(0.0)
 }
 
-/// The level that samples make; `None` without any, or where they are no number.
+/// Aggregates the samples of a level; `None` without samples, or if the result is not finite.
 pub(crate) fn level(aggregate: Aggregate, sample: &Sample) -> Option<f64> {
     if sample.samples == 0 {
         return None;
@@ -162,7 +164,7 @@ mod tests {
         ] {
             assert_eq!(ratio_breaches(failed, total, share, 10), breaches, "{failed} of {total}");
         }
-        // Who asks for no minimum gets none.
+        // A minimum of one is respected.
         assert!(ratio_breaches(1, 1, share, 1));
     }
 
@@ -172,7 +174,7 @@ mod tests {
             let failed = (u128::from(total) * u128::from(part) / 1_000) as u64;
             let share = Ratio::percent(percent);
             prop_assert_eq!(ratio_breaches(failed, total, share, 1), failed * 100 > total * u64::from(percent));
-            // Floating point agrees wherever it is sure.
+            // Floating point agrees wherever the difference is large enough.
             let difference = failed as f64 / total as f64 - f64::from(percent) / 100.0;
             if difference.abs() > 1e-9 {
                 prop_assert_eq!(share.is_exceeded_by(failed, total), difference > 0.0);

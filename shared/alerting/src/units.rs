@@ -1,29 +1,29 @@
-//! Numbers and times as people read them.
+//! Formats numbers and times for people.
 
 use std::fmt::Write;
 
 use bytesize::ByteSize;
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// `part` of `whole` in percent, with one decimal at the most.
+/// Formats `part` of `whole` in percent, with at most one decimal.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
     let (part, whole) = (u128::from(part), u128::from(whole.max(1)));
     let tenths = (part * 2_000 + whole) / (2 * whole);
     if tenths.is_multiple_of(10) { format!("{} %", tenths / 10) } else { format!("{}.{} %", tenths / 10, tenths % 10) }
 }
 
-/// A share between 0 and 1 in percent.
+/// Formats a ratio between 0 and 1 in percent.
 pub(crate) fn percent_of(share: f64) -> String {
     format!("{} %", number(share * 100.0))
 }
 
-/// A number with one decimal at the most.
+/// Formats a number with at most one decimal.
 pub(crate) fn number(number: f64) -> String {
     let text = format!("{number:.1}");
     text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
 }
 
-/// A level in the unit that its field's name says.
+/// Formats a level with the unit from its field's name.
 pub(crate) fn measured(field: &str, level: f64) -> String {
     if field.ends_with("_bytes") && level >= 1024.0 {
         return ByteSize::b(level as u64).display().iec().to_string();
@@ -31,7 +31,7 @@ pub(crate) fn measured(field: &str, level: f64) -> String {
     if field.ends_with("_percent") { format!("{} %", number(level)) } else { number(level) }
 }
 
-/// A time that has passed, in its two largest units: `1 h 30 min`.
+/// Formats a duration in its two largest units: `1 h 30 min`.
 pub(crate) fn duration(duration: TimeDelta) -> String {
     let mut rest = duration.num_seconds().max(0);
     let mut words = String::new();
@@ -53,12 +53,12 @@ pub(crate) fn duration(duration: TimeDelta) -> String {
     }
 }
 
-/// A time in UTC: of today without the date.
+/// Formats a time in UTC, without the date if it is today.
 pub(crate) fn clock(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
     if at.date_naive() == now.date_naive() { at.format("%H:%M:%S").to_string() } else { date(at) }
 }
 
-/// A time in UTC, with its date.
+/// Formats a time in UTC with its date.
 pub(crate) fn date(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S").to_string()
 }
