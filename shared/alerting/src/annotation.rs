@@ -50,7 +50,7 @@ fn fill(template: &str, facts: &Facts<'_>, undefined: UndefinedBehavior) -> Resu
 /// Checks a template against the labels that the rule's alerts have, including branches that are never taken.
 ///
 /// # Errors
-/// A description of the first problem.
+/// Returns a description of the first problem.
 pub fn check(template: &str, labels: &BTreeSet<String>) -> Result<(), String> {
     let environment = Environment::new();
     let parsed = environment.template_from_str(template).map_err(|error| message(&error))?;
@@ -83,7 +83,7 @@ pub fn check(template: &str, labels: &BTreeSet<String>) -> Result<(), String> {
 }
 
 fn message(error: &minijinja::Error) -> String {
-    let line = error.line().filter(|line| *line > 1).map(|line| format!(" in line {line} of it")).unwrap_or_default();
+    let line = error.line().filter(|line| *line > 1).map(|line| format!(" in line {line}")).unwrap_or_default();
     match error.detail() {
         Some(detail) => format!("{}{line}: {detail}", error.kind()),
         None => format!("{}{line}", error.kind()),

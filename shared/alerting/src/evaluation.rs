@@ -94,7 +94,7 @@ impl fmt::Display for Data {
 
 /// The text is not the name of a condition or of a data quality.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown word `{0}`")]
+#[error("unknown name `{0}`")]
 pub struct UnknownName(String);
 
 impl FromStr for Condition {

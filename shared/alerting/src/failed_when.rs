@@ -51,7 +51,7 @@ impl FailedWhen {
     /// Parses an expression over records of a kind.
     ///
     /// # Errors
-    /// A description of the first problem, with the valid choices.
+    /// Returns a description of the first problem, with the valid choices.
     pub fn parse(kind: Kind, text: &str) -> Result<Self, String> {
         let mut tokens = tokens(text)?.into_iter();
         let mut found = Self { text: text.trim().to_owned(), outcome: Outcome::All, labels: Vec::new() };

@@ -47,8 +47,8 @@ impl Matcher {
     /// Creates a matcher.
     ///
     /// # Errors
-    /// The name is not a valid label name, the value is longer than 1,000 bytes, or the expression is invalid or its
-    /// compiled form is larger than 1 MiB.
+    /// Fails if the name is not a valid label name, the value is longer than 1,000 bytes, or the expression is invalid
+    /// or its compiled form is larger than 1 MiB.
     pub fn new(name: impl Into<String>, operation: Operation, value: impl Into<String>) -> Result<Self, MatcherError> {
         let (name, value) = (name.into(), value.into());
         if !labels::is_label_name(&name) {

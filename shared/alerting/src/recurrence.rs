@@ -40,11 +40,11 @@ impl Recurrence {
     /// name of a time zone, such as `Europe/Berlin`.
     ///
     /// # Errors
-    /// A description of what is wrong with either.
+    /// Returns a description of what is wrong with either.
     pub fn parse(when: &str, timezone: &str) -> Result<Self, RecurrenceError> {
-        let wrong = |problem: String| RecurrenceError(format!("{problem}; expected such as `sat,sun 22:00-06:00`"));
+        let wrong = |problem: String| RecurrenceError(format!("{problem}; write for example `sat,sun 22:00-06:00`"));
         let timezone: Tz = timezone.trim().parse().map_err(|_| {
-            RecurrenceError(format!("unknown time zone `{timezone}`: expected such as `Europe/Berlin`"))
+            RecurrenceError(format!("unknown time zone `{timezone}`: expected a name such as `Europe/Berlin`"))
         })?;
         let (days, times) =
             when.trim().split_once(char::is_whitespace).ok_or_else(|| wrong(format!("`{when}` names no times")))?;

@@ -81,8 +81,8 @@ impl Silence {
         );
         check(self.matchers.len() <= MAX_MATCHERS, "at most 50 matchers");
         check(self.starts_at < self.ends_at, "it ends before it begins");
-        check(self.ends_at - self.starts_at <= LONGEST, "at most one year, so that none is forgotten for ever");
-        check(!self.created_by.trim().is_empty(), "say who wants it");
+        check(self.ends_at - self.starts_at <= LONGEST, "at most one year, so that a forgotten silence ends");
+        check(!self.created_by.trim().is_empty(), "say who creates it");
         check(!self.reason.trim().is_empty(), "say why");
         problems
     }

@@ -13,7 +13,7 @@ pub(super) fn check_url(url: &str, schemes: &[&str]) -> Result<(), String> {
         return Err(expected());
     }
     if url.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '"' | '<' | '>' | '\\' | '^' | '`')) {
-        return Err("holds a space or another character that a URL has to escape".to_owned());
+        return Err("contains a space or another character that has to be escaped in a URL".to_owned());
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -21,17 +21,17 @@ pub(super) fn check_url(url: &str, schemes: &[&str]) -> Result<(), String> {
         Some(v6) => {
             let (address, port) = v6.split_once(']').ok_or_else(|| "the host's bracket is not closed".to_owned())?;
             if address.parse::<std::net::Ipv6Addr>().is_err() {
-                return Err(format!("`{address}` is no IPv6 address"));
+                return Err(format!("`{address}` is not an IPv6 address"));
             }
             (address, port.strip_prefix(':').or_else(|| (!port.is_empty()).then_some("?")))
         }
         None => host.split_once(':').map_or((host, None), |(host, port)| (host, Some(port))),
     };
     if host.is_empty() || host.contains(['{', '}', '|', '%', ',']) {
-        return Err("names no host".to_owned());
+        return Err("has no host".to_owned());
     }
     if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-        return Err("the port is no number between 0 and 65535".to_owned());
+        return Err("the port is not a number between 0 and 65535".to_owned());
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ impl Alerting {
     /// looks up the variables that hold secrets.
     ///
     /// # Errors
-    /// All problems that were found.
+    /// Returns all problems that were found.
     pub fn of(config: &Config, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
         let rules = match config.rules.as_slice() {

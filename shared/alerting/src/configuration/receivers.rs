@@ -80,7 +80,7 @@ impl Checked<'_> {
         }
         if let Some(alertmanager) = &written.alertmanager {
             if !(SHORTEST_REFRESH..=LONGEST_REFRESH).contains(&alertmanager.refresh) {
-                self.problem("alertmanager.refresh", "between 1s and 4m: an Alertmanager forgets an alert after 5m");
+                self.problem("alertmanager.refresh", "between 1s and 4m: Alertmanager resolves an alert after 5m");
             }
             let url = self.url("alertmanager", alertmanager.url.as_ref(), alertmanager.url_env.as_ref())?;
             return Some(Channel::Alertmanager(Alertmanager { url, refresh: alertmanager.refresh }));

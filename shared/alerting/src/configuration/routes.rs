@@ -138,7 +138,7 @@ impl Checked<'_> {
             }
             let is_heartbeat = |receiver: &Receiver| matches!(receiver.channel, Channel::Heartbeat(_));
             if self.receivers.iter().any(|receiver| receiver.name == *name && is_heartbeat(receiver)) {
-                self.problem(number, "to", format!("`{name}` is a heartbeat, which is told of no alerts"));
+                self.problem(number, "to", format!("`{name}` is a heartbeat, which receives no alerts"));
             }
             if !to.contains(name) {
                 to.push(name.clone());

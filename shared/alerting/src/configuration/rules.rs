@@ -150,7 +150,7 @@ impl Checked<'_> {
     fn bounded(&mut self, key: &str, time: Option<Duration>) -> Option<TimeDelta> {
         let time = time?;
         if time > LONGEST_WINDOW {
-            self.problem(key, "at most 24h: nobody waits for longer");
+            self.problem(key, "at most 24h");
             return None;
         }
         TimeDelta::from_std(time).ok()
@@ -218,7 +218,7 @@ impl Checked<'_> {
         for name in written.labels.keys() {
             let key = format!("labels.{name}");
             if !labels::is_label_name(name) {
-                self.problem(&key, "a label's name is letters, digits and `_`, and begins with no digit");
+                self.problem(&key, "a label's name has letters, digits and `_`, and does not begin with a digit");
             }
             if [ALERTNAME, SEVERITY].contains(&name.as_str()) || group_by.contains(name) {
                 self.problem(&key, format!("alerts of this rule have a label `{name}` already"));

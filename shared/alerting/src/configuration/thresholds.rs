@@ -164,9 +164,9 @@ fn spike(checked: &mut Checked<'_>) -> Option<Check> {
     if !is_good {
         checked.problem("compared_with", "whole minutes, at least the window and at most 30d");
     }
-    let threshold: Option<Ratio> = threshold(checked, "a share of what was then, such as \"300%\"");
+    let threshold: Option<Ratio> = threshold(checked, "a share of the count then, such as \"300%\"");
     if threshold.is_some_and(|threshold| threshold < Ratio::percent(100)) {
-        checked.problem("threshold", "always true of an ordinary week: at least 100 %, which is as many as then");
+        checked.problem("threshold", "always true of an ordinary week: at least 100 %, the same count as then");
     }
     let recover_below = recover_below(checked, threshold, five_sixths, |recover, threshold| recover > threshold);
     let min_samples = min_samples(checked, MIN_SAMPLES_OF_SPIKE);
@@ -181,7 +181,7 @@ fn spike(checked: &mut Checked<'_>) -> Option<Check> {
 fn lag(checked: &mut Checked<'_>) -> Option<Check> {
     let threshold: Option<Span> = threshold(checked, "a time such as \"30s\"");
     if threshold.is_some_and(|threshold| threshold.0 > TimeDelta::days(1)) {
-        checked.problem("threshold", "at most 24h: what is later than that is nobody's alert");
+        checked.problem("threshold", "at most 24h");
     }
     let default = |Span(threshold): Span| Span(threshold * 5 / 6);
     let recover_below = recover_below(checked, threshold, default, |recover, threshold| recover.0 > threshold.0);
@@ -233,7 +233,7 @@ fn read<T: std::str::FromStr>(checked: &mut Checked<'_>, key: &str, text: &str, 
 
 fn not_understood(text: &str, expected: &str) -> String {
     let negative = text.trim().starts_with('-');
-    let always = if negative { "always true: nothing that is counted or measured is below 0; " } else { "" };
+    let always = if negative { "always true: counts and levels are never below 0; " } else { "" };
     format!("{always}expected {expected}; found `{text}`")
 }
 
@@ -248,7 +248,7 @@ fn five_sixths(share: Ratio) -> Ratio {
 fn min_samples(checked: &mut Checked<'_>, default: u64) -> Option<u64> {
     let found = checked.written.min_samples.unwrap_or(default);
     if found == 0 {
-        checked.problem("min_samples", "at least 1: of nothing there is no share and no level");
+        checked.problem("min_samples", "at least 1: without samples there is no share and no level");
     }
     (found > 0).then_some(found)
 }
