@@ -1,4 +1,4 @@
-//! The evaluator over hours that pass in milliseconds: roll-ups and outbox in a real Postgres, the time an argument.
+//! Tests of the evaluator that run hours in milliseconds: roll-ups and outbox in a real Postgres, time as an argument.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -36,7 +36,7 @@ fn alerting(text: &str) -> Arc<Alerting> {
     Arc::new(Alerting::of(&sources.load().unwrap(), &|_| None).unwrap())
 }
 
-/// A database of one test, and what is in it.
+/// A database for one test, with its contents.
 struct Fixture {
     world: World,
     connection: PgConnection,
@@ -44,7 +44,7 @@ struct Fixture {
 
 impl Fixture {
     async fn new() -> Self {
-        // No process of ours runs: the world only brings a database.
+        // Only the database is needed: no Watchbook process is started.
         let world = World::builder("/nonexistent").without_setup().start().await;
         let database = Database::new(world.database_url(), "test").unwrap();
         let connection = database.connect("test").await.unwrap();
@@ -55,7 +55,7 @@ impl Fixture {
         Evaluator::open(&mut self.connection, alerting.clone(), GROUPS, STORM_AFTER, now, ()).await.unwrap()
     }
 
-    /// Executions of a strategy of an organization that happened in a minute.
+    /// Adds executions of a strategy of an organization to a minute.
     async fn add_records(&mut self, minute: DateTime<Utc>, organization: &str, total: u32, failed: u32) {
         let labels = Kind::Executions.spec().labels.len();
         let groups = MinuteGroups {
@@ -72,14 +72,14 @@ impl Fixture {
         evaluator.evaluate_and_commit(&mut self.connection, now, Scope::All, ()).await.unwrap().has_notifications
     }
 
-    /// What was decided so far, in its order.
+    /// Returns the notifications so far, in order.
     async fn notifications(&self) -> Vec<Notification> {
         let rows: Vec<(serde_json::Value,)> =
             self.world.query_all("SELECT notification FROM watchbook.outbox ORDER BY position").await;
         rows.into_iter().map(|(json,)| serde_json::from_value(json).unwrap()).collect()
     }
 
-    /// For each notification its rule and how its alert is.
+    /// Returns the rule and the status of each notification.
     async fn notified(&self) -> Vec<(String, Status)> {
         let all = self.notifications().await.into_iter();
         all.flat_map(|notification| notification.alerts).map(|alert| (alert.rule, alert.status)).collect()
@@ -91,7 +91,7 @@ impl Fixture {
     }
 }
 
-/// Noon of a day.
+/// Noon of some day.
 fn noon() -> DateTime<Utc> {
     "2026-06-15T12:00:00Z".parse().unwrap()
 }
@@ -104,7 +104,7 @@ fn minutes(count: i64) -> TimeDelta {
 async fn a_total_outage_of_an_hour_as_it_is_told() {
     let mut fixture = Fixture::new().await;
     let alerting = alerting(WEBHOOK);
-    // A steady ten a minute; at noon everything begins to fail, and half an hour later it is mended.
+    // A steady ten a minute. At noon all start to fail, and half an hour later they succeed again.
     for minute in -60..0 {
         fixture.add_records(noon() + minutes(minute), "acme", 10, 0).await;
     }
@@ -120,7 +120,7 @@ async fn a_total_outage_of_an_hour_as_it_is_told() {
         }
     }
     let notified: Vec<_> = notified.iter().map(|(minute, rule, status)| (*minute, rule.as_str(), *status)).collect();
-    // 4 of the last 5 minutes are above 60 %, 19 of the last 60 above 30 %; an hour's window forgets slowly.
+    // 4 of the last 5 minutes are above 60 %, 19 of the last 60 above 30 %; a window of an hour recovers slowly.
     assert_eq!(
         notified,
         [
@@ -140,7 +140,7 @@ async fn nothing_is_over_while_records_are_missing_or_none_come() {
     fixture.add_records(noon(), "acme", 20, 20).await;
     let mut evaluator = fixture.evaluator(&alerting, noon()).await;
     assert!(fixture.evaluate(&mut evaluator, noon() + TimeDelta::seconds(30)).await);
-    // Everything is well again, as far as the records go; but they are written late.
+    // By the records written so far everything has recovered, but records are written late.
     fixture.add_records(noon() + minutes(1), "acme", 200, 0).await;
     let behind = Lag { behind: Some(minutes(3)), stale: Some("executions are written 180 s behind".to_owned()) };
     evaluator.engine.set_lag(Kind::Executions, behind);
@@ -150,7 +150,7 @@ async fn nothing_is_over_while_records_are_missing_or_none_come() {
     let (condition, data): (String, String) =
         fixture.world.query_one("SELECT condition, data FROM watchbook.alerts").await;
     assert_eq!((condition.as_str(), data.as_str()), ("firing", "stale"));
-    // The records catch up and then stop coming: an hour later none are left in the window.
+    // The records catch up and then stop: an hour later none are left in the window.
     evaluator.engine.set_lag(Kind::Executions, Lag { behind: Some(TimeDelta::zero()), stale: None });
     for minute in 62..200 {
         assert!(!fixture.evaluate(&mut evaluator, noon() + minutes(minute)).await);
@@ -158,7 +158,7 @@ async fn nothing_is_over_while_records_are_missing_or_none_come() {
     let (condition, data): (String, String) =
         fixture.world.query_one("SELECT condition, data FROM watchbook.alerts").await;
     assert_eq!((condition.as_str(), data.as_str()), ("firing", "no_data"));
-    // They come again, and are good: now it is over, after the time it has to stay so.
+    // Records return and succeed: the alert resolves after `keep_firing_for`.
     for minute in 200..207 {
         fixture.add_records(noon() + minutes(minute), "acme", 20, 0).await;
         fixture.evaluate(&mut evaluator, noon() + minutes(minute)).await;
@@ -178,7 +178,7 @@ async fn of_two_desks_one_moves_an_alert_and_the_other_knows_that_it_is_late() {
     fixture.evaluate(&mut first, noon()).await;
     let late = second.evaluate_and_commit(&mut fixture.connection, noon(), Scope::All, ()).await;
     assert!(matches!(late, Err(EvaluatorError::VersionConflict)), "{late:?}");
-    // Opened anew it has nothing to add, and goes on where the other one was.
+    // A new evaluator has nothing to add and continues where the other one was.
     let mut second = fixture.evaluator(&alerting, noon()).await;
     assert!(!fixture.evaluate(&mut second, noon()).await);
     assert_eq!(fixture.notified().await.len(), 1);
@@ -232,7 +232,7 @@ async fn a_storm_is_a_few_notifications_and_a_digest_of_everything_else() {
             (NotificationReason::Digest, 7)
         ]
     );
-    // While the digest gathers, all that comes goes into it: nothing overtakes what it holds.
+    // While a digest is open, every notification goes into it, so that none overtakes it.
     fixture.add_records(noon() + minutes(1), "org-9", 200, 0).await;
     fixture.evaluate(&mut evaluator, noon() + minutes(1)).await;
     fixture.evaluate(&mut evaluator, noon() + minutes(7)).await;
@@ -310,7 +310,7 @@ async fn an_alert_that_fires_is_not_over_because_there_are_many_groups() {
     let mut evaluator = open(&mut fixture, noon()).await;
     fixture.add_records(noon(), "fails", 20, 20).await;
     fixture.evaluate(&mut evaluator, noon()).await;
-    // Two hours later nothing is left of it in the window, and others fill all places.
+    // Two hours later it has left the window, and others use up all places for groups.
     for organization in 0..5 {
         fixture.add_records(noon() + minutes(120), &format!("org-{organization}"), 20, 0).await;
     }
@@ -359,7 +359,7 @@ async fn a_group_that_waits_gathers_its_alerts_in_one_notification() {
     let notifications = fixture.notifications().await;
     assert_eq!(notifications.len(), 1);
     assert_eq!(notifications[0].alerts.len(), 3);
-    // Once it is under way it stays as it is, and what comes is another one.
+    // Once delivery has started, the row no longer changes, and the next alert gets a new one.
     fixture.world.execute("UPDATE watchbook.outbox SET attempts = 1").await;
     fixture.add_records(noon(), "org-3", 20, 20).await;
     fixture.evaluate(&mut evaluator, noon() + TimeDelta::seconds(10)).await;
@@ -381,7 +381,7 @@ async fn a_repetition_comes_after_its_interval_and_after_a_restart_as_well() {
     fixture.world.execute("UPDATE watchbook.outbox SET delivered_at = now()").await;
     let mut evaluator = fixture.evaluator(&alerting, noon() + TimeDelta::hours(4)).await;
     assert!(fixture.evaluate(&mut evaluator, noon() + TimeDelta::hours(4)).await);
-    // That one does not get through: more of the same would only wait behind it.
+    // That notification is not delivered: further repetitions would only wait behind it.
     for hour in [8, 12] {
         fixture.evaluate(&mut evaluator, noon() + TimeDelta::hours(hour)).await;
     }
@@ -404,7 +404,7 @@ async fn what_is_there_when_a_rule_begins_is_not_new_and_what_comes_is_once() {
     assert!(!fixture.evaluate(&mut evaluator, noon() + TimeDelta::seconds(2)).await);
     fixture.add_records(noon(), "new", 1, 0).await;
     assert!(fixture.evaluate(&mut evaluator, noon() + TimeDelta::seconds(5)).await);
-    // A restart knows what was found before, and finds what came meanwhile.
+    // A restart knows the groups found before, and finds those that arrived meanwhile.
     fixture.add_records(noon(), "newer", 1, 0).await;
     let mut evaluator = fixture.evaluator(&alerting, noon() + TimeDelta::seconds(9)).await;
     assert!(fixture.evaluate(&mut evaluator, noon() + TimeDelta::seconds(9)).await);
@@ -430,17 +430,17 @@ async fn a_clock_that_is_behind_is_no_silence_and_a_restart_ends_none() {
         fixture.add_records(noon() + minutes(minute - 12), "slow", 1, 0).await;
         assert!(!fixture.evaluate(&mut evaluator, noon() + minutes(minute)).await, "minute {minute}");
     }
-    // Nor is it one to whoever takes over, and does not know when the records arrived.
+    // A new worker does not fire either, although it does not know when the records arrived.
     let now = noon() + minutes(20);
     let mut evaluator = fixture.evaluator(&alerting, now).await;
     assert!(!fixture.evaluate(&mut evaluator, now).await);
     assert!(!fixture.evaluate(&mut evaluator, now + minutes(10)).await);
     assert!(fixture.evaluate(&mut evaluator, now + minutes(11)).await, "nothing has arrived for more than ten minutes");
-    // The rules are loaded anew, which is no sign of life.
+    // Rules are reloaded, which is not a sign of life.
     let mut evaluator = fixture.evaluator(&alerting, now + minutes(11)).await;
     assert!(!fixture.evaluate(&mut evaluator, now + minutes(12)).await);
     fixture.add_records(now, "slow", 1, 0).await;
-    // It recovers, and is over at the next look.
+    // It recovers, and resolves in the next cycle.
     for minute in [13, 14] {
         fixture.evaluate(&mut evaluator, now + minutes(minute)).await;
     }
@@ -463,7 +463,7 @@ async fn a_group_that_was_quiet_for_long_is_new_again() {
         for later in
             [TimeDelta::hours(1), TimeDelta::hours(2), TimeDelta::hours(20), TimeDelta::hours(40), TimeDelta::days(31)]
         {
-            // Over after its window; written down hourly; out of memory after a day.
+            // Over after its window; stored hourly; out of memory after a day.
             if now + later < noon() + TimeDelta::days(day + 20) || day == 45 {
                 fixture.evaluate(&mut evaluator, now + later).await;
                 evaluator.save_known_groups(&mut fixture.connection, now + later).await.unwrap();
@@ -485,14 +485,14 @@ async fn a_spike_is_compared_with_the_same_hour_a_week_ago() {
         fixture.add_records(noon() - week + minutes(minute), "acme", 2, 0).await;
     }
     let mut evaluator = fixture.evaluator(&alerting, noon()).await;
-    // 120 within the same hour a week ago: 360 are not more than three times that, 361 are.
+    // 120 in the same hour a week ago: 360 are not more than three times that, 361 are.
     fixture.add_records(noon() - minutes(1), "acme", 360, 0).await;
     assert!(!fixture.evaluate(&mut evaluator, noon()).await);
     fixture.add_records(noon() - minutes(1), "acme", 1, 0).await;
     assert!(fixture.evaluate(&mut evaluator, noon()).await);
     let (reason,): (String,) = fixture.world.query_one("SELECT reason FROM watchbook.alerts").await;
     assert!(reason.contains("361") && reason.contains("120"), "{reason}");
-    // Of an organization of which nothing is known then, 20 are enough.
+    // For an organization without known past counts, 20 are enough.
     fixture.add_records(noon(), "young", 30, 0).await;
     assert!(fixture.evaluate(&mut evaluator, noon() + TimeDelta::seconds(20)).await);
     fixture.finish().await;
