@@ -1,4 +1,4 @@
-//! A rule over the past: the real evaluation, minute by minute, over the minutes that are stored.
+//! Backtests a rule: the real evaluation, minute by minute, over stored roll-ups.
 
 use std::sync::Arc;
 
@@ -14,28 +14,28 @@ use store::rollups::{self, StoredMinute};
 use crate::loading::view;
 use crate::whole_minute;
 
-/// Minutes that are fetched at once.
+/// How much of the past is fetched at once, which bounds memory.
 const CHUNK: TimeDelta = TimeDelta::hours(6);
 
-/// A change of condition that the rule would have made.
+/// A change of the condition that the rule would have made.
 #[derive(Debug, Clone, Serialize)]
 pub struct SimulatedTransition {
-    /// When, to the minute.
+    /// The time: the last second of the evaluated minute.
     pub at: DateTime<Utc>,
     /// The group's labels.
     pub labels: Labels,
-    /// From which condition.
+    /// The old condition.
     pub from: Condition,
-    /// To which.
+    /// The new condition.
     pub to: Condition,
-    /// Why, in words.
+    /// The reason, with figures.
     pub reason: String,
 }
 
-/// What a rule would have done between two times. `tell` hears how far it is.
+/// Returns the changes that a rule would have made between two times. Calls `tell` with the progress.
 ///
 /// # Errors
-/// Where Postgres does not answer.
+/// Fails if Postgres does not answer.
 pub async fn backtest(
     connection: &mut PgConnection,
     rule: &Arc<Rule>,
@@ -59,7 +59,7 @@ pub async fn backtest(
         })
         .await?;
     }
-    // What is there when a rule begins is not news to it.
+    // Groups that exist when a rule starts are not new to it.
     engine.discover(from, |_| true);
     let mut found = Vec::new();
     let mut chunk = from;
@@ -82,7 +82,7 @@ pub async fn backtest(
                     engine.add_baseline(view(minute), distance);
                 }
             }
-            // The last second of the minute before: a window looks back from there.
+            // The last second of the previous minute: windows look back from there.
             step(&mut engine, rule, now - TimeDelta::seconds(1), &mut found);
         }
         tell(end);

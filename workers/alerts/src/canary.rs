@@ -1,9 +1,9 @@
-//! The dead man's switch: a record that goes through everything, and a ping that only its arrival sends.
+//! The dead man's switch: a record goes through the whole pipeline, and only its arrival sends the ping.
 //!
-//! Runs only where a heartbeat receiver is configured. Every minute a canary is published as any producer
-//! would; when its roll-up has reached the evaluation and its row can be read, and all that in time, each
-//! heartbeat receiver gets a row in the outbox. Whatever breaks on the way, the ping does not come, and
-//! whoever expects it raises the alarm.
+//! Runs only if a heartbeat receiver is configured. By default, a canary is published every minute, like any other
+//! record. When its roll-up has reached the evaluation and its row can be read, both in time, each heartbeat receiver
+//! gets a row in the outbox. If any part of the pipeline fails, there is no ping, and the service that expects it
+//! raises an alarm.
 
 use std::time::Duration;
 
@@ -23,17 +23,17 @@ use uuid::Uuid;
 
 use crate::metrics;
 
-/// A canary on its way.
+/// A canary in flight.
 #[derive(Debug)]
 struct SentCanary {
     id: Uuid,
     created_at: DateTime<Utc>,
     at: Instant,
-    /// Its roll-up has been seen.
+    /// Whether its roll-up has been seen.
     counted: bool,
 }
 
-/// See the module.
+/// Sends canaries and pings; see the module.
 #[derive(Debug)]
 pub(crate) struct Canary {
     publisher: Publisher,
@@ -48,7 +48,7 @@ impl Canary {
         Self { publisher, every, within, due: Instant::now(), sent: None }
     }
 
-    /// Sends the next canary where it is due, and gives up the one that is late.
+    /// Publishes the next canary if it is due, and gives up one that is late.
     pub(crate) fn send(&mut self, alerting: &Alerting) {
         if heartbeats(alerting).next().is_none() {
             self.sent = None;
@@ -69,14 +69,14 @@ impl Canary {
             Some(SentCanary { id: outgoing.id, created_at: outgoing.created_at, at: Instant::now(), counted: false });
         let publisher = self.publisher.clone();
         tokio::spawn(async move {
-            // That it did not get through shows by its not coming back.
+            // A failure shows anyway: the canary does not arrive.
             if let Err(error) = publisher.publish_outgoing(&outgoing).await {
                 tracing::debug!(%error, "the canary was not published");
             }
         });
     }
 
-    /// Looks for the canary among new roll-ups.
+    /// Looks for the canary in new roll-ups.
     pub(crate) fn observe(&mut self, minute: &StoredMinute) {
         if let Some(sent) = &mut self.sent
             && minute.kind == Kind::Events
@@ -86,10 +86,10 @@ impl Canary {
         }
     }
 
-    /// Pings, where the canary has come through: it was counted, it was evaluated, its row is there, and in time.
+    /// Enqueues the pings if the canary arrived in time: it was counted and evaluated, and its row is stored.
     ///
     /// # Errors
-    /// Where Postgres does not answer.
+    /// Fails if Postgres does not answer.
     pub(crate) async fn ping(&mut self, connection: &mut PgConnection, alerting: &Alerting) -> store::Result<bool> {
         let Some(sent) = self.sent.as_ref().filter(|sent| sent.counted) else { return Ok(false) };
         if !store::batch::is_stored(connection, Kind::Events, sent.created_at, sent.id).await? {

@@ -1,5 +1,5 @@
-//! How strategies, projects, containers and organizations are: worked out of the same roll-ups, kept beside the
-//! alerts, and told on a subject when it changes.
+//! The health of strategies, projects, containers and organizations: computed from the same roll-ups, stored next to
+//! the alerts, and announced on a subject when it changes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,17 +23,17 @@ use store::{Connection, PgConnection};
 use crate::evaluator::EvaluatorError;
 use crate::loading::{RollupObserver, view};
 
-/// Figures of an entity that is as it was are written anew after so long.
+/// How often the figures of an entity are stored if its health does not change.
 const REFRESH_AFTER: TimeDelta = TimeDelta::seconds(60);
-/// What NATS gets to take announcements; what it does not take now is told later.
+/// How long NATS may take to accept announcements. Those that it does not accept in time are announced later.
 const ANNOUNCE_WITHIN: Duration = Duration::from_secs(2);
-/// The level of a container that is judged.
+/// The level by which containers are assessed.
 const CPU: &str = "cpu_usage_percent";
 
-/// Organization, kind and id of an entity.
+/// Organization, type and id of an entity.
 type Key = (String, Entity, String);
 
-/// How an entity was written last.
+/// The health of an entity, as stored.
 #[derive(Debug, Clone)]
 struct StoredHealth {
     state: String,
@@ -42,7 +42,7 @@ struct StoredHealth {
     last_seen_at: DateTime<Utc>,
 }
 
-/// What a series says about an entity.
+/// What a series measures of an entity.
 #[derive(Debug, Clone, Copy)]
 enum Measure {
     Executions,
@@ -54,7 +54,7 @@ enum Measure {
     Activity,
 }
 
-/// See the module.
+/// The health of all entities; see the module.
 #[derive(Debug)]
 pub(crate) struct Entities {
     thresholds: HealthThresholds,
@@ -64,7 +64,7 @@ pub(crate) struct Entities {
 }
 
 impl Entities {
-    /// Nothing heard yet.
+    /// Creates the series, all empty.
     pub(crate) fn new(thresholds: HealthThresholds, max_groups: usize) -> Self {
         let mut entities =
             Self { window: delta(thresholds.window), thresholds, series: Vec::new(), known: HashMap::new() };
@@ -97,10 +97,10 @@ impl Entities {
         self.series.push((entity, measure, Series::new(shape, max_groups)));
     }
 
-    /// Reads what was written last.
+    /// Loads the stored health.
     ///
     /// # Errors
-    /// Where Postgres does not answer.
+    /// Fails if Postgres does not answer.
     pub(crate) async fn load_known(&mut self, connection: &mut PgConnection) -> Result<(), EvaluatorError> {
         for row in store::health::all(connection).await? {
             let Some(entity) = Entity::ALL.into_iter().find(|entity| entity.name() == row.entity) else { continue };
@@ -115,10 +115,10 @@ impl Entities {
         Ok(())
     }
 
-    /// Works out how everything is, writes what is news, and tells what changed.
+    /// Assesses every entity, stores what is new, and announces changes.
     ///
     /// # Errors
-    /// Where Postgres does not answer.
+    /// Fails if Postgres does not answer.
     pub(crate) async fn update_health(
         &mut self,
         connection: &mut PgConnection,
@@ -128,7 +128,7 @@ impl Entities {
     ) -> Result<(), EvaluatorError> {
         let mut rows = Vec::new();
         for (key, entity_figures) in self.collect_figures(now) {
-            // While records are missing, silence is no news.
+            // If records are missing, silence means nothing.
             let is_stale = kinds(key.1).iter().any(|kind| engine.lag(*kind).is_some_and(|lag| lag.stale.is_some()));
             if is_stale {
                 continue;
@@ -165,7 +165,7 @@ impl Entities {
         announce(connection, bus).await
     }
 
-    /// What every series says about every entity, and those that nobody has heard of for a while.
+    /// Collects the figures of every entity from all series, including entities that were not seen for a while.
     fn collect_figures(&mut self, now: DateTime<Utc>) -> HashMap<Key, Figures> {
         let mut all: HashMap<Key, Figures> = HashMap::new();
         for (key, known) in &self.known {
@@ -177,7 +177,7 @@ impl Entities {
                 let organization = labels.get(ORGANIZATION).cloned().unwrap_or_else(|| NO_ORGANIZATION.to_owned());
                 let id = match label(*entity) {
                     Some(label) => labels.get(label).cloned(),
-                    // What belongs to nobody is no organization's.
+                    // Records without an organization do not form one.
                     None => (organization != NO_ORGANIZATION).then(|| organization.clone()),
                 };
                 let Some(id) = id else { continue };
@@ -203,7 +203,7 @@ impl Entities {
         all
     }
 
-    /// Forgets what nobody has heard of for as long as it is remembered.
+    /// Forgets entities that were not seen for as long as they are remembered.
     pub(crate) fn forget(&mut self, now: DateTime<Utc>, retention: TimeDelta) {
         self.known.retain(|_, known| now - known.last_seen_at < retention);
         for (_, _, series) in &mut self.series {
@@ -218,7 +218,7 @@ impl RollupObserver for Entities {
         self.window
     }
 
-    /// Of the past the minutes count, and beside them what was written down when records arrived.
+    /// For past roll-ups the minute counts as the time of arrival. Stored health adds when records really arrived.
     fn observe(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>) {
         for (_, _, series) in &mut self.series {
             match new_at {
@@ -229,7 +229,7 @@ impl RollupObserver for Entities {
     }
 }
 
-/// The label that names an entity; an organization is named by its own.
+/// Returns the label that identifies an entity of this type; `None` for an organization, which has its own.
 const fn label(entity: Entity) -> Option<&'static str> {
     match entity {
         Entity::Strategy => Some("strategy_id"),
@@ -239,7 +239,7 @@ const fn label(entity: Entity) -> Option<&'static str> {
     }
 }
 
-/// The kinds by which an entity is judged.
+/// Returns the kinds by which an entity is assessed.
 const fn kinds(entity: Entity) -> &'static [Kind] {
     match entity {
         Entity::Strategy | Entity::Organization => &[Kind::Executions],
@@ -248,7 +248,7 @@ const fn kinds(entity: Entity) -> &'static [Kind] {
     }
 }
 
-/// Tells what changed, and notes that it was told: at least once, and again after a crash between the two.
+/// Announces changes and marks them as announced. After a crash in between they are announced again: at least once.
 async fn announce(connection: &mut PgConnection, bus: &Bus) -> Result<(), EvaluatorError> {
     let rows = store::health::unannounced(connection).await?;
     if rows.is_empty() {
@@ -267,11 +267,11 @@ async fn announce(connection: &mut PgConnection, bus: &Bus) -> Result<(), Evalua
     match tokio::time::timeout(ANNOUNCE_WITHIN, bus.announce(announcements.collect())).await {
         Ok(Ok(())) => {}
         Ok(Err(error @ AnnounceError::Refused { .. })) => {
-            // It would be refused again, and everything behind it would wait.
-            tracing::warn!(%error, "a change of health cannot be told");
+            // Mark it as announced: it would be refused again, and block everything behind it.
+            tracing::warn!(%error, "a health change cannot be announced");
         }
         Ok(Err(error)) => {
-            tracing::debug!(%error, "changes of health are told later");
+            tracing::debug!(%error, "health changes will be announced later");
             return Ok(());
         }
         Err(_) => return Ok(()),

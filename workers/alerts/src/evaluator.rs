@@ -1,8 +1,8 @@
-//! The evaluator: the rule engine with everything around it, kept in step with Postgres.
+//! The evaluator: the rule engine, kept in sync with Postgres.
 //!
-//! Each evaluation takes in what was counted since the last one, evaluates, and makes what changed true in one
-//! transaction: the alert, its transition, and what is to be told about it. An evaluator that fails, or finds that
-//! somebody else moved an alert, is thrown away and opened anew: nothing in it is the truth.
+//! Each cycle adds the roll-ups written since the last one, evaluates, and commits the changes in one transaction:
+//! alert, transition and notifications. If the evaluator fails, or finds that another process changed an alert, it is
+//! dropped and a new one is opened: the state in Postgres is authoritative.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,28 +25,28 @@ use crate::loading::{Baseline, Loaded, RollupObserver, load, same_minute, view};
 use crate::metrics;
 use crate::notifications::{NotificationBuilder, Suppression, fires, labels_of};
 
-/// How often it is written down which groups were heard of, for rules that ask for new ones.
+/// How often the groups that were seen are stored, for rules on first-seen values.
 pub(crate) const SAVE_GROUPS_EVERY: TimeDelta = TimeDelta::hours(1);
 
-/// With more alerts than this not each of them is looked at every second for whom to remind,
+/// The number of alerts above which repetitions are not checked in every cycle.
 const MANY_ALERTS: usize = 500;
-/// but only so often.
+/// How often repetitions are checked above [`MANY_ALERTS`].
 const MANY_ALERTS_REPEAT_CHECK_EVERY: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Why an evaluator has to be opened anew.
+/// Why a new evaluator has to be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EvaluatorError {
     #[error("Postgres does not answer: {0}")]
     Store(#[from] store::Error),
-    #[error("another process moved an alert")]
+    #[error("another process changed an alert")]
     VersionConflict,
     #[error("the clock was set")]
     ClockSet,
-    #[error("the last look was too long ago to know what was missed")]
+    #[error("the last evaluation was too long ago to know which roll-ups are new")]
     SnapshotExpired,
 }
 
-/// See the module.
+/// The evaluator; see the module.
 #[derive(Debug)]
 pub(crate) struct Evaluator {
     pub(crate) engine: RuleEngine,
@@ -57,21 +57,21 @@ pub(crate) struct Evaluator {
     silences: Vec<Silence>,
     acknowledged: HashMap<Uuid, Option<DateTime<Utc>>>,
     baselines: Vec<Baseline>,
-    /// Rules for first-seen values that have just begun.
+    /// Rules on first-seen values that have just started.
     learning: HashSet<String>,
     storm_after: u32,
-    /// When alerts that fire are looked at again for whom to remind.
+    /// When firing alerts are next checked for repetitions.
     repeat_check_at: Instant,
 }
 
-/// What an evaluation did.
+/// The outcome of a cycle.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct CycleOutcome {
-    /// Somebody is to be told something.
+    /// Whether notifications were enqueued.
     pub(crate) has_notifications: bool,
 }
 
-/// Everything that becomes true at once.
+/// Everything that is committed in one transaction.
 #[derive(Debug, Default)]
 struct ChangeSet {
     rows: Vec<AlertRow>,
@@ -81,7 +81,7 @@ struct ChangeSet {
 }
 
 impl Evaluator {
-    /// Opens an evaluator for these rules: roll-ups as far back as they look, and every alert as it stands.
+    /// Opens an evaluator for these rules: loads roll-ups as far back as the rules look, and the state of every alert.
     pub(crate) async fn open(
         connection: &mut PgConnection,
         alerting: Arc<Alerting>,
@@ -90,7 +90,7 @@ impl Evaluator {
         now: DateTime<Utc>,
         observer: impl RollupObserver,
     ) -> Result<Self, EvaluatorError> {
-        // From before the snapshot: what is folded while a long load runs would be in neither.
+        // Before the snapshot, so that roll-ups folded during a long load are not missed.
         let evaluated_at = Instant::now();
         let Loaded { engine, seen, baselines, learning, learned } =
             load(connection, &alerting, max_groups, now, observer).await?;
@@ -117,7 +117,7 @@ impl Evaluator {
             let restored = evaluator.engine.restore(row.id, &row.rule, &labels, state);
             match restored.and_then(|group| Some((group, evaluator.engine.rule(group)?))) {
                 Some((group, rule)) => {
-                    // The rule may have other labels by now, and routes and silences go by them.
+                    // The rule's labels may have changed, and routes and silences use them.
                     row.labels = json!(rule.alert_labels(&evaluator.engine.labels(group)));
                     row.severity = rule.severity.to_string();
                 }
@@ -131,7 +131,7 @@ impl Evaluator {
         Ok(evaluator)
     }
 
-    /// An alert whose rule, or group, is not in the configuration any more is over: nobody would ever say so again.
+    /// Resolves an alert whose rule or group is no longer configured: no evaluation would ever resolve it.
     fn close(&self, row: AlertRow, change_set: &mut ChangeSet, now: DateTime<Utc>) {
         let from = row.condition.clone();
         let mut row = AlertRow {
@@ -158,7 +158,7 @@ impl Evaluator {
         change_set.rows.push(row);
     }
 
-    /// Takes in what is new, evaluates, and makes what changed true.
+    /// Adds new roll-ups, evaluates, and commits the changes.
     pub(crate) async fn evaluate_and_commit(
         &mut self,
         connection: &mut PgConnection,
@@ -201,7 +201,7 @@ impl Evaluator {
         Ok(CycleOutcome { has_notifications })
     }
 
-    /// Alerts that were quiet until now may have been anything before: their versions go on.
+    /// Loads rows of alerts that were inactive until now: they may have a history, and their versions continue.
     async fn load_missing_rows(
         &mut self,
         connection: &mut PgConnection,
@@ -213,7 +213,7 @@ impl Evaluator {
         let unknown: Vec<Uuid> = changes.iter().filter_map(id_of).filter(|id| !self.rows.contains_key(id)).collect();
         if !unknown.is_empty() {
             let rows = store::alerts::with_ids(connection, &unknown).await?;
-            // Here it is quiet, and there it is not: somebody else moved it.
+            // Inactive here but not in Postgres: another process changed it.
             if rows.iter().any(|row| row.condition != Condition::Inactive.to_string()) {
                 return Err(EvaluatorError::VersionConflict);
             }
@@ -225,13 +225,13 @@ impl Evaluator {
     fn discover(&mut self, now: DateTime<Utc>) -> Vec<Discovery> {
         let mut found = self.engine.discover(now, |rule| self.learning.contains(rule));
         for rule in self.learning.drain() {
-            // That the rule has begun is remembered as well, or it would learn again after a restart.
+            // Store that the rule has started; otherwise it would learn again after a restart.
             found.push(Discovery { group: Uuid::nil(), labels: Default::default(), at: now, rule });
         }
         found
     }
 
-    /// How an alert stands after a change.
+    /// Stages the new row of an alert after a change, with its transition and notifications.
     fn stage_change(&self, change: &Change, change_set: &mut ChangeSet, now: DateTime<Utc>) {
         let Some(rule) = self.engine.rule(change.group) else { return };
         let group = self.engine.labels(change.group);
@@ -289,7 +289,8 @@ impl Evaluator {
         change_set.rows.push(row);
     }
 
-    /// Alerts that fire and of which somebody has to hear again, or for the first time because a silence is over.
+    /// Stages notifications of firing alerts that are due for a repetition, or for a first one because a silence
+    /// ended.
     fn stage_repeats(&self, change_set: &mut ChangeSet, now: DateTime<Utc>) {
         let changed: HashSet<Uuid> = change_set.rows.iter().map(|row| row.id).collect();
         for known in self.rows.values().filter(|row| fires(row) && !changed.contains(&row.id)) {
@@ -307,7 +308,7 @@ impl Evaluator {
         Suppression { silenced_by: silence.map(|silence| silence.id), acknowledged }
     }
 
-    /// One transaction: alerts, transitions, outbox, and what first-seen rules know by now.
+    /// Commits alerts, transitions, outbox rows and known groups of first-seen rules in one transaction.
     async fn commit(
         &mut self,
         connection: &mut PgConnection,
@@ -339,7 +340,7 @@ impl Evaluator {
         Ok(())
     }
 
-    /// Silences and acknowledgements, which people add at any time.
+    /// Reloads silences and acknowledgements, which can be added at any time.
     async fn refresh_silences(
         &mut self,
         connection: &mut PgConnection,
@@ -353,7 +354,7 @@ impl Evaluator {
         Ok(())
     }
 
-    /// The minutes that have come into the window with which spikes are compared.
+    /// Adds the minutes that have entered the windows that spikes are compared with.
     async fn refresh_baselines(
         &mut self,
         connection: &mut PgConnection,
@@ -376,8 +377,8 @@ impl Evaluator {
         Ok(())
     }
 
-    /// Remembers which groups were heard of, and forgets those that were not for long, as rules for first-seen values
-    /// ask for it.
+    /// Stores which groups were seen, and forgets those that were not seen for long, as configured by rules on
+    /// first-seen values.
     pub(crate) async fn save_known_groups(
         &mut self,
         connection: &mut PgConnection,
@@ -385,7 +386,7 @@ impl Evaluator {
     ) -> Result<(), EvaluatorError> {
         for rule in &self.alerting.rules {
             let Check::FirstSeen { forget_after } = rule.check else { continue };
-            // Twice as far back as this is done, so that nothing falls between.
+            // Twice the interval, so that no group is missed between two calls.
             let since = now - SAVE_GROUPS_EVERY * 2;
             let seen_groups: Vec<_> = self
                 .engine
@@ -401,7 +402,7 @@ impl Evaluator {
         Ok(())
     }
 
-    /// What is done every minute or so: gauges, and groups that nobody hears of any more.
+    /// Updates gauges and forgets groups that are no longer seen. Called every minute.
     pub(crate) fn prune(&mut self, now: DateTime<Utc>) {
         self.engine.forget(now);
         self.rows.retain(|_, row| row.condition != Condition::Inactive.to_string());

@@ -1,4 +1,4 @@
-//! How far the writers are behind: the age of the oldest record that is not in its table.
+//! The lag of the writers: the age of the oldest record that is not in its table yet.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use store::{Database, PgConnection};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Above this the figures of a kind are no ground for a decision: what is missing may turn them over.
+/// Above this lag the figures of a kind are stale: the missing records could change the result.
 const STALE_AFTER: TimeDelta = TimeDelta::seconds(60);
-/// How long nothing may be known of the streams before figures count as stale for that reason.
+/// How long the streams may be unreachable before figures count as stale.
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// How often the streams are asked.
+/// How often the streams are queried.
 const POLL_EVERY: Duration = Duration::from_secs(2);
-/// What a query to NATS may take: a stream without a leader must not make the others look late.
+/// How long a query to NATS may take. A stream without a leader must not make the others look late.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// How far each kind is behind.
+/// The lag of each kind.
 pub(crate) type Lags = Vec<(Kind, Lag)>;
 
-/// What is known of the lag of every kind.
+/// Measures the lag of every kind.
 #[derive(Debug)]
 pub(crate) struct Ingest {
-    /// When each kind was last asked about with success; `None` where it never was.
+    /// When the lag of each kind was last measured; `None` if it never was.
     known: Vec<(Kind, Option<Instant>)>,
 }
 
@@ -36,24 +36,24 @@ impl Ingest {
         Self { known: Kind::ALL.iter().map(|kind| (*kind, None)).collect() }
     }
 
-    /// Follows the lag of every kind until it is dropped. It is asked for beside the evaluation: servers that do not
-    /// answer must not keep alerts from being told.
+    /// Measures the lag of every kind until dropped. Runs next to the evaluation, because servers that do not answer
+    /// must not delay notifications.
     pub(crate) fn follow(bus: Bus, database: Database) -> (watch::Receiver<Lags>, AbortOnDrop) {
         let mut ingest = Self::new();
         let (sender, receiver) = watch::channel(ingest.lags(&[]));
         let task = tokio::spawn(async move {
             let mut connection = None;
             loop {
-                // A connection that has failed is made anew; meanwhile the lag is not known, as with NATS away.
+                // A failed connection is replaced. Until then the lag is unknown, as if NATS were unreachable.
                 let lags = match ingest.poll(&mut connection, &bus, &database).await {
                     Ok(lags) => lags,
                     Err(error) => {
-                        tracing::debug!(%error, "how far ingest is behind cannot be told now");
+                        tracing::debug!(%error, "cannot measure how far ingest is behind");
                         connection = None;
                         ingest.lags(&[])
                     }
                 };
-                // Nobody listens any more: the worker has ended.
+                // No receiver is left: the worker has ended.
                 if sender.send(lags).is_err() {
                     return;
                 }
@@ -76,14 +76,15 @@ impl Ingest {
         self.measure(bus, connection).await
     }
 
-    /// The lag of every kind. Where NATS does not answer it is not known, which is no lag for a while.
+    /// Returns the lag of every kind. If NATS does not answer, the lag is unknown, which makes figures stale only
+    /// after a while.
     ///
     /// # Errors
-    /// Where Postgres does not answer.
+    /// Fails if Postgres does not answer.
     pub(crate) async fn measure(&mut self, bus: &Bus, connection: &mut PgConnection) -> store::Result<Lags> {
         let mut accounts = Vec::with_capacity(self.known.len());
         for (kind, _) in &self.known {
-            // The account first: what is settled afterwards only makes the lag look longer for a moment.
+            // Read positions first: what is settled later only makes the lag look longer for a moment.
             let account = positions::find(connection, &bus.stream_name(*kind)).await?;
             accounts.push((*kind, account.map(|account| account.position)));
         }
@@ -95,7 +96,7 @@ impl Ingest {
         Ok(self.lags(&behind))
     }
 
-    /// What these answers mean, and where there are none, what their absence does.
+    /// Turns the answers into lags. A missing answer leaves the lag unknown.
     fn lags(&mut self, behind: &[Option<TimeDelta>]) -> Lags {
         let answers = behind.iter().copied().chain(std::iter::repeat(None));
         let lag = |((kind, known), behind): (&mut (Kind, Option<Instant>), Option<TimeDelta>)| {
@@ -108,7 +109,7 @@ impl Ingest {
     }
 }
 
-/// A task that ends with whoever started it.
+/// A task that is aborted when the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
@@ -118,23 +119,23 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// The age of the oldest message of a kind that is not settled.
+/// Returns the age of the oldest unsettled message of a kind.
 async fn behind(bus: &Bus, kind: Kind, position: Option<Position>) -> Result<TimeDelta, BusError> {
     let state = bus.stream_state(kind).await?;
-    // Of a stream that was made anew nothing is settled, until a writer has seen it.
+    // If the stream was recreated, nothing of it is settled until a writer has seen it.
     let position = position.filter(|position| position.created_at == state.created_at);
     let (settled, count) = position.map_or((0, 0), |position| (position.settled_up_to(), position.settled_count()));
     if state.last_sequence <= count {
         return Ok(TimeDelta::zero());
     }
-    // The first that is not settled may be gone from the stream; what is behind it waits all the same.
+    // The first unsettled message can be missing from the stream, but later ones still wait.
     let Some(next) = bus.next_held(kind, settled + 1).await? else { return Ok(TimeDelta::zero()) };
     let published_ns = bus.published_ns(kind, next).await?.unwrap_or(i64::MAX);
     let now = Utc::now().timestamp_nanos_opt().unwrap_or_default();
     Ok(TimeDelta::nanoseconds(now.saturating_sub(published_ns).max(0)))
 }
 
-/// Why the figures of a kind cannot be trusted.
+/// Returns why the figures of a kind cannot be trusted; `None` if they can.
 fn stale(kind: Kind, behind: Option<TimeDelta>, unknown_for: Option<Duration>) -> Option<String> {
     let Some(unknown_for) = unknown_for else {
         return Some(format!("how far {kind} are behind is not known yet"));

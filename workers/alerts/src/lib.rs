@@ -1,22 +1,22 @@
 //! From roll-ups to the outbox: one alert worker for all rules.
 //!
-//! The worker holds a lease, keeps the windows of every rule in memory, and looks whenever the writers have
-//! counted something, and every second. What changed becomes true in one transaction, with what is to be told
-//! about it; the notifier takes it from there.
+//! The worker holds a lease and keeps the windows of all rules in memory. It evaluates them every second, and whenever
+//! writers signal new roll-ups. Changes are committed in one transaction together with their notifications. The
+//! notifier delivers those.
 //!
-//! - [`worker`]: the life of the worker, and when it looks
-//! - `evaluator`: what an evaluation does
-//! - `loading`: what an evaluator begins with
-//! - `notifications`: who is told what, in which notification
+//! - [`worker`]: the lifecycle of the worker, and when it evaluates
+//! - `evaluator`: the evaluation cycle
+//! - `loading`: the initial state of an evaluator
+//! - `notifications`: which receiver is notified of what, and in which notification
 //! - `silences`: silences and acknowledgements
-//! - `ingest`: how far the writers are behind
+//! - `ingest`: the lag of the writers
 //! - `entities`: the health of strategies, projects, containers and organizations
 //! - `canary`: the dead man's switch
-//! - [`overview`]: the same evaluation, once, for who asks why something did or did not fire
+//! - [`overview`]: the same evaluation, once, on demand, to explain why an alert did or did not fire
 //! - [`backtest`]: the same evaluation over the past
 //!
-//! What never happens, and rests on the version of each alert alone: that a transition is made twice. A crash, a
-//! second worker or a zombie wastes work and nothing else.
+//! A transition is never made twice. This depends only on the version of each alert: a crash, a second worker or a
+//! zombie wastes work and does nothing else.
 
 pub mod backtest;
 mod canary;
@@ -38,7 +38,7 @@ pub use metrics::describe as describe_metrics;
 pub use notifications::test_notification;
 pub use worker::{AlertWorker, Rules, Settings};
 
-/// The minute of a time.
+/// Truncates a time to its minute.
 pub(crate) fn whole_minute(time: DateTime<Utc>) -> DateTime<Utc> {
     time - TimeDelta::microseconds(time.timestamp_micros().rem_euclid(60_000_000))
 }

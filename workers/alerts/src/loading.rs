@@ -1,4 +1,5 @@
-//! A rule engine with everything that its rules look back on: an hour of minutes, the same hour a week ago, what was ever seen.
+//! Loads a rule engine with everything that its rules look back on: for example the last hour of roll-ups, the same
+//! hour a week ago, and the known groups.
 
 use std::collections::HashSet;
 
@@ -11,7 +12,7 @@ use records::Kind;
 use store::PgConnection;
 use store::rollups::{self, Snapshot, StoredMinute};
 
-/// What spikes of a kind are compared with.
+/// A past window that spikes of a kind are compared with.
 #[derive(Debug)]
 pub(crate) struct Baseline {
     pub(crate) kind: Kind,
@@ -21,15 +22,15 @@ pub(crate) struct Baseline {
     pub(crate) known_until: DateTime<Utc>,
 }
 
-/// Whoever wants to see the same roll-ups as the rule engine: each once, whatever the evaluator reads.
+/// Sees the same roll-ups as the rule engine, each exactly once.
 pub(crate) trait RollupObserver {
-    /// How far back it looks.
+    /// Returns how far back it needs roll-ups.
     fn lookback(&self) -> TimeDelta;
-    /// Takes roll-ups: those that are new, with the time of the evaluation that finds them, or those of the past.
+    /// Observes roll-ups. `new_at` is the time of the evaluation that found them, `None` for roll-ups of the past.
     fn observe(&mut self, minute: &StoredMinute, new_at: Option<DateTime<Utc>>);
 }
 
-/// Nobody else.
+/// Observes nothing.
 impl RollupObserver for () {
     fn lookback(&self) -> TimeDelta {
         TimeDelta::zero()
@@ -48,14 +49,14 @@ impl<W: RollupObserver> RollupObserver for &mut W {
     }
 }
 
-/// A rule engine with everything that its rules look back on.
+/// A rule engine that is loaded with the past.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) engine: RuleEngine,
     pub(crate) seen: Snapshot,
     pub(crate) baselines: Vec<Baseline>,
     pub(crate) learning: HashSet<String>,
-    /// What rules that have just begun learned from the past.
+    /// Groups that rules which have just started learned from the past.
     pub(crate) learned: Vec<Discovery>,
 }
 
@@ -105,7 +106,8 @@ pub(crate) async fn load(
     Ok(Loaded { engine, seen, baselines, learning, learned })
 }
 
-/// The groups that a rule for first-seen values would know, had it been there before: no news to anybody.
+/// Returns the groups that a rule on first-seen values would know if it had existed before. They count as known, not
+/// as new.
 async fn learn(
     connection: &mut PgConnection,
     rule: &Rule,
@@ -124,13 +126,13 @@ async fn learn(
     Ok(learned.collect())
 }
 
-/// The end of the minute that was this one so long ago. It is compared whole, while this one is still growing: what is
-/// in doubt is no spike.
+/// Returns the end of the minute that corresponds to `now`, `distance` ago. That minute is compared as a whole while
+/// the current one still grows, so a doubtful case is not a spike.
 pub(crate) fn same_minute(now: DateTime<Utc>, distance: TimeDelta) -> DateTime<Utc> {
     crate::whole_minute(now - distance) + TimeDelta::minutes(1)
 }
 
-/// A stored minute as the rule engine takes it.
+/// Converts a stored minute to the input of the rule engine.
 pub(crate) fn view(minute: &StoredMinute) -> Minute<'_> {
     Minute {
         kind: minute.kind,

@@ -1,4 +1,4 @@
-//! The metrics of the alert worker: names, and what they mean to whoever scrapes them.
+//! The metrics of the alert worker: names and descriptions.
 
 use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
@@ -11,14 +11,14 @@ pub(crate) const EVALUATION: &str = "watchbook_alert_evaluation_seconds";
 pub(crate) const CANARIES: &str = "watchbook_canaries_total";
 pub(crate) const CANARY_SECONDS: &str = "watchbook_canary_seconds";
 
-/// Tells the recorder of this process what the metrics mean. Once, before the worker starts.
+/// Registers the descriptions of the metrics. Call it once, before the worker starts.
 pub fn describe() {
-    describe_gauge!(ACTIVE, "1 where this process evaluates the rules");
+    describe_gauge!(ACTIVE, "1 if this process evaluates the rules");
     describe_gauge!(ALERTS, "Alerts by condition: pending, firing, recovering");
     describe_gauge!(GROUPS, "Groups of all rules");
-    describe_gauge!(OVERFLOW, "Records that a rule left out because it has too many groups");
+    describe_gauge!(OVERFLOW, "Records that a rule ignored because it has too many groups");
     describe_counter!(TRANSITIONS, "Changes of an alert's condition");
-    describe_histogram!(EVALUATION, Unit::Seconds, "How long a look took: new roll-ups, evaluation, outbox");
-    describe_counter!(CANARIES, "Canaries: through in time, or late");
-    describe_histogram!(CANARY_SECONDS, Unit::Seconds, "How long a canary took from its publication to its evaluation");
+    describe_histogram!(EVALUATION, Unit::Seconds, "Duration of an evaluation cycle: new roll-ups, evaluation, outbox");
+    describe_counter!(CANARIES, "Canaries that arrived in time, or late");
+    describe_histogram!(CANARY_SECONDS, Unit::Seconds, "Time from the publication of a canary to its evaluation");
 }

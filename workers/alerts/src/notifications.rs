@@ -1,4 +1,4 @@
-//! From alerts that moved to rows of the outbox: who is told, in which notification, and when.
+//! From changed alerts to outbox rows: which receiver is notified, in which notification, and when.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,19 +14,20 @@ use store::alerts::AlertRow;
 use store::enqueue::{self, DIGEST, DIGEST_WAIT, NewNotification, OpenRow};
 use uuid::Uuid;
 
-/// Alerts in one notification at the most: some 1 MB. More go into another one of the same group.
+/// The maximum number of alerts in one notification, about 1 MB. Further alerts go into another one of the same group.
 const MAX_ALERTS: usize = 1_000;
 
-/// What keeps an alert from being told.
+/// What suppresses notifications of an alert.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Suppression {
-    /// A silence that matches it.
+    /// The silence that matches it.
     pub(crate) silenced_by: Option<Uuid>,
-    /// Somebody has taken note.
+    /// Whether it is acknowledged.
     pub(crate) acknowledged: bool,
 }
 
-/// What a receiver was told of an alert, and under which group: there it hears the rest, whatever the routes say by then.
+/// The last notification of an alert to a receiver, and its group. Later notifications of the episode use the same
+/// group, even if the routes have changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ReceiverState {
     #[serde(flatten)]
@@ -37,7 +38,7 @@ pub(crate) struct ReceiverState {
     group_labels: Labels,
 }
 
-/// For each receiver what it was told of an alert.
+/// Returns the state of each receiver of an alert.
 pub(crate) fn receiver_states(row: &AlertRow) -> BTreeMap<String, ReceiverState> {
     serde_json::from_value(row.told.clone()).unwrap_or_default()
 }
@@ -48,13 +49,13 @@ impl ReceiverState {
     }
 }
 
-/// Notifications that come out of one evaluation, by receiver and group.
+/// The notifications of one evaluation, by receiver and group.
 #[derive(Debug, Default)]
 pub(crate) struct NotificationBuilder {
     notifications: BTreeMap<(String, String), GroupNotifications>,
 }
 
-/// The notifications of a group: one, unless there are more alerts than one may hold.
+/// The notifications of a group: one, unless it has too many alerts.
 #[derive(Debug)]
 struct GroupNotifications {
     notifications: Vec<Notification>,
@@ -62,8 +63,8 @@ struct GroupNotifications {
 }
 
 impl NotificationBuilder {
-    /// Decides whom an alert is told, notes it in the alert, and adds it to their notifications. Returns whether
-    /// anybody is told anything.
+    /// Decides which receivers are notified of an alert, records it in the row, and adds the alert to their
+    /// notifications. Returns whether any receiver is notified.
     pub(crate) fn add(
         &mut self,
         alerting: &Alerting,
@@ -76,7 +77,8 @@ impl NotificationBuilder {
         let route = alerting.route(&labels);
         let mut receivers: Vec<(String, bool)> =
             route.iter().flat_map(|route| &route.to).map(|name| (name.clone(), true)).collect();
-        // Whoever was told that it fires is told that it is over, whatever the routes say by now.
+        // A receiver that was notified of a firing alert is notified when it resolves, even if the routes have
+        // changed.
         for (name, _) in states.iter().filter(|(_, state)| state.is_firing()) {
             if !receivers.iter().any(|(routed, _)| routed == name) {
                 receivers.push((name.clone(), false));
@@ -109,7 +111,8 @@ impl NotificationBuilder {
                 )
             };
             let decision = match (decide(suppression), decide(Suppression::default())) {
-                // An Alertmanager that was told keeps being told: it would take our silence for the end, and say so.
+                // Keep sending to an Alertmanager that was notified: without updates it would resolve the alert and
+                // notify of it.
                 (Decision::Skip(_), again @ Decision::Notify(NotificationReason::Repeated)) if refresh.is_some() => {
                     again
                 }
@@ -119,7 +122,7 @@ impl NotificationBuilder {
             let started_at = row.started_at.unwrap_or(now);
             let why = match decision {
                 Decision::Notify(why) => why,
-                // Noted as told: the next episode is another one, and may be somebody else's.
+                // Record it as sent: the next episode is a new one, and may go to another receiver.
                 Decision::Skip(SkipReason::ResolvedNotWanted) => {
                     if let Some(last) = states.get_mut(&name) {
                         last.notification = LastNotification { status, at: now, started_at };
@@ -153,7 +156,7 @@ impl NotificationBuilder {
                 truncated_alerts: 0,
                 still_firing: 0,
             });
-            // News goes before a repetition.
+            // A new alert takes precedence over a repetition.
             if let Some(notification) = batch.notifications.last_mut()
                 && notification.why == NotificationReason::Repeated
             {
@@ -165,12 +168,12 @@ impl NotificationBuilder {
         notified
     }
 
-    /// Counts for each notification the other alerts of its group of which its receiver knows that they fire. `all`
-    /// are the alerts as they stand now.
+    /// Sets, for each notification, how many other alerts of its group its receiver knows as firing. `all` are the
+    /// current alerts.
     pub(crate) fn count_still_firing<'r>(&mut self, all: impl Iterator<Item = &'r AlertRow>) {
         let is_resolved = |notification: &Notification| notification.status() == Status::Resolved;
         if !self.notifications.values().any(|batch| batch.notifications.iter().any(is_resolved)) {
-            return; // what has firing alerts in it fires anyway
+            return; // the count only matters if all alerts of a notification have resolved
         }
         let mut firing: HashMap<(String, String), Vec<Uuid>> = HashMap::new();
         for row in all.filter(|row| fires(row)) {
@@ -187,15 +190,15 @@ impl NotificationBuilder {
         }
     }
 
-    /// Whether there is nothing to tell.
+    /// Checks whether there are no notifications.
     pub(crate) fn is_empty(&self) -> bool {
         self.notifications.is_empty()
     }
 
-    /// Writes them to the outbox. What a receiver gets too much of goes into a digest.
+    /// Writes the notifications to the outbox. Those above a receiver's limit go into a digest.
     ///
     /// # Errors
-    /// Where a statement fails.
+    /// Fails if a statement fails.
     pub(crate) async fn enqueue(
         self,
         transaction: &mut PgConnection,
@@ -216,7 +219,7 @@ impl NotificationBuilder {
                     buffers.entry(receiver.clone()).or_insert(storm)
                 }
             };
-            // One that has not got through says the same; more of them would only queue before the truth.
+            // A pending notification already says this; more of them would only delay later ones.
             if notification.why == NotificationReason::Repeated
                 && enqueue::is_pending(transaction, &receiver, &group_key).await?
             {
@@ -248,12 +251,12 @@ impl NotificationBuilder {
     }
 }
 
-/// How much a receiver was told of late, and the digest that takes the rest.
+/// How many notifications a receiver got recently, and the digest for the rest.
 #[derive(Debug)]
 struct DigestBuffer {
     recent: u32,
     digest: Option<Notification>,
-    /// The row in which an earlier digest still gathers.
+    /// The outbox row of an earlier digest that is still open.
     open: Option<Uuid>,
 }
 
@@ -266,8 +269,8 @@ impl DigestBuffer {
         Ok(Self { recent, digest: gathered, open: open.map(|open| open.id) })
     }
 
-    /// Counts a notification. Whether it goes into the digest: while one gathers everything does, or it would
-    /// overtake what is in it.
+    /// Counts a notification and returns whether it goes into the digest. While a digest is open, every notification
+    /// does, or it would overtake the digest.
     fn take(&mut self, limit: Option<u32>) -> bool {
         self.recent += 1;
         self.digest.is_some() || limit.is_some_and(|limit| self.recent > limit)
@@ -301,7 +304,7 @@ impl DigestBuffer {
 }
 
 impl GroupNotifications {
-    /// Adds an alert, which comes once in an evaluation. Begins another notification where the last one is full.
+    /// Adds an alert; each is added once in an evaluation. Starts another notification if the last one is full.
     fn push(&mut self, alert: Alert, new: impl FnOnce() -> Notification) {
         if self.notifications.last().is_none_or(|last| last.alerts.len() >= MAX_ALERTS) {
             self.notifications.push(new());
@@ -312,8 +315,8 @@ impl GroupNotifications {
     }
 }
 
-/// After how many notifications a minute a receiver gets a digest. `None` for programs, which lose alerts when some are
-/// only counted, and for PagerDuty: an incident is closed by the key that opened it.
+/// Returns the number of notifications per minute above which a receiver gets a digest. `None` for programs, which
+/// would lose alerts that are only counted, and for PagerDuty, where an incident is closed by the key that opened it.
 fn digest_threshold(alerting: &Alerting, receiver: &str, storm_after: u32) -> Option<u32> {
     let receiver = alerting.receivers.iter().find(|known| known.name == receiver)?;
     match receiver.channel {
@@ -326,7 +329,7 @@ fn digest_threshold(alerting: &Alerting, receiver: &str, storm_after: u32) -> Op
     }
 }
 
-/// Adds the alerts of a notification to one that has not gone out yet.
+/// Merges the alerts of a notification into one that was not sent yet.
 fn merge(gathered: &mut Notification, notification: Notification) {
     gathered.truncated_alerts += notification.truncated_alerts;
     gathered.still_firing = notification.still_firing;
@@ -335,7 +338,7 @@ fn merge(gathered: &mut Notification, notification: Notification) {
     }
 }
 
-/// An alert stands in a notification once, as it was last.
+/// Adds an alert or replaces its older version: a notification has each alert once.
 fn put(notification: &mut Notification, alert: Alert) {
     if let Some(known) = notification.alerts.iter_mut().find(|known| known.id == alert.id) {
         *known = alert;
@@ -346,13 +349,13 @@ fn put(notification: &mut Notification, alert: Alert) {
     }
 }
 
-/// Whether receivers see an alert as firing: until it is over, recovering or not.
+/// Checks whether receivers see an alert as firing. A recovering alert still is.
 pub(crate) fn fires(row: &AlertRow) -> bool {
     let condition: Condition = row.condition.parse().unwrap_or_default();
     matches!(condition, Condition::Firing | Condition::Recovering)
 }
 
-/// Labels or annotations as they are stored.
+/// Parses stored labels or annotations.
 pub(crate) fn labels_of(json: &serde_json::Value) -> Labels {
     serde_json::from_value(json.clone()).unwrap_or_default()
 }
@@ -374,7 +377,7 @@ fn alert_of(row: &AlertRow, labels: &Labels, status: Status) -> Alert {
     }
 }
 
-/// A notification that somebody asked for, to see whether it arrives.
+/// Returns a test notification, which checks whether a receiver can be reached.
 pub fn test_notification(
     receiver: &str,
     rule: &alerting::rule::Rule,
@@ -388,7 +391,7 @@ pub fn test_notification(
     let organization = alerting::rule_engine::RuleEngine::organization(&labels).to_owned();
     Notification {
         receiver: receiver.to_owned(),
-        // Of its own: a test waits for nothing, and nothing waits for it.
+        // A group of its own: the test waits for no other notification, and none waits for it.
         group_key: format!("test {id}"),
         group_labels,
         why: NotificationReason::Test,

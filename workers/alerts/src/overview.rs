@@ -1,4 +1,4 @@
-//! Every rule and group as it is now, with why: the same evaluation as the worker's, once, by whoever asks.
+//! The current state of every rule and group, with reasons: the worker's evaluation, once, on demand.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,43 +20,43 @@ use crate::ingest::Ingest;
 use crate::loading::load;
 use crate::notifications::labels_of;
 
-/// A rule's group as it is now.
+/// The current state of a group of a rule.
 #[derive(Debug, Clone, Serialize)]
 pub struct AlertStatus {
-    /// The alert's id: of rule and group.
+    /// The alert's id, derived from rule and group.
     pub id: Uuid,
     /// The rule's name.
     pub rule: String,
-    /// `_` where the group names none.
+    /// The organization; `_` if the group has none.
     pub organization_id: String,
     /// The group's labels.
     pub labels: Labels,
     /// `info`, `warning` or `critical`.
     pub severity: String,
-    /// How it stands.
+    /// The condition.
     pub condition: Condition,
-    /// How good the data is.
+    /// The data quality.
     pub data: Data,
-    /// Why it does or does not fire, in words and figures.
+    /// Why it does or does not fire, with figures.
     pub reason: String,
-    /// The figures.
+    /// The figures behind it.
     pub figures: Sample,
-    /// When it began to fire, this time or last time.
+    /// When it started to fire, in the current or the last episode.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it was over.
+    /// When it resolved.
     pub ended_at: Option<DateTime<Utc>>,
     /// The silence that matches it.
     pub silenced_by: Option<Uuid>,
-    /// Who has taken note.
+    /// The acknowledgement, if there is one.
     pub acknowledgement: Option<Value>,
-    /// What each receiver was told last.
+    /// The last notification to each receiver.
     pub told: Value,
 }
 
-/// Every group of every rule. The lag of the ingest is looked up where there is a bus to ask.
+/// Evaluates every group of every rule. The lag of ingest is measured if there is a bus to query.
 ///
 /// # Errors
-/// Where Postgres does not answer.
+/// Fails if Postgres does not answer.
 pub async fn evaluate_all(
     connection: &mut PgConnection,
     bus: &Bus,
@@ -72,7 +72,7 @@ pub async fn evaluate_all(
         let state: State = serde_json::from_value(row.state.clone()).unwrap_or_default();
         loaded.engine.restore(row.id, &row.rule, &labels_of(&row.labels), state);
     }
-    // Whatever is unknown to a rule for first-seen values is the worker's to find.
+    // New groups of rules on first-seen values are for the worker to find.
     loaded.engine.discover(now, |_| true);
     let silences = store::silences::current(connection, now).await?;
     let silences: Vec<_> = silences.into_iter().filter_map(crate::silences::silence_from_row).collect();

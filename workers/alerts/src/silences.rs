@@ -1,4 +1,4 @@
-//! What people add to alerts: silences and acknowledgements, from and to their rows.
+//! Silences and acknowledgements: conversions from and to their rows.
 
 pub use alerting::acknowledgement::Acknowledgement;
 use alerting::silence::Silence;
@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use store::silences::SilenceRow;
 
-/// A silence as it is evaluated. `None` where a newer version wrote what this one cannot read: then the alert is
-/// told, which is the safe side.
+/// Converts a row to a silence. Returns `None` if a newer version wrote a form that this version cannot read. Then
+/// alerts are not silenced, which is the safe choice.
 pub fn silence_from_row(row: SilenceRow) -> Option<Silence> {
     let matchers = serde_json::from_value(row.matchers).ok()?;
     let recurrence = match row.recurrence {
@@ -26,7 +26,7 @@ pub fn silence_from_row(row: SilenceRow) -> Option<Silence> {
     })
 }
 
-/// A silence as it is stored.
+/// Converts a silence to a row.
 pub fn row_from_silence(silence: &Silence, created_at: DateTime<Utc>) -> SilenceRow {
     SilenceRow {
         id: silence.id,
@@ -41,7 +41,7 @@ pub fn row_from_silence(silence: &Silence, created_at: DateTime<Utc>) -> Silence
     }
 }
 
-/// Until when an acknowledgement holds; `None` until the alert is over.
+/// Returns when an acknowledgement expires; `None` if it holds until the alert ends.
 pub(crate) fn acknowledged_until(note: &Value) -> Option<DateTime<Utc>> {
     serde_json::from_value::<Acknowledgement>(note.clone()).ok().and_then(|acknowledgement| acknowledgement.until)
 }

@@ -1,4 +1,4 @@
-//! The life of the alert worker: wait for the lease, look while it is held, give it up.
+//! The lifecycle of the alert worker: wait for the lease, evaluate while it is held, release it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,57 +23,57 @@ use crate::ingest::{Ingest, Lags};
 use crate::loading::RollupObserver;
 use crate::metrics;
 
-/// The signal that new roll-ups are there.
+/// The signal for new roll-ups.
 const ROLLUPS: &str = "rollups";
-/// How often the health of entities is worked out.
+/// How often the health of entities is assessed.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
-/// How often the evaluator is tidied.
+/// How often the evaluator and stored history are pruned.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
-/// An evaluation takes milliseconds; one without an end for so long has lost its connection.
+/// The timeout of an evaluation cycle. A cycle takes milliseconds; one that takes this long has lost its connection.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Opening an evaluator reads as far back as rules look, a day of many groups at the most.
+/// The timeout of opening an evaluator, which reads as far back as rules look: at most a day of many groups.
 const OPEN_WITHIN: Duration = Duration::from_secs(300);
-/// When the clock was set by more than that, windows that were cut by it are read again.
+/// If the clock jumps by more than this, windows are loaded again.
 const CLOCK_JUMP: TimeDelta = TimeDelta::seconds(60);
-/// For how long alerts that are quiet, changes of alerts, and silences that are over are remembered.
+/// How long inactive alerts, transitions and ended silences are kept.
 const HISTORY_RETENTION: TimeDelta = TimeDelta::days(90);
-/// For how long an entity is silent before it counts as gone: containers come and go.
+/// How long a silent entity is kept before it counts as removed: containers come and go.
 const HEALTH_RETENTION: TimeDelta = TimeDelta::days(7);
 
-/// The rules in force in this process, and what was wrong with a file that was to replace them.
+/// The rules in force in this process, and the problem of a file that should have replaced them.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// Rules, receivers and routes.
     pub alerting: Arc<Alerting>,
-    /// Since when.
+    /// When they were loaded.
     pub loaded_at: DateTime<Utc>,
-    /// What is wrong with the file as it is now, and since when.
+    /// The problem of the current file, and since when it exists.
     pub problem: Option<(String, DateTime<Utc>)>,
 }
 
-/// How the worker behaves.
+/// The settings of the worker.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How often everything is evaluated, whether anything was counted or not.
+    /// How often everything is evaluated, with or without new roll-ups.
     pub tick: Duration,
-    /// After so much quiet what was counted is evaluated,
+    /// How long to wait for further signals before new roll-ups are evaluated.
     pub debounce: Duration,
-    /// and after so long in any case.
+    /// The longest wait from the first signal to the evaluation.
     pub debounce_at_most: Duration,
-    /// Groups of a rule at the most.
+    /// The maximum number of groups of a rule.
     pub max_groups: usize,
-    /// Notifications a minute after which people get a digest.
+    /// The number of notifications per minute above which people get a digest.
     pub storm_after: u32,
-    /// How often a canary is sent, where a heartbeat receiver waits for it.
+    /// How often a canary is sent, if there is a heartbeat receiver.
     pub canary_every: Duration,
-    /// How long it may take.
+    /// How long a canary may take.
     pub canary_within: Duration,
-    /// When an entity counts as healthy.
+    /// The thresholds for the health of entities.
     pub health: runtime::config::HealthThresholds,
 }
 
 impl Settings {
-    /// As they are configured.
+    /// Takes the settings from the configuration.
     pub fn of(config: &Config) -> Self {
         Self {
             tick: config.alerts.tick,
@@ -91,35 +91,35 @@ impl Settings {
 /// Evaluates the rules.
 #[derive(Debug)]
 pub struct AlertWorker {
-    /// This process, for people.
+    /// The name of this process, for display.
     pub name: String,
-    /// Where signals and canaries go.
+    /// NATS, for signals and announcements.
     pub bus: Bus,
-    /// Where everything stands.
+    /// The database.
     pub database: Database,
     /// Publishes canaries.
     pub publisher: Publisher,
-    /// What is watched; may change at any time.
+    /// The rules in force; can change at any time.
     pub rules: watch::Receiver<Arc<Rules>>,
-    /// How.
+    /// The settings.
     pub settings: Settings,
-    /// How it tells how it is.
+    /// Reports the health of this part of the process.
     pub health: Part,
 }
 
 /// Why a session ended.
 enum End {
     Stopped,
-    /// The rules are others now.
+    /// The rules have changed.
     NewRules,
 }
 
 impl AlertWorker {
-    /// The name of the lease: one for a database, whatever prefixes write to it, because counts and alerts are not
-    /// told apart by them.
+    /// The name of the lease. There is one for each database, whatever prefixes write to it, because counts and alerts
+    /// do not distinguish prefixes.
     pub const LEASE: &str = "alerts";
 
-    /// Evaluates until `stop`. Outages are waited out; nothing but `stop` ends this.
+    /// Evaluates until `stop`. Waits out outages; only `stop` ends it.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::for_server();
         let mut failing = false;
@@ -138,7 +138,7 @@ impl AlertWorker {
                 Err(error) => {
                     self.health.failing(format!("Postgres does not answer: {error}"));
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "the lease on the alerts cannot be asked for; trying again until it can");
+                        tracing::warn!(%error, "cannot request the lease on the alerts; retrying");
                     }
                     pause(backoff.next_wait(), &stop).await;
                 }
@@ -146,20 +146,20 @@ impl AlertWorker {
         }
     }
 
-    /// Evaluates for as long as the lease is held.
+    /// Evaluates while the lease is held.
     async fn work_with(&mut self, lease: Lease, stop: &CancellationToken) {
         tracing::info!("evaluating the alerts");
         gauge!(metrics::ACTIVE).set(1.0);
         let held = stop.child_token();
         let keeper = tokio::spawn(lease.keep(held.clone()));
-        // Outlives sessions: what is not known stays so when a session begins.
+        // Outlives sessions, so that a new session does not forget how long the lag has been unknown.
         let (lags, _follower) = Ingest::follow(self.bus.clone(), self.database.clone());
         let mut backoff = Backoff::for_server();
         let mut failing = false;
         while !held.is_cancelled() {
             let opened = Instant::now();
             let ended = tokio::select! {
-                // A query that nobody answers must not hold the process.
+                // An unanswered query must not block the shutdown.
                 () = held.cancelled() => break,
                 ended = self.session(lags.clone()) => ended,
             };
@@ -173,23 +173,23 @@ impl AlertWorker {
                     }
                     self.health.failing(error.to_string());
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "the alerts cannot be evaluated; trying again until they can");
+                        tracing::warn!(%error, "cannot evaluate the alerts; retrying");
                     }
                     pause(backoff.next_wait(), &held).await;
                 }
             }
         }
         held.cancel();
-        // Ends by the token; a panic in it is reported by its own hook.
+        // It ends by the token. A panic in it is reported by the panic hook.
         let _ = keeper.await;
         gauge!(metrics::ACTIVE).set(0.0);
     }
 
-    /// From opening an evaluator until it fails, or the rules change.
+    /// Runs from opening an evaluator until it fails or the rules change.
     async fn session(&mut self, mut lags: watch::Receiver<Lags>) -> Result<End, EvaluatorError> {
         let mut connection = self.database.connect("alerts").await?;
         let rules = self.rules.borrow_and_update().clone();
-        // Listening before loading: what is counted meanwhile is signalled, or already there.
+        // Subscribe before loading: later roll-ups are signalled, earlier ones are loaded.
         let mut signals = self.bus.signals(ROLLUPS).await;
         within(ANSWER_WITHIN, self.record_rules(&mut connection, &rules)).await?;
         let now = Utc::now();
@@ -276,7 +276,7 @@ impl AlertWorker {
         }
     }
 
-    /// Tells everybody which rules are in force here.
+    /// Stores which rules are in force in this process.
     async fn record_rules(&self, connection: &mut PgConnection, rules: &Rules) -> Result<(), EvaluatorError> {
         let settings = store::alerts::SettingsRow {
             rules: rules.alerting.describe(),
@@ -290,7 +290,7 @@ impl AlertWorker {
     }
 }
 
-/// Who sees the same roll-ups as the evaluator.
+/// The observers of the evaluator's roll-ups.
 struct Observers<'b> {
     canary: &'b mut Canary,
     entities: &'b mut Entities,
@@ -307,8 +307,8 @@ impl RollupObserver for Observers<'_> {
     }
 }
 
-/// When what was counted is worth an evaluation: after a quiet moment, and after a while in any case. A burst is judged at
-/// its end and not at its first failures.
+/// Debounces signals of new roll-ups: an evaluation is due after a quiet moment, or after a maximum wait. So a burst
+/// is evaluated at its end and not at its first failures.
 #[derive(Debug)]
 struct Debounce {
     quiet: Duration,
@@ -332,7 +332,7 @@ impl Debounce {
         self.due = None;
     }
 
-    /// Resolves when it is due; never where nothing was heard.
+    /// Resolves when an evaluation is due; never if there was no signal.
     async fn due(&self) {
         match self.due {
             Some(due) => sleep_until(due).await,
@@ -347,7 +347,7 @@ async fn next_signal(signals: &mut Signals) {
     }
 }
 
-/// A network that swallows packets ends no connection: without a bound, the worker would wait for ever.
+/// Bounds a wait: if the network drops packets, no error ever ends a connection, and the worker would wait forever.
 async fn within<T>(
     bound: Duration,
     work: impl Future<Output = Result<T, EvaluatorError>>,
