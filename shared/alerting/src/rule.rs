@@ -38,7 +38,7 @@ pub struct Rule {
     pub hold_for: TimeDelta,
     /// How long the group has to be recovered before the alert resolves.
     pub keep_firing_for: TimeDelta,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
     /// Labels added to the alerts.
     pub labels: Labels,
