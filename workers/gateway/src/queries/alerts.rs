@@ -21,27 +21,27 @@ use crate::problem::{Fault, Problem};
 use crate::query::{FromQuery, NoParams, Parameters, Query};
 use crate::request_context::RequestContext;
 
-/// Alerts that are over are forgotten, so all there are can be read.
+/// Alerts that are over are deleted eventually, so the default range covers every alert there is.
 const TIME_LIMITS: TimeLimits = TimeLimits { default: LONGEST_RANGE, longest: None };
-/// Changes of an alert that are told unless asked for more.
+/// The number of changes returned by default.
 const DEFAULT_CHANGES: u32 = 100;
 
-/// Which alerts are asked for.
+/// Filters for the list of alerts.
 #[derive(Debug, Clone, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filters {
-    /// Only of this rule.
+    /// Return only alerts of this rule.
     #[param(max_length = 256)]
     rule: Option<String>,
-    /// Only as bad as this: `info`, `warning` or `critical`.
+    /// Return only alerts of this severity: `info`, `warning` or `critical`.
     #[param(pattern = "^(info|warning|critical)$")]
     severity: Option<&'static str>,
-    /// Only those that stand so: `inactive`, `pending`, `firing` or `recovering`.
+    /// Return only alerts in this state: `inactive`, `pending`, `firing` or `recovering`.
     #[param(pattern = "^(inactive|pending|firing|recovering)$")]
     condition: Option<&'static str>,
 }
 
-/// What a list of alerts is asked with.
+/// The query parameters of the list.
 #[derive(Debug)]
 pub(crate) struct ListParams {
     page: Page,
@@ -59,9 +59,9 @@ impl FromQuery for ListParams {
     }
 }
 
-/// Alerts, by the time when they changed last.
+/// Lists alerts, most recently changed first.
 #[utoipa::path(get, path = "/api/alerts", operation_id = "alerts", params(Page, Filters), responses(
-    (status = 200, description = "Alerts.", body = List<AlertItem>),
+    (status = 200, description = "A page of alerts.", body = List<AlertItem>),
 ))]
 pub(crate) async fn all(
     State(app): State<App>,
@@ -80,19 +80,19 @@ pub(crate) async fn all(
     .await
 }
 
-/// The rules in force.
+/// The alerting rules in force.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Rules {
-    /// The rules, as they are configured.
+    /// The rules as configured.
     #[schema(value_type = Vec<Object>)]
     rules: Value,
-    /// Since when; null where no alert worker ran yet.
+    /// When they were loaded; null if no alert worker has run yet.
     loaded_at: Option<DateTime<Utc>>,
-    /// What is wrong with those that were to replace them. Told to those who may see every organization.
+    /// What is wrong with the rules that were to replace these. Null unless the caller may see every organization.
     problem: Option<String>,
 }
 
-/// The rules in force: one configuration for all organizations.
+/// Returns the alerting rules in force. All organizations share one configuration.
 #[utoipa::path(get, path = "/api/alerts/rules", operation_id = "alert_rules", responses(
     (status = 200, description = "The rules.", body = Rules),
 ))]
@@ -110,17 +110,17 @@ pub(crate) async fn rules(
     Ok(Json(Rules { rules: settings.rules, loaded_at: Some(settings.loaded_at), problem }))
 }
 
-/// What `int32`, by which the document names the number, can hold.
+/// The largest `int32`, which is the type of the number in the OpenAPI document.
 const LAST_VERSION: u32 = i32::MAX.unsigned_abs();
 
-/// Which part of an alert's history is asked for.
+/// Selects the part of an alert's history to return.
 #[derive(Debug, Clone, Copy, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct HistoryParams {
-    /// Changes at the most.
+    /// The maximum number of changes.
     #[param(minimum = 1, maximum = 1000, default = 100, value_type = Option<u32>)]
     limit: u32,
-    /// Only those before this version.
+    /// Return only changes before this version.
     #[param(minimum = 1, maximum = 2_147_483_647)]
     before_version: Option<u32>,
 }
@@ -134,19 +134,18 @@ impl FromQuery for HistoryParams {
     }
 }
 
-/// An alert, and how it came to stand so.
+/// An alert and its history.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Alert {
-    /// The alert.
     alert: AlertItem,
-    /// Its changes, the newest first. More are had with `before_version`.
+    /// Changes of the alert, newest first. Use `before_version` to read older ones.
     history: Vec<TransitionRow>,
 }
 
-/// An alert, and how it came to stand so.
+/// Returns an alert and its history.
 #[utoipa::path(get, path = "/api/alerts/{id}", operation_id = "alert", params(("id" = Uuid, Path), HistoryParams), responses(
     (status = 200, description = "The alert.", body = Alert),
-    (status = 404, description = "There is none that the caller may see.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    (status = 404, description = "No such alert, or the caller may not see it.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn one(
     State(app): State<App>,
@@ -165,23 +164,24 @@ pub(crate) async fn one(
     found.map(Json).ok_or_else(Problem::not_found)
 }
 
-/// That somebody takes note of an alert.
+/// An acknowledgement of an alert.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AcknowledgeRequest {
-    /// Why, or what is being done.
+    /// The reason, or what is being done about it.
     #[schema(min_length = 1, max_length = 4096)]
     reason: String,
-    /// Until when at the most; until the alert is over where nothing is said.
+    /// When the acknowledgement ends at the latest. Without it, it lasts until the alert is over.
     until: Option<DateTime<Utc>>,
 }
 
-/// Takes note of an alert that is not over: no repetition until it is. That it is over is still told.
+/// Acknowledges an alert: it is not repeated until the acknowledgement ends. Its resolution is still notified. Fails
+/// if the alert is over.
 #[utoipa::path(post, path = "/api/alerts/{id}/acknowledge", operation_id = "acknowledge", params(("id" = Uuid, Path)),
     request_body = AcknowledgeRequest, responses(
-    (status = 204, description = "It is noted."),
-    (status = 404, description = "There is none that the caller may see.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
-    (status = 409, description = "It is over.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    (status = 204, description = "The alert is acknowledged."),
+    (status = 404, description = "No such alert, or the caller may not see it.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    (status = 409, description = "The alert is over.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn acknowledge(
     State(app): State<App>,

@@ -1,4 +1,4 @@
-//! `GET /api/audit` and `GET /api/organizations/{org}/audit`: who did what to what. Whoever reads it stands in it.
+//! `GET /api/audit` and `GET /api/organizations/{org}/audit`: the audit log. Reading it is itself audited.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -21,35 +21,35 @@ use crate::request_context::RequestContext;
 
 const ALL: &str = "/api/audit";
 const OF_ORGANIZATION: &str = "/api/organizations/{org}/audit";
-/// How far back is looked unless asked: what an auditor calls a quarter.
+/// The default range: a quarter, as auditors understand it.
 const DEFAULT_RANGE: TimeDelta = TimeDelta::days(90);
-/// A range at the most: the log is kept for ever and cut by month, so ten years are 120 parts of a table, of which an
-/// index tells at once where they have nothing.
+/// The longest range. The log is kept for ever and partitioned by month: ten years are 120 partitions, and an index
+/// shows at once which of them have no matching rows.
 pub(super) const LONGEST: TimeDelta = TimeDelta::days(3660);
 
-/// Which audit events are asked for.
+/// Filters for audit events.
 #[derive(Debug, Clone, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filters {
-    /// Only of this actor.
+    /// Return only events of this actor.
     #[param(max_length = 256)]
     actor_id: Option<String>,
-    /// Only of such actors: `user`, `system` or `api_key`.
+    /// Return only events of this type of actor: `user`, `system` or `api_key`.
     #[param(pattern = "^(user|system|api_key)$")]
     actor_type: Option<&'static str>,
-    /// Only this, such as `project.delete`.
+    /// Return only events with this action, such as `project.delete`.
     #[param(max_length = 256)]
     action: Option<String>,
-    /// Only to such things.
+    /// Return only events with this type of target.
     #[param(max_length = 256)]
     target_type: Option<String>,
-    /// Only to this thing.
+    /// Return only events with this target.
     #[param(max_length = 256)]
     target_id: Option<String>,
-    /// Only with this end: `SUCCESS` or `FAILURE`.
+    /// Return only events with this status: `SUCCESS` or `FAILURE`.
     #[param(pattern = "^(SUCCESS|FAILURE)$")]
     status: Option<&'static str>,
-    /// Only from this address, or from one in this network.
+    /// Return only events from this IP address or network (CIDR).
     #[param(max_length = 64, value_type = Option<String>)]
     ip_address: Option<Address>,
 }
@@ -71,7 +71,7 @@ impl FromQuery for Filters {
 impl Filters {
     pub(super) fn filter(&self) -> AuditFilter {
         AuditFilter {
-            organization_id: None, // the reading is of those alone that are asked for
+            organization_id: None, // the scope of the transaction restricts it
             actor_id: self.actor_id.clone(),
             actor_type: self.actor_type.map(str::to_owned),
             action: self.action.clone(),
@@ -82,13 +82,13 @@ impl Filters {
         }
     }
 
-    /// How far back these may look, and do unless asked.
+    /// Returns the default and the longest range for these filters.
     pub(super) fn limits(&self, scope: &Scope) -> TimeLimits {
         let longest = self.filter().longest(scope);
         TimeLimits { default: longest.map_or(DEFAULT_RANGE, |longest| longest.min(DEFAULT_RANGE)), longest }
     }
 
-    /// That somebody looks at these audit events, as an audit event.
+    /// Returns the audit event for this read of the audit log.
     pub(super) fn access_event(
         &self,
         action: &'static str,
@@ -116,7 +116,7 @@ impl Filters {
     }
 }
 
-/// What a list of audit events is asked with.
+/// The query parameters of the list.
 #[derive(Debug)]
 pub(crate) struct ListParams {
     page: Page,
@@ -129,11 +129,11 @@ impl FromQuery for ListParams {
     }
 }
 
-/// The audit log, newest first: of all organizations that the caller may see.
+/// Lists the audit events of all organizations that the caller may see, newest first.
 ///
-/// That it was read is written into it before anything is answered.
+/// The read is recorded in the audit log before the response starts.
 #[utoipa::path(get, path = "/api/audit", params(Page, Filters), responses(
-    (status = 200, description = "A part of the log.", body = List<AuditRow>),
+    (status = 200, description = "A page of audit events.", body = List<AuditRow>),
 ))]
 pub(crate) async fn all(
     State(app): State<App>,
@@ -144,12 +144,12 @@ pub(crate) async fn all(
     list(&app, &caller, &context, ALL, &params).await
 }
 
-/// The audit log of one organization, newest first.
+/// Lists the audit events of one organization, newest first.
 ///
-/// That it was read is written into it before anything is answered.
+/// The read is recorded in the audit log before the response starts.
 #[utoipa::path(get, path = "/api/organizations/{org}/audit",
-    params(("org" = String, Path, description = "The organization.", pattern = "^[A-Za-z0-9_-]{1,64}$"), Page, Filters),
-    responses((status = 200, description = "A part of its log.", body = List<AuditRow>)))]
+    params(("org" = String, Path, description = "The organization's id.", pattern = "^[A-Za-z0-9_-]{1,64}$"), Page, Filters),
+    responses((status = 200, description = "A page of audit events.", body = List<AuditRow>)))]
 pub(crate) async fn of_one(
     State(app): State<App>,
     Path(organization): Path<String>,
@@ -158,10 +158,10 @@ pub(crate) async fn of_one(
     context: RequestContext,
 ) -> Result<Json<List<AuditRow>>, Problem> {
     if params.page.organization_id.as_ref().is_some_and(|named| *named != organization) {
-        let reason = "is another one than that of the path";
+        let reason = "differs from the organization in the path";
         return Err(Problem::parameters(vec![Fault::of("organization_id", reason)]));
     }
-    // A cursor of one organization's log is none of another's.
+    // A cursor is valid for the log of one organization only.
     params.page.filters = format!("{}:{organization};{}", organization.len(), params.page.filters);
     params.page.organization_id = Some(organization);
     list(&app, &caller, &context, OF_ORGANIZATION, &params).await

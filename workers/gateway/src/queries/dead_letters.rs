@@ -26,20 +26,20 @@ use crate::problem::Problem;
 use crate::query::{FromQuery, NoParams, Parameters, Query};
 use crate::request_context::RequestContext;
 
-/// A month: what is older, hardly anybody still replays.
+/// The default range is a month: older dead letters are hardly ever replayed.
 const TIME_LIMITS: TimeLimits = TimeLimits { default: TimeDelta::days(30), longest: None };
 
-/// Which dead letters are asked for.
+/// Filters for the list of dead letters.
 #[derive(Debug, Clone, Copy, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filters {
-    /// Only of this kind, such as `events`.
+    /// Return only dead letters of this kind, such as `events`.
     #[param(schema_with = kinds)]
     kind: Option<&'static str>,
-    /// Only of this reason, such as `invalid_json`.
+    /// Return only dead letters with this reason, such as `invalid_json`.
     #[param(schema_with = reasons)]
     reason: Option<&'static str>,
-    /// Those that were replayed or discarded as well.
+    /// Whether to include dead letters that were replayed or discarded.
     #[param(default = false, value_type = Option<bool>)]
     all: bool,
 }
@@ -52,7 +52,7 @@ fn reasons() -> Object {
     openapi::one_of(Reason::ALL.iter().map(|reason| reason.name()))
 }
 
-/// What a list of dead letters is asked with.
+/// The query parameters of the list.
 #[derive(Debug)]
 pub(crate) struct ListParams {
     page: Page,
@@ -72,9 +72,9 @@ impl FromQuery for ListParams {
     }
 }
 
-/// Messages that could not become a row, by the time when they failed, without their bodies.
+/// Lists messages that could not become rows, most recently failed first, without their bodies.
 #[utoipa::path(get, path = "/api/dead-letters", operation_id = "dead_letters", params(Page, Filters), responses(
-    (status = 200, description = "Dead letters.", body = List<DeadLetterRow>),
+    (status = 200, description = "A page of dead letters.", body = List<DeadLetterRow>),
 ))]
 pub(crate) async fn all(
     State(app): State<App>,
@@ -93,7 +93,7 @@ pub(crate) async fn all(
     .await
 }
 
-/// The dead letter of an id, as far as the caller may see it.
+/// Returns the dead letter with an id, if the caller may see it.
 async fn find(app: &App, caller: &Caller, id: Uuid) -> Result<StoredDeadLetter, Problem> {
     let found =
         listing::run_query(app, &caller.scope(None)?, async |transaction| dead_letters::find(transaction, id).await)
@@ -101,10 +101,10 @@ async fn find(app: &App, caller: &Caller, id: Uuid) -> Result<StoredDeadLetter, 
     found.ok_or_else(Problem::not_found)
 }
 
-/// A dead letter, whole.
+/// Returns a dead letter with its body.
 #[utoipa::path(get, path = "/api/dead-letters/{id}", operation_id = "dead_letter", params(("id" = Uuid, Path)), responses(
-    (status = 200, description = "The letter.", body = StoredDeadLetter),
-    (status = 404, description = "There is none that the caller may see.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    (status = 200, description = "The dead letter.", body = StoredDeadLetter),
+    (status = 404, description = "No such dead letter, or the caller may not see it.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn one(
     State(app): State<App>,
@@ -114,21 +114,21 @@ pub(crate) async fn one(
 ) -> Result<Json<Value>, Problem> {
     let letter = find(&app, &caller, mutation::id(&id)?).await?;
     let mut letter = serde_json::to_value(letter).map_err(|error| {
-        tracing::error!(%error, "a dead letter cannot be written as JSON, which is a bug");
+        tracing::error!(%error, "a dead letter cannot be serialized as JSON; this is a bug");
         Problem::internal()
     })?;
     if caller.scope(None)? != Scope::All {
-        // By where it stands in the stream they would learn how much others publish.
+        // The position in the stream would reveal how much other organizations publish.
         letter["stream_seq"] = Value::Null;
     }
     Ok(Json(letter))
 }
 
-/// Marks a dead letter as not needed. It stays until retention takes it.
+/// Marks a dead letter as discarded. It is kept until retention removes it.
 #[utoipa::path(post, path = "/api/dead-letters/{id}/discard", operation_id = "discard", params(("id" = Uuid, Path)), responses(
-    (status = 204, description = "It is marked."),
-    (status = 404, description = "There is none that the caller may see.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
-    (status = 409, description = "It was replayed or discarded, or somebody is at it.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    (status = 204, description = "The dead letter is marked as discarded."),
+    (status = 404, description = "No such dead letter, or the caller may not see it.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    (status = 409, description = "It was already replayed or discarded, or another request is processing it.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn discard(
     State(app): State<App>,
@@ -152,12 +152,12 @@ pub(crate) async fn discard(
     .await
 }
 
-/// Publishes a dead letter again, on behalf of whom it was. Stored once, however often this is done; where it still cannot
-/// become a row, it comes back with the same id.
+/// Publishes a dead letter again, on behalf of its original publisher. It is stored once, however often it is
+/// replayed. If it still cannot become a row, it becomes a dead letter with the same id.
 #[utoipa::path(post, path = "/api/dead-letters/{id}/replay", operation_id = "replay", params(("id" = Uuid, Path)), responses(
-    (status = 204, description = "Its stream has it."),
-    (status = 404, description = "There is none that the caller may see.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
-    (status = 409, description = "It was replayed or discarded, somebody is at it, or it can never be published.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    (status = 204, description = "The stream stored it."),
+    (status = 404, description = "No such dead letter, or the caller may not see it.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    (status = 409, description = "It was already replayed or discarded, another request is processing it, or it can never be published.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn replay(
     State(app): State<App>,
@@ -167,7 +167,7 @@ pub(crate) async fn replay(
     context: RequestContext,
 ) -> Result<StatusCode, Problem> {
     let letter = find(&app, &caller, mutation::id(&id)?).await?;
-    // Goes on where the caller hangs up: a letter that is published has to be marked, and told of.
+    // Spawned, so that it completes if the caller disconnects: a published dead letter has to be marked and audited.
     let act = async move {
         let mut transaction = app.pool.begin().await?;
         let outcome = ::replay::publish(&mut transaction, &app.publisher, std::slice::from_ref(&letter)).await?;
@@ -178,25 +178,25 @@ pub(crate) async fn replay(
         Ok::<_, store::Error>(outcome)
     };
     let acted = tokio::spawn(act).await.map_err(|error| {
-        tracing::error!(%error, "a replay broke off, which is a bug");
+        tracing::error!(%error, "a replay panicked; this is a bug");
         Problem::internal()
     })?;
     let outcome = acted.map_err(|error| Problem::of_database(&error))?;
     if let Err(error) = outcome.ended {
         tracing::warn!(%error, "a dead letter was not replayed");
-        return Err(Problem::unavailable("the stream does not take it now", Duration::from_secs(1)));
+        return Err(Problem::unavailable("the stream does not accept the message now", Duration::from_secs(1)));
     }
     match outcome.replayed.into_iter().next() {
         Some(replayed) if replayed.accepted => Ok(StatusCode::NO_CONTENT),
         Some(replayed) => {
             let reason = replayed.reason.unwrap_or_default();
-            Err(mutation::conflict(format!("the letter cannot be published: {reason}")))
+            Err(mutation::conflict(format!("the dead letter cannot be published: {reason}")))
         }
         None => Err(mutation::conflict(SETTLED)),
     }
 }
 
-const SETTLED: &str = "the letter was replayed or discarded, or somebody is at it";
+const SETTLED: &str = "the dead letter was already replayed or discarded, or another request is processing it";
 
 fn audited_action(action: &'static str, letter: &StoredDeadLetter) -> AuditedAction {
     AuditedAction {

@@ -1,4 +1,4 @@
-//! `GET /api/errors`, those of a trace, and groups of the same error.
+//! `GET /api/errors`, the errors of a trace, and groups of errors.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -13,40 +13,41 @@ use crate::page::{List, Page};
 use crate::problem::Problem;
 use crate::query::{FromQuery, Parameters, Query, path_text};
 
-/// Counts of a sparkline unless asked for: one an hour of a day, and as many as are told apart in a line of a table.
+/// The default number of counts in a sparkline: one an hour for a day, and about as many as can be told apart in a
+/// table row.
 const DEFAULT_SPARKS: u32 = 24;
-/// An endpoint at the most, in bytes: as records have it.
+/// The maximum length of an endpoint in bytes, as in the contract.
 const ENDPOINT_BYTES: usize = 4096;
-/// As severities are published.
+/// The severities of the contract.
 const SEVERITIES: &[&str] = &["warning", "error", "critical"];
 
-/// Which errors.
+/// Filters for errors.
 #[derive(Debug, Clone, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListParams {
-    /// Only of this trace.
+    /// Return only errors of this trace.
     #[param(min_length = 1, max_length = 256)]
     trace_id: Option<String>,
-    /// Only of this project.
+    /// Return only errors of this project.
     #[param(min_length = 1, max_length = 256)]
     project_id: Option<String>,
-    /// Only of this run.
+    /// Return only errors of this run.
     #[param(min_length = 1, max_length = 256)]
     run_id: Option<String>,
-    /// Only of this class.
+    /// Return only errors of this class.
     #[param(min_length = 1, max_length = 256)]
     error_type: Option<String>,
-    /// Only as bad as this.
+    /// Return only errors of this severity: `warning`, `error` or `critical`.
     #[param(pattern = "^(warning|error|critical)$")]
     severity: Option<String>,
-    /// Only of this endpoint.
+    /// Return only errors of this endpoint.
     #[param(min_length = 1, max_length = 4096)]
     endpoint: Option<String>,
     #[param(ignore)]
     page: Page,
 }
 
-/// Which errors of a trace: all of them, page by page.
+/// The query parameters of the errors of a trace, which are only those of a page.
 #[derive(Debug, Clone, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct TraceParams {
@@ -54,13 +55,13 @@ pub(crate) struct TraceParams {
     page: Page,
 }
 
-/// Which errors are grouped, and how their counts are drawn.
+/// Filters for the errors to group, and the resolution of the sparklines.
 #[derive(Debug, Clone, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct GroupParams {
     #[param(ignore)]
     params: ListParams,
-    /// Counts of each sparkline: in so many steps the time is cut.
+    /// The number of counts in each sparkline. The time range is divided into this many steps.
     #[param(minimum = 1, maximum = 200, default = 24, value_type = Option<u32>)]
     sparks: u32,
 }
@@ -100,11 +101,11 @@ impl ListParams {
     }
 }
 
-/// Errors, the newest first.
+/// Lists errors, newest first.
 ///
-/// Of the last 90 days unless asked for; of 7 days at the most where only a severity or an endpoint is named.
+/// The default range is the last 90 days. The longest range is 7 days if only a severity or an endpoint is given.
 #[utoipa::path(get, path = "/api/errors", params(ListParams, Page), responses(
-    (status = 200, description = "Errors.", body = List<ErrorRow>),
+    (status = 200, description = "A page of errors.", body = List<ErrorRow>),
 ))]
 pub(crate) async fn list_errors(
     State(app): State<App>,
@@ -117,10 +118,10 @@ pub(crate) async fn list_errors(
     list(&app, &caller, "/api/errors", &page, limits, query).await
 }
 
-/// A trace's errors, the newest first; of the last 90 days unless asked for.
+/// Lists the errors of a trace, newest first. The default range is the last 90 days.
 #[utoipa::path(get, path = "/api/errors/{trace_id}",
-    params(("trace_id" = String, Path, description = "The trace.", min_length = 1, max_length = 256), TraceParams, Page),
-    responses((status = 200, description = "Errors; none where nothing is known of the trace.", body = List<ErrorRow>)),
+    params(("trace_id" = String, Path, description = "The trace's id.", min_length = 1, max_length = 256), TraceParams, Page),
+    responses((status = 200, description = "A page of errors; empty if the trace is unknown.", body = List<ErrorRow>)),
 )]
 pub(crate) async fn list_errors_of_trace(
     State(app): State<App>,
@@ -137,12 +138,12 @@ pub(crate) async fn list_errors_of_trace(
     list(&app, &caller, "/api/errors/{trace_id}", &page, limits, query).await
 }
 
-/// Errors in groups of the same one, those first that were seen last.
+/// Lists groups of errors with the same fingerprint, most recently seen first.
 ///
-/// Of 7 days at the most, because each error of the time is looked at. All pages of a list are about the time of its
-/// first: what comes later is in none of them.
+/// The longest range is 7 days, because every error in it is read. All pages of a list cover the range of its first
+/// page: later errors are in none of them.
 #[utoipa::path(get, path = "/api/errors/groups", params(ListParams, GroupParams, Page), responses(
-    (status = 200, description = "Groups.", body = List<ErrorGroup>),
+    (status = 200, description = "A page of groups.", body = List<ErrorGroup>),
 ))]
 pub(crate) async fn list_error_groups(
     State(app): State<App>,

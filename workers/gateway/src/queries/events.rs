@@ -1,4 +1,4 @@
-//! `GET /api/events`: what happened in projects and runs.
+//! `GET /api/events`: events of projects and runs.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,20 +12,20 @@ use crate::page::{List, Page};
 use crate::problem::Problem;
 use crate::query::{FromQuery, Parameters, Query};
 
-/// Which events.
+/// Filters for events.
 #[derive(Debug, Clone, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListParams {
-    /// Only of this project.
+    /// Return only events of this project.
     #[param(min_length = 1, max_length = 256)]
     project_id: Option<String>,
-    /// Only of this run.
+    /// Return only events of this run.
     #[param(min_length = 1, max_length = 256)]
     run_id: Option<String>,
-    /// Only of this user.
+    /// Return only events of this user.
     #[param(min_length = 1, max_length = 256)]
     user_id: Option<String>,
-    /// Only of this type.
+    /// Return only events of this type.
     #[param(min_length = 1, max_length = 256)]
     event_type: Option<String>,
     #[param(ignore)]
@@ -44,11 +44,11 @@ impl FromQuery for ListParams {
     }
 }
 
-/// Events, the newest first.
+/// Lists events, newest first.
 ///
-/// Of the last 30 days unless asked for; of 7 days at the most where nothing but the organization is named.
+/// The default range is the last 30 days. The longest range is 7 days if nothing but the organization is given.
 #[utoipa::path(get, path = "/api/events", params(ListParams, Page), responses(
-    (status = 200, description = "Events.", body = List<EventRow>),
+    (status = 200, description = "A page of events.", body = List<EventRow>),
 ))]
 pub(crate) async fn list_events(
     State(app): State<App>,

@@ -1,4 +1,4 @@
-//! `GET /api/executions`: sandbox executions, one by one and summed up; how users and strategies fare.
+//! `GET /api/executions`: sandbox executions, their statistics and trends, and statistics of users and strategies.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -18,50 +18,51 @@ use crate::page::{List, Page, Range};
 use crate::problem::Problem;
 use crate::query::{FromQuery, Parameters, Query, path_text};
 
-/// Days of trends unless asked for.
+/// The default number of days of trends.
 const DEFAULT_DAYS: u32 = 7;
 
-/// Which executions.
+/// Filters for executions.
 #[derive(Debug, Clone, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListParams {
-    /// Only of this user.
+    /// Return only executions of this user.
     #[param(min_length = 1, max_length = 256)]
     user_id: Option<String>,
-    /// Only of this strategy.
+    /// Return only executions of this strategy.
     #[param(min_length = 1, max_length = 256)]
     strategy_id: Option<String>,
-    /// Only such.
+    /// Return only executions of this type: `VALIDATION` or `TERMINAL`.
     #[param(pattern = "^(VALIDATION|TERMINAL)$")]
     execution_type: Option<String>,
-    /// Only with this end.
+    /// Return only executions that succeeded (`true`), or only those that failed (`false`).
     success: Option<bool>,
     #[param(ignore)]
     page: Page,
 }
 
-/// Of which executions the statistics are.
+/// Filters for the executions that the statistics cover.
 #[derive(Debug, Clone, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct StatsParams {
-    /// Only of this strategy.
+    /// Count only executions of this strategy.
     #[param(min_length = 1, max_length = 256)]
     strategy_id: Option<String>,
     #[param(ignore)]
     range: Range,
 }
 
-/// Which days.
+/// The days and filters of trends.
 #[derive(Debug, Clone, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct TrendParams {
-    /// So many days, today's the last one. Of all organizations together 8 at the most, unless a strategy is named.
+    /// The number of days; the last one is today. At most 8 for all organizations together, unless a strategy is
+    /// given.
     #[param(minimum = 1, maximum = 90, default = 7, value_type = Option<u32>)]
     days: u32,
-    /// Only of this strategy.
+    /// Count only executions of this strategy.
     #[param(min_length = 1, max_length = 256)]
     strategy_id: Option<String>,
-    /// Of this organization alone. One that the caller may not see has nothing.
+    /// Count only executions of this organization. The result is empty if the caller may not see it.
     #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     organization_id: Option<String>,
 }
@@ -94,18 +95,18 @@ impl FromQuery for TrendParams {
     }
 }
 
-/// Executions day by day.
+/// Executions by day.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Trends {
-    /// The days in their order, those without an execution as well.
+    /// The days in chronological order, including days without executions.
     items: Vec<DayOfExecutions>,
 }
 
-/// Executions, the newest first, with what the directory knows of their users and strategies.
+/// Lists executions, newest first, with the names of users and strategies from the directory.
 ///
-/// Of the last 90 days unless asked for; of 7 days at the most where only a type or success is named.
+/// The default range is the last 90 days. The longest range is 7 days if only a type or success is given.
 #[utoipa::path(get, path = "/api/executions", params(ListParams, Page), responses(
-    (status = 200, description = "Executions.", body = List<ExecutionRow>),
+    (status = 200, description = "A page of executions.", body = List<ExecutionRow>),
 ))]
 pub(crate) async fn list_executions(
     State(app): State<App>,
@@ -120,11 +121,11 @@ pub(crate) async fn list_executions(
     list(&app, &caller, "/api/executions", &page, limits, query).await
 }
 
-/// How many executions there were; averages of time, memory and CPU, and sums of errors and warnings.
+/// Returns the number of executions, averages of time, memory and CPU, and sums of errors and warnings.
 ///
-/// Of the last 90 days unless asked for.
+/// The default range is the last 90 days.
 #[utoipa::path(get, path = "/api/executions/stats", params(StatsParams, Range), responses(
-    (status = 200, description = "Statistics; averages are null where there is nothing.", body = ExecutionStats),
+    (status = 200, description = "Statistics. Averages are null if there are no values.", body = ExecutionStats),
 ))]
 pub(crate) async fn execution_stats(
     State(app): State<App>,
@@ -137,9 +138,9 @@ pub(crate) async fn execution_stats(
     run_query(&app, &scope, async |transaction| executions::stats(transaction, &filter, &span).await).await.map(Json)
 }
 
-/// Executions of each of the last days: how many, how many successful, and averages of time and memory.
+/// Returns for each of the last days how many executions there were and succeeded, and averages of time and memory.
 #[utoipa::path(get, path = "/api/executions/trends", params(TrendParams), responses(
-    (status = 200, description = "Days in UTC, the oldest first.", body = Trends),
+    (status = 200, description = "Days in UTC, oldest first.", body = Trends),
 ))]
 pub(crate) async fn execution_trends(
     State(app): State<App>,
@@ -154,10 +155,11 @@ pub(crate) async fn execution_trends(
     Ok(Json(Trends { items }))
 }
 
-/// A user's executions: how many, which part succeeded, and how long they took; of the last 90 days unless asked for.
+/// Returns the number of a user's executions, their success rate and average time. The default range is the last 90
+/// days.
 #[utoipa::path(get, path = "/api/users/{id}/executions/stats",
-    params(("id" = String, Path, description = "The user.", min_length = 1, max_length = 256), Range),
-    responses((status = 200, description = "Statistics; null where there is nothing.", body = UserStats)),
+    params(("id" = String, Path, description = "The user's id.", min_length = 1, max_length = 256), Range),
+    responses((status = 200, description = "Statistics. Rates and averages are null if there are no executions.", body = UserStats)),
 )]
 pub(crate) async fn execution_stats_of_user(
     State(app): State<App>,
@@ -173,10 +175,10 @@ pub(crate) async fn execution_stats_of_user(
     run_query(&app, &scope, query).await.map(Json)
 }
 
-/// How a strategy is by its last 100 executions, of the last 90 days unless asked for.
+/// Returns the health of a strategy, computed from its last 100 executions. The default range is the last 90 days.
 #[utoipa::path(get, path = "/api/strategies/{id}/health",
-    params(("id" = String, Path, description = "The strategy.", min_length = 1, max_length = 256), Range),
-    responses((status = 200, description = "Its health; null where there is nothing.", body = StrategyHealth)),
+    params(("id" = String, Path, description = "The strategy's id.", min_length = 1, max_length = 256), Range),
+    responses((status = 200, description = "The strategy's health. Values are null if there are no executions.", body = StrategyHealth)),
 )]
 pub(crate) async fn health_of_strategy(
     State(app): State<App>,

@@ -1,7 +1,7 @@
-//! `GET /api/audit/export`: the same as the list, all of it, as CSV or as lines of JSON.
+//! `GET /api/audit/export`: the whole list as CSV or as newline-delimited JSON.
 //!
-//! It is read part by part, each in a reading of its own, as fast as the caller takes it: nothing is held for one who is
-//! slow but the part under way. The range ends before the export began, so what is done meanwhile does not come into it.
+//! Each part is read in a transaction of its own, as fast as the caller reads the response: a slow caller costs no
+//! more than the part that is being sent. The range ends before the export starts, so later events do not enter it.
 
 use std::io;
 use std::time::Duration;
@@ -28,13 +28,13 @@ use crate::quota::{Permit, QuotaExceeded};
 use crate::request_context::RequestContext;
 
 const ROUTE: &str = "/api/audit/export";
-/// Exports at once: each holds a part of a mebibyte for as long as it is not read.
+/// The maximum number of concurrent exports. Each holds a part of a mebibyte until it is sent.
 pub(crate) const AT_ONCE: u64 = 64;
-/// And those of one caller, so that who does not read leaves others theirs.
+/// The maximum for one caller, so that a caller that does not read leaves room for others.
 pub(crate) const PER_CALLER: u64 = 8;
-/// When one may have ended.
+/// When to retry: an export may have ended by then.
 const ENDED_AFTER: Duration = Duration::from_secs(10);
-/// Under which name a browser keeps it.
+/// Returns the header that names the downloaded file.
 const fn disposition(format: Format) -> &'static str {
     match format {
         Format::Csv => r#"attachment; filename="audit.csv""#,
@@ -42,28 +42,28 @@ const fn disposition(format: Format) -> &'static str {
     }
 }
 
-/// What an export is asked with, beside the filters.
+/// The query parameters of an export, without the filters.
 #[derive(Debug, Clone, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExportParams {
-    /// `csv` or `ndjson`.
+    /// The format: `csv` (the default) or `ndjson`.
     #[param(pattern = "^(csv|ndjson)$", value_type = Option<String>)]
     format: Format,
-    /// From then on: a time of RFC 3339, a date such as `2026-06-15` for its midnight in UTC, or a time before now such
-    /// as `-30m`, `-24h` or `-7d`.
+    /// The start of the range: an RFC 3339 time, a date such as `2026-06-15` for its midnight in UTC, or a time before
+    /// now such as `-30m`, `-24h` or `-7d`.
     #[param(value_type = Option<String>, pattern = "^(-[0-9]{1,9}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?)$")]
     from: Option<DateTime<Utc>>,
-    /// Until then, in the same forms; what happened at that moment is in it.
+    /// The inclusive end of the range, in the same forms.
     #[param(value_type = Option<String>, pattern = "^(-[0-9]{1,9}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?)$")]
     to: Option<DateTime<Utc>>,
-    /// Of this organization alone. One that the caller may not see has nothing.
+    /// Export only events of this organization. The result is empty if the caller may not see it.
     #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     organization_id: Option<String>,
     #[param(ignore)]
     asked_at: DateTime<Utc>,
 }
 
-/// All that an export is asked with.
+/// All query parameters of an export.
 #[derive(Debug)]
 pub(crate) struct ExportRequest {
     options: ExportParams,
@@ -83,12 +83,12 @@ impl FromQuery for ExportRequest {
     }
 }
 
-/// The audit log in one piece, newest first, with the filters of the list.
+/// Exports the audit log as one file, newest first, with the same filters as the list.
 ///
-/// That it was exported is written into the log before anything is answered. An answer that is broken off, because the
-/// gateway stops or the database is away, ends without the last chunk, so that no client takes it for complete.
+/// The export is recorded in the audit log before the response starts. A response that is cut off, because the gateway
+/// stops or the database is unavailable, ends without the last chunk, so that clients can tell that it is incomplete.
 #[utoipa::path(get, path = "/api/audit/export", params(ExportParams, Filters), responses((
-    status = 200, description = "The log. In CSV a cell has one apostrophe before it where a spreadsheet would calculate it (it begins with a tab or a line break, or, behind blanks, with one of `= + - @ ＝ ＋ － ＠`, and is no plain number such as `-5.00`), and where it begins with an apostrophe itself: one taken off each cell that begins with one gives back what is stored.",
+    status = 200, description = "The log. In CSV an apostrophe is prepended to each cell that a spreadsheet would evaluate (it starts with a tab or a line break, or, after blanks, with one of `= + - @ ＝ ＋ － ＠`, and is not a plain number such as `-5.00`), and to each cell that starts with an apostrophe. To restore the stored text, remove one apostrophe from each cell that starts with one.",
     content((String = "text/csv"), (String = "application/x-ndjson")),
 )))]
 pub(crate) async fn export(
@@ -111,9 +111,9 @@ pub(crate) async fn export(
     let checked = CheckedPage::of(&app, &caller, ROUTE, &page, limits)?;
     let permit = app.export_quota.acquire(&caller.subject, 1).map_err(|refusal| match refusal {
         QuotaExceeded::Caller => {
-            Problem::too_many("too-many-exports", "this caller has as many exports under way as it may", ENDED_AFTER)
+            Problem::too_many("too-many-exports", "this caller has too many exports running", ENDED_AFTER)
         }
-        QuotaExceeded::Total => Problem::unavailable("as many exports are under way as there is room for", ENDED_AFTER),
+        QuotaExceeded::Total => Problem::unavailable("too many exports are running", ENDED_AFTER),
     })?;
     let how = json!({ "format": options.format.name() });
     filters
@@ -121,7 +121,7 @@ pub(crate) async fn export(
         .write_before_response(&app, &caller, &context)
         .await?;
     let mut export = Export::of(checked.scope, filters.filter(), checked.page.span(), options.format);
-    // What goes wrong with the first part can still be said.
+    // An error in the first part can still become a problem response.
     let first = export.part(&app.reader).await.map_err(|error| Problem::of_database(&error))?;
     let first = Bytes::from(first.unwrap_or_default().text);
     let parts = stream::once(async { Ok(first) }).chain(stream::try_unfold((app, export, permit), next_part));
@@ -132,18 +132,18 @@ pub(crate) async fn export(
     Ok((headers, Body::from_stream(parts)).into_response())
 }
 
-/// What is still to be exported, and the place that it takes until then.
+/// The rest of an export, and the permit that it holds until it ends.
 type Rest = (App, Export, Permit);
 
-/// The next part for a body. Errors break the answer off.
+/// Returns the next part of the body. An error cuts the response off.
 async fn next_part((app, mut export, permit): Rest) -> io::Result<Option<(Bytes, Rest)>> {
     match app.stop.run_until_cancelled(export.part(&app.reader)).await {
         Some(Ok(part)) => Ok(part.map(|part| (part.text.into(), (app, export, permit)))),
         Some(Err(error)) => {
-            tracing::warn!(error = store::describe(&error), "an export was broken off");
-            Err(io::Error::other("the database does not answer"))
+            tracing::warn!(error = store::describe(&error), "an export was cut off");
+            Err(io::Error::other("the database is unavailable"))
         }
-        None => Err(io::Error::other("the gateway stops")),
+        None => Err(io::Error::other("the gateway is stopping")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What all queries share: how far back they look, the reading, and where a list goes on.
+//! What all queries share: time ranges, the read transaction, and cursors.
 
 use axum::Json;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,37 +13,38 @@ use crate::cursor::Binding;
 use crate::page::{LONGEST_RANGE, List, Page, Range};
 use crate::problem::{Fault, Problem};
 
-/// A page at the most, whatever its limit: a thousand usual records have one or two of these, and a thousand of the
-/// largest would have five hundred. What is left out comes with the next page.
+/// The maximum size of a page in bytes, whatever its limit. A thousand usual records take one or two MiB, a thousand of
+/// the largest take 500 MiB. Records that do not fit come with the next page.
 const PAGE_BYTES: usize = 8 << 20;
 
-/// How far back a query looks unless asked, and how far it may where no index leads to what is asked for.
+/// The default range of a query, and the longest one if no index leads to the records.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeLimits {
-    /// Unless asked.
+    /// The default range.
     pub(crate) default: TimeDelta,
-    /// At the most; `None` where an index leads there, and only the bound of every page counts.
+    /// The longest range; `None` if an index leads to the records, and only the bound of every page applies.
     pub(crate) longest: Option<TimeDelta>,
 }
 
 impl TimeLimits {
-    /// As long as the kind is kept unless configured, or as `longest` allows.
+    /// Returns the limits of a kind. The default is the kind's default retention time, or `longest` if that is
+    /// shorter.
     pub(crate) fn of(kind: Kind, longest: Option<TimeDelta>) -> Self {
         let kept = kind.spec().keep_days.map_or(LONGEST_RANGE, |days| TimeDelta::days(days.into()));
         Self { default: longest.map_or(kept, |longest| longest.min(kept)), longest }
     }
 
-    /// The range that is asked for.
+    /// Returns the requested range.
     ///
     /// # Errors
-    /// 400 for one that cannot be, or is too long.
+    /// 400 if the range is invalid or too long.
     pub(crate) fn span(self, params: &Range) -> Result<Span, Problem> {
         let (from, to) = params.range(self.default)?;
         match self.longest.filter(|longest| to - from > *longest) {
             None => Ok(Span { from, to }),
             Some(longest) => {
                 let reason = format!(
-                    "more than {} days before `to`, or before now: so much cannot be searched through like this",
+                    "more than {} days before `to`, or before now: too long for a search without an index",
                     longest.num_days()
                 );
                 Err(Problem::parameters(vec![Fault::of("from", reason)]))
@@ -52,8 +53,8 @@ impl TimeLimits {
     }
 }
 
-/// Where a list goes on: behind which item, and in the time of its first page, or an item that comes meanwhile would move
-/// what is asked for from under the reader.
+/// The position in a list: the last item, and the range of the first page. Without that range, items that arrive in
+/// the meantime would shift a range that is relative to now.
 #[derive(Debug, Serialize, Deserialize)]
 struct ListPosition {
     from: DateTime<Utc>,
@@ -61,21 +62,21 @@ struct ListPosition {
     after: Key,
 }
 
-/// A page of a list that can be asked for: what the caller said of it is checked, and nothing is read yet.
+/// A page whose parameters are checked, and of which nothing is read yet.
 #[derive(Debug)]
 pub(crate) struct CheckedPage {
-    /// Whose records.
+    /// The organizations whose records may be read.
     pub(crate) scope: Scope,
-    /// Which of them.
+    /// The requested page.
     pub(crate) page: queries::Page,
     binding: Binding,
 }
 
 impl CheckedPage {
-    /// Checks what a caller says of a page. `route` is the template of the path, to which a cursor is bound.
+    /// Checks the parameters of a page. `route` is the template of the path, to which a cursor is bound.
     ///
     /// # Errors
-    /// 400 for a range or a cursor that cannot be.
+    /// 400 if the range or the cursor is invalid.
     pub(crate) fn of(
         app: &App,
         caller: &Caller,
@@ -95,16 +96,16 @@ impl CheckedPage {
         Ok(Self { scope, page: queries::Page { from, to, after, limit: page.limit }, binding })
     }
 
-    /// Asks for it.
+    /// Runs the query, and returns the page.
     ///
     /// # Errors
-    /// 503 where the database does not answer.
+    /// 503 if the database is unavailable.
     pub(crate) async fn answer<T: Listed + Serialize>(
         self,
         app: &App,
         query: impl AsyncFnOnce(&mut ReadTransaction, &queries::Page) -> store::Result<Vec<T>>,
     ) -> Result<Json<List<T>>, Problem> {
-        // One more than is wanted tells whether there is a next page.
+        // One item more than requested shows whether there is a next page.
         let params = queries::Page { limit: self.page.limit.saturating_add(1), ..self.page };
         let query = async |transaction: &mut ReadTransaction| {
             transaction.at_most(PAGE_BYTES);
@@ -122,10 +123,10 @@ impl CheckedPage {
     }
 }
 
-/// Answers one page of a list. `route` is the template of the path, to which a cursor is bound.
+/// Returns one page of a list. `route` is the template of the path, to which a cursor is bound.
 ///
 /// # Errors
-/// 400 for a range or a cursor that cannot be, 503 where the database does not answer.
+/// 400 if the range or the cursor is invalid, 503 if the database is unavailable.
 pub(crate) async fn list<T: Listed + Serialize>(
     app: &App,
     caller: &Caller,
@@ -137,10 +138,10 @@ pub(crate) async fn list<T: Listed + Serialize>(
     CheckedPage::of(app, caller, route, page, limits)?.answer(app, query).await
 }
 
-/// Asks on behalf of somebody.
+/// Runs a query in a read transaction of a scope.
 ///
 /// # Errors
-/// 503 where the database does not answer, or not in time.
+/// 503 if the database is unavailable or the query times out.
 pub(crate) async fn run_query<T>(
     app: &App,
     scope: &Scope,

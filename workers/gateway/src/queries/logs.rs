@@ -1,4 +1,4 @@
-//! `GET /api/logs`: what containers printed.
+//! `GET /api/logs`: log lines of containers.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,20 +12,20 @@ use crate::page::{List, Page};
 use crate::problem::Problem;
 use crate::query::{FromQuery, Parameters, Query};
 
-/// Text that is searched for at the most, in bytes: each line is compared with it.
+/// The maximum length of a searched text in bytes: each line is compared with it.
 const SEARCHED_BYTES: usize = 1024;
 
-/// Which lines.
+/// Filters for log lines.
 #[derive(Debug, Clone, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListParams {
-    /// Only of this container.
+    /// Return only lines of this container.
     #[param(min_length = 1, max_length = 256)]
     container_id: Option<String>,
-    /// Only of this stream.
+    /// Return only lines of this stream: `stdout` or `stderr`.
     #[param(pattern = "^(stdout|stderr)$")]
     stream: Option<String>,
-    /// Only with this text in the line, to the letter.
+    /// Return only lines that contain this text. Case matters.
     #[param(min_length = 1, max_length = 1024)]
     contains: Option<String>,
     #[param(ignore)]
@@ -43,12 +43,12 @@ impl FromQuery for ListParams {
     }
 }
 
-/// Lines of containers, the newest first.
+/// Lists log lines of containers, newest first.
 ///
-/// Of the last 30 days unless asked for; of 7 days at the most where a text is searched for, or where the container is not
-/// named and something else is.
+/// The default range is the last 30 days. The longest range is 7 days if a text is searched for, or if another filter
+/// than the container is given without the container.
 #[utoipa::path(get, path = "/api/logs", params(ListParams, Page), responses(
-    (status = 200, description = "Lines.", body = List<LogRow>),
+    (status = 200, description = "A page of log lines.", body = List<LogRow>),
 ))]
 pub(crate) async fn list_logs(
     State(app): State<App>,

@@ -1,4 +1,4 @@
-//! `GET /api/me`: who calls, and what they may.
+//! `GET /api/me`: the caller and its permissions.
 
 use axum::Json;
 use serde::Serialize;
@@ -7,14 +7,14 @@ use utoipa::ToSchema;
 use crate::auth::{Caller, Organizations, Role};
 use crate::query::{NoParams, Query};
 
-/// Who calls, and what they may.
+/// The caller and its permissions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Me {
     /// The token's `sub`.
     subject: String,
-    /// What they may do.
+    /// The role, which decides what the caller may do.
     role: Role,
-    /// Whose records they may see and post; `*` for everybody's.
+    /// The organizations whose records the caller may read and publish; `*` for all.
     organizations: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ impl Me {
     }
 }
 
-/// Who calls, and what they may.
+/// Returns the caller and its permissions.
 #[utoipa::path(get, path = "/api/me", responses((status = 200, description = "The caller.", body = Me)))]
 pub(crate) async fn me(Query(NoParams): Query<NoParams>, caller: Caller) -> Json<Me> {
     Json(Me::of(&caller))

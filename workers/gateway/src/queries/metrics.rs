@@ -1,4 +1,4 @@
-//! `GET /api/metrics`: what was measured of a container, sample by sample or step by step.
+//! `GET /api/metrics`: metrics of a container, as samples or aggregated by step.
 
 use axum::Json;
 use axum::extract::State;
@@ -18,22 +18,23 @@ use crate::page::{List, Page};
 use crate::problem::{Fault, Problem};
 use crate::query::{FromQuery, Parameters, Query};
 
-/// Steps of a chart unless a time is asked for: as many as a screen shows apart.
+/// The default number of steps in a chart: as many as a screen can show.
 const DEFAULT_STEPS: i32 = 1_000;
 
-/// A step at the most, in days: a month. The first and the last one are whole, so longer ones would reach far beyond the
-/// time that is asked for.
+/// The longest step in days: a month. The first and the last step are whole, so longer ones would reach far beyond the
+/// requested range.
 const LONGEST_STEP: i64 = 31;
 
-/// Which samples, and how.
+/// The container, and the form of the result.
 #[derive(Debug, Clone, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListParams {
-    /// Of this container.
+    /// Return only samples of this container.
     #[param(min_length = 1, max_length = 256)]
     container_id: String,
-    /// How long each step is, such as `60s`, `5m`, `1h` or `1d`: it divides an hour, or is made of whole ones, and has
-    /// 31 days at the most. Without it, samples are listed as they were taken. `limit` and `cursor` mean nothing beside it.
+    /// The length of each step, such as `60s`, `5m`, `1h` or `1d`: it divides an hour or is a multiple of one, and is
+    /// at most 31 days. Without it, samples are listed as they were taken. It cannot be combined with `limit` or
+    /// `cursor`.
     #[param(pattern = "^[0-9]{1,9}[smhd]$", value_type = Option<String>)]
     step: Option<TimeDelta>,
     #[param(ignore)]
@@ -53,34 +54,34 @@ impl FromQuery for ListParams {
     }
 }
 
-/// What was measured: a list of samples, or with `step` a series.
+/// Metrics: a page of samples, or with `step` a series.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum MetricsResponse {
-    /// As they were taken, the newest first.
+    /// Samples, newest first.
     Samples(List<MetricRow>),
-    /// Step by step, in the order of time.
+    /// Aggregates by step, in chronological order.
     Series(Series),
 }
 
-/// Averages and peaks.
+/// Averages and peaks by step.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Series {
-    /// Where the first step begins.
+    /// The start of the first step.
     from: DateTime<Utc>,
-    /// Where the last one ends.
+    /// The end of the last step.
     to: DateTime<Utc>,
-    /// How long each is.
+    /// The length of each step.
     step_seconds: i64,
-    /// One for each step of which there are samples. Of what is kept by the hour alone, one an hour.
+    /// One point for each step that has samples. Where only hourly data is left, one point an hour.
     points: Vec<Point>,
 }
 
-/// What was measured of a container.
+/// Returns the metrics of a container.
 ///
-/// Samples of the last 30 days unless asked for; with `step`, the last thousand steps of them.
+/// The default range is the last 30 days; with `step`, the last thousand steps within them.
 #[utoipa::path(get, path = "/api/metrics", params(ListParams, Page), responses(
-    (status = 200, description = "Samples, or with `step` a series.", body = MetricsResponse),
+    (status = 200, description = "A page of samples, or with `step` a series.", body = MetricsResponse),
 ))]
 pub(crate) async fn list_metrics(
     State(app): State<App>,
@@ -102,10 +103,10 @@ pub(crate) async fn list_metrics(
     Ok(Json(MetricsResponse::Series(Series { from: steps.from(), to: steps.to(), step_seconds, points })))
 }
 
-/// The steps that are asked for.
+/// Returns the requested steps.
 fn steps_of(page: &Page, step: TimeDelta, limits: TimeLimits) -> Result<Steps, Problem> {
     let steps = step.checked_mul(DEFAULT_STEPS).unwrap_or(limits.default);
-    // A step of nothing is refused below, with its reason.
+    // `Steps::of` rejects a step of zero below, with the reason.
     let default = steps.clamp(TimeDelta::seconds(1), limits.default);
     let Span { from, to } = TimeLimits { default, ..limits }.span(&page.of())?;
     Steps::of(from, to, step).map_err(|bad| {

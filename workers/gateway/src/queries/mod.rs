@@ -1,7 +1,7 @@
-//! Queries: one file a kind or subject, with the handlers and what they are asked with. `listing` is what all of them
-//! share, and `mutation` what all that changes something does.
+//! Queries: one file for each kind or subject, with the handlers and their parameters. `listing` has what all queries
+//! share, `mutation` what all changes share.
 
-// What describes a handler's parameters names their types with more than it has to.
+// The attribute macros of handlers qualify the parameter types more than necessary.
 #![allow(unused_qualifications)]
 
 pub(crate) mod alerts;
@@ -37,7 +37,7 @@ mod tests {
         names_of::<T>().into_iter().map(str::to_owned).collect()
     }
 
-    /// Beside what is described as `T`, its route describes `Shared`.
+    /// Compares the described with the parsed parameters. The route of `T` also describes `Shared`.
     fn is_described<T: FromQuery + IntoParams, Shared: IntoParams>() {
         let described: BTreeSet<_> = described::<T>().union(&described::<Shared>()).cloned().collect();
         assert_eq!(described, read::<T>(), "{}", std::any::type_name::<T>());

@@ -1,4 +1,4 @@
-//! What all that changes something has in common: ids, bodies, reasons, and the transaction with its audit record.
+//! What all changes share: ids, bodies, reasons, and the transaction with its audit event.
 
 use std::borrow::Cow;
 
@@ -15,48 +15,48 @@ use crate::body;
 use crate::problem::{Fault, Problem};
 use crate::request_context::RequestContext;
 
-/// A body at the most: fifty matchers and a reason.
+/// The maximum size of a body: enough for fifty matchers and a reason.
 const BODY_BYTES: u64 = 128 * 1024;
-/// A reason at the most.
+/// The maximum length of a reason.
 const REASON_BYTES: usize = 4096;
 
-/// An id of a path.
+/// Parses an id in a path.
 ///
 /// # Errors
-/// 400 where it is none.
+/// 400 if it is not a UUID.
 pub(super) fn id(text: &str) -> Result<Uuid, Problem> {
     Uuid::try_parse(text).map_err(|_| Problem::parameters(vec![Fault::of("id", "expected a UUID")]))
 }
 
-/// A body, which is JSON.
+/// Reads a JSON body.
 ///
 /// # Errors
-/// 400 where it is not what is expected, with what is wrong; 413, 415, 429 and 503 as all bodies.
+/// 400 with the error if it does not have the expected form; 413, 415, 429 and 503 as for every body.
 pub(super) async fn body<T: DeserializeOwned>(app: &App, caller: &Caller, request: Request) -> Result<T, Problem> {
     let body = body::read_json(app, &caller.subject, request, BODY_BYTES).await?;
     serde_json::from_slice(&body.bytes)
         .map_err(|error| Problem::parameters(vec![Fault::of("body", format!("cannot be read: {error}"))]))
 }
 
-/// Why something is done: whoever looks next will want to know.
+/// Checks the reason for a change, which is kept for later readers.
 ///
 /// # Errors
-/// 400 where nothing is said, or what cannot be stored.
+/// 400 if it is empty, too long, or contains NUL, which Postgres cannot store.
 pub(super) fn reason(text: String) -> Result<String, Problem> {
     let problem = match text.trim() {
-        "" => "is empty: whoever looks next will want to know",
+        "" => "is empty: later readers need to know why",
         _ if text.len() > REASON_BYTES => "is longer than 4096 bytes",
-        _ if text.contains('\0') => "has NUL in it",
+        _ if text.contains('\0') => "contains NUL",
         _ => return Ok(text),
     };
     Err(Problem::parameters(vec![Fault::of("reason", problem)]))
 }
 
-/// Changes something, and writes in the same transaction who did it; where nothing was to be changed any more, nothing is
-/// written either.
+/// Changes something, and writes the audit event in the same transaction. If there is nothing to change, no audit
+/// event is written.
 ///
 /// # Errors
-/// 409 with `conflict_detail` where `change` says so, 503 where the database does not answer.
+/// 409 with `conflict_detail` if `change` returns `false`, 503 if the database is unavailable.
 pub(super) async fn apply(
     app: &App,
     caller: &Caller,
@@ -80,7 +80,7 @@ pub(super) async fn apply(
     }
 }
 
-/// 409: it is not as it would have to be.
+/// 409: the state of the target does not allow the change.
 pub(super) fn conflict(detail: impl Into<Cow<'static, str>>) -> Problem {
-    Problem::new(StatusCode::CONFLICT, "conflict", "Not as it would have to be", detail)
+    Problem::new(StatusCode::CONFLICT, "conflict", "Conflict", detail)
 }

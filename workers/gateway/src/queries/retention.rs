@@ -1,4 +1,4 @@
-//! `GET /api/retention`: what was removed, and what must stay.
+//! `GET /api/retention`: retention runs and holds.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,20 +16,20 @@ use crate::page::MAX_ITEMS;
 use crate::problem::Problem;
 use crate::query::{FromQuery, Parameters, Query};
 
-/// Runs and holds that are told unless asked for more.
+/// The default number of runs and of holds.
 const DEFAULT_RANGE: u32 = 100;
 
-/// What is asked for.
+/// The query parameters.
 #[derive(Debug, Clone, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListParams {
-    /// Runs, and holds, at the most.
+    /// The maximum number of runs, and of holds.
     #[param(minimum = 1, maximum = 1000, default = 100, value_type = Option<u32>)]
     limit: u32,
-    /// Runs that only kept containers within their limit as well.
+    /// Whether to include runs that only enforced the line limit of containers.
     #[param(default = false, value_type = Option<bool>)]
     volume: bool,
-    /// Holds of this organization alone.
+    /// Return only holds of this organization.
     #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     organization_id: Option<String>,
 }
@@ -44,16 +44,16 @@ impl FromQuery for ListParams {
     }
 }
 
-/// What was removed, and what must stay.
+/// Retention runs and holds.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Retention {
-    /// Runs, the newest first. They are about every organization: only who may see all sees them.
+    /// Runs, newest first. They cover all organizations: the list is empty unless the caller may see all of them.
     runs: Vec<Run>,
-    /// Holds, the newest first, those that are over as well.
+    /// Holds, newest first, including those that are over.
     holds: Vec<Hold>,
 }
 
-/// What was removed, and what must stay.
+/// Returns retention runs and holds.
 #[utoipa::path(get, path = "/api/retention", operation_id = "retention", params(ListParams), responses(
     (status = 200, description = "Runs and holds.", body = Retention),
 ))]

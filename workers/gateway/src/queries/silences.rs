@@ -1,7 +1,7 @@
 //! `GET`, `POST` and `DELETE /api/silences`.
 //!
-//! Who may not see every organization makes and sees silences that are about one of theirs alone: those with a matcher
-//! that asks for its very name.
+//! A caller that may not see every organization can only create and see silences for exactly one of its own
+//! organizations: those with a matcher that requires its exact name.
 
 use alerting::labels;
 use alerting::matcher::{Matcher, Operation};
@@ -28,21 +28,21 @@ use crate::problem::{Fault, Problem};
 use crate::query::{FromQuery, NoParams, Parameters, Query};
 use crate::request_context::RequestContext;
 
-/// No silence is in force for longer.
+/// No silence is in force for longer than this.
 const TIME_LIMITS: TimeLimits = TimeLimits { default: LONGEST_RANGE, longest: None };
-/// The label by which alerts say whose they are.
+/// The label that holds an alert's organization.
 const ORGANIZATION: &str = "organization_id";
 
-/// Which silences are asked for.
+/// Filters for the list of silences.
 #[derive(Debug, Clone, Copy, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filters {
-    /// Those that are over as well.
+    /// Whether to include silences that are over.
     #[param(default = false, value_type = Option<bool>)]
     all: bool,
 }
 
-/// What a list of silences is asked with.
+/// The query parameters of the list.
 #[derive(Debug)]
 pub(crate) struct ListParams {
     page: Page,
@@ -56,9 +56,9 @@ impl FromQuery for ListParams {
     }
 }
 
-/// Silences that are not over, by the time when they were made.
+/// Lists silences, most recently created first. Those that are over are left out unless `all` is set.
 #[utoipa::path(get, path = "/api/silences", operation_id = "silences", params(Page, Filters), responses(
-    (status = 200, description = "Silences.", body = List<SilenceRow>),
+    (status = 200, description = "A page of silences.", body = List<SilenceRow>),
 ))]
 pub(crate) async fn all(
     State(app): State<App>,
@@ -72,24 +72,24 @@ pub(crate) async fn all(
     .await
 }
 
-/// A silence that is to be.
+/// The silence to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewSilence {
-    /// What it matches: `label=value`, `label!=value`, `label=~regex` or `label!~regex`. All have to match. As in
-    /// Prometheus, an expression has to match the whole value, `.` matches line breaks too, and an absent label is the
-    /// empty string.
+    /// Label matchers: `label=value`, `label!=value`, `label=~regex` or `label!~regex`. All of them have to match. As
+    /// in Prometheus, an expression has to match the whole value, `.` matches line breaks too, and an absent label is
+    /// the empty string.
     #[schema(min_items = 1, max_items = 50)]
     matchers: Vec<String>,
-    /// From when on; now where nothing is said.
+    /// The start; now by default.
     starts_at: Option<DateTime<Utc>>,
-    /// Until when: at most a year later.
+    /// The end, at most a year after the start.
     ends_at: DateTime<Utc>,
-    /// Only at these hours, such as `sat,sun 22:00-06:00`. Needs `timezone`.
+    /// Recurring hours within that time, such as `sat,sun 22:00-06:00`. Requires `timezone`.
     every: Option<String>,
     /// The time zone of `every`, such as `Europe/Berlin`.
     timezone: Option<String>,
-    /// Why.
+    /// The reason for the silence.
     #[schema(min_length = 1, max_length = 4096)]
     reason: String,
 }
@@ -100,7 +100,7 @@ impl NewSilence {
         let mut matchers = Vec::with_capacity(self.matchers.len().min(50));
         for (index, text) in self.matchers.iter().enumerate() {
             match text.parse::<Matcher>() {
-                Ok(_) if text.contains('\0') => faults.push(Fault::of(format!("matchers[{index}]"), "has NUL in it")),
+                Ok(_) if text.contains('\0') => faults.push(Fault::of(format!("matchers[{index}]"), "contains NUL")),
                 Ok(matcher) => matchers.push(matcher),
                 Err(error) => faults.push(Fault::of(format!("matchers[{index}]"), error.to_string())),
             }
@@ -111,7 +111,7 @@ impl NewSilence {
                 .map_err(|error| faults.push(Fault::of("every", error.to_string())))
                 .ok(),
             _ => {
-                faults.push(Fault::of("every", "`every` and `timezone` go together"));
+                faults.push(Fault::of("every", "`every` and `timezone` require each other"));
                 None
             }
         };
@@ -130,7 +130,7 @@ impl NewSilence {
         };
         let mut problems = silence.problems();
         if silence.ends_at <= now {
-            problems.push("it would be over".to_owned());
+            problems.push("`ends_at` is in the past".to_owned());
         }
         match problems.is_empty() {
             true => Ok(silence),
@@ -139,25 +139,25 @@ impl NewSilence {
     }
 }
 
-/// The organizations that a silence is about alone: more than one, and it matches nothing.
+/// Returns the organizations that the matchers require by exact name. A silence with more than one matches nothing.
 fn organizations_of(matchers: &[Matcher]) -> impl Iterator<Item = &str> {
     let names_it =
         |matcher: &&Matcher| matcher.operation() == Operation::Equal && labels::is_named(ORGANIZATION, matcher.name());
     matchers.iter().filter(names_it).map(Matcher::value)
 }
 
-/// The silence that was made.
+/// The created silence.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct CreatedSilence {
     /// Its id.
     id: Uuid,
 }
 
-/// Adds a silence: alerts that it matches are evaluated and shown, and nobody is told that they fire.
+/// Creates a silence. Alerts that it matches are still evaluated and shown, but no firing notifications are sent.
 ///
-/// Who may not see every organization needs the matcher `organization_id=…` with one of theirs.
+/// A caller that may not see every organization has to include the matcher `organization_id=…` with one of its own.
 #[utoipa::path(post, path = "/api/silences", operation_id = "add_silence", request_body = NewSilence, responses(
-    (status = 201, description = "It is in force, or will be.", body = CreatedSilence),
+    (status = 201, description = "The silence is created.", body = CreatedSilence),
 ))]
 pub(crate) async fn add(
     State(app): State<App>,
@@ -173,7 +173,7 @@ pub(crate) async fn add(
         && (organization.is_none()
             || organizations_of(&silence.matchers).any(|organization| !own.contains(organization)))
     {
-        let reason = "needs `organization_id=` with an organization of the caller";
+        let reason = "requires `organization_id=` with an organization of the caller";
         return Err(Problem::parameters(vec![Fault::of("matchers", reason)]));
     }
     let row = SilenceRow {
@@ -210,11 +210,11 @@ fn audited_action(action: &'static str, organization_id: Option<String>, row: &S
     }
 }
 
-/// Which silence is meant.
+/// Identifies a silence.
 #[derive(Debug, Clone, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SilenceRef {
-    /// Its id.
+    /// The silence's id.
     #[param(format = Uuid)]
     id: String,
 }
@@ -229,11 +229,11 @@ impl FromQuery for SilenceRef {
     }
 }
 
-/// Ends a silence before its time.
+/// Ends a silence early.
 #[utoipa::path(delete, path = "/api/silences", operation_id = "end_silence", params(SilenceRef), responses(
-    (status = 204, description = "It is over."),
-    (status = 404, description = "There is none that the caller may see.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
-    (status = 409, description = "It was over.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    (status = 204, description = "The silence has ended."),
+    (status = 404, description = "No such silence, or the caller may not see it.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    (status = 409, description = "The silence was already over.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn end(
     State(app): State<App>,
@@ -246,10 +246,10 @@ pub(crate) async fn end(
         listing::run_query(&app, &caller.scope(None)?, async |transaction| alerts::silence(transaction, id).await)
             .await?;
     let row = found.ok_or_else(Problem::not_found)?;
-    // Of a newer version's matchers nobody can say whose they are: the record is the platform's.
+    // Matchers of a newer version cannot be decoded, so the audit event is the platform's.
     let matchers: Vec<Matcher> = serde_json::from_value(row.matchers.clone()).unwrap_or_default();
     let action = audited_action("silence.end", organizations_of(&matchers).next().map(str::to_owned), &row);
-    mutation::apply(&app, &caller, &context, action, "the silence is over", async |transaction| {
+    mutation::apply(&app, &caller, &context, action, "the silence is already over", async |transaction| {
         store::silences::end(transaction, id, &caller.subject, Utc::now()).await
     })
     .await
