@@ -1,4 +1,4 @@
-//! Every route, with every role and every kind of broken token.
+//! Tests every route with every role and every kind of bad token.
 
 use std::num::NonZeroU32;
 
@@ -10,24 +10,24 @@ use serde_json::json;
 use crate::test_gateway::{Answer, TestGateway, settings};
 use crate::tokens::{broken, claims, of, sign};
 
-/// A path that a template stands for.
+/// Returns a path that matches the template.
 fn path(template: &str) -> String {
     let part = |part: &str| {
         if part.starts_with('{') { "00000000-0000-0000-0000-000000000000".to_owned() } else { part.to_owned() }
     };
     let path = template.split('/').map(part).collect::<Vec<_>>().join("/");
-    // An answer that goes on for ever would never be read: it is asked for what nobody can be given.
+    // A live response never ends, so the request has an invalid parameter.
     if path.starts_with("/api/live/") { format!("{path}?nonsense=1") } else { path }
 }
 
 async fn call(gateway: &TestGateway, method: &str, template: &str, authorization: Option<&str>) -> Answer {
     let headers = authorization.map(|value| ("authorization", value));
     let headers: Vec<_> = headers.into_iter().chain([("content-type", "application/json")]).collect();
-    // No body that any route takes: who gets through changes nothing.
+    // No route accepts this body, so an authorized request changes nothing.
     gateway.request(method, &path(template), &headers, if method == "GET" { "" } else { "nothing" }).await
 }
 
-/// Takes as many bad tokens as are tried here.
+/// Starts a gateway that allows as many bad tokens as these tests send.
 async fn patient() -> TestGateway {
     let mut settings = settings();
     settings.gateway.refusal_burst = NonZeroU32::MAX;
@@ -51,7 +51,7 @@ async fn nobody_gets_through_without_a_good_token() {
             answer.problem(401);
             assert!(answer.header("www-authenticate").contains(r#"error="invalid_token""#), "{name}");
             assert!(!answer.text.contains(&token) || token.len() < 20, "the answer repeats the token");
-            // The same in a browser's cookie, sent by a page of ours.
+            // The same token in a browser's cookie, sent by a page of the same origin.
             let cookie = format!("watchbook_session={token}");
             let headers =
                 [("cookie", cookie.as_str()), ("x-watchbook-csrf", "1"), ("content-type", "application/json")];
@@ -123,7 +123,7 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
     let gateway = TestGateway::with(World::builder("no binary").without_setup().start().await, settings).await;
     let token = of(Role::Viewer);
     let mut answers = Vec::new();
-    // More at once than a second gives back, however slow this machine is: the first that is refused ends it.
+    // More requests at once than a second's refill, even on a slow machine. The first refusal ends the loop.
     loop {
         let answer = gateway.get("/api/me", &token).await;
         answers.push(answer.status.as_u16());
@@ -134,7 +134,7 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
         }
     }
     assert_eq!(answers[0], 200);
-    // To sign in is a request as any other.
+    // Signing in counts as a request like any other.
     let sign_in = json!({ "token": token }).to_string();
     while gateway.request("POST", "/api/session", &[("content-type", "application/json")], &sign_in).await.status != 429
     {
@@ -158,7 +158,7 @@ async fn who_brings_bad_tokens_is_told_when_to_come_back_and_nobody_else_is() {
         ("GET", "/api/me", vec![], ""),
         ("POST", "/api/session", vec![JSON], bad.as_str()),
     ] {
-        // More at once than a second gives back, however slow this machine is.
+        // More requests at once than a second's refill, even on a slow machine.
         let refused = loop {
             let answer = gateway.request(method, path, &headers, body).await;
             if answer.status != 401 {

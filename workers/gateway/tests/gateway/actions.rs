@@ -1,4 +1,4 @@
-//! Alerts, silences, holds and dead letters: who sees them, and who may do something about them.
+//! Tests alerts, silences, holds and dead letters: which callers see them, and which may change them.
 
 use bytesize::ByteSize;
 use chrono::{TimeDelta, Utc};
@@ -10,10 +10,10 @@ use crate::audit::{gateway, internal_records};
 use crate::test_gateway::TestGateway;
 use crate::tokens::{claims, of, sign};
 
-/// Whose things there are, each with its number in [`id`]; `_` is nobody.
+/// The owners of the test objects, each with its number in [`id`]; `_` is no organization.
 pub(crate) const OF: [&str; 3] = ["acme", "globex", "_"];
 
-/// One of each for two organizations and for nobody.
+/// Creates one object of each type for two organizations and for none.
 async fn fill(gateway: &TestGateway) {
     for (number, organization) in OF.into_iter().enumerate() {
         fill_one(gateway, number, organization).await;
@@ -27,7 +27,7 @@ async fn fill(gateway: &TestGateway) {
         .await;
 }
 
-/// One of each for one of them.
+/// Creates one object of each type for one of them.
 pub(crate) async fn fill_one(gateway: &TestGateway, number: usize, organization: &str) {
     let matchers = if organization == "_" {
         r#"["severity=critical"]"#.to_owned()
@@ -158,7 +158,7 @@ async fn a_dead_letter_is_replayed_once() {
     fill(&gateway).await;
     let token = of(Role::Operator);
     let replay = format!("/api/dead-letters/{}/replay", id(0));
-    // No stream takes its subject: nothing changes, and nothing is told.
+    // No stream has its subject: nothing changes, and nothing is audited.
     assert_eq!(post(&gateway, &replay, &token, &json!({})).await, 409);
     gateway.stream(Kind::Events, ByteSize::mib(1)).await;
     let (subject, stream) = (gateway.world.subject(Kind::Events, "acme"), gateway.world.stream(Kind::Events));
@@ -208,7 +208,7 @@ async fn a_silence_is_about_the_callers_own() {
     assert_eq!(internal_records(&gateway).await, []);
     let made = gateway.post("/api/silences", &token, &[], &silence(json!(["organization=acme"])).to_string()).await;
     assert_eq!(made.status, 201, "{made:?}");
-    // What is about everybody, and what only looks like an organization's.
+    // Silences about all organizations, and those that only look like one organization's.
     for matcher in ["severity=critical", "organizationXid=acme"] {
         assert_eq!(post(&gateway, "/api/silences", &all, &silence(json!([matcher]))).await, 201);
     }

@@ -1,4 +1,4 @@
-//! The audit log: who sees what of it, all of it in one piece, and that whoever looks stands in it.
+//! Tests the audit log: visibility, export, and the self-audit of reads.
 
 use std::collections::BTreeSet;
 
@@ -16,12 +16,12 @@ use tokio::net::TcpStream;
 use crate::test_gateway::{TestGateway, settings};
 use crate::tokens::{claims, of, sign};
 
-/// A stand with days for audit records and dead letters, which nobody writes.
+/// Starts a gateway with partitions for audit events and dead letters. No writers run.
 pub(crate) async fn gateway() -> TestGateway {
     gateway_with(settings()).await
 }
 
-/// The same, where the gateway is set up so.
+/// The same with the given settings of the gateway.
 pub(crate) async fn gateway_with(settings: Settings) -> TestGateway {
     let gateway = TestGateway::with(World::builder("no binary").without_setup().start().await, settings).await;
     gateway.world.rows_were_dropped();
@@ -36,7 +36,8 @@ pub(crate) async fn gateway_with(settings: Settings) -> TestGateway {
     gateway
 }
 
-/// Audit events of an organization, a second apart, the newest a minute ago: of the actors `u-0` to `u-4` in turn.
+/// Inserts audit events of an organization, one second apart, the newest a minute old, of the actors `u-0` to `u-4` in
+/// turn.
 pub(crate) async fn audit_events(gateway: &TestGateway, organization: &str, count: u32) {
     gateway
         .world
@@ -58,7 +59,7 @@ async fn items(gateway: &TestGateway, path: &str, token: &str) -> Vec<Value> {
     answer.json()["items"].as_array().unwrap().clone()
 }
 
-/// What Watchbook has written of itself, the oldest first.
+/// Returns Watchbook's own audit events, oldest first.
 pub(crate) async fn internal_records(gateway: &TestGateway) -> Vec<(Option<String>, Value)> {
     gateway
         .world
@@ -143,7 +144,7 @@ async fn a_relative_time_is_the_same_moment_on_each_page() {
         cursor = format!("&cursor={next}");
     }
     assert_eq!(read, whole);
-    // Each page says in the log of which time it is.
+    // The audit event of each page has the range of that page.
     let time = |record: &Value, end: &str| record["metadata"][end].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
     let records = internal_records(&gateway).await;
     let pages: Vec<_> = records.iter().filter(|(_, record)| record["metadata"]["how"]["limit"] == 10).collect();
@@ -151,7 +152,7 @@ async fn a_relative_time_is_the_same_moment_on_each_page() {
     assert_eq!((pages.len(), spans.len()), (3, 1), "{pages:?}");
     assert!(spans.iter().all(|(from, to)| *to - *from == TimeDelta::days(7)));
 
-    // Exactly as long as may be asked for, and a date.
+    // Exactly the longest allowed range, and a date.
     assert_eq!(items(&gateway, "/api/audit?status=SUCCESS&from=-7d", &all).await.len(), 25);
     let tomorrow = (Utc::now() + Days::new(1)).format("%Y-%m-%d");
     for (query, rows) in [
@@ -232,14 +233,14 @@ async fn an_export_is_the_list_in_one_piece() {
             let said = match &item[column] {
                 Value::Null => String::new(),
                 Value::String(text) => text.clone(),
-                // As the database writes it.
+                // As the database prints it.
                 json => {
                     assert_eq!(*json, serde_json::from_str::<Value>(cell).unwrap(), "{column}");
                     cell.to_owned()
                 }
             };
             let is_time = column.ends_with("_at");
-            // A number with a sign is none: what it is calculated to is itself.
+            // A signed number is not a formula: it evaluates to itself.
             let is_formula = said.starts_with('=');
             assert!(is_time || cell == if is_formula { format!("'{said}") } else { said.clone() }, "{column}: {cell}");
         }
@@ -305,7 +306,7 @@ async fn who_hangs_up_stands_in_the_log_all_the_same() {
     let written = async |wanted: i64| {
         harness::eventually("it is written", async || {
             let stored = "SELECT (SELECT count(*) FROM watchbook.own_records) + $1";
-            // Told ones are in the stream.
+            // Published internal records are in the stream.
             let told = i64::try_from(gateway.messages(Kind::Audit).await).unwrap();
             let found: i64 = sqlx::query_scalar(stored).bind(told).fetch_one(gateway.world.database()).await.unwrap();
             if found == wanted { Ok(()) } else { Err(format!("{found} records")) }
@@ -314,7 +315,7 @@ async fn who_hangs_up_stands_in_the_log_all_the_same() {
     };
     let mut wanted = 0;
     for path in ["/api/audit", "/api/audit/export", "/api/audit/export?format=ndjson", "/api/live/audit"] {
-        // As soon as it is about to be written, and not before somebody has read the request.
+        // As soon as the audit event is about to be written, and not before the request has been parsed.
         let mut holding = gateway.world.database().begin().await.unwrap();
         sqlx::query("LOCK TABLE watchbook.own_records").execute(&mut *holding).await.unwrap();
         let connection = ask(path).await;
@@ -330,7 +331,7 @@ async fn who_hangs_up_stands_in_the_log_all_the_same() {
         wanted += 1;
         written(wanted).await;
     }
-    // In the middle of the answer.
+    // In the middle of the response.
     ask("/api/audit/export").await.read_exact(&mut [0; 100]).await.unwrap();
     written(wanted + 1).await;
     gateway.finish().await;
@@ -350,7 +351,7 @@ async fn an_export_that_is_broken_off_does_not_look_complete() {
     assert_eq!(&head, b"HTTP/1.1 200");
     gateway.stop.cancel();
     let mut rest = Vec::new();
-    // Reset or ended: what counts is that the last chunk is missing.
+    // Reset or closed: either way the last chunk is missing.
     let _ = connection.read_to_end(&mut rest).await;
     assert!(!rest.ends_with(b"0\r\n\r\n"), "{} bytes look complete", rest.len());
     gateway.finish().await;
@@ -360,7 +361,7 @@ async fn an_export_that_is_broken_off_does_not_look_complete() {
 async fn nothing_is_told_where_it_cannot_be_written() {
     let gateway = gateway().await;
     audit_events(&gateway, "acme", 10).await;
-    // There is something to watch.
+    // The live stream needs a stream to read.
     gateway.stream(Kind::Audit, bytesize::ByteSize::mib(1)).await;
     gateway.world.execute("ALTER TABLE watchbook.own_records RENAME TO somewhere_else").await;
     for path in ["/api/audit", "/api/organizations/acme/audit", "/api/audit/export", "/api/live/audit"] {

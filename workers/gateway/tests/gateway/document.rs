@@ -1,4 +1,4 @@
-//! The OpenAPI document.
+//! Tests the OpenAPI document.
 
 use gateway::auth::Access;
 
@@ -19,12 +19,12 @@ async fn every_route_is_described_and_nothing_else() {
         let is_open = operation["security"].as_array().unwrap().is_empty();
         assert_eq!(is_open, route.access == Access::Public, "{route:?}");
         assert!(operation["responses"]["default"].is_object());
-        // Whatever looks at a token can refuse too many of them.
+        // Every route that checks tokens can refuse too many bad ones.
         let looks_at_tokens = operation["responses"]["401"].is_object();
         assert_eq!(looks_at_tokens, !is_open || route.path == "/api/session" && route.method == "POST", "{route:?}");
         assert_eq!(operation["responses"]["429"].is_object(), looks_at_tokens, "{route:?}");
     }
-    // Nothing is referred to that is not there.
+    // Every reference has a target.
     let text = document.to_string();
     for reference in text.split(r##""$ref":"#"##).skip(1) {
         let pointer = reference.split('"').next().unwrap();

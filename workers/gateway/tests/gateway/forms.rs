@@ -1,4 +1,4 @@
-//! Bodies as services send them: CloudEvents, lines under other names, compressed, with a byte order mark.
+//! Tests bodies as services send them: CloudEvents, NDJSON with other media types, compressed, with a byte order mark.
 
 use std::io::Write;
 
@@ -28,7 +28,7 @@ async fn post(gateway: &TestGateway, headers: &[(&str, &str)], body: impl Into<V
     gateway.post_bytes("/api/events", &of(Role::Producer), headers, body.into()).await
 }
 
-/// The last message of the stream. It has no headers but those of its batch.
+/// Returns the last message of the stream. It has no headers except those of its batch.
 async fn last(gateway: &TestGateway) -> Value {
     let sequence = gateway.messages(Kind::Events).await;
     let message = gateway.bus.message(Kind::Events, sequence).await.unwrap().unwrap();
@@ -43,7 +43,7 @@ async fn gzip(bytes: &[u8]) -> Vec<u8> {
     packed
 }
 
-/// A CloudEvent that is complete, with its id.
+/// Returns a complete CloudEvent with this id.
 fn cloudevent(id: &str, data: Value) -> Value {
     json!({ "specversion": "1.0", "id": id, "source": "/ci", "type": "build.finished", "time": "2026-06-15T12:00:00.5Z",
             "subject": "main", "data": data })
@@ -64,7 +64,7 @@ async fn cloudevents_come_in_three_modes() {
     ];
     let gateway = gateway().await;
     let data = json!({ "run_id": "run-7", "payload": { "n": 1 } });
-    // As one is stored, whichever way it comes.
+    // Whichever way it is sent, the same record is stored.
     let is_it = |record: &Value, id: &str| {
         for (member, value) in [
             ("id", json!(id)),
@@ -85,12 +85,12 @@ async fn cloudevents_come_in_three_modes() {
     assert_eq!(binary.json(), one.json(), "the same event is the same record");
     is_it(&last(&gateway).await, "one");
     let batch = json!([cloudevent("two", data.clone()), cloudevent("three", data.clone())]);
-    // Of a batch with headers of an event, those of the body count.
+    // In a batch sent with the headers of an event, the attributes in the body count.
     let batch = post(&gateway, &[BATCH, ("ce-specversion", "1.0"), ("ce-id", "x")], batch.to_string()).await;
     assert_eq!(batch.json()["accepted"], 2, "{batch:?}");
     is_it(&last(&gateway).await, "three");
 
-    // Data may be absent, encoded, or of a type that is JSON by its name.
+    // Data may be absent, base64-encoded, or of a type whose name says that it is JSON.
     let nothing: Vec<_> = BINARY.into_iter().filter(|(name, _)| *name != "content-type").collect();
     assert_eq!(post(&gateway, &nothing, "").await.status, 202);
     assert_eq!(last(&gateway).await["event_type"], "build.finished");
@@ -135,10 +135,10 @@ async fn a_key_stands_for_the_whole_event() {
     let first = post(&gateway, &event("a name"), r#"{"n":1}"#).await;
     assert_eq!(first.status, 202, "{first:?}");
     assert_eq!(post(&gateway, &event("a name"), r#"{"n":1}"#).await.json(), first.json());
-    // Headers of another event are another body.
+    // The headers of another event make it another body.
     post(&gateway, &event("another"), r#"{"n":1}"#).await.problem(422);
     post(&gateway, &[KEY], r#"{"n":1}"#).await.problem(422);
-    // The same records are the same, compressed or not.
+    // The same records are the same body, compressed or not.
     let plain = [("idempotency-key", "two")];
     let packed = [("idempotency-key", "two"), ("content-encoding", "gzip")];
     let body = r#"[{"event_type":"x"},{"event_type":"y"}]"#;
@@ -168,7 +168,7 @@ async fn lines_have_many_names_and_any_body_may_begin_with_a_mark() {
         assert_eq!(answer.json()["accepted"], 1, "{answer:?}");
         assert_eq!(last(&gateway).await["id"], event(1)["id"]);
     }
-    // A mark is nothing, and only at the beginning.
+    // A byte order mark is ignored, but only at the beginning.
     for (headers, body) in
         [(vec![], "\u{feff}"), (vec![("content-type", "application/jsonl")], "{\"event_type\":\"x\"}\n\u{feff}nothing")]
     {
@@ -204,17 +204,17 @@ async fn compressed_bodies_are_those_that_they_unpack_to() {
     }
     let taken = gateway.messages(Kind::Events).await;
 
-    // As large as a body may be, to the byte, and a byte more; with all the memory that there is.
+    // A body of exactly the maximum size, and of one byte more, with the whole memory budget.
     let limit = 2 << 20;
     let blanks = |len: usize| format!("{{\"event_type\":\"x\"}}{}", " ".repeat(len - 18)).into_bytes();
-    // No record is so large: it is the decoder that refuses it, and not the gateway.
+    // No record may be this large: the decoder rejects it, not the gateway.
     for (body, status) in [(blanks(limit), 400), (blanks(limit + 1), 413)] {
         for (coding, packed) in [("gzip", gzip(&body).await), ("zstd", zstd(&body))] {
             let refused = post(&gateway, &[("content-encoding", coding)], packed).await.problem(status);
             assert_eq!(refused["errors"][0]["code"] == "too_large", status == 400, "{refused}");
         }
     }
-    // A bomb is as any other body that is too large, however small it is.
+    // A decompression bomb is rejected like any body that is too large, however small it is.
     let bomb = gzip(&vec![b' '; 256 << 20]).await;
     assert!(bomb.len() < 1 << 20, "{} bytes", bomb.len());
     post(&gateway, &[("content-encoding", "gzip")], bomb).await.problem(413);
@@ -255,7 +255,7 @@ async fn a_415_names_the_header_that_is_wrong() {
     assert!(problem["detail"].as_str().unwrap().contains("Content-Type"), "{problem}");
     assert!(refused.header("accept").contains("application/json"));
     assert!(!refused.headers.contains_key("accept-encoding"));
-    // Where only JSON is taken, and nothing compressed.
+    // Routes that accept only uncompressed JSON.
     let operator = of(Role::Operator);
     for (header, value, field) in
         [("content-type", "text/plain", "Content-Type"), ("content-encoding", "gzip", "Content-Encoding")]
@@ -269,7 +269,7 @@ async fn a_415_names_the_header_that_is_wrong() {
     gateway.finish().await;
 }
 
-/// Whether the writers would store it, or with which field and reason it would be a dead letter: the gateway says the same.
+/// Returns whether the writers would store it, or the field and reason of the dead letter: the gateway has to agree.
 fn decoded(body: &str) -> Result<(), (String, &'static str)> {
     let text = format!("{},\"id\":\"{}\"}}", body.strip_suffix('}').unwrap(), Uuid::now_v7());
     let message = Message {
@@ -295,7 +295,7 @@ async fn the_decoder_decides_what_is_a_record_however_it_comes() {
     let long = "9".repeat(200_000);
     let values = ["1e200000", "-1e200000", &long, &deep, &deep_objects, "1"];
     for value in values {
-        // Where there is a type, where there is any JSON object, and where there is anything.
+        // A member for a type, one for a JSON object, and members for any value.
         for member in ["event_type", "payload", "run_id", "anything", "created_at", "attributes"] {
             let other = if member == "event_type" { String::new() } else { r#""event_type":"x","#.to_owned() };
             let value = if member == "payload" { format!("{{\"n\":{value}}}") } else { value.to_owned() };
@@ -320,7 +320,7 @@ async fn the_decoder_decides_what_is_a_record_however_it_comes() {
                     }
                 }
             }
-            // In a CloudEvent the same data is the same record.
+            // The same data in a CloudEvent is the same record.
             let headers = [("content-type", "application/json"), ("ce-specversion", "1.0"), ("ce-id", "x")];
             if !matches!(member, "created_at") {
                 let answer = post(&gateway, &headers, record.clone()).await;
@@ -329,7 +329,7 @@ async fn the_decoder_decides_what_is_a_record_however_it_comes() {
             }
         }
     }
-    // What is no record at all, and what never ends.
+    // Input that is not a record, and input that never ends.
     for (body, code) in [
         (deep.as_str(), json!("invalid_json")),
         (&deep_objects, json!("missing_field")),

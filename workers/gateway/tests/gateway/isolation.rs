@@ -1,8 +1,8 @@
-//! Every route, with every organization: nobody sees, counts or infers anything of anybody else's.
+//! Tests every route with every organization: no caller sees, counts or infers anything of another organization.
 //!
-//! What is compared are whole answers, before there is anything of an organization and after: one changes for those
-//! who may see that organization, and for nobody else by a single byte. A route that is added has to say here how it
-//! is asked, or these tests fail.
+//! Whole responses are compared, before and after an organization gets data: they change for callers that may see that
+//! organization, and not by a byte for the others. A new route has to be listed here with a request, or these tests
+//! fail.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -23,27 +23,27 @@ use crate::test_gateway::{Answer, TestGateway, settings};
 use crate::tokens::{claims, sign};
 use crate::watcher::{quick, watch};
 
-/// Who asks: for what each may see.
+/// The callers, by what they may see.
 const CALLERS: [&[&str]; 5] = [&[], &["acme"], &["globex"], &["acme", "globex"], &["*"]];
 
 fn may_see(caller: &[&str], organization: &str) -> bool {
     caller.contains(&"*") || caller.contains(&organization)
 }
 
-/// About whose things a query is.
+/// The organizations that a query covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Concerns {
-    /// Nobody's, or what no caller can name: its answer is always the same.
+    /// No organization, or one that no caller can name: its response is always the same.
     NoParams,
-    /// All that its caller may see.
+    /// All that the caller may see.
     Everything,
-    /// As before, but not everything changes this part.
+    /// As before, but not every kind of data changes this part.
     Part,
-    /// Those of one organization, which it names.
+    /// One organization, which the query names.
     One(&'static str),
 }
 
-/// A list, or what is worked out of one: of everything, page by page where it has pages, and of each organization.
+/// A list, or an aggregate of one: of everything, page by page if it has pages, and of each organization.
 fn list(path: &str, range: &str, has_pages: bool) -> Vec<(Concerns, String)> {
     let path = format!("{path}{}{range}", if path.contains('?') { "&" } else { "?" });
     let of = |organization: &str| format!("{path}&organization_id={organization}");
@@ -56,7 +56,7 @@ fn list(path: &str, range: &str, has_pages: bool) -> Vec<(Concerns, String)> {
     requests
 }
 
-/// One thing of each organization, by its id.
+/// One object of each organization, by its id.
 fn each(path: &str) -> Vec<(Concerns, String)> {
     let own = OF
         .into_iter()
@@ -65,7 +65,8 @@ fn each(path: &str) -> Vec<(Concerns, String)> {
     own.chain([(Concerns::NoParams, path.replace("{id}", &id(9)))]).collect()
 }
 
-/// How a route is asked, so that all that these tests fill in is in its answer. **A route that is added says it here.**
+/// Returns the requests for a route, whose responses contain all data that these tests insert. **Add new routes
+/// here.**
 fn requests_to(route: &Route, now: DateTime<Utc>) -> Vec<(Concerns, String)> {
     let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
     let range = format!("from={}&to={}", time(now - TimeDelta::minutes(30)), time(now + TimeDelta::minutes(10)));
@@ -99,13 +100,13 @@ fn requests_to(route: &Route, now: DateTime<Utc>) -> Vec<(Concerns, String)> {
         "/api/alerts" | "/api/silences" | "/api/dead-letters" => list(&route.path, &range, true),
         "/api/retention" => list("/api/retention", "volume=true", false),
         "/api/alerts/{id}" | "/api/dead-letters/{id}" => each(&route.path),
-        // Watched below.
+        // Live streams are tested below.
         path if path.starts_with("/api/live/") => Vec::new(),
         path => panic!("how is {path} asked, and about whose things is it?"),
     }
 }
 
-/// What an answer says, but for what tells requests apart.
+/// Returns a response without what differs between requests.
 fn said(answer: &Answer) -> String {
     let is_problem = answer.status.is_client_error() || answer.status.is_server_error();
     let text = if is_problem {
@@ -119,7 +120,7 @@ fn said(answer: &Answer) -> String {
     format!("{} {text}", answer.status)
 }
 
-/// What each of these callers is answered to each query.
+/// Returns the response to each query for each of these callers.
 async fn ask_all(
     gateway: &TestGateway,
     role: Role,
@@ -129,7 +130,7 @@ async fn ask_all(
     let mut answers = BTreeMap::new();
     for caller in callers {
         let mut claims = claims(role.name(), caller);
-        // Cursors are a caller's own.
+        // A cursor is bound to its caller.
         claims["sub"] = json!("somebody");
         let token = sign(&claims);
         for route in gateway.routes.iter().filter(|route| route.method == "GET") {
@@ -151,7 +152,7 @@ async fn gateway() -> TestGateway {
     gateway
 }
 
-/// Fills in what one organization has, or nobody (`_`).
+/// Inserts the data of one organization, or of none (`_`).
 async fn fill_all(gateway: &TestGateway, number: usize) {
     let organization = OF[number];
     fill(gateway, Some(organization).filter(|name| *name != "_"), ROWS).await;
@@ -183,7 +184,7 @@ async fn an_answer_changes_by_what_its_caller_may_see_and_by_nothing_else() {
         }
         before = after;
     }
-    // A role says what may be done, and not whose things are seen.
+    // A role decides on actions, and not on whose data is visible.
     for role in Role::ALL.into_iter().filter(|role| *role != Role::Admin) {
         let of_role = ask_all(&gateway, role, &[&["acme"]], now).await;
         for (requests, said) in of_role.iter().filter(|((_, _, path), _)| path != "/api/me") {
@@ -194,10 +195,10 @@ async fn an_answer_changes_by_what_its_caller_may_see_and_by_nothing_else() {
     gateway.finish().await;
 }
 
-/// How something is done to a thing of an organization, by its number among [`OF`]: path, headers and body.
+/// Returns the request for an action on an object of an organization, by its number in [`OF`]: path, headers and body.
 type Mutation = (String, Vec<(&'static str, String)>, Value);
 
-/// **A route that does something says here how it is asked to.**
+/// **Add new routes with an action here.**
 fn act(route: &Route, number: usize) -> Mutation {
     let organization = OF.get(number).copied().unwrap_or("no-such-one");
     let to = |body| (route.path.replace("{id}", &id(number)), Vec::new(), body);
@@ -216,7 +217,7 @@ fn act(route: &Route, number: usize) -> Mutation {
     }
 }
 
-/// What somebody may do something to, as it stands.
+/// Returns the current state of the objects of actions.
 async fn things(gateway: &TestGateway) -> (Vec<(String,)>, Vec<u64>) {
     let tables = ["alerts", "alert_transitions", "silences", "dead_letters", "own_records", "holds"];
     let rows = tables.map(|table| format!("SELECT '{table} ' || t::text FROM watchbook.{table} AS t"));
@@ -249,7 +250,7 @@ async fn who_acts_on_what_is_not_theirs_changes_nothing_and_learns_nothing() {
             all.extend(headers.iter().map(|(name, value)| (*name, value.as_str())));
             gateway.request(route.method.as_str(), &path, &all, &body.to_string()).await
         };
-        // The audit event of the action before may still be on its way to its stream.
+        // The audit event of the previous action may still be on its way to its stream.
         harness::eventually("internal records are published", async || {
             match gateway.world.count("SELECT count(*) FROM watchbook.own_records").await {
                 0 => Ok(()),
@@ -259,7 +260,7 @@ async fn who_acts_on_what_is_not_theirs_changes_nothing_and_learns_nothing() {
         .await;
         let before = things(&gateway).await;
         for token in [&acme, &nobody] {
-            // What nobody has.
+            // An object that does not exist.
             let nothing = ask(token, 9).await;
             assert!(nothing.status.is_client_error(), "{route:?}: {nothing:?}");
             let foreign = if *token == acme { 1..OF.len() } else { 0..OF.len() };
@@ -268,7 +269,8 @@ async fn who_acts_on_what_is_not_theirs_changes_nothing_and_learns_nothing() {
             }
         }
         assert_eq!(things(&gateway).await, before, "{route:?}");
-        // To what is theirs it is done, or the thing itself stands in the way: no stream takes what that letter was.
+        // The action succeeds on the caller's own objects, or fails because of the object: no stream has the subject
+        // of that dead letter.
         let own = ask(&acme, 0).await;
         let is_done = own.status.is_success() || route.path.starts_with("/api/dead-letters") && own.status == 409;
         assert!(is_done, "{route:?}: {own:?}");
@@ -285,7 +287,7 @@ async fn who_watches_sees_what_they_may_and_nothing_else() {
     for &kind in Kind::ALL {
         assert!(watched.contains(&kind.name()), "{kind}");
         gateway.stream(kind, ByteSize::mib(1)).await;
-        // That somebody watches is a record of the log that they watch.
+        // Watching the audit log is itself a record of that log.
         let path = format!("/api/live/{kind}{}", if kind == Kind::Audit { "?action=test.run" } else { "" });
         let of = |organization: &str| {
             format!("{path}{}organization_id={organization}", if path.contains('?') { "&" } else { "?" })

@@ -1,4 +1,4 @@
-//! An issuer that publishes its keys, and counts how often it is asked.
+//! An issuer that publishes its keys, and counts requests for them.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// A key of an issuer. They are the tests' own, and good for nothing else.
+/// A key of an issuer. These keys belong to the tests, and are of no other use.
 #[derive(Clone)]
 pub(crate) struct Pair {
     pub(crate) name: &'static str,
@@ -55,23 +55,23 @@ impl Pair {
         }
     }
 
-    /// A token that this key signs.
+    /// Returns a token signed by this key.
     pub(crate) fn sign(&self, claims: &Value) -> String {
         self.sign_as(Some(self.name), claims)
     }
 
-    /// A token that this key signs, and that says that another one did.
+    /// Returns a token signed by this key, with the key id of another one.
     pub(crate) fn sign_as(&self, kid: Option<&str>, claims: &Value) -> String {
         let header = Header { kid: kid.map(str::to_owned), ..Header::new(self.algorithm) };
         jsonwebtoken::encode(&header, claims, &self.key).unwrap()
     }
 
-    /// A token that this key signs, with another name of its algorithm in the header.
+    /// Returns a token signed by this key, with another algorithm in the header.
     pub(crate) fn sign_named(&self, alg: &str, claims: &Value) -> String {
         self.sign_with_header(&json!({ "alg": alg, "kid": self.name }), claims)
     }
 
-    /// A token that this key signs, with whatever header.
+    /// Returns a token signed by this key, with any header.
     pub(crate) fn sign_with_header(&self, header: &Value, claims: &Value) -> String {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", part(header), part(claims));
@@ -79,7 +79,7 @@ impl Pair {
         format!("{message}.{signature}")
     }
 
-    /// The public key, as it is published.
+    /// Returns the public key as it is published.
     pub(crate) fn published(&self) -> Value {
         let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&self.key, self.algorithm).unwrap()).unwrap();
         jwk["kid"] = json!(self.name);

@@ -1,4 +1,4 @@
-//! Tokens of an issuer that publishes its keys: rotation, outages, and keys that are invented.
+//! Tests tokens of an issuer that publishes its keys: rotation, outages, and unknown keys.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::log::Log;
 use crate::test_gateway::{TestGateway, settings};
 use crate::tokens::{claims, sign_with};
 
-/// So long that it does not pass within a test.
+/// Too long to pass within a test.
 const LONG: Duration = Duration::from_secs(24 * 60 * 60);
 const NEVER_AGAIN: KeyTimes = KeyTimes { fresh_for: LONG, stale_for: LONG, at_most_every: LONG };
 const ALWAYS_AGAIN: KeyTimes = KeyTimes { fresh_for: LONG, stale_for: LONG, at_most_every: Duration::ZERO };
@@ -44,7 +44,7 @@ async fn each_way_of_signing_is_that_of_its_key() {
         for other in pairs.iter().filter(|other| other.name != pair.name) {
             assert_eq!(status(&gateway, &pair.sign_as(Some(other.name), &admin)).await, 401);
         }
-        // What is public must not sign: as a secret, the key in every form in which somebody may have it.
+        // A public key must not work as an HMAC secret, in any form in which an attacker may have it.
         let published = pair.published();
         let forms = [published["n"].as_str(), published["x"].as_str(), Some(&published.to_string())]
             .map(|form| form.map(str::to_owned));
@@ -73,7 +73,7 @@ async fn ed25519_has_two_names() {
         for alg in ["EdDSA", "Ed25519"] {
             assert_eq!(status(&gateway, &Pair::ed().sign_named(alg, &admin)).await, 200, "{alg} by a key of {named}");
         }
-        // A name says nothing about the key, and the key nothing about other names.
+        // A key id says nothing about the key, and the key nothing about other key ids.
         for alg in ["ed25519", "Ed448", "ES256", "HS256", "none", ""] {
             assert_eq!(status(&gateway, &Pair::ed().sign_named(alg, &admin)).await, 401, "{alg}");
         }
@@ -83,7 +83,7 @@ async fn ed25519_has_two_names() {
     }
     let asking = json!({ "alg": "Ed25519", "kid": "ed", "crit": ["b64"], "b64": false });
     assert_eq!(status(&gateway, &Pair::ed().sign_with_header(&asking, &admin)).await, 401);
-    // Too short a key is none, and nobody's fault but its issuer's.
+    // A key that is too short is ignored, which is the issuer's fault only.
     let mut short = Pair::ed().published();
     short["x"] = json!("AAAA");
     issuer.publish(vec![short]);
@@ -215,7 +215,7 @@ async fn known_keys_are_used_while_the_issuer_is_away() {
         if issuer.asked() > asked + 1 { Ok(()) } else { Err(issuer.asked().to_string()) }
     })
     .await;
-    // Whether a key that is not known is good nobody can say now, and nobody says that it is not.
+    // During an outage an unknown key is neither accepted nor rejected as invalid.
     assert_eq!(status(&gateway, &Pair::next().sign(&admin)).await, 503);
     gateway.finish().await;
 }

@@ -1,4 +1,4 @@
-//! Records as they come: to those who may see them, and never more than fits.
+//! Tests live streams: records reach callers that may see them, within the memory budget.
 
 use std::num::NonZeroU32;
 
@@ -70,7 +70,7 @@ async fn fields_narrow_what_is_seen() {
     with(&mut camel, json!({ "userId": "u 2", "success": false, "id": null }));
     post(&gateway, Kind::Executions, "acme", &camel).await;
     assert_eq!(watcher.numbers(2).await, [3, 5]);
-    // What is no record takes a sequence, and is left out.
+    // A message that is not a record takes a sequence, and is left out.
     let subject = format!("{}.executions.acme.x", gateway.world.name());
     gateway.bus.client().request(subject, "no JSON".into()).await.unwrap();
     with(&mut camel, json!({ "n": 7 }));
@@ -101,7 +101,7 @@ async fn who_is_slow_is_told_of_what_was_left_out() {
         of(Role::Viewer)
     );
     slow.write_all(request.as_bytes()).await.unwrap();
-    // It is open, and nothing more is read of it.
+    // The connection is open, and nothing more is read from it.
     let mut read = Vec::new();
     while !String::from_utf8_lossy(&read).contains(": watching") {
         assert!(slow.read_buf(&mut read).await.unwrap() > 0);
@@ -109,7 +109,7 @@ async fn who_is_slow_is_told_of_what_was_left_out() {
     let mut last = watch(&gateway, "/api/live/events?event_type=last", &of(Role::Viewer), None).await;
     let (total, large) = (500_u64, "x".repeat(40_000));
     for part in 0..10 {
-        // What is lost of others is not told.
+        // Lost records of other organizations are not reported.
         let other = event_with(part, json!({ "event_type": "large", "x": large }));
         post(&gateway, Kind::Events, "umbra", &other).await;
         let bodies: Vec<_> =
@@ -118,7 +118,7 @@ async fn who_is_slow_is_told_of_what_was_left_out() {
     }
     post(&gateway, Kind::Events, "acme", &event_with(1_000, json!({ "event_type": "last" }))).await;
     last.event().await;
-    // Now it reads, and finds each of them or is told of it.
+    // From now on it reads, and gets each record or a report that it was lost.
     let (mut seen, mut lost) = (0, 0);
     while seen + lost < total {
         assert!(timeout(BOUND, slow.read_buf(&mut read)).await.unwrap().unwrap() > 0, "{seen} and {lost}");
@@ -154,7 +154,7 @@ async fn all_streams_end_when_the_process_does() {
 async fn a_stream_ends_with_its_token() {
     let gateway = gateway(quick()).await;
     let mut short = claims("viewer", &["acme"]);
-    // Within what clocks may differ, and soon beyond it.
+    // Within the allowed clock difference now, and soon beyond it.
     short["exp"] = json!(chrono::Utc::now().timestamp() - 25);
     let mut watcher = watch(&gateway, "/api/live/events", &sign(&short), None).await;
     let end = loop {
@@ -183,7 +183,7 @@ async fn there_is_room_for_so_many_and_no_more() {
     let _second = watch(&gateway, "/api/live/events", &admin, None).await;
     gateway.get("/api/live/events", &operator).await.problem(503);
     drop(first);
-    // The server notices when it writes next.
+    // The server notices at its next write.
     let opened = timeout(BOUND, async {
         loop {
             let response = gateway.open("/api/live/events", &operator, None).await;
@@ -205,7 +205,7 @@ async fn whoever_watches_the_audit_log_stands_in_it() {
     let start = here(&gateway, Kind::Audit).await;
     let path = "/api/live/audit?action=audit.watch";
     let mut watcher = watch(&gateway, path, &token, None).await;
-    // It is written before the first line, and comes into the stream like any record.
+    // The audit event is written before the first line, and reaches the stream like any record.
     let told = watcher.event().await;
     assert_eq!(told.data["organization_id"], "acme");
     let record = &told.data["record"];

@@ -1,4 +1,4 @@
-//! What a gateway logs in one test.
+//! Captures what a gateway logs during one test.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex};
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that were logged by the thread that listens, on which the tasks of a test run as well.
+/// Lines logged on the listening thread, which also runs the tasks of the test.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// Listens until what it returns is dropped.
+    /// Captures lines until the returned guard is dropped.
     pub(crate) fn listen(&self) -> DefaultGuard {
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(self.clone()).finish();
         tracing::subscriber::set_default(subscriber)
     }
 
-    /// The lines so far that have this in them.
+    /// Returns the lines so far that contain this text.
     pub(crate) fn lines(&self, part: &str) -> Vec<String> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         text.lines().filter(|line| line.contains(part)).map(str::to_owned).collect()

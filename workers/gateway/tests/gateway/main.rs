@@ -1,6 +1,6 @@
-//! The gateway against a real nats-server and Postgres: who gets through, what is published, and how errors look.
+//! Tests the gateway against a real nats-server and Postgres: authorization, publishing, queries and errors.
 
-// A test's helpers are its words: a panic in one of them is the test's report.
+// A panic in a helper is the report of the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod access;

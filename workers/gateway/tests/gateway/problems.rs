@@ -1,4 +1,4 @@
-//! Errors, all of the same form; and what is around every answer.
+//! Tests errors, which all have the same form, and the headers of every response.
 
 use gateway::auth::Role;
 

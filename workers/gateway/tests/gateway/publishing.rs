@@ -1,4 +1,4 @@
-//! Records into their stream: all or nothing, and each once.
+//! Tests publishing: all records or none, each stored once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -217,7 +217,7 @@ async fn the_same_request_sent_again_is_stored_once() {
     reused.problem(422);
     let stranger = gateway.post("/api/events", &of(Role::Admin), &[("idempotency-key", "one")], &body).await;
     assert_ne!(stranger.json()["ids"][0], ids[0][0], "another caller's key is another key");
-    // Two without an id, one with a name and no time, for each of three keys; and one that is everywhere the same.
+    // Two without an id, and one with a name but no time, for each of three keys; and one that is the same everywhere.
     let account = gateway.world.settled(Kind::Events).await;
     assert_eq!((account.last_sequence, account.stored), (24, 3 * 3 + 1), "{account:?}");
     stop.cancel();

@@ -1,4 +1,4 @@
-//! Queries: what they answer, page by page, and to whom.
+//! Tests queries: results, pagination and visibility.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::sample_rows::{ROWS, gateway_with_rows, viewer};
 use crate::test_gateway::TestGateway;
 use crate::tokens::{claims, sign};
 
-/// Every list, so that it answers with all rows of a caller.
+/// Every list, with parameters for which it returns all rows of a caller.
 const LISTS: [&str; 7] = [
     "/api/events?project_id=p",
     "/api/errors?run_id=r",
@@ -27,7 +27,7 @@ const OTHERS: [&str; 5] = [
     "/api/strategies/s+1/health?",
 ];
 
-/// What tells an item from others.
+/// Returns the key of an item.
 fn id_of(item: &Value) -> String {
     let id = if item["id"].is_null() { &item["fingerprint"] } else { &item["id"] };
     id.as_str().unwrap_or_else(|| panic!("{item}")).to_owned()
@@ -63,7 +63,7 @@ async fn what_comes_between_two_pages_takes_nothing_out_of_them() {
     let (gateway, token) = (gateway_with_rows().await, viewer(&["acme"]));
     let whole: Vec<_> = gateway.items("/api/errors/groups", &token).await.iter().map(id_of).collect();
     let first = gateway.answer("/api/errors/groups?limit=1", &token).await;
-    // The group that is last by now comes to be the first.
+    // The group that is now last becomes the first.
     gateway
         .world
         .execute(&format!(
@@ -145,7 +145,7 @@ async fn a_cursor_is_good_for_its_list_and_caller() {
     gateway.finish().await;
 }
 
-/// How many records a query is answered from.
+/// Returns the number of records from which a query's result is computed.
 fn counted(answer: &Value) -> u64 {
     let items = answer["items"].as_array().or(answer["points"].as_array());
     let Some(items) = items else { return answer["count"].as_u64().or(answer["total"].as_u64()).unwrap() };
@@ -303,7 +303,7 @@ async fn what_cannot_be_asked_is_named() {
     ] {
         assert!(gateway.faults(path, &own).await.contains(&field.to_owned()), "{path}");
     }
-    // Whoever sees everything has no index of an organization.
+    // A caller that sees everything cannot use an index by organization.
     for path in [
         "/api/errors?severity=error&from=2026-01-01T00:00:00Z&to=2026-01-09T00:00:00Z",
         "/api/executions?execution_type=TERMINAL&from=2026-01-01T00:00:00Z&to=2026-01-09T00:00:00Z",
@@ -311,7 +311,7 @@ async fn what_cannot_be_asked_is_named() {
         assert_eq!(gateway.faults(path, &all).await, ["from"], "{path}");
         assert_eq!(gateway.get(path, &own).await.status, 200, "{path}");
     }
-    // What is summed up has as many days for all organizations as for one.
+    // Aggregates cover the same number of days for all organizations as for one.
     for token in [&own, &all] {
         assert_eq!(gateway.get("/api/executions/trends?days=90", token).await.status, 200);
         assert_eq!(gateway.get("/api/executions/stats", token).await.status, 200);
@@ -335,7 +335,7 @@ async fn a_question_that_takes_too_long_is_told_to_ask_for_less() {
 #[tokio::test]
 async fn numbers_come_back_as_they_were_stored() {
     let gateway = gateway_with_rows().await;
-    // More than any f64 is, and more digits than one keeps.
+    // More than any f64, and more digits than one keeps.
     let numbers = r#"{"large": 1e400, "exact": 0.1234567890123456789}"#;
     for (table, columns) in [
         ("event_logs", &["payload", "attributes"][..]),

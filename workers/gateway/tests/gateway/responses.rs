@@ -1,4 +1,4 @@
-//! Answers are what the OpenAPI document says of them.
+//! Tests that responses match the OpenAPI document.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::sample_rows::{gateway_with_rows, viewer};
 
-/// A schema of the document, behind its reference.
+/// Returns a schema of the document, following its reference.
 fn resolved<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
     match schema["$ref"].as_str() {
         Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap(),
@@ -15,7 +15,7 @@ fn resolved<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
     }
 }
 
-/// A value is what a schema describes: no member more, none less, and each of its type.
+/// Checks a value against a schema: no additional members, none missing, and each of its type.
 fn is_as_described(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
     let schema = resolved(document, schema);
     if let Some(some) = schema["oneOf"].as_array() {

@@ -1,4 +1,4 @@
-//! Who comes back to a live answer goes on where they were, whatever happened in between.
+//! Tests that a live stream resumes where the client left off, whatever happened in between.
 
 use bytesize::ByteSize;
 use gateway::auth::Role;
@@ -27,12 +27,12 @@ async fn who_comes_back_misses_nothing_and_sees_nothing_twice() {
     let watching = async {
         let (mut seen, mut last) = (0, start.clone());
         while seen < total {
-            // Again and again the connection breaks, in the middle of all that comes.
+            // The connection breaks again and again, in the middle of the events.
             let mut watcher = watch(&gateway, "/api/live/events", &token, Some(&last)).await;
             for _ in 0..total.div_ceil(7).min(total - seen) {
                 let event = watcher.event().await;
                 if event.name.as_deref() == Some("lost") {
-                    // With the id of the event before they are had again.
+                    // The id of the previous event resumes the stream before them.
                     assert!(event.data["count"].as_u64().unwrap() > 0 && event.id.is_none(), "{event:?}");
                     break;
                 }
@@ -61,7 +61,7 @@ async fn what_the_stream_does_not_hold_any_more_is_told() {
         let gap = watcher.event().await;
         assert_eq!((gap.name.as_deref(), &gap.data), (Some("gap"), &figures));
         assert_eq!(watcher.numbers(2).await, [4, 5]);
-        // Who comes back behind the gap is not told of it again.
+        // A client that resumes after the gap does not get a report of it again.
         let mut watcher = watch(&gateway, "/api/live/events", token, gap.id.as_deref()).await;
         assert_eq!(watcher.numbers(2).await, [4, 5]);
     }
@@ -81,7 +81,7 @@ async fn what_is_no_id_is_refused_and_what_is_one_is_that_of_every_gateway() {
         ("/api/live/events", "4711"),
         ("/api/live/events", &changed),
         ("/api/live/events", &start[1..]),
-        // Of another kind.
+        // An id of another kind.
         ("/api/live/executions", &start),
     ] {
         let bearer = format!("Bearer {acme}");
@@ -91,7 +91,7 @@ async fn what_is_no_id_is_refused_and_what_is_one_is_that_of_every_gateway() {
     post(&gateway, Kind::Events, "acme", &event(1)).await;
     gateway.ask_another(quick()).await;
     post(&gateway, Kind::Events, "umbra", &event(2)).await;
-    // An id says where, and the token what is seen from there on.
+    // The id decides on the position, the token on what is visible from there on.
     for (token, number) in [(&acme, 1), (&umbra, 2)] {
         let mut watcher = watch(&gateway, "/api/live/events", token, Some(&start)).await;
         assert_eq!(watcher.numbers(1).await, [number]);
@@ -111,7 +111,7 @@ async fn a_stream_that_was_made_anew_is_another_one() {
     assert_eq!(number(&seen), 2);
     gateway.bus.delete_stream(Kind::Events).await.unwrap();
     gateway.stream(Kind::Events, ByteSize::mib(64)).await;
-    // As many as before and more: the sequence alone would not tell.
+    // As many messages as before and more: the sequence alone does not reveal the change.
     post(&gateway, Kind::Events, "acme", &json!([event(3), event(4), event(5)])).await;
     let end = loop {
         let block = watcher.block().await.expect("it says why it ends");
@@ -122,7 +122,7 @@ async fn a_stream_that_was_made_anew_is_another_one() {
     };
     assert_eq!(end.comment.as_deref(), Some("the stream began anew"));
     assert!(watcher.block().await.is_none());
-    // Who comes back is told, and gets all of the new one.
+    // A client that resumes is told, and gets all of the new stream.
     let response = gateway.open("/api/live/events", &token, seen.id.as_deref()).await;
     let mut back = Watcher { response, read: String::new() };
     assert!(back.block().await.unwrap().retry.is_some());

@@ -1,4 +1,4 @@
-//! A stand with rows to ask for, and how lists are read.
+//! A test gateway with rows to query, and helpers that read lists.
 
 use chrono::{TimeDelta, Utc};
 use gateway::auth::Role;
@@ -9,16 +9,16 @@ use store::partitions::{Partition, Partitions};
 use crate::test_gateway::TestGateway;
 use crate::tokens::{claims, sign};
 
-/// Rows of each table that are of `acme`.
+/// The number of rows of `acme` in each table.
 pub(crate) const ROWS: usize = 6;
 
-/// A viewer's token for these organizations.
+/// Returns a viewer's token for these organizations.
 pub(crate) fn viewer(organizations: &[&str]) -> String {
     sign(&claims(Role::Viewer.name(), organizations))
 }
 
-/// A stand where three have the same of everything, each row with the name of whose it is: `acme` has [`ROWS`] rows of
-/// each kind, `globex` 4, and nobody 3. Some are of the same moment. They go in behind the writers' back.
+/// Starts a gateway with the same rows for three owners, each row with the name of its owner: `acme` has [`ROWS`] rows
+/// of each kind, `globex` 4, and no organization 3. Some have the same time. They are inserted without the writers.
 pub(crate) async fn gateway_with_rows() -> TestGateway {
     let gateway = TestGateway::start().await;
     make_days(&gateway).await;
@@ -28,7 +28,7 @@ pub(crate) async fn gateway_with_rows() -> TestGateway {
     gateway
 }
 
-/// Makes the days into which rows go behind the writers' back.
+/// Creates the partitions for rows that are inserted without the writers.
 pub(crate) async fn make_days(gateway: &TestGateway) {
     gateway.world.rows_were_dropped();
     let mut connection = gateway.world.database().acquire().await.unwrap();
@@ -42,7 +42,7 @@ pub(crate) async fn make_days(gateway: &TestGateway) {
     partitions.ensure(&mut connection, Partition::of_dead_letters(Utc::now())).await.unwrap();
 }
 
-/// Puts so many rows into each table, of an organization or of nobody.
+/// Inserts this many rows into each table, for an organization or for none.
 pub(crate) async fn fill(gateway: &TestGateway, organization: Option<&str>, rows: usize) {
     let mark = organization.unwrap_or("nobody");
     let organization = organization.map_or("NULL".to_owned(), |organization| format!("'{organization}'"));
@@ -83,28 +83,28 @@ pub(crate) async fn fill(gateway: &TestGateway, organization: Option<&str>, rows
          SELECT entity, entity_id, entity || ' of {mark}', '{mark}@example.org', false, gen_random_uuid(), {organization}, now(), now(), '{{}}'
            FROM (VALUES ('user', 'u'), ('strategy', 's+1')) AS known (entity, entity_id)"
     );
-    // What has no organization is the platform's, and everybody may read it.
+    // Directory entries without an organization belong to the platform, and everybody may read them.
     if organization != "NULL" {
         gateway.world.execute(&names).await;
     }
 }
 
 impl TestGateway {
-    /// An answer that is 200.
+    /// Returns the body of a response with status 200.
     pub(crate) async fn answer(&self, path: &str, token: &str) -> Value {
         let answer = self.get(path, token).await;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         answer.json()
     }
 
-    /// The items of a list that fits a page.
+    /// Returns the items of a list that fits on one page.
     pub(crate) async fn items(&self, path: &str, token: &str) -> Vec<Value> {
         let list = self.answer(path, token).await;
         assert_eq!(list["next_cursor"], Value::Null, "{path}");
         list["items"].as_array().unwrap().clone()
     }
 
-    /// The fields of a 400.
+    /// Returns the fields named in a 400 response.
     pub(crate) async fn faults(&self, path: &str, token: &str) -> Vec<String> {
         let problem = self.get(path, token).await.problem(400);
         let faults = problem["errors"].as_array().unwrap_or_else(|| panic!("{path}: {problem}"));

@@ -1,4 +1,4 @@
-//! Connections: what is under way when the process stops, and callers that do not read.
+//! Tests connections: requests in progress when the process stops, and callers that do not read.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::sample_rows::gateway_with_rows;
 use crate::test_gateway::{TestGateway, settings};
 use crate::tokens::{claims, of, sign};
 
-/// Reads until this stands in what came, or to the end.
+/// Reads until the input contains this text, or to the end.
 async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut read = Vec::new();
     loop {
@@ -61,7 +61,7 @@ async fn answers_are_compressed_where_it_helps() {
     gateway.finish().await;
 }
 
-/// Asks for an answer and reads no more of it than its first line.
+/// Sends a request and reads only the first line of the response.
 async fn ask_and_read_nothing(gateway: &TestGateway, path: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(8 * 1024).unwrap();
@@ -89,21 +89,21 @@ async fn who_does_not_read_makes_room_for_others() {
         .await;
     for path in ["/api/audit/export", "/api/audit?limit=1000&actor_id=u-1"] {
         let mut stalled = ask_and_read_nothing(&gateway, path).await;
-        // There is room for one connection: this one is accepted when the other has ended. Sooner than the system would
-        // end it.
+        // There is room for one connection: this one is accepted when the other has ended, which has to be sooner than
+        // the system would end it.
         let mut next = TcpStream::connect(gateway.address).await.unwrap();
         next.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
         let answer = timeout(BOUND / 2, read_until(&mut next, "\r\n\r\n")).await.expect("there is room");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let mut rest = Vec::new();
-        // Reset or ended: what counts is that the last chunk is missing.
+        // Reset or closed: either way the last chunk is missing.
         let _ = timeout(BOUND, stalled.read_to_end(&mut rest)).await.expect("it has ended");
         assert!(!rest.ends_with(b"0\r\n\r\n"), "{} bytes of {path} look complete", rest.len());
     }
     gateway.finish().await;
 }
 
-/// A token of a role for `acme`, of somebody of this name.
+/// Returns a token with a role for `acme` and this subject.
 fn of_somebody(name: &str, role: Role) -> String {
     let mut claims = claims(role.name(), &["acme"]);
     claims["sub"] = json!(name);
@@ -150,7 +150,7 @@ async fn whose_questions_are_slow_leaves_others_the_database() {
     let request = format!("GET /api/errors HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", of(Role::Viewer));
     let others = of_somebody("somebody else", Role::Viewer);
     let mut asking = Vec::new();
-    // Those of the first round hang up while they wait, and what they have asked goes on without them.
+    // The callers of the first round disconnect while they wait, and their requests continue without them.
     for _ in 0..2 {
         asking.clear();
         for _ in 0..24 {
@@ -183,7 +183,7 @@ async fn who_sends_slowly_leaves_others_their_bodies() {
     gateway.stream(Kind::Events, ByteSize::mib(16)).await;
     let (slow, body) = (of(Role::Producer), event(1).to_string());
     let mut sending = Vec::new();
-    // Half of [gateway] memory, and not a byte of it.
+    // Half of [gateway] memory, of which no byte is sent.
     for _ in 0..8 {
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
         let head = format!(
@@ -224,7 +224,7 @@ async fn who_watches_and_does_not_read_gives_up_the_place() {
         (json!(vec![event_with(1, json!({ "id": null, "x": "x".repeat(40_000) })); 50]), of(Role::Producer));
     let freed = async {
         loop {
-            // Until all buffers are full, and the place is free.
+            // Until all buffers are full, and the permit is free.
             assert_eq!(gateway.post("/api/events", &producer, &[], &body.to_string()).await.status, 202);
             let response = gateway.open("/api/live/events", &producer, None).await;
             if response.status() == 200 {

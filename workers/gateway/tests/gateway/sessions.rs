@@ -1,4 +1,4 @@
-//! Browsers: the cookie, and the guard against foreign pages.
+//! Tests browsers: the cookie, and the protection against cross-site requests.
 
 use gateway::auth::Role;
 use serde_json::json;
@@ -71,7 +71,7 @@ async fn a_foreign_page_posts_nothing_with_the_cookie() {
     let own = format!("http://{}", gateway.address);
     let post = async |more: &[(&str, &str)]| {
         let headers = [&[JSON, ("cookie", cookie.as_str())], more].concat();
-        // Through the guard, this is refused for what it is: 400.
+        // It passes the protection, and is rejected for its content: 400.
         gateway.request("POST", "/api/events", &headers, "[]").await.status.as_u16()
     };
     let csrf = ("x-watchbook-csrf", "1");

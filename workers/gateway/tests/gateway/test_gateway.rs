@@ -1,4 +1,4 @@
-//! A running gateway, and how it is asked.
+//! A running gateway, and helpers that send requests to it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,10 +21,10 @@ use store::Database;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// What the tokens of most tests are signed with.
+/// The secret that signs the tokens of most tests.
 pub(crate) const SECRET: &str = "a secret of the tests, at least 32 bytes long";
 
-/// A gateway of one test.
+/// The gateway of one test.
 pub(crate) struct TestGateway {
     pub(crate) world: World,
     pub(crate) bus: Bus,
@@ -35,7 +35,7 @@ pub(crate) struct TestGateway {
     serving: Vec<JoinHandle<()>>,
 }
 
-/// An answer, read.
+/// A response that was read completely.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -52,7 +52,7 @@ impl Answer {
         self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}")).to_str().unwrap()
     }
 
-    /// It is a problem of this status, complete.
+    /// Asserts that it is a complete problem with this status.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
@@ -67,7 +67,7 @@ impl Answer {
     }
 }
 
-/// Of this process: a recorder is installed once.
+/// One for the process: a recorder can be installed only once.
 fn metrics() -> Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(|| Metrics::install().unwrap()).clone()
@@ -76,7 +76,7 @@ fn metrics() -> Metrics {
 fn client() -> Client {
     static CLIENT: OnceLock<()> = OnceLock::new();
     CLIENT.get_or_init(|| rustls::crypto::ring::default_provider().install_default().unwrap());
-    // One a test: connections belong to the runtime in which they were made.
+    // One client for each test: connections belong to the runtime in which they were opened.
     Client::new()
 }
 
@@ -109,7 +109,7 @@ impl TestGateway {
         Self::at(world, settings, &url).await
     }
 
-    /// A gateway that reaches NATS at this URL.
+    /// Starts a gateway that connects to NATS at this URL.
     pub(crate) async fn at(world: World, settings: Settings, nats_url: &str) -> Self {
         let config = Nats { prefix: world.name().to_owned(), ..Nats::default() };
         let bus = Bus::connect(&config, nats_url, "tests").await.unwrap();
@@ -119,14 +119,14 @@ impl TestGateway {
         Self { world, bus, address, routes, client: client(), stop, serving: vec![tokio::spawn(listening.serve())] }
     }
 
-    /// From now on another gateway beside it is asked.
+    /// Sends later requests to another gateway, which runs beside the first.
     pub(crate) async fn ask_another(&mut self, settings: Settings) {
         let listening = listen(&self.world, &self.bus, settings, &self.stop).await;
         self.address = listening.address;
         self.serving.push(tokio::spawn(listening.serve()));
     }
 
-    /// Makes a kind's stream of so many bytes.
+    /// Creates a kind's stream of this many bytes.
     pub(crate) async fn stream(&self, kind: Kind, bytes: ByteSize) {
         let streams = Streams { max_bytes: bytes, ..Streams::default() };
         self.bus.ensure_stream(kind, &streams, false).await.unwrap();
@@ -148,7 +148,7 @@ impl TestGateway {
         Answer { status, headers, text: String::from_utf8_lossy(&body).into_owned() }
     }
 
-    /// Begins to watch, behind this id where there is one.
+    /// Opens a live stream, after this event id if there is one.
     pub(crate) async fn open(&self, path: &str, token: &str, last_seen: Option<&str>) -> reqwest::Response {
         let mut request = self.client.get(format!("http://{}{path}", self.address)).bearer_auth(token);
         if let Some(last_seen) = last_seen {
@@ -161,12 +161,12 @@ impl TestGateway {
         self.request("GET", path, &[("authorization", &format!("Bearer {token}"))], "").await
     }
 
-    /// Posts JSON, with more headers.
+    /// Posts JSON with additional headers.
     pub(crate) async fn post(&self, path: &str, token: &str, more: &[(&str, &str)], body: &str) -> Answer {
         self.post_bytes(path, token, more, body.as_bytes().to_vec()).await
     }
 
-    /// Posts whatever bytes, as JSON unless the headers name another type or are those of a CloudEvent.
+    /// Posts any bytes, as JSON unless the headers have another content type or those of a CloudEvent.
     pub(crate) async fn post_bytes(&self, path: &str, token: &str, more: &[(&str, &str)], body: Vec<u8>) -> Answer {
         let bearer = format!("Bearer {token}");
         let mut headers = vec![("authorization", bearer.as_str())];
@@ -178,7 +178,7 @@ impl TestGateway {
         self.send("POST", path, &headers, body).await
     }
 
-    /// Messages in a kind's stream.
+    /// Returns the number of messages in a kind's stream.
     pub(crate) async fn messages(&self, kind: Kind) -> u64 {
         self.bus.stream_state(kind).await.unwrap().last_sequence
     }
@@ -187,14 +187,14 @@ impl TestGateway {
         self.finish_written(&[]).await;
     }
 
-    /// Ends it, where these kinds were written: their accounts have to add up.
+    /// Stops it, and checks that the outcomes of these kinds add up.
     pub(crate) async fn finish_written(self, written: &[Kind]) {
         self.stop.cancel();
         for serving in self.serving {
             tokio::time::timeout(BOUND, serving).await.expect("it stops").unwrap();
         }
         for &kind in Kind::ALL.iter().filter(|kind| !written.contains(kind)) {
-            // Nobody wrote what is in it, and most tests made none.
+            // No writers ran, and most tests created no stream.
             let _ = self.bus.delete_stream(kind).await;
         }
         self.bus.close().await;

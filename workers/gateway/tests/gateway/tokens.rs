@@ -1,4 +1,4 @@
-//! Tokens, good ones and bad ones.
+//! Good and bad tokens.
 
 use chrono::Utc;
 use gateway::auth::Role;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::test_gateway::SECRET;
 
-/// Longer than clocks may differ, so that nothing here depends on when it runs.
+/// More than the allowed clock difference, so that nothing depends on when the tests run.
 const FAR: i64 = 3_600;
 
 pub(crate) fn claims(role: &str, organizations: &[&str]) -> Value {
@@ -23,7 +23,7 @@ pub(crate) fn sign_with(claims: &Value, secret: &[u8]) -> String {
     jsonwebtoken::encode(&Header::default(), claims, &EncodingKey::from_secret(secret)).unwrap()
 }
 
-/// A token of a role for the organization `acme`.
+/// Returns a token with a role for the organization `acme`.
 pub(crate) fn of(role: Role) -> String {
     sign(&claims(role.name(), &["acme"]))
 }
@@ -40,14 +40,14 @@ fn without(member: &str) -> Value {
     claims
 }
 
-/// A token of these parts, signed by nobody.
+/// Returns a token of these parts, without a signature.
 fn unsigned(header: &Value, claims: &Value, signature: &str) -> String {
     use base64::Engine;
     let part = |value: &Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
     format!("{}.{}.{signature}", part(header), part(claims))
 }
 
-/// Every way in which a token can be bad, with a name.
+/// Returns a token for every way in which one can be bad, with a name.
 pub(crate) fn broken() -> Vec<(String, String)> {
     let good = sign(&claims("admin", &["*"]));
     let (head, _) = good.rsplit_once('.').unwrap();

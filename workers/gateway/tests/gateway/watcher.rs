@@ -1,4 +1,4 @@
-//! Somebody who watches live answers, and what they read.
+//! A client of live streams, and the events that it reads.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::test_gateway::{TestGateway, settings};
 use crate::tokens::{claims, sign};
 
-/// What stands between two empty lines, by its fields.
+/// One event: what stands between two empty lines, by field.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Block {
     pub(crate) id: Option<String>,
@@ -39,7 +39,7 @@ impl Block {
     }
 }
 
-/// Somebody who watches.
+/// A client of a live stream.
 pub(crate) struct Watcher {
     pub(crate) response: reqwest::Response,
     pub(crate) read: String,
@@ -58,7 +58,7 @@ impl Watcher {
         }
     }
 
-    /// The next block that is more than a heartbeat.
+    /// Reads the next event that is not a heartbeat.
     pub(crate) async fn event(&mut self) -> Block {
         loop {
             let block = self.block().await.expect("the stream goes on");
@@ -68,7 +68,7 @@ impl Watcher {
         }
     }
 
-    /// The records of the next events, by their numbers.
+    /// Reads the records of the next events, as their numbers.
     pub(crate) async fn numbers(&mut self, count: usize) -> Vec<u64> {
         let mut numbers = Vec::new();
         while numbers.len() < count {
@@ -77,7 +77,7 @@ impl Watcher {
         numbers
     }
 
-    /// The next id, be it that of a heartbeat.
+    /// Reads the next id, which may be that of a heartbeat.
     pub(crate) async fn id(&mut self) -> String {
         loop {
             if let Some(id) = self.block().await.expect("the stream goes on").id {
@@ -86,14 +86,14 @@ impl Watcher {
         }
     }
 
-    /// Nothing waits: what comes next is a heartbeat.
+    /// Asserts that no event is waiting: the next one is a heartbeat.
     pub(crate) async fn is_idle(&mut self) {
         let block = self.block().await.unwrap();
         assert_eq!(block.comment.as_deref(), Some("heartbeat"), "{block:?}");
     }
 }
 
-/// Which record an event brings.
+/// Returns the number of the record in an event.
 pub(crate) fn number(event: &Block) -> u64 {
     event.data["record"]["n"].as_u64().unwrap_or_else(|| panic!("{event:?}"))
 }
@@ -123,7 +123,7 @@ pub(crate) async fn watch(gateway: &TestGateway, path: &str, token: &str, last_s
     watcher
 }
 
-/// The id of what is before all that will come.
+/// Returns an id that is before all later records.
 pub(crate) async fn here(gateway: &TestGateway, kind: Kind) -> String {
     watch(gateway, &format!("/api/live/{kind}"), &sign(&claims("viewer", &["*"])), None).await.id().await
 }
