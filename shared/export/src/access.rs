@@ -1,33 +1,33 @@
-//! What the audit log says of whoever looks at it.
+//! The audit event for reading the audit log.
 
 use serde_json::{Value, json};
 use store::queries::Span;
 use store::queries::audit::AuditFilter;
 use store::scoped_read::Scope;
 
-/// Somebody looks at the audit log. It stands in the log of the organization that they look at. Where these are several,
-/// or one that they may not see, it is the platform's: nobody can write into the log of others.
+/// A read of the audit log. It is recorded in the log of the organization that is read. If several are read, or one
+/// that the caller may not see, it is recorded in the platform's log: nobody can write into the logs of others.
 #[derive(Debug, Clone)]
 pub struct AuditAccess<'l> {
-    /// By which way: what it is called, and which one, such as `route` and `/api/audit`.
+    /// The kind of access and its name, such as `route` and `/api/audit`.
     pub via: (&'static str, &'static str),
-    /// The organization that was asked for, whether it may be seen or not.
+    /// The requested organization, whether the caller may see it or not.
     pub named: Option<&'l str>,
-    /// Whose records are seen.
+    /// The organizations whose records are read.
     pub scope: &'l Scope,
-    /// Which of them.
+    /// The filter.
     pub filter: &'l AuditFilter,
-    /// Of which time.
+    /// The time range.
     pub span: Span,
-    /// How else it was asked.
+    /// Other options of the request.
     pub options: Value,
 }
 
 impl AuditAccess<'_> {
-    /// To what kind of thing it is done.
+    /// The type of the target in the audit event.
     pub const TARGET_TYPE: &'static str = "audit_log";
 
-    /// In whose log it stands; `None` for the platform's own.
+    /// Returns the organization in whose log the event is recorded; `None` for the platform's log.
     pub fn organization_id(&self) -> Option<String> {
         match self.scope {
             Scope::Organizations(names) if names.len() == 1 => names.first().cloned(),
@@ -35,13 +35,13 @@ impl AuditAccess<'_> {
         }
     }
 
-    /// Whose log is looked at; `*` for those of all, or of several.
+    /// Returns the organization whose log is read; `*` for all or several.
     pub fn target_id(&self) -> String {
         let named = self.named.map(str::to_owned);
         named.or_else(|| self.organization_id()).unwrap_or_else(|| "*".to_owned())
     }
 
-    /// What was asked.
+    /// Returns the metadata of the audit event: access, filters, range, organizations and options.
     pub fn metadata(&self) -> Value {
         let seen = match self.scope {
             Scope::All => json!("*"),

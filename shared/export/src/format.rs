@@ -1,4 +1,4 @@
-//! How rows of the audit log are written.
+//! The formats of an export.
 
 use std::borrow::Cow;
 use std::io;
@@ -7,15 +7,15 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use csv::{Terminator, Writer, WriterBuilder};
 use store::queries::audit::AuditRow;
 
-/// A spreadsheet takes a cell for a formula that begins with one of these, behind blanks as well. The full-width ones are
-/// taken for the others where such a keyboard is usual (OWASP, "CSV Injection").
+/// Spreadsheets treat a cell as a formula if it starts with one of these, even after blanks. The full-width ones count
+/// where full-width input is usual (OWASP, "CSV Injection").
 const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
-/// Of these some spreadsheets make a cell of its own of what follows.
+/// Some spreadsheets start a new cell after one of these.
 const BREAKS: [char; 3] = ['\t', '\r', '\n'];
-/// Stands before a cell that is text: spreadsheets show what follows, and calculate nothing.
+/// Prepended to a cell that is text: spreadsheets show what follows, and evaluate nothing.
 const AS_TEXT: char = '\'';
 
-/// The columns of CSV, named as the members of the list's items are.
+/// The columns of CSV, named like the members of the list's items.
 const COLUMNS: [&str; 19] = [
     "id",
     "organization_id",
@@ -38,23 +38,23 @@ const COLUMNS: [&str; 19] = [
     "attributes",
 ];
 
-/// How rows are written.
+/// The format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A header, and a row a line (RFC 4180). A cell gets one apostrophe before it where a spreadsheet would calculate it,
-    /// which is where it begins with a tab or a line break, or, behind blanks, with one of `= + - @ ＝ ＋ － ＠`, and is
-    /// no plain number such as `-5.00`; and where it begins with an apostrophe itself. So whoever takes one apostrophe off
-    /// each cell that begins with one has exactly what is stored.
+    /// CSV with a header (RFC 4180). An apostrophe is prepended to each cell that a spreadsheet would evaluate (it
+    /// starts with a tab or a line break, or, after blanks, with one of `= + - @ ＝ ＋ － ＠`, and is not a plain number
+    /// such as `-5.00`), and to each cell that starts with an apostrophe. To restore the stored text exactly, remove
+    /// one apostrophe from each cell that starts with one.
     Csv,
-    /// A JSON object a line.
+    /// Newline-delimited JSON: one object per line.
     Ndjson,
 }
 
 impl Format {
-    /// The names by which formats are asked for.
+    /// The names of the formats, for parameters and options.
     pub const NAMES: [&'static str; 2] = ["csv", "ndjson"];
 
-    /// The format of a name.
+    /// Returns the format with a name.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "csv" => Some(Self::Csv),
@@ -63,7 +63,7 @@ impl Format {
         }
     }
 
-    /// Its name.
+    /// Returns its name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Csv => "csv",
@@ -71,7 +71,7 @@ impl Format {
         }
     }
 
-    /// Its media type.
+    /// Returns its media type.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Csv => "text/csv; charset=utf-8; header=present",
@@ -79,7 +79,7 @@ impl Format {
         }
     }
 
-    /// What stands before all rows.
+    /// Returns the text before the first row.
     pub(crate) fn head(self) -> Vec<u8> {
         match self {
             Self::Csv => format!("{}\r\n", COLUMNS.join(",")).into_bytes(),
@@ -87,7 +87,7 @@ impl Format {
         }
     }
 
-    /// Lines that are written behind `text`.
+    /// Returns a writer that appends lines to `text`.
     pub(crate) fn lines(self, text: Vec<u8>) -> Lines {
         match self {
             Self::Csv => Lines::Csv(Box::new(WriterBuilder::new().terminator(Terminator::CRLF).from_writer(text))),
@@ -96,7 +96,7 @@ impl Format {
     }
 }
 
-/// Rows as they are written.
+/// Writes rows in a format.
 #[derive(Debug)]
 pub(crate) enum Lines {
     Csv(Box<Writer<Vec<u8>>>),
@@ -115,7 +115,7 @@ impl Lines {
         }
     }
 
-    /// Bytes so far, but for the few KiB that the writer of CSV keeps to itself until it has more.
+    /// Returns the number of bytes so far, without the few KiB that the CSV writer buffers.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Csv(lines) => lines.get_ref().len(),
@@ -162,8 +162,8 @@ fn write_cells(lines: &mut Writer<Vec<u8>>, row: &AuditRow) -> io::Result<()> {
     Ok(())
 }
 
-/// A cell that no spreadsheet calculates, see [`Format::Csv`]: whoever acts chooses what stands in the log, and whoever
-/// opens it is an auditor.
+/// Returns a cell that no spreadsheet evaluates, see [`Format::Csv`]. Anybody who acts can choose text in the log, and
+/// an auditor opens it.
 fn defused(cell: &str) -> Cow<'_, str> {
     if cell.starts_with(AS_TEXT) || is_calculated(cell) { format!("{AS_TEXT}{cell}").into() } else { cell.into() }
 }
@@ -172,15 +172,16 @@ fn is_calculated(cell: &str) -> bool {
     cell.starts_with(BREAKS) || (cell.trim_start_matches(is_blank).starts_with(FORMULA) && !is_plain_number(cell))
 }
 
-/// What a spreadsheet may pass by before a formula: blanks of all scripts, control characters, and those that are not
-/// seen. One too many costs an apostrophe.
+/// Returns whether a spreadsheet may skip a character before a formula: blanks of all scripts, control characters and
+/// invisible characters. A false positive costs one apostrophe.
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()
         || matches!(c, '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
-/// A number with a sign, such as `-5.00`, `+3` or `-1e9`: what it is calculated to is itself.
+/// Returns whether a cell is a number with an optional sign, such as `-5.00`, `+3` or `-1e9`, which evaluates to
+/// itself.
 fn is_plain_number(cell: &str) -> bool {
     let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let unsigned = |text: &str| text.strip_prefix(['+', '-']).unwrap_or(text).to_owned();
@@ -201,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    /// What a reader does who wants the text itself.
+    /// Restores the stored text, as a reader of the file would.
     fn undone(cell: &str) -> &str {
         cell.strip_prefix('\'').unwrap_or(cell)
     }
@@ -280,7 +281,7 @@ mod tests {
         fn defusing_can_be_undone(cell in "([ \t\r\n\u{a0}'=+@＝0-9.eE-]|\\PC){0,12}") {
             let safe = defused(&cell);
             prop_assert_eq!(undone(&safe), &cell);
-            // Nothing else is ever written for another cell, and nothing that is written is calculated.
+            // At most one apostrophe is added, and no written cell is evaluated.
             prop_assert!(safe.len() - cell.len() <= 1);
             prop_assert!(!is_calculated(&safe));
         }

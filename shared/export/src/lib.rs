@@ -1,9 +1,9 @@
-//! The audit log in one piece, for the gateway and for the command: as CSV or as lines of JSON, newest first.
+//! Exports the audit log as CSV or as newline-delimited JSON, newest first. Used by the gateway and the command.
 //!
-//! - [`Export`] reads it part by part, each in a reading of its own, so that nothing is held for whoever is slow but the
-//!   part under way. A part is bounded in bytes.
-//! - [`Format`] says how a row is written.
-//! - [`AuditAccess`] is what the log says of whoever looks at it, to be written before the first row is handed out.
+//! - [`Export`] reads it part by part, each in a transaction of its own, so that a slow reader costs no more than the
+//!   part being sent. Parts are bounded in bytes.
+//! - [`Format`] writes rows.
+//! - [`AuditAccess`] is the audit event for reading the log, to be written before the first row is sent.
 
 mod access;
 mod format;

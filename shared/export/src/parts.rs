@@ -1,4 +1,4 @@
-//! The log part by part.
+//! Reads the audit log part by part.
 
 use std::ops::ControlFlow;
 
@@ -9,38 +9,38 @@ use store::scoped_read::{Reader, Scope};
 
 use crate::Format;
 
-/// Bytes of text after which a part ends: all that an export ever holds is this, and the row with which it is reached.
-/// A row may be a mebibyte and is usually half of a kibibyte: hundreds of these are worth a transaction.
+/// The size at which a part ends. An export never holds more than this and the row that reaches it. A row may have a
+/// mebibyte and usually has half a kibibyte: hundreds of these are worth a transaction.
 pub const PART_BYTES: usize = 1024 * 1024;
-/// Rows that a part asks for at the most. Should all of them be of the largest after others that were not, some hundred
-/// MiB are read for nothing, once.
+/// The maximum number of rows that a part reads. If large rows follow small ones, some hundred MiB are read in vain,
+/// once.
 const ROWS: u32 = 500;
 
 /// A part of an export.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Part {
-    /// The text, of whole lines.
+    /// Whole lines of text.
     pub text: Vec<u8>,
-    /// The rows in it.
+    /// The number of rows in the text.
     pub rows: u64,
 }
 
-/// What is still to be exported of a range, from its end to its beginning.
+/// An export of a range, from its end to its start.
 #[derive(Debug)]
 pub struct Export {
     scope: Scope,
     filter: AuditFilter,
     format: Format,
     from: DateTime<Utc>,
-    /// How long a time one statement may look through; `None` where an index leads to the rows.
+    /// The longest range that one statement may search; `None` if an index leads to the rows.
     time_slice: Option<TimeDelta>,
     batch_size: BatchSize,
-    /// The head has been handed out.
+    /// Whether the header has been returned.
     has_begun: bool,
     next: Option<ExportPosition>,
 }
 
-/// Where an export goes on.
+/// The position at which an export continues.
 #[derive(Debug, Clone, Copy)]
 struct ExportPosition {
     to: DateTime<Utc>,
@@ -48,7 +48,7 @@ struct ExportPosition {
 }
 
 impl Export {
-    /// An export of all that a range has. Nothing is read yet.
+    /// Creates an export of a range. Nothing is read yet.
     pub fn of(scope: Scope, filter: AuditFilter, span: Span, format: Format) -> Self {
         let time_slice = filter.longest(&scope);
         let next = (span.from <= span.to).then_some(ExportPosition { to: span.to, after: None });
@@ -64,11 +64,11 @@ impl Export {
         }
     }
 
-    /// Reads the next part; `None` behind the last one. There always is a first one. After an error the same part may
-    /// be asked for again.
+    /// Reads the next part; `None` after the last one. There is always a first one, even if it has no rows. After an
+    /// error the same part can be requested again.
     ///
     /// # Errors
-    /// Where the database cannot be asked, or takes too long.
+    /// If a query fails or times out.
     pub async fn part(&mut self, reader: &Reader) -> store::Result<Option<Part>> {
         let head = if self.has_begun { Vec::new() } else { self.format.head() };
         let mut lines = self.format.lines(head);
@@ -89,7 +89,7 @@ impl Export {
             self.next = if is_full || taken >= page.limit {
                 Some(ExportPosition { after: last, ..position })
             } else {
-                // This stretch of time is done; the one before it ends a moment earlier.
+                // This slice is done; the one before it ends a microsecond earlier.
                 page.from
                     .checked_sub_signed(TimeDelta::microseconds(1))
                     .filter(|to| *to >= self.from)
