@@ -1,4 +1,4 @@
-//! Alerts, how they came to stand as they do, and silences.
+//! Alerts, their history, and silences.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -19,64 +19,64 @@ const COLUMNS: &str = "id, rule, organization_id, labels, annotations, severity,
 const SILENCES: &str = "SELECT id, matchers, starts_at, ends_at, recurrence, created_by, reason, created_at, ended_at
        FROM watchbook.silences";
 
-/// Which alerts; all where nothing is said.
+/// A filter for alerts. `None` matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AlertFilter {
-    /// Only of this organization.
+    /// The organization to match.
     pub organization_id: Option<String>,
-    /// Only of this rule.
+    /// The rule to match.
     pub rule: Option<String>,
-    /// Only as bad as this: `info`, `warning` or `critical`.
+    /// The severity to match: `info`, `warning` or `critical`.
     pub severity: Option<String>,
-    /// Only those that stand so: `inactive`, `pending`, `firing` or `recovering`.
+    /// The state to match: `inactive`, `pending`, `firing` or `recovering`.
     pub condition: Option<String>,
 }
 
-/// An alert as it stands.
+/// The current state of an alert.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
 pub struct AlertItem {
-    /// Of rule and group.
+    /// The id, derived from the rule and the group.
     pub id: Uuid,
     /// The rule's name.
     pub rule: String,
-    /// `_` where the group names none.
+    /// The organization; `_` if the group has none.
     pub organization_id: String,
     /// All labels.
     #[schema(value_type = Object)]
     pub labels: Value,
-    /// Texts for people.
+    /// Annotations: texts for people.
     #[schema(value_type = Object)]
     pub annotations: Value,
     /// `info`, `warning` or `critical`.
     pub severity: String,
-    /// Counted up with every change.
+    /// Incremented with every change.
     pub version: i64,
-    /// `inactive`, `pending`, `firing` or `recovering`.
+    /// The state: `inactive`, `pending`, `firing` or `recovering`.
     pub condition: String,
-    /// `ok`, `low_samples`, `no_data` or `stale`.
+    /// The quality of the data: `ok`, `low_samples`, `no_data` or `stale`.
     pub data: String,
-    /// Why, in words.
+    /// The reason for the state, in words.
     pub reason: String,
-    /// What the evaluation keeps: since when, figures.
+    /// Details of the evaluation, such as times and figures.
     #[schema(value_type = Object)]
     pub state: Value,
-    /// Who took note of it.
+    /// Its acknowledgement, if any.
     #[schema(value_type = Option<Object>)]
     pub acknowledgement: Option<Value>,
-    /// When it began to fire, this time or last time.
+    /// When it started to fire, this time or last time.
     pub started_at: Option<DateTime<Utc>>,
-    /// When it was over.
+    /// When it ended.
     pub ended_at: Option<DateTime<Utc>>,
-    /// When it changed last.
+    /// When it last changed.
     pub changed_at: DateTime<Utc>,
 }
 listed_by!(changed_at: AlertItem);
 listed_by!(created_at: SilenceRow, crate::holds::Hold);
 
-/// `GET /api/alerts`, by the time when they changed last.
+/// Serves `GET /api/alerts`: returns alerts, most recently changed first.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn list(
     transaction: &mut ReadTransaction,
     filter: &AlertFilter,
@@ -93,10 +93,10 @@ pub async fn list(
         .await
 }
 
-/// `GET /api/alerts/{id}`: the alert.
+/// Serves `GET /api/alerts/{id}`: returns the alert.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn find(transaction: &mut ReadTransaction, id: Uuid) -> crate::Result<Option<AlertItem>> {
     let found: Vec<_> = Select::of(&format!("SELECT {COLUMNS} FROM watchbook.alerts"))
         .and_optional("id = ", Some(id))
@@ -105,10 +105,11 @@ pub async fn find(transaction: &mut ReadTransaction, id: Uuid) -> crate::Result<
     Ok(found.into_iter().next())
 }
 
-/// `GET /api/alerts/{id}`: its changes, the newest first, those before a version where one is given.
+/// Serves `GET /api/alerts/{id}`: returns the alert's changes, newest first, only those before a version if one is
+/// given.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn history(
     transaction: &mut ReadTransaction,
     id: Uuid,
@@ -126,19 +127,20 @@ pub async fn history(
     .await
 }
 
-/// What an end is asked of: the silence.
+/// Returns a silence, before it is ended.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn silence(transaction: &mut ReadTransaction, id: Uuid) -> crate::Result<Option<SilenceRow>> {
     let found: Vec<_> = Select::of(SILENCES).and_optional("id = ", Some(id)).all(transaction).await?;
     Ok(found.into_iter().next())
 }
 
-/// `GET /api/silences`: of an organization those that are about it alone. With `now` only those that are not over then.
+/// Serves `GET /api/silences`, newest first. Callers of an organization see only silences that are about it alone.
+/// With `not_over_at`, returns only silences that are not over at that time.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn silences(
     transaction: &mut ReadTransaction,
     not_over_at: Option<DateTime<Utc>>,

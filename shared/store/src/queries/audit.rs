@@ -1,4 +1,4 @@
-//! Who did what to what.
+//! Audit events.
 
 use std::ops::ControlFlow;
 
@@ -13,38 +13,38 @@ use super::select::{Select, known_as};
 use super::{MAX_UNINDEXED_RANGE, Page, StoredJson, listed_by, printable};
 use crate::scoped_read::{ReadTransaction, Scope};
 
-/// Which audit events; all where nothing is said. As JSON it is what was asked for.
+/// A filter for audit events. `None` matches all. Its JSON holds the given filters only.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct AuditFilter {
-    /// Only of this organization.
+    /// The organization to match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub organization_id: Option<String>,
-    /// Only of this actor.
+    /// The actor to match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor_id: Option<String>,
-    /// Only of such actors: `user`, `system` or `api_key`.
+    /// The type of actor to match: `user`, `system` or `api_key`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor_type: Option<String>,
-    /// Only this.
+    /// The action to match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// Only to such things.
+    /// The type of target to match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_type: Option<String>,
-    /// Only to this thing.
+    /// The target to match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_id: Option<String>,
-    /// Only with this end: `SUCCESS` or `FAILURE`.
+    /// The status to match: `SUCCESS` or `FAILURE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// Only from this address, or from one in this network.
+    /// The IP address or network to match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_address: Option<Address>,
 }
 
 impl AuditFilter {
-    /// How long a time somebody may ask for; `None` where an index leads to the records, or all are meant. It always
-    /// does to those of an organization.
+    /// Returns the longest range to query; `None` if an index leads to the records, or if all are requested. One
+    /// always leads to the records of an organization.
     pub fn longest(&self, scope: &Scope) -> Option<TimeDelta> {
         let is_of_one = self.organization_id.is_some() || *scope != Scope::All;
         let leading = [&self.actor_id, &self.action, &self.target_type];
@@ -59,51 +59,51 @@ impl AuditFilter {
 pub struct AuditRow {
     /// Its id.
     pub id: Uuid,
-    /// Whose log it stands in.
+    /// The organization in whose log it is recorded; null for the platform's log.
     pub organization_id: Option<String>,
-    /// When it was done.
+    /// When the action happened.
     pub created_at: DateTime<Utc>,
-    /// When the stream took it.
+    /// When JetStream stored it.
     pub received_at: DateTime<Utc>,
-    /// Who published it.
+    /// The service that published it.
     pub source: Option<String>,
-    /// Who did it.
+    /// The actor: the id of a user, system or API key.
     pub actor_id: String,
-    /// `user`, `system` or `api_key`.
+    /// The type of actor: `user`, `system` or `api_key`.
     pub actor_type: String,
-    /// The actor's name, where the directory knows it.
+    /// The actor's name, if the directory has it.
     pub actor_name: Option<String>,
-    /// The actor's address, where the directory knows it.
+    /// The actor's email address, if the directory has it.
     pub actor_email: Option<String>,
-    /// What was done.
+    /// The action.
     pub action: String,
-    /// To what kind of thing.
+    /// The type of target.
     pub target_type: String,
-    /// To which.
+    /// The target's id.
     pub target_id: String,
-    /// `SUCCESS` or `FAILURE`.
+    /// The outcome: `SUCCESS` or `FAILURE`.
     pub status: String,
-    /// Why.
+    /// The reason for the action.
     pub reason: Option<String>,
-    /// What went wrong.
+    /// The error of a failed action.
     pub error_details: Option<String>,
-    /// Whatever belongs to it.
+    /// Additional data of the event.
     #[schema(value_type = Object)]
     pub metadata: StoredJson,
-    /// From where.
+    /// The client's IP address.
     pub ip_address: Option<String>,
-    /// With which program.
+    /// The client's user agent.
     pub user_agent: Option<String>,
-    /// Whatever the contract has no field for.
+    /// Fields that the contract does not define.
     #[schema(value_type = Object)]
     pub attributes: StoredJson,
 }
 listed_by!(created_at: AuditRow);
 
-/// `GET /api/audit`, `GET /api/organizations/{org}/audit` with the organization as a filter.
+/// Serves `GET /api/audit`, and `GET /api/organizations/{org}/audit` with the organization as a filter.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn list(
     transaction: &mut ReadTransaction,
     filter: &AuditFilter,
@@ -112,11 +112,11 @@ pub async fn list(
     select(transaction, filter, page).all(transaction).await
 }
 
-/// Page by page `GET /api/audit/export`: the same as [`list`], each row as it comes, until `take` has enough. Rows are of
-/// any size, and a whole page of the largest is more than anybody should hold.
+/// Serves `GET /api/audit/export` page by page: like [`list`], but passes on each row as it arrives, until `take` has
+/// enough. Rows vary in size, and a whole page of the largest would take too much memory.
 ///
 /// # Errors
-/// As [`list`], and what `take` fails with.
+/// As [`list`], and any error of `take`.
 pub async fn each(
     transaction: &mut ReadTransaction,
     filter: &AuditFilter,
@@ -126,7 +126,7 @@ pub async fn each(
     select(transaction, filter, page).each(transaction, take).await
 }
 
-/// When the oldest audit event of all was done.
+/// Returns the time of the oldest audit event of all organizations.
 ///
 /// # Errors
 /// As [`list`].
@@ -160,7 +160,7 @@ fn select<'q>(transaction: &ReadTransaction, filter: &'q AuditFilter, page: &Pag
         .on("created_at", page)
         .newest("created_at", page.limit)
         .push(") AS record")
-        // The platform's own audit events have no person behind them, whatever somebody calls a user.
+        // The platform's own audit events have no person behind them, even if a user has the id `system`.
         .push(&known_as("actor", "user", "nullif(record.actor_id, 'system')"))
         .push(" ORDER BY created_at DESC, id DESC");
     select

@@ -1,8 +1,8 @@
-//! How many rows are asked for at once by whoever reads all of them, part by part.
+//! The number of rows to request at once when reading all of them part by part.
 
-/// Rows may be a few hundred bytes or a mebibyte, and a part is bounded in bytes: what an answer has behind the row with
-/// which a part is full was read for nothing. So after a full part only as many are asked for as it had, and more again
-/// while parts are not full.
+/// The number of rows to request. Rows may have a few hundred bytes or a mebibyte, and a part is bounded in bytes:
+/// rows after the one that fills a part are read in vain. So after a full part only as many rows are requested as it
+/// had, and more again while parts are not full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchSize {
     rows: u32,
@@ -10,24 +10,24 @@ pub struct BatchSize {
 }
 
 impl BatchSize {
-    /// At first, and at the most, this many rows.
+    /// Starts with the maximum number of rows.
     pub const fn of(most: u32) -> Self {
         Self { rows: most, most }
     }
 
-    /// Rows to ask for.
+    /// Returns the number of rows to request.
     pub const fn rows(self) -> u32 {
         self.rows
     }
 
-    /// The query took too long. Whether it can be asked for fewer.
+    /// Reduces the number after a query timed out. Returns whether it was possible to reduce it.
     pub fn shrink(&mut self) -> bool {
         let asked = self.rows;
         self.rows = (asked / 16).max(1);
         self.rows < asked
     }
 
-    /// Learns from a part: how many rows it took, and whether it was full with them.
+    /// Adapts the number to a part: how many rows it took, and whether they filled it.
     pub fn adapt(&mut self, taken: u32, is_full: bool) {
         let rows = if is_full { taken } else { self.rows.saturating_mul(2) };
         self.rows = rows.clamp(1, self.most);

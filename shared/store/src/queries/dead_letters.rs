@@ -11,19 +11,19 @@ use super::{Page, listed_by};
 use crate::dead_letters::StoredDeadLetter;
 use crate::scoped_read::{ReadTransaction, Scope};
 
-/// Whose a dead letter is, as the policy has it.
+/// The organization of a dead letter, as in the row-level security policy.
 const ORGANIZATION: &str = "watchbook.organization_of(subject, stream)";
 
-/// Which dead letters; all that are neither replayed nor discarded where nothing is said.
+/// A filter for dead letters. `None` matches all; replayed and discarded ones are left out by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeadLetterFilter {
-    /// Only of this organization, by the subject.
+    /// The organization to match, taken from the subject.
     pub organization_id: Option<String>,
-    /// Only of this kind.
+    /// The kind to match.
     pub kind: Option<String>,
-    /// Only of this reason.
+    /// The reason to match.
     pub reason: Option<String>,
-    /// Those that were replayed or discarded as well.
+    /// Whether to include dead letters that were replayed or discarded.
     pub settled_too: bool,
 }
 
@@ -32,39 +32,40 @@ pub struct DeadLetterFilter {
 pub struct DeadLetterRow {
     /// Its id.
     pub id: Uuid,
-    /// Whose it is, by the subject.
+    /// The organization, taken from the subject.
     pub organization_id: Option<String>,
-    /// The kind of its stream.
+    /// The kind of record that its stream holds.
     pub kind: String,
-    /// On which subject it was published.
+    /// The subject on which it was published.
     pub subject: String,
-    /// In which stream it stood.
+    /// The stream that held it.
     pub stream: String,
-    /// Where in the stream; null for who does not see everything, and would learn by it how much others publish.
+    /// Its sequence in the stream; null unless the caller sees all organizations, because it would reveal how much
+    /// others publish.
     pub stream_seq: Option<i64>,
-    /// Why it could not become a row.
+    /// Why it could not become a row, as a code.
     pub reason: String,
     /// The field at fault.
     pub field: Option<String>,
     /// The reason in words.
     pub detail: String,
-    /// How long the body is.
+    /// The length of the body in bytes.
     pub payload_bytes: i64,
-    /// When the stream took it.
+    /// When JetStream stored it.
     pub received_at: DateTime<Utc>,
-    /// When it was found wanting.
+    /// When it became a dead letter.
     pub failed_at: DateTime<Utc>,
     /// When it was published again.
     pub replayed_at: Option<DateTime<Utc>>,
-    /// When somebody decided that it is not needed.
+    /// When it was discarded.
     pub discarded_at: Option<DateTime<Utc>>,
 }
 listed_by!(failed_at: DeadLetterRow);
 
-/// `GET /api/dead-letters`, by the time when they failed.
+/// Serves `GET /api/dead-letters`: returns dead letters, most recently failed first.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn list(
     transaction: &mut ReadTransaction,
     filter: &DeadLetterFilter,
@@ -90,10 +91,11 @@ pub async fn list(
     Ok(letters)
 }
 
-/// `GET /api/dead-letters/{id}`, and what a replay or a discard is asked of: the one of this id that failed last, whole.
+/// Serves `GET /api/dead-letters/{id}`, replay and discard: returns the dead letter with this id that failed last,
+/// with its body.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn find(transaction: &mut ReadTransaction, id: Uuid) -> crate::Result<Option<StoredDeadLetter>> {
     crate::dead_letters::newest(transaction.connection(), id).await
 }

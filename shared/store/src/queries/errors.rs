@@ -1,4 +1,4 @@
-//! Errors, one by one and in groups of the same one.
+//! Errors, and groups of errors with the same fingerprint.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -10,32 +10,32 @@ use super::select::Select;
 use super::{Key, Listed, MAX_UNINDEXED_RANGE, Page, Span, StoredJson, listed_by, printable};
 use crate::scoped_read::{ReadTransaction, Scope};
 
-/// How long a time errors may be grouped for: each error of it is looked at, 600,000 in a second and a half.
+/// The longest range for grouping errors: each error in it is read, 600,000 in 1.5 s.
 pub const MAX_GROUPED_RANGE: TimeDelta = TimeDelta::days(7);
-/// Counts that a sparkline may have: no line in a list is wider.
+/// The maximum number of counts in a sparkline: no line in a list is wider.
 pub const MAX_SPARKS: u32 = 200;
 
-/// Which errors; all where nothing is said.
+/// A filter for errors. `None` matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ErrorFilter {
-    /// Only of this organization.
+    /// The organization to match.
     pub organization_id: Option<String>,
-    /// Only of this trace.
+    /// The trace to match.
     pub trace_id: Option<String>,
-    /// Only of this project.
+    /// The project to match.
     pub project_id: Option<String>,
-    /// Only of this run.
+    /// The run to match.
     pub run_id: Option<String>,
-    /// Only of this class.
+    /// The class to match.
     pub error_type: Option<String>,
-    /// Only as bad as this: `warning`, `error` or `critical`.
+    /// The severity to match: `warning`, `error` or `critical`.
     pub severity: Option<String>,
-    /// Only of this endpoint.
+    /// The endpoint to match.
     pub endpoint: Option<String>,
 }
 
 impl ErrorFilter {
-    /// How long a time somebody may ask for; `None` where an index leads to the records, or all are meant.
+    /// Returns the longest range to query; `None` if an index leads to the records, or if all are requested.
     pub fn longest(&self, scope: &Scope) -> Option<TimeDelta> {
         let is_led =
             [&self.trace_id, &self.project_id, &self.run_id, &self.error_type].into_iter().any(Option::is_some);
@@ -61,23 +61,23 @@ impl ErrorFilter {
 pub struct ErrorRow {
     /// Its id.
     pub id: Uuid,
-    /// Whose it is.
+    /// The organization that owns it; null if it belongs to the platform.
     pub organization_id: Option<String>,
     /// When it happened.
     pub created_at: DateTime<Utc>,
-    /// When the stream took it.
+    /// When JetStream stored it.
     pub received_at: DateTime<Utc>,
-    /// Who published it.
+    /// The service that published it.
     pub source: Option<String>,
     /// The trace it belongs to.
     pub trace_id: String,
     /// Its class.
     pub error_type: String,
-    /// What it says.
+    /// The error message.
     pub message: String,
-    /// Where it came from.
+    /// The stack trace.
     pub stack: Option<String>,
-    /// Whatever belongs to it.
+    /// Additional data of the error.
     #[schema(value_type = Option<Object>)]
     pub detail: Option<StoredJson>,
     /// The project.
@@ -88,9 +88,9 @@ pub struct ErrorRow {
     pub endpoint: Option<String>,
     /// `warning`, `error` or `critical`.
     pub severity: String,
-    /// What it has in common with others of its group; `None` of errors that are older than groups.
+    /// The fingerprint that errors of a group share; null for errors stored before groups existed.
     pub fingerprint: Option<Uuid>,
-    /// Whatever the contract has no field for.
+    /// Fields that the contract does not define.
     #[schema(value_type = Object)]
     pub attributes: StoredJson,
 }
@@ -99,7 +99,7 @@ listed_by!(created_at: ErrorRow);
 /// `GET /api/errors`, and `GET /api/errors/{trace_id}` with the trace as a filter.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn list(
     transaction: &mut ReadTransaction,
     filter: &ErrorFilter,
@@ -116,24 +116,24 @@ pub async fn list(
     select.on("created_at", page).newest("created_at", page.limit).all(transaction).await
 }
 
-/// Errors of one fingerprint.
+/// A group of errors with the same fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow, Serialize, ToSchema)]
 pub struct ErrorGroup {
-    /// What they have in common.
+    /// The fingerprint that they share.
     pub fingerprint: Uuid,
     /// Their class.
     pub error_type: String,
-    /// What the newest of them says.
+    /// The message of the newest error.
     pub message: String,
-    /// When the first one of this time happened.
+    /// When the first error in the range happened.
     pub first_seen: DateTime<Utc>,
-    /// When the last one did.
+    /// When the last error in the range happened.
     pub last_seen: DateTime<Utc>,
-    /// How many.
+    /// The number of errors.
     pub count: i64,
-    /// Distinct users that they name as `user_id`.
+    /// The number of distinct values of `user_id`.
     pub affected_users: i64,
-    /// How many in each of the steps of the page's time, in their order.
+    /// The number of errors in each step of the range, in chronological order.
     pub sparkline: Vec<i64>,
 }
 
@@ -143,13 +143,13 @@ impl Listed for ErrorGroup {
     }
 }
 
-// Each of the inner queries is read more than once, and of users and sparks only those of the page are counted: together
-// a quarter of the time.
-/// `GET /api/errors/groups`: all errors of the page's time, whatever the cursor, in groups; those that were seen last
-/// first. The sparkline has `sparks` counts, [`MAX_SPARKS`] at the most.
+// The inner queries are materialized because each is read more than once, and users and sparks are counted only for the
+// groups of the page: together this takes a quarter of the time.
+/// Serves `GET /api/errors/groups`: groups all errors in the page's range, whatever the cursor, and returns the groups
+/// last seen first. The sparkline has `sparks` counts, at most [`MAX_SPARKS`].
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn groups(
     transaction: &mut ReadTransaction,
     filter: &ErrorFilter,
@@ -158,7 +158,7 @@ pub async fn groups(
 ) -> crate::Result<Vec<ErrorGroup>> {
     let sparks = i32::try_from(sparks.clamp(1, MAX_SPARKS)).unwrap_or(1);
     let span = Span { from: page.from, to: page.to };
-    // How long a step is, in seconds; a time without any length is one step.
+    // The length of a step in seconds. An empty range is one step.
     let step = (span.to - span.from).as_seconds_f64().max(1e-6) / f64::from(sparks);
     let mut select = Select::of("");
     select
@@ -169,7 +169,7 @@ pub async fn groups(
         .push("::float8)::integer + 1, ")
         .bind(sparks)
         .push(
-            // As it is stored: as text it might be long, and null is no user.
+            // Compared as stored, because its text might be long; null is no user.
             ") AS spark, coalesce(nullif(attributes->'user_id', 'null'), nullif(attributes->'userId', 'null')) AS user_id
               FROM watchbook.error_logs",
         );

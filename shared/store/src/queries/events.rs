@@ -1,4 +1,4 @@
-//! What happened in projects and runs.
+//! Events of projects and runs.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -10,30 +10,30 @@ use super::select::Select;
 use super::{MAX_UNINDEXED_RANGE, Page, StoredJson, listed_by, printable};
 use crate::scoped_read::{ReadTransaction, Scope};
 
-/// Which events; all where nothing is said.
+/// A filter for events. `None` matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventFilter {
-    /// Only of this organization.
+    /// The organization to match.
     pub organization_id: Option<String>,
-    /// Only of this project.
+    /// The project to match.
     pub project_id: Option<String>,
-    /// Only of this run.
+    /// The run to match.
     pub run_id: Option<String>,
-    /// Only of this user.
+    /// The user to match.
     pub user_id: Option<String>,
-    /// Only of this type.
+    /// The type to match.
     pub event_type: Option<String>,
 }
 
 impl EventFilter {
-    /// How long a time somebody may ask for; `None` where an index leads to the records, or all are meant.
+    /// Returns the longest range to query; `None` if an index leads to the records, or if all are requested.
     pub fn longest(&self, scope: &Scope) -> Option<TimeDelta> {
         let is_led = [&self.project_id, &self.run_id, &self.user_id, &self.event_type].into_iter().any(Option::is_some);
         let is_narrowed = self.organization_id.is_some() || *scope != Scope::All;
         (is_narrowed && !is_led).then_some(MAX_UNINDEXED_RANGE)
     }
 
-    /// What it says beside the organization, which a list and a replay take differently.
+    /// Adds the conditions other than the organization, which a list and a replay handle differently.
     pub(super) fn add_to<'q>(&'q self, select: &mut Select<'q>) {
         select
             .and_optional("project_id = ", self.project_id.as_deref())
@@ -48,17 +48,17 @@ impl EventFilter {
 pub struct EventRow {
     /// Its id.
     pub id: Uuid,
-    /// Whose it is.
+    /// The organization that owns it; null if it belongs to the platform.
     pub organization_id: Option<String>,
     /// When it happened.
     pub created_at: DateTime<Utc>,
-    /// When the stream took it.
+    /// When JetStream stored it.
     pub received_at: DateTime<Utc>,
-    /// Who published it.
+    /// The service that published it.
     pub source: Option<String>,
     /// Its type.
     pub event_type: String,
-    /// Whatever belongs to it.
+    /// The event's payload.
     #[schema(value_type = Object)]
     pub payload: StoredJson,
     /// The project.
@@ -69,18 +69,18 @@ pub struct EventRow {
     pub user_id: Option<String>,
     /// `user`, `system` or `api_key`.
     pub actor_type: String,
-    /// Who acted.
+    /// The actor's id.
     pub actor_id: Option<String>,
-    /// Whatever the contract has no field for.
+    /// Fields that the contract does not define.
     #[schema(value_type = Object)]
     pub attributes: StoredJson,
 }
 listed_by!(created_at: EventRow);
 
-/// `GET /api/events`
+/// Serves `GET /api/events`.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn list(
     transaction: &mut ReadTransaction,
     filter: &EventFilter,

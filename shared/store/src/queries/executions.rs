@@ -1,4 +1,4 @@
-//! Sandbox executions of strategies, one by one and summed up.
+//! Sandbox executions of strategies, and their statistics.
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde::Serialize;
@@ -10,28 +10,28 @@ use super::select::{Select, known_as, midnight};
 use super::{MAX_UNINDEXED_RANGE, Page, Span, StoredJson, listed_by, printable};
 use crate::scoped_read::{ReadTransaction, Scope};
 
-/// Days that trends may be asked for: as long as executions are kept by default.
+/// The maximum number of days of trends: as long as executions are kept by default.
 pub const MAX_DAYS: u32 = 90;
-/// So many executions say how a strategy is.
+/// The number of executions from which the health of a strategy is computed.
 pub const HEALTH_OF: u32 = 100;
 
-/// Which executions; all where nothing is said.
+/// A filter for executions. `None` matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExecutionFilter {
-    /// Only of this organization.
+    /// The organization to match.
     pub organization_id: Option<String>,
-    /// Only of this user.
+    /// The user to match.
     pub user_id: Option<String>,
-    /// Only of this strategy.
+    /// The strategy to match.
     pub strategy_id: Option<String>,
-    /// Only such: `VALIDATION` or `TERMINAL`.
+    /// The type to match: `VALIDATION` or `TERMINAL`.
     pub execution_type: Option<String>,
-    /// Only with this end.
+    /// The outcome to match.
     pub success: Option<bool>,
 }
 
 impl ExecutionFilter {
-    /// How long a time somebody may ask for; `None` where an index leads to the records, or all are meant.
+    /// Returns the longest range to query; `None` if an index leads to the records, or if all are requested.
     pub fn longest(&self, scope: &Scope) -> Option<TimeDelta> {
         let is_led = self.user_id.is_some() || self.strategy_id.is_some() || self.success == Some(false);
         let is_narrowed = self.execution_type.is_some() || self.success.is_some();
@@ -45,7 +45,7 @@ impl ExecutionFilter {
             .and_optional("user_id = ", self.user_id.as_deref())
             .and_optional("strategy_id = ", self.strategy_id.as_deref())
             .and_optional("execution_type = ", self.execution_type.as_deref());
-        // To the letter, because only so the index of the failures serves it.
+        // Spelled exactly like the predicate of the index of failures, which is otherwise not used.
         match self.success {
             Some(true) => select.and("success"),
             Some(false) => select.and("NOT success"),
@@ -59,55 +59,55 @@ impl ExecutionFilter {
 pub struct ExecutionRow {
     /// Its id.
     pub id: Uuid,
-    /// Whose it is.
+    /// The organization that owns it; null if it belongs to the platform.
     pub organization_id: Option<String>,
-    /// When it was done.
+    /// When it happened.
     pub created_at: DateTime<Utc>,
-    /// When the stream took it.
+    /// When JetStream stored it.
     pub received_at: DateTime<Utc>,
-    /// Who published it.
+    /// The service that published it.
     pub source: Option<String>,
-    /// Who executed.
+    /// The user who executed the strategy.
     pub user_id: String,
-    /// The user's name, where the directory knows it.
+    /// The user's name, if the directory has it.
     pub user_name: Option<String>,
-    /// The user's address, where the directory knows it.
+    /// The user's email address, if the directory has it.
     pub user_email: Option<String>,
-    /// Which strategy.
+    /// The strategy.
     pub strategy_id: String,
-    /// The strategy's name, where the directory knows it.
+    /// The strategy's name, if the directory has it.
     pub strategy_name: Option<String>,
     /// `VALIDATION` or `TERMINAL`.
     pub execution_type: String,
-    /// How it ended.
+    /// Whether it succeeded.
     pub success: bool,
-    /// How long it took.
+    /// Its duration in milliseconds.
     pub execution_time_ms: i64,
-    /// Memory that it took.
+    /// The memory used, in MB.
     pub memory_used_mb: Option<i64>,
-    /// Percent of one core.
+    /// CPU usage in percent of one core.
     pub cpu_usage_percent: Option<f64>,
-    /// Whether it took too long.
+    /// Whether it timed out.
     pub timed_out: bool,
-    /// Errors that were found.
+    /// The number of errors found.
     pub error_count: i64,
-    /// Warnings that were given.
+    /// The number of warnings.
     pub warning_count: i64,
-    /// Classes that were found.
+    /// The names of the classes found.
     pub classes_found: Option<Vec<String>>,
-    /// Whatever belongs to it.
+    /// Additional data of the execution.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<StoredJson>,
-    /// Whatever the contract has no field for.
+    /// Fields that the contract does not define.
     #[schema(value_type = Object)]
     pub attributes: StoredJson,
 }
 listed_by!(created_at: ExecutionRow);
 
-/// `GET /api/executions`
+/// Serves `GET /api/executions`.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn list(
     transaction: &mut ReadTransaction,
     filter: &ExecutionFilter,
@@ -134,34 +134,34 @@ pub async fn list(
         .await
 }
 
-/// Averages and sums. An average is absent where nothing had the value.
+/// Averages and sums. An average is null if no execution has the value.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
 pub struct ExecutionStats {
-    /// How many executions.
+    /// The number of executions.
     pub count: i64,
-    /// How long they took.
+    /// The average duration in milliseconds.
     pub avg_execution_time_ms: Option<f64>,
-    /// Memory that they took.
+    /// The average memory used, in MB.
     pub avg_memory_used_mb: Option<f64>,
-    /// Percent of one core.
+    /// The average CPU usage in percent of one core.
     pub avg_cpu_usage_percent: Option<f64>,
-    /// Errors that were found in all.
+    /// The sum of errors found.
     pub total_errors: i64,
-    /// Warnings that were given in all.
+    /// The sum of warnings.
     pub total_warnings: i64,
 }
 
-/// `GET /api/executions/stats?strategy_id=`
+/// Serves `GET /api/executions/stats`.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn stats(
     transaction: &mut ReadTransaction,
     filter: &ExecutionFilter,
     span: &Span,
 ) -> crate::Result<ExecutionStats> {
-    // Percentages as numerics, because two doubles can add up to more than one holds; less than 10^-20 is nothing. A
-    // sum of bigints may pass bigint.
+    // Percentages are averaged as numerics, because the sum of two doubles can overflow; below 10^-20 they count as
+    // zero. The sum of bigints can exceed bigint.
     let mut select = Select::of(
         "SELECT count(*) AS count, avg(execution_time_ms)::float8 AS avg_execution_time_ms,
                 avg(memory_used_mb)::float8 AS avg_memory_used_mb,
@@ -174,26 +174,26 @@ pub async fn stats(
     select.within("created_at", span).one(transaction).await
 }
 
-/// A day's executions.
+/// The executions of a day.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
 pub struct DayOfExecutions {
     /// The day, in UTC.
     pub day: NaiveDate,
-    /// How many.
+    /// The number of executions.
     pub total: i64,
-    /// How many of them succeeded.
+    /// The number of successful executions.
     pub successful: i64,
-    /// How long they took.
+    /// The average duration in milliseconds; null if there are none.
     pub avg_execution_time_ms: Option<f64>,
-    /// Memory that they took.
+    /// The average memory used, in MB; null if there is none.
     pub avg_memory_used_mb: Option<f64>,
 }
 
-/// `GET /api/executions/trends?days=`: each of the last days, today's the last one, those without an execution as well;
-/// [`MAX_DAYS`] at the most.
+/// Serves `GET /api/executions/trends`: returns each of the last `days` days up to today, including days without
+/// executions; at most [`MAX_DAYS`].
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn trends(
     transaction: &mut ReadTransaction,
     filter: &ExecutionFilter,
@@ -222,23 +222,23 @@ pub async fn trends(
     select.within("created_at", &span).push(" GROUP BY 1) AS counted USING (day) ORDER BY day").all(transaction).await
 }
 
-/// A user's executions, summed up.
+/// Statistics of a user's executions.
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
 pub struct UserStats {
-    /// How many.
+    /// The number of executions.
     pub total: i64,
-    /// How many of them succeeded.
+    /// The number of successful executions.
     pub successful: i64,
-    /// Which part of them succeeded, from 0 to 1; absent where there are none.
+    /// The proportion that succeeded, from 0 to 1; null if there are none.
     pub success_rate: Option<f64>,
-    /// How long they took.
+    /// The average duration in milliseconds; null if there are none.
     pub avg_execution_time_ms: Option<f64>,
 }
 
-/// `GET /api/users/{id}/executions/stats`
+/// Serves `GET /api/users/{id}/executions/stats`.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn stats_of_user(
     transaction: &mut ReadTransaction,
     user_id: &str,
@@ -257,27 +257,27 @@ pub async fn stats_of_user(
     .await
 }
 
-/// How a strategy is, by its newest executions: [`HEALTH_OF`] at the most.
+/// The health of a strategy, computed from its newest executions, at most [`HEALTH_OF`].
 #[derive(Debug, Clone, PartialEq, FromRow, Serialize, ToSchema)]
 pub struct StrategyHealth {
-    /// How many executions it is said of.
+    /// The number of executions it is computed from.
     pub total: i64,
-    /// Which part of them succeeded, from 0 to 1; absent where there are none.
+    /// The proportion that succeeded, from 0 to 1; null if there are none.
     pub success_rate: Option<f64>,
-    /// Errors an execution.
+    /// The average number of errors per execution.
     pub avg_errors: Option<f64>,
-    /// Warnings an execution.
+    /// The average number of warnings per execution.
     pub avg_warnings: Option<f64>,
-    /// When the newest of them happened that was a validation.
+    /// When the newest validation among them happened.
     pub last_validated: Option<DateTime<Utc>>,
     /// When the newest of them happened.
     pub last_executed: Option<DateTime<Utc>>,
 }
 
-/// `GET /api/strategies/{id}/health`: days are read from the newest on, until there are enough.
+/// Serves `GET /api/strategies/{id}/health`: days are read from the newest on, until there are enough executions.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn health_of_strategy(
     transaction: &mut ReadTransaction,
     strategy_id: &str,

@@ -1,4 +1,4 @@
-//! What containers printed.
+//! Log lines of containers.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -10,22 +10,22 @@ use super::select::Select;
 use super::{MAX_UNINDEXED_RANGE, Page, StoredJson, listed_by, printable};
 use crate::scoped_read::{ReadTransaction, Scope};
 
-/// Which lines; all where nothing is said.
+/// A filter for log lines. `None` matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogFilter {
-    /// Only of this organization.
+    /// The organization to match.
     pub organization_id: Option<String>,
-    /// Only of this container.
+    /// The container to match.
     pub container_id: Option<String>,
-    /// Only of this stream: `stdout` or `stderr`.
+    /// The stream to match: `stdout` or `stderr`.
     pub stream: Option<String>,
-    /// Only with this text in the line, to the letter.
+    /// The text that a line has to contain. Case matters.
     pub contains: Option<String>,
 }
 
 impl LogFilter {
-    /// How long a time somebody may ask for: text is searched for line by line. `None` where an index leads to the lines,
-    /// or all are meant.
+    /// Returns the longest range to query, because text is searched line by line; `None` if an index leads to the
+    /// lines, or if all are requested.
     pub fn longest(&self, scope: &Scope) -> Option<TimeDelta> {
         let is_narrowed = self.organization_id.is_some() || self.stream.is_some() || *scope != Scope::All;
         let is_searched = self.contains.is_some() || (self.container_id.is_none() && is_narrowed);
@@ -33,35 +33,35 @@ impl LogFilter {
     }
 }
 
-/// A line.
+/// A log line.
 #[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
 pub struct LogRow {
     /// Its id.
     pub id: Uuid,
-    /// Whose it is.
+    /// The organization that owns it; null if it belongs to the platform.
     pub organization_id: Option<String>,
     /// When it was printed.
     pub created_at: DateTime<Utc>,
-    /// When the stream took it.
+    /// When JetStream stored it.
     pub received_at: DateTime<Utc>,
-    /// Who published it.
+    /// The service that published it.
     pub source: Option<String>,
     /// The container.
     pub container_id: String,
     /// `stdout` or `stderr`.
     pub stream: String,
-    /// The line.
+    /// The text of the line.
     pub message: String,
-    /// Whatever the contract has no field for.
+    /// Fields that the contract does not define.
     #[schema(value_type = Object)]
     pub attributes: StoredJson,
 }
 listed_by!(created_at: LogRow);
 
-/// `GET /api/logs`
+/// Serves `GET /api/logs`.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn list(transaction: &mut ReadTransaction, filter: &LogFilter, page: &Page) -> crate::Result<Vec<LogRow>> {
     let mut select = Select::of(&format!(
         "SELECT id, organization_id, created_at, received_at, source, container_id, stream, message, {}

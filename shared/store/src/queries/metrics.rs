@@ -1,4 +1,4 @@
-//! What was measured of containers.
+//! Metrics of containers.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -12,48 +12,48 @@ use crate::Steps;
 use crate::metric_hours::{self, Point};
 use crate::scoped_read::ReadTransaction;
 
-/// Which samples.
+/// A filter for samples.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MetricFilter {
-    /// Only of this organization.
+    /// The organization to match.
     pub organization_id: Option<String>,
-    /// Of which container.
+    /// The container to match.
     pub container_id: String,
 }
 
-/// A sample.
+/// A sample of a container's metrics.
 #[derive(Debug, Clone, FromRow, Serialize, ToSchema)]
 pub struct MetricRow {
     /// Its id.
     pub id: Uuid,
-    /// Whose it is.
+    /// The organization that owns it; null if it belongs to the platform.
     pub organization_id: Option<String>,
     /// When it was taken.
     pub created_at: DateTime<Utc>,
-    /// When the stream took it.
+    /// When JetStream stored it.
     pub received_at: DateTime<Utc>,
-    /// Who published it.
+    /// The service that published it.
     pub source: Option<String>,
     /// The container.
     pub container_id: String,
-    /// Percent of one core.
+    /// CPU usage in percent of one core.
     pub cpu_usage_percent: Option<f64>,
     /// Memory in use, in bytes.
     pub memory_usage_bytes: Option<i64>,
-    /// Bytes received so far.
+    /// Total bytes received until then.
     pub network_rx_bytes: Option<i64>,
-    /// Bytes sent so far.
+    /// Total bytes sent until then.
     pub network_tx_bytes: Option<i64>,
-    /// Whatever the contract has no field for.
+    /// Fields that the contract does not define.
     #[schema(value_type = Object)]
     pub attributes: StoredJson,
 }
 listed_by!(created_at: MetricRow);
 
-/// `GET /api/metrics` without `step`: the samples of a container as they were taken.
+/// Serves `GET /api/metrics` without `step`: returns the samples of a container, newest first.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn list(
     transaction: &mut ReadTransaction,
     filter: &MetricFilter,
@@ -73,11 +73,11 @@ pub async fn list(
     .await
 }
 
-/// `GET /api/metrics` with `step`: between what the values of a container were, in the order of time. Steps without a
-/// sample are left out.
+/// Serves `GET /api/metrics` with `step`: returns the aggregated values of a container in each step, in chronological
+/// order. Steps without samples are left out.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn series(
     transaction: &mut ReadTransaction,
     filter: &MetricFilter,

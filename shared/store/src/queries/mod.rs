@@ -1,8 +1,8 @@
-//! The queries that the gateway asks, a file a kind, and those of commands that read like it. Each function says whom
-//! it serves.
+//! Queries of the gateway, one file for each kind or subject, and those of commands that read in the same way. Each
+//! function names the route or command that it serves.
 //!
-//! A query is an index scan that reads only the days of its time, and lists are read page by page from the newest
-//! on. Where no index leads to what is asked for, the time is bounded: see `longest` of the filters.
+//! A query is an index scan that reads only the partitions of its range. Lists are read page by page, newest first. If
+//! no index leads to the records, the range is bounded: see `longest` of the filters.
 
 pub mod alerts;
 pub mod audit;
@@ -24,18 +24,18 @@ use uuid::Uuid;
 
 pub use batch_size::BatchSize;
 
-/// How long a time may be asked for where no index leads to the records: a day of 10 million is read in some seconds,
-/// and most of a week's readers find a page of theirs before.
+/// The longest range to query if no index leads to the records. A day of 10 million rows is read in a few seconds, and
+/// most queries over a week fill their page before its end.
 pub const MAX_UNINDEXED_RANGE: TimeDelta = TimeDelta::days(7);
 
-/// What tells an item of a list from all others, and where it stands among them.
+/// The key of a list item: unique, and the sort order of the list.
 pub type Key = (DateTime<Utc>, Uuid);
 
-/// JSON as it is stored: passed on and never read. A `jsonb` holds numbers that no program's own types do.
+/// JSON as it is stored: passed on and never parsed, because `jsonb` holds numbers that no Rust type does.
 pub type StoredJson = Json<Box<RawValue>>;
 
-/// A `jsonb` column as a list selects it: what prints to more than a list can carry is replaced by an object that says
-/// why. See `migrations/0017_long_numbers.sql`.
+/// Returns a `jsonb` column as lists select it: a value that prints too long is replaced by an object with the reason.
+/// See `migrations/0017_long_numbers.sql`.
 pub(crate) fn printable(column: &str) -> String {
     format!("watchbook.printable({column}) AS {column}")
 }
@@ -43,39 +43,39 @@ pub(crate) fn printable(column: &str) -> String {
 /// A page of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
-    /// The first moment that is asked for.
+    /// The inclusive start of the range.
     pub from: DateTime<Utc>,
-    /// The last one.
+    /// The inclusive end of the range.
     pub to: DateTime<Utc>,
-    /// The last item of the page before; `None` for the first page.
+    /// The last item of the previous page; `None` for the first page.
     pub after: Option<Key>,
-    /// Items at the most.
+    /// The maximum number of items.
     pub limit: u32,
 }
 
 impl Page {
-    /// The time that is asked for, whichever page of it this is.
+    /// Returns the range, which is the same for all pages of a list.
     pub const fn span(&self) -> Span {
         Span { from: self.from, to: self.to }
     }
 }
 
-/// A stretch of time, both ends in it.
+/// A time range with both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// The first moment.
+    /// The inclusive start.
     pub from: DateTime<Utc>,
-    /// The last one.
+    /// The inclusive end.
     pub to: DateTime<Utc>,
 }
 
 /// An item of a list.
 pub trait Listed {
-    /// Its key, from which the next page goes on.
+    /// Returns its key, after which the next page starts.
     fn key(&self) -> Key;
 }
 
-/// Rows that are listed by a time and their id.
+/// Implements `Listed` for rows that are listed by a time column and their id.
 macro_rules! listed_by {
     ($time:ident: $($row:ty),+) => {
         $(impl crate::queries::Listed for $row {

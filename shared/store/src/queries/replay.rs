@@ -1,4 +1,4 @@
-//! Events once more, in the order in which they happened: for `watchbook replay events`.
+//! Reads events in chronological order, for `watchbook replay events`.
 
 use std::ops::ControlFlow;
 
@@ -14,20 +14,20 @@ use super::select::Select;
 use super::{Page, Span, listed_by};
 use crate::scoped_read::ReadTransaction;
 
-/// An event as it is stored. As JSON it is the record that was published, under the contract's names; what is JSON in it
-/// stays the text that Postgres has, so that no number loses a digit.
+/// An event as it is stored. Its JSON is the record that was published, with the names of the contract. JSON columns
+/// stay the text that Postgres prints, so that no number loses a digit.
 #[derive(Debug, Clone, FromRow, Serialize)]
 pub struct StoredEvent {
     /// Its id.
     pub id: Uuid,
-    /// Whose it is.
+    /// The organization that owns it; null if it belongs to the platform.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub organization_id: Option<String>,
     /// When it happened.
     pub created_at: DateTime<Utc>,
     /// Its type.
     pub event_type: String,
-    /// Whatever belongs to it.
+    /// The event's payload.
     #[sqlx(json)]
     pub payload: Box<RawValue>,
     /// The project.
@@ -41,13 +41,13 @@ pub struct StoredEvent {
     pub user_id: Option<String>,
     /// `user`, `system` or `api_key`.
     pub actor_type: String,
-    /// Who acted.
+    /// The actor's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor_id: Option<String>,
-    /// Who published it.
+    /// The service that published it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Whatever the contract has no field for.
+    /// Fields that the contract does not define.
     #[sqlx(json)]
     #[serde(skip_serializing_if = "is_nothing")]
     pub attributes: Box<RawValue>,
@@ -55,15 +55,15 @@ pub struct StoredEvent {
 listed_by!(created_at: StoredEvent);
 
 impl StoredEvent {
-    /// Whether it is here as it is stored. One whose JSON can be printed neither as it is nor with exponents has null in
-    /// its place, which is no payload that was ever stored.
+    /// Returns whether it is complete. JSON that can be printed neither in full nor with exponents is replaced by
+    /// null, which no stored payload is.
     pub fn is_whole(&self) -> bool {
         [&self.payload, &self.attributes].into_iter().all(|json| json.get() != "null")
     }
 }
 
-/// A `jsonb` column as a replay selects it: numbers that print long with exponents, as their producer may have written
-/// them. See `migrations/0017_long_numbers.sql`.
+/// Returns a `jsonb` column as a replay selects it: numbers that print long are written with exponents, as their
+/// producer may have written them. See `migrations/0017_long_numbers.sql`.
 fn as_published(column: &str) -> String {
     format!(
         "CASE WHEN watchbook.prints_long({column})
@@ -76,11 +76,11 @@ fn is_nothing(json: &RawValue) -> bool {
     json.get() == "{}"
 }
 
-/// The events of a page, the oldest first, each as it comes, until `take` has enough. The organization `_` stands for
-/// those that have none. Where only an organization is named no index leads to its events: ask for a short time then.
+/// Passes on the events of a page, oldest first, each as it arrives, until `take` has enough. The organization `_`
+/// stands for events without one. If only an organization is given, no index leads to its events: use a short range.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long; and what `take` fails with.
+/// If the query fails or times out, and any error of `take`.
 pub async fn each(
     transaction: &mut ReadTransaction,
     filter: &EventFilter,
@@ -97,17 +97,17 @@ pub async fn each(
     select.onward("created_at", page).oldest("created_at", page.limit).each(transaction, take).await
 }
 
-/// How many events there are of a time.
+/// Returns the number of events in a range.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn count(transaction: &mut ReadTransaction, filter: &EventFilter, span: &Span) -> crate::Result<u64> {
     let mut select = select_events("SELECT count(*) FROM watchbook.event_logs", transaction, filter);
     let (count,): (i64,) = select.within("created_at", span).one(transaction).await?;
     Ok(u64::try_from(count).unwrap_or_default())
 }
 
-/// When the oldest event of all happened.
+/// Returns the time of the oldest event of all organizations.
 ///
 /// # Errors
 /// As [`count`].

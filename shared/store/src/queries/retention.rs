@@ -1,4 +1,4 @@
-//! What was removed, and what must stay.
+//! Retention runs and holds.
 
 use uuid::Uuid;
 
@@ -8,26 +8,28 @@ use crate::holds::Hold;
 use crate::retention::{self, Action, Run};
 use crate::scoped_read::ReadTransaction;
 
-/// `GET /api/retention`: the newest runs. Their counts are over all organizations, so only who may see all sees them.
+/// Serves `GET /api/retention`: returns the newest runs. Their counts cover all organizations, so only callers that
+/// may see all organizations see them.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn runs(transaction: &mut ReadTransaction, volume_too: bool, limit: u32) -> crate::Result<Vec<Run>> {
     retention::newest(transaction.connection(), volume_too, limit).await
 }
 
-/// `GET /api/retention`: what a run did.
+/// Returns the actions of a run.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn actions(transaction: &mut ReadTransaction, run: Uuid) -> crate::Result<Vec<Action>> {
     retention::actions(transaction.connection(), run).await
 }
 
-/// `GET /api/retention`: holds, the newest first; of an organization alone those that are about it alone.
+/// Serves `GET /api/retention`: returns holds, newest first. Callers of an organization see only holds that are about
+/// it alone.
 ///
 /// # Errors
-/// Where the database cannot be asked, or takes too long.
+/// If the query fails or times out.
 pub async fn holds(
     transaction: &mut ReadTransaction,
     organization_id: Option<&str>,

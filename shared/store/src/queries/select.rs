@@ -1,5 +1,5 @@
-//! A statement that is put together of the conditions that are asked for and no others: a condition that may be absent
-//! (`$1 IS NULL OR …`) is one that no index serves.
+//! Builds a statement from exactly the requested conditions. No index serves a condition that may be absent
+//! (`$1 IS NULL OR …`).
 
 use std::ops::ControlFlow;
 
@@ -11,14 +11,14 @@ use sqlx::{Encode, FromRow, Postgres, QueryBuilder, Type};
 use super::{Key, Page, Span};
 use crate::scoped_read::ReadTransaction;
 
-/// See the module. Names of columns and tables are ours; values are bound.
+/// A statement under construction. Names of columns and tables come from the code; values are bound.
 pub(super) struct Select<'q> {
     statement: QueryBuilder<'q, Postgres>,
     has_condition: bool,
 }
 
 impl<'q> Select<'q> {
-    /// Begins with `SELECT … FROM …`.
+    /// Starts with `SELECT … FROM …`.
     pub(super) fn of(selection: &str) -> Self {
         Self { statement: QueryBuilder::new(selection), has_condition: false }
     }
@@ -29,7 +29,8 @@ impl<'q> Select<'q> {
         &mut self.statement
     }
 
-    /// The value stands behind `condition`, which ends with its operator; nothing is asked where there is none.
+    /// Adds a condition, which ends with its operator, and binds the value behind it. Adds nothing if there is no
+    /// value.
     pub(super) fn and_optional<T>(&mut self, condition: &str, value: Option<T>) -> &mut Self
     where
         T: Encode<'q, Postgres> + Type<Postgres> + Send + 'q,
@@ -40,19 +41,19 @@ impl<'q> Select<'q> {
         self
     }
 
-    /// A condition without a value.
+    /// Adds a condition without a value.
     pub(super) fn and(&mut self, condition: &str) -> &mut Self {
         self.condition(condition);
         self
     }
 
-    /// Text as it is.
+    /// Appends text as it is.
     pub(super) fn push(&mut self, text: &str) -> &mut Self {
         self.statement.push(text);
         self
     }
 
-    /// A value.
+    /// Binds a value.
     pub(super) fn bind<T>(&mut self, value: T) -> &mut Self
     where
         T: Encode<'q, Postgres> + Type<Postgres> + Send + 'q,
@@ -61,15 +62,15 @@ impl<'q> Select<'q> {
         self
     }
 
-    /// Conditions of a subquery follow.
+    /// Starts a subquery with conditions of its own.
     pub(super) fn begin(&mut self, selection: &str) -> &mut Self {
         self.statement.push(selection);
         self.has_condition = false;
         self
     }
 
-    /// Of the organization that is asked for, within those of the reading. The policies say the same; this is what an
-    /// index can serve.
+    /// Restricts rows to the requested organization, within those of the read transaction. The policies enforce the
+    /// same, but only this condition can use an index.
     pub(super) fn organization(
         &mut self,
         column: &str,
@@ -87,20 +88,20 @@ impl<'q> Select<'q> {
         }
     }
 
-    /// Within a stretch of time.
+    /// Restricts rows to a time range.
     pub(super) fn within(&mut self, time: &str, span: &Span) -> &mut Self {
         self.and_optional(&format!("{time} >= "), Some(span.from)).and_optional(&format!("{time} <= "), Some(span.to))
     }
 
-    /// The page's stretch of time, behind the item before. The cursor's time stands beside the comparison of rows, which
-    /// alone would keep no day from being read.
+    /// Restricts rows to the page's range, after the last item of the previous page. The cursor's time is a condition
+    /// of its own, because the row comparison does not prune partitions.
     pub(super) fn on(&mut self, time: &str, page: &Page) -> &mut Self {
         let to = page.after.map_or(page.to, |(at, _)| at.min(page.to));
         self.within(time, &Span { from: page.from, to });
         self.behind(&format!("({time}, id)"), page.after)
     }
 
-    /// Behind an item, by the two columns that order the list.
+    /// Restricts rows to those after an item in a descending list, by the two columns that order it.
     pub(super) fn behind(&mut self, columns: &str, after: Option<Key>) -> &mut Self {
         if let Some((at, id)) = after {
             self.condition(&format!("{columns} < (")).push_bind(at).push(", ").push_bind(id).push(")");
@@ -108,7 +109,7 @@ impl<'q> Select<'q> {
         self
     }
 
-    /// The page's stretch of time, beyond the item before, for a list that goes on from the oldest one.
+    /// Restricts rows to the page's range, after the last item of the previous page, in an ascending list.
     pub(super) fn onward(&mut self, time: &str, page: &Page) -> &mut Self {
         let from = page.after.map_or(page.from, |(at, _)| at.max(page.from));
         self.within(time, &Span { from, to: page.to });
@@ -118,17 +119,17 @@ impl<'q> Select<'q> {
         self
     }
 
-    /// The oldest first; otherwise as [`Select::newest`].
+    /// Orders by time and id, oldest first, with a limit as in [`Select::newest`].
     pub(super) fn oldest(&mut self, time: &str, limit: u32) -> &mut Self {
         self.push(&format!(" ORDER BY {time}, id LIMIT {limit}"))
     }
 
-    /// The newest first. The number stands in the statement, so that plans are made for it.
+    /// Orders by time and id, newest first. The limit is a literal, so that the planner knows it.
     pub(super) fn newest(&mut self, time: &str, limit: u32) -> &mut Self {
         self.push(&format!(" ORDER BY {time} DESC, id DESC LIMIT {limit}"))
     }
 
-    /// All rows of the answer, as far as the reading takes them.
+    /// Returns all rows, up to the size limit of the read transaction.
     pub(super) async fn all<R>(&mut self, transaction: &mut ReadTransaction) -> crate::Result<Vec<R>>
     where
         R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
@@ -136,8 +137,8 @@ impl<'q> Select<'q> {
         transaction.rows(self.statement.build()).await
     }
 
-    /// Hands over the rows of the answer as they come, until `take` has enough. What the answer has behind that is read
-    /// by whatever uses the connection next, and thrown away.
+    /// Passes on rows as they arrive, until `take` has enough. The connection discards the remaining rows before its
+    /// next use.
     pub(super) async fn each<R>(
         &mut self,
         transaction: &mut ReadTransaction,
@@ -155,7 +156,7 @@ impl<'q> Select<'q> {
         Ok(())
     }
 
-    /// The only row of the answer.
+    /// Returns the only row.
     pub(super) async fn one<R>(&mut self, transaction: &mut ReadTransaction) -> crate::Result<R>
     where
         R: for<'r> FromRow<'r, PgRow> + Send + Unpin,
@@ -164,8 +165,8 @@ impl<'q> Select<'q> {
     }
 }
 
-/// A join with what the directory knows of an id that a row of `record` has: what the row's own organization says, else
-/// what the platform says, and never what another one does.
+/// Returns a join with the directory's entry for an id in `record`. The entry of the row's own organization is
+/// preferred over that of the platform; those of other organizations are never used.
 pub(super) fn known_as(name: &str, entity: &str, id: &str) -> String {
     let of = |organization: &str, place: u8| {
         format!(
@@ -180,7 +181,7 @@ pub(super) fn known_as(name: &str, entity: &str, id: &str) -> String {
     )
 }
 
-/// Midnight in UTC, some days before that of `now`.
+/// Returns midnight in UTC of the date `days_before` days before that of `now`.
 pub(super) fn midnight(now: DateTime<Utc>, days_before: u32) -> DateTime<Utc> {
     let day = now.date_naive().checked_sub_days(chrono::Days::new(u64::from(days_before)));
     day.unwrap_or_default().and_time(chrono::NaiveTime::MIN).and_utc()
