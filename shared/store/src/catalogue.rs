@@ -59,13 +59,13 @@ pub(crate) struct Child {
     pub(crate) shape: Shape,
     pub(crate) is_default: bool,
     pub(crate) time: TimeRange,
-    /// Whether somebody has started to detach it.
+    /// Whether a detach is pending, whoever started it.
     pub(crate) is_detaching: bool,
     /// Whether retention has started to detach it.
     pub(crate) is_marked: bool,
     /// Whether this user owns it and may therefore detach and drop it.
     pub(crate) is_owned: bool,
-    /// Whether the reader role or everybody may read it by its own name, bypassing the policies of its parent.
+    /// Whether the reader role or PUBLIC may read it by its own name, bypassing the policies of its parent.
     pub(crate) is_readable: bool,
     /// Its size on disk with indexes; `None` if it was not requested, or if the table has just been dropped.
     pub(crate) bytes: Option<i64>,

@@ -1,4 +1,4 @@
-//! Partitions: made ahead, and on demand for whatever time a record has.
+//! Creates partitions: ahead of time, and on demand for the time of any record.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use sqlx::{Connection, PgConnection};
 use crate::Dataset;
 use crate::catalogue::{self, Sizes, TableName, TimeRange, gaps};
 
-/// One partition: of what, and its first day.
+/// One partition, identified by its dataset and its first day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Partition {
     dataset: Dataset,
@@ -18,43 +18,43 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// The partition that takes a record of `kind` at `time`; `None` for a plain table.
+    /// Returns the partition for a record of `kind` at `time`; `None` if the table is not partitioned.
     pub fn of(kind: Kind, time: DateTime<Utc>) -> Option<Self> {
         let is_cut = !matches!(kind.spec().partitioning, Partitioning::None);
         is_cut.then(|| Self::holding(Dataset::Records(kind), time.date_naive()))
     }
 
-    /// The partition that takes a dead letter that failed at `time`.
+    /// Returns the partition for a dead letter that failed at `time`.
     pub fn of_dead_letters(time: DateTime<Utc>) -> Self {
         Self::holding(Dataset::DeadLetters, time.date_naive())
     }
 
-    /// The partition of a dataset that starts with a day.
+    /// Returns the partition of a dataset that starts on a day.
     pub fn starting(dataset: Dataset, first_day: NaiveDate) -> Self {
         Self { dataset, first_day }
     }
 
-    /// The table that it is a part of, with its schema.
+    /// Returns the name of the parent table, with its schema.
     pub fn table(&self) -> &'static str {
         self.dataset.table()
     }
 
-    /// Its first day.
+    /// Returns its first day.
     pub fn first_day(&self) -> NaiveDate {
         self.first_day
     }
 
-    /// When it begins.
+    /// Returns its start.
     pub fn starts_at(&self) -> DateTime<Utc> {
         self.first_day.and_time(NaiveTime::MIN).and_utc()
     }
 
-    /// When the next one begins.
+    /// Returns its exclusive end, which is the start of the next partition.
     pub fn ends_at(&self) -> DateTime<Utc> {
         self.end().and_time(NaiveTime::MIN).and_utc()
     }
 
-    /// The partition that takes the hour of a container's metrics that begins at `time`.
+    /// Returns the partition for the hour of a container's metrics that starts at `time`.
     pub fn of_metric_hours(time: DateTime<Utc>) -> Self {
         Self::holding(Dataset::MetricHours, time.date_naive())
     }
@@ -64,8 +64,8 @@ impl Partition {
         Self { dataset, first_day }
     }
 
-    /// Its name where Watchbook makes it, with the schema: the table's and the day. Somebody else may have made it under
-    /// another one.
+    /// Returns the name that Watchbook gives it, with the schema: the table's name and the day or month. Partitions
+    /// that somebody else created may have other names.
     pub fn name(&self) -> String {
         format!("{}_{}", self.table(), self.first_day.format(if self.dataset.is_monthly() { "%Y%m" } else { "%Y%m%d" }))
     }
@@ -80,24 +80,24 @@ impl Partition {
         } else {
             self.first_day.checked_add_days(Days::new(1))
         };
-        // Past the last day that the calendar knows nothing comes.
+        // There is nothing after the last day that the calendar supports.
         end.unwrap_or(NaiveDate::MAX)
     }
 }
 
-/// The partitions that this process knows to exist, so that it asks the database once for each.
+/// The partitions that this process knows to exist, so that it queries the database once for each.
 #[derive(Debug, Default)]
 pub struct Partitions {
     known: Mutex<HashSet<Partition>>,
 }
 
 impl Partitions {
-    /// Makes sure that all of the time of `partition` has its place, in partitions of whatever names and bounds: where
-    /// somebody made one for a part of it, one is made for the rest. Never makes a writer of the table wait: a partition
-    /// is made beside the table and then attached, which conflicts with no INSERT or COPY.
+    /// Ensures that partitions cover the whole time of `partition`, whatever their names and bounds are: if somebody
+    /// created one for a part of it, others are created for the rest. Never blocks writers of the table: a partition
+    /// is created beside the table and then attached, which conflicts with neither INSERT nor COPY.
     ///
     /// # Errors
-    /// Where the database cannot be asked, or somebody holds the table's lock for longer than 2 s.
+    /// If a statement fails, or if the table is locked for longer than 2 s.
     pub async fn ensure(&self, connection: &mut PgConnection, partition: Partition) -> crate::Result<()> {
         self.ensure_with(connection, partition, Cut::Filled).await
     }
@@ -111,16 +111,16 @@ impl Partitions {
         Ok(())
     }
 
-    /// Forgets what is known: a row found no partition, so somebody dropped one.
+    /// Clears the cache: a row found no partition, so somebody dropped one.
     pub fn forget(&self) {
         self.lock().clear();
     }
 
-    /// Makes the partitions of `kind`, and those of dead letters, for today and some days ahead.
+    /// Creates the partitions of `kind` and of dead letters for today and the next `days` days.
     ///
     /// # Errors
-    /// As [`Partitions::ensure`], and where there is a partition for a part of such a day: somebody can still correct
-    /// that, before the first record needs the rest.
+    /// As [`Partitions::ensure`], and if there is a partition for only a part of such a day: somebody can still
+    /// correct that before the first record needs the rest.
     pub async fn ensure_ahead(
         &self,
         connection: &mut PgConnection,
@@ -139,68 +139,68 @@ impl Partitions {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<Partition>> {
-        // A panic while holding this lock left a whole set behind.
+        // No panic can leave the set half changed, so a poisoned lock can be used.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether all of a partition's time has its place in partitions, whatever their names and bounds are. A DEFAULT
+/// Returns whether partitions cover the whole time of `partition`, whatever their names and bounds are. A DEFAULT
 /// partition does not count.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn exists(connection: &mut PgConnection, partition: Partition) -> crate::Result<bool> {
     Ok(uncovered(connection, partition).await?.is_empty())
 }
 
-/// The parts of a partition's time for which there is no partition.
+/// Returns the parts of a partition's time that no partition covers.
 async fn uncovered(connection: &mut PgConnection, partition: Partition) -> crate::Result<Vec<TimeRange>> {
     let children = catalogue::children(connection, partition.dataset, Sizes::Unasked).await?;
     let takes_rows = children.iter().filter(|child| !child.is_default && !child.is_detaching);
     Ok(gaps(partition.time(), takes_rows.map(|child| child.time)))
 }
 
-/// The advisory lock of a table's partitions: whoever makes, attaches or detaches one holds it.
+/// The key of the advisory lock on a table's partitions, held while one is created, attached or detached.
 const ONE_AT_A_TIME: &str = "hashtextextended('watchbook partitions of ' || $1, 0)";
 
-/// Keeps everybody else from making, attaching or detaching partitions of a table, until [`unlock`] or the end of the
-/// session. For detaching, which cannot be done in a transaction.
+/// Prevents every other session from creating, attaching or detaching partitions of a table, until [`unlock`] or the
+/// end of the session. For detaching, which cannot run in a transaction.
 ///
 /// # Errors
-/// Where the database cannot be asked, or somebody else holds it for longer than the session's `lock_timeout`.
+/// If the statement fails, or if another session holds the lock for longer than this session's `lock_timeout`.
 pub(crate) async fn lock(connection: &mut PgConnection, table: &str) -> crate::Result<()> {
     sqlx::query(&format!("SELECT pg_advisory_lock({ONE_AT_A_TIME})")).bind(table).execute(connection).await?;
     Ok(())
 }
 
-/// Ends [`lock`].
+/// Releases [`lock`].
 ///
 /// # Errors
-/// Where the database cannot be asked; the lock ends with the session then.
+/// If the statement fails; the lock then ends with the session.
 pub(crate) async fn unlock(connection: &mut PgConnection, table: &str) -> crate::Result<()> {
     sqlx::query(&format!("SELECT pg_advisory_unlock({ONE_AT_A_TIME})")).bind(table).execute(connection).await?;
     Ok(())
 }
 
-/// What happens where somebody made a partition for a part of a partition's time.
+/// What to do if there is a partition for only a part of the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
-    /// Others are made for the rest.
+    /// Create partitions for the rest.
     Filled,
-    /// Postgres says which one is in the way.
+    /// Fail with the error of Postgres, which names the conflicting partition.
     Refused,
 }
 
 async fn create(connection: &mut PgConnection, partition: Partition, cut: Cut) -> crate::Result<()> {
-    // Without the lock, which whoever takes a day out may hold for a while.
+    // First without the lock, which the removal of a day may hold for a while.
     if exists(connection, partition).await? {
         return Ok(());
     }
     let mut transaction = connection.begin().await?;
-    // Whoever holds the table for longer than this is waited for in the caller's retry, where others
-    // are not queued up behind us.
+    // A longer wait for the table's lock happens in the caller's retries, where others do not queue up behind this
+    // session.
     sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *transaction).await?;
-    // One at a time for each table: two processes that make the same partition would fail each other.
+    // One session at a time for each table: two that create the same partition would make each other fail.
     sqlx::query(&format!("SELECT pg_advisory_xact_lock({ONE_AT_A_TIME})"))
         .bind(partition.table())
         .execute(&mut *transaction)
@@ -220,8 +220,8 @@ async fn create(connection: &mut PgConnection, partition: Partition, cut: Cut) -
     transaction.commit().await
 }
 
-/// Puts back what was taken out of a partition's time, or is on its way out: the rows that arrive for it must not wait
-/// for the next clean-up. What somebody else detaches is only waited for, and stays out.
+/// Reattaches tables that retention has detached or is detaching from a partition's time: arriving rows must not wait
+/// for the next retention run. What somebody else is detaching is only waited for, and stays detached.
 async fn reattach_leftover(transaction: &mut PgConnection, partition: Partition) -> crate::Result<()> {
     let (dataset, (from, until)) = (partition.dataset, partition.time());
     for child in catalogue::children(transaction, dataset, Sizes::Unasked).await? {
@@ -239,8 +239,8 @@ async fn reattach_leftover(transaction: &mut PgConnection, partition: Partition)
     Ok(())
 }
 
-/// Whether the DEFAULT partition has rows of a time. Postgres takes no partition for it then, so its rows go where the
-/// others are.
+/// Returns whether the DEFAULT partition has rows of a time range. Postgres then accepts no partition for that range,
+/// so its rows go to the DEFAULT partition too.
 async fn default_has(
     transaction: &mut PgConnection,
     dataset: Dataset,
@@ -256,18 +256,18 @@ async fn default_has(
         .await
 }
 
-/// Names that are tried for a partition before it is given up: another one is taken only where somebody has given ours
-/// to something else.
+/// The number of names that are tried for a partition. Another one is used only if the usual name is taken by
+/// something else.
 const NAMES: u8 = 9;
 
-/// Makes a partition for a part of a partition's time, which is all of it unless somebody made one for the rest.
+/// Creates a partition for a gap, which is the whole time of the partition unless somebody created one for the rest.
 async fn make(transaction: &mut PgConnection, partition: Partition, gap: TimeRange) -> crate::Result<()> {
     let (table, is_whole) = (partition.table(), gap == partition.time());
     let name =
         if is_whole { partition.name() } else { format!("{}_{}", partition.name(), gap.0.format("%d%H%M%S%6f")) };
     let names = std::iter::once(name.clone()).chain((2..=NAMES).map(|number| format!("{name}_{number}")));
     for name in names {
-        // A table of our name that is no partition was detached by somebody, and comes back to take its rows.
+        // A plain table with this name was detached by somebody, and is reattached to take its rows.
         let in_use: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1) AND (relispartition OR relkind <> 'r' OR NOT $2))",
         )
@@ -278,7 +278,7 @@ async fn make(transaction: &mut PgConnection, partition: Partition, gap: TimeRan
         if in_use {
             continue;
         }
-        // Names are ours and dates are digits: nothing from outside stands in these statements.
+        // Names come from the code and dates are digits: nothing in these statements comes from outside.
         let create =
             format!("CREATE TABLE IF NOT EXISTS {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)");
         sqlx::query(&create).execute(&mut *transaction).await?;
@@ -289,8 +289,7 @@ async fn make(transaction: &mut PgConnection, partition: Partition, gap: TimeRan
     Err(sqlx::Error::Configuration(problem.into()))
 }
 
-/// Attaches a table, under the lock on the table's partitions. One that was being detached when whoever did it died is
-/// detached first.
+/// Attaches a table, under the lock on the table's partitions. If a detach was interrupted, it is finished first.
 pub(crate) async fn attach(
     connection: &mut PgConnection,
     dataset: Dataset,
@@ -307,21 +306,21 @@ pub(crate) async fn attach(
     Ok(())
 }
 
-/// Ends the detaching of a table that somebody began.
+/// Finishes a pending detach.
 pub(crate) async fn finalize(connection: &mut PgConnection, dataset: Dataset, name: &TableName) -> crate::Result<()> {
     let statement = format!("ALTER TABLE {} DETACH PARTITION {name} FINALIZE", dataset.table());
     sqlx::query(&statement).execute(connection).await?;
     Ok(())
 }
 
-/// How a table stands to the one that it is, or was, a partition of.
+/// The relation of a table to its current or former parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// It is a partition.
     Attached,
-    /// It takes no rows and shows none, and those who read it before may still do so.
+    /// A detach is pending: it accepts no rows and shows none, but queries that were already reading it may continue.
     Detaching,
-    /// It is a table by itself, or there is none.
+    /// It is a plain table, or does not exist.
     Detached,
 }
 

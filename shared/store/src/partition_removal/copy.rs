@@ -1,4 +1,4 @@
-//! What is held of a day, copied beside it until it takes its place.
+//! Copies the held rows of a day into a table that then replaces the day.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use crate::{Dataset, log_volumes};
 const COPY_SUFFIX: &str = "_held";
 const COPY_BOUNDS: &str = "bounds_of_the_day";
 
-/// Where the day is, under the name that Watchbook gives such a day: one that somebody else gave may be too long for a
-/// suffix.
+/// Returns the name of the copy. It is built from the name that Watchbook gives such a day: a name that somebody else
+/// chose may be too long for a suffix.
 fn copy_name(day: &DayPartition) -> TableName {
     let ours = TableName::ours(&Partition::starting(day.dataset, day.first_day()).name());
     day.name.beside(&format!("{}{COPY_SUFFIX}", ours.relation()))
 }
 
-/// The comment of a copy, by which it is found in whatever schema it is.
+/// Returns the comment that marks a copy, by which it is found in any schema.
 fn copy_mark(dataset: Dataset) -> String {
     format!("copied by retention: what is held of a day of {}", dataset.table())
 }
 
-/// Copies the rows of a day that are held into a table beside it, which can take its place at once: with the same
-/// indexes, and with its bounds as a constraint, by which Postgres need not look at the rows. Says how many there are. A
-/// copy that was left behind is made anew: the day itself is there until its copy takes its place.
+/// Copies the held rows of a day into a table beside it, and returns their number. The copy is ready to replace the
+/// day: it has the same indexes, and the bounds as a constraint, so that Postgres need not scan the rows when it is
+/// attached. A leftover copy is replaced: the day itself exists until its copy replaces it.
 ///
 /// # Errors
-/// Where a statement fails; there is no copy then.
+/// If a statement fails; there is no copy then.
 pub async fn copy_held(connection: &mut PgConnection, day: &DayPartition, holds: &[HeldRange]) -> crate::Result<u64> {
     let (name, copy, time) = (&day.name, copy_name(day), day.dataset.time_column());
     let held = is_held(day.dataset, 1);
@@ -55,14 +55,14 @@ pub async fn copy_held(connection: &mut PgConnection, day: &DayPartition, holds:
     Ok(copied.rows_affected())
 }
 
-/// Removes copies that were left behind. The day that each was made of is there.
+/// Drops leftover copies. The day that each was copied from still exists.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn drop_copies(connection: &mut PgConnection, dataset: Dataset) -> crate::Result<()> {
     let (schema, table) = dataset.table().split_once('.').unwrap_or(("public", dataset.table()));
     let copies: Vec<String> = sqlx::query_scalar(
-        // Those of releases that made no mark have names of ours.
+        // Releases that did not mark copies named them after Watchbook's partitions.
         "SELECT format('%I.%I', nspname, relname)
            FROM pg_class AS class JOIN pg_namespace AS namespace ON namespace.oid = class.relnamespace
           WHERE relkind = 'r' AND NOT relispartition
@@ -80,24 +80,23 @@ pub async fn drop_copies(connection: &mut PgConnection, dataset: Dataset) -> cra
     Ok(())
 }
 
-/// Keeps everybody from changing the rows of a day until the transaction ends; they can be read.
+/// Locks the rows of a day against changes until the transaction ends. They can still be read.
 ///
 /// # Errors
-/// Where somebody writes to it for longer than the session waits.
+/// If somebody writes to the day for longer than the session's `lock_timeout`.
 pub async fn freeze(transaction: &mut PgConnection, day: &DayPartition) -> crate::Result<()> {
     sqlx::query(&format!("LOCK TABLE {} IN SHARE MODE", day.name)).execute(transaction).await?;
     Ok(())
 }
 
-/// How long the lock on a whole table may be waited for: whoever comes behind waits as long. Well below the second
-/// after which Postgres looks for deadlocks.
+/// How long to wait for the lock on the whole table: everybody who queues behind it waits as long. Well below the
+/// second after which Postgres checks for deadlocks.
 const SWAP_WITHIN: Duration = Duration::from_millis(200);
 
-/// Lets the copy of what is held take the place of a frozen day, in one moment: whoever reads finds the one or the
-/// other.
+/// Replaces a frozen day by the copy of its held rows, atomically: readers see one or the other.
 ///
 /// # Errors
-/// Where a statement fails, and where somebody uses the table: the transaction is to be given up, and tried again.
+/// If a statement fails, or if the table is in use: roll the transaction back and try again.
 pub async fn replace_by_copy(transaction: &mut PgConnection, day: &DayPartition) -> crate::Result<()> {
     let (table, name) = (day.dataset.table(), &day.name);
     sqlx::query(&format!("SET LOCAL lock_timeout = {}", SWAP_WITHIN.as_millis())).execute(&mut *transaction).await?;

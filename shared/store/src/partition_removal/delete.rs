@@ -1,4 +1,4 @@
-//! The expired part of a day, row by row.
+//! Deletes the expired part of a day, row by row.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -7,7 +7,7 @@ use super::{DayPartition, unsigned};
 use crate::holds::{HeldColumns, HeldRange, is_held};
 use crate::{Dataset, log_volumes, metric_hours};
 
-/// What a batch deleted of an owner, or of all.
+/// The rows of one owner that a batch deleted, or of all owners together.
 #[derive(sqlx::FromRow)]
 struct DeletedRows {
     organization_id: Option<String>,
@@ -17,12 +17,12 @@ struct DeletedRows {
     last: Option<DateTime<Utc>>,
 }
 
-/// Deletes rows of a day that are older than `before` and not held, `limit` at the most and the oldest first. Returns
-/// how many, and the time of the last one, from which the next batch goes on: what is deleted must not be read again.
-/// What else is known of the rows (hours of metrics, volumes of logs) follows in the same transaction.
+/// Deletes at most `limit` rows of a day that are older than `before` and not held, oldest first. Returns their
+/// number, and the time of the last one, at which the next batch starts: deleted rows must not be read again. What is
+/// derived from the rows (hours of metrics, log volumes) is updated in the same transaction.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn delete_before(
     transaction: &mut PgConnection,
     day: &DayPartition,
@@ -44,7 +44,7 @@ pub async fn delete_before(
         Dataset::Records(kind) => kind.spec().volume.map(|bound| (kind, bound)),
         _ => None,
     };
-    // A row for each owner of what went; one for all of it where nobody is asked for.
+    // One row for each owner of deleted rows if volumes are counted, otherwise one row for all.
     let all = format!(
         "SELECT NULL AS organization_id, '' AS owner, count(*) AS rows, 0::bigint AS bytes, max({time}) AS last FROM gone"
     );

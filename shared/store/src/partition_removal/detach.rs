@@ -1,4 +1,4 @@
-//! A day leaves its table, and comes back to it.
+//! Detaches a day from its table, and reattaches it.
 
 use sqlx::{Executor, PgConnection};
 
@@ -6,38 +6,39 @@ use super::DayPartition;
 use crate::partitions::{self, State};
 use crate::{Dataset, catalogue};
 
-/// Keeps everybody else from changing which days a dataset has, until [`unlock`] or the end of the session.
+/// Prevents every other session from changing the partitions of a dataset, until [`unlock`] or the end of the session.
 ///
 /// # Errors
-/// Where somebody else holds the lock for longer than the session waits.
+/// If another session holds the lock for longer than this session's `lock_timeout`.
 pub async fn lock(connection: &mut PgConnection, dataset: Dataset) -> crate::Result<()> {
     partitions::lock(connection, dataset.table()).await
 }
 
-/// Ends [`lock`].
+/// Releases [`lock`].
 ///
 /// # Errors
-/// Where the database does not answer; the lock is gone then.
+/// If the database is unavailable; the lock is then released.
 pub async fn unlock(connection: &mut PgConnection, dataset: Dataset) -> crate::Result<()> {
     partitions::unlock(connection, dataset.table()).await
 }
 
-/// How a day stands now.
+/// Returns the current state of a day.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn state(connection: &mut PgConnection, day: &DayPartition) -> crate::Result<State> {
     partitions::state(connection, day.dataset, &day.name).await
 }
 
-/// Takes a day out of its table, from whatever state it is in. Writers and readers go on meanwhile: new ones do not see
-/// the day any more, and those who read it already are waited for. Outside of a transaction, under [`lock`].
+/// Detaches a day from its table, whatever its state is. Writers and readers are not blocked: new statements do not
+/// see the day, and the detach waits for those that already read it. Call it outside of a transaction, under [`lock`].
 ///
 /// # Errors
-/// Where somebody reads the table for longer than the session waits. The day may be on its way out then: try again.
+/// If somebody reads the table for longer than the session's `lock_timeout`. The detach may then be pending: try
+/// again.
 pub async fn detach(connection: &mut PgConnection, day: &DayPartition) -> crate::Result<()> {
     let (table, name) = (day.dataset.table(), &day.name);
-    // Postgres lets one day at a time be on its way out, and one that was left so is in the way of all others.
+    // Postgres allows one pending detach for each table. An interrupted one would block all others.
     if let Some(pending) = pending(connection, table).await? {
         execute(connection, &format!("ALTER TABLE {table} DETACH PARTITION {pending} FINALIZE")).await?;
     }
@@ -45,7 +46,7 @@ pub async fn detach(connection: &mut PgConnection, day: &DayPartition) -> crate:
         return Ok(());
     }
     execute(connection, &format!("COMMENT ON TABLE {name} IS '{}'", catalogue::mark(day.dataset, day.time()))).await?;
-    // Postgres refuses to do it concurrently where somebody added a partition for everything else.
+    // Postgres does not detach concurrently if there is a DEFAULT partition.
     let concurrently = if has_default(connection, table).await? { "" } else { "CONCURRENTLY" };
     execute(connection, &format!("ALTER TABLE {table} DETACH PARTITION {name} {concurrently}")).await
 }
@@ -68,16 +69,16 @@ async fn has_default(connection: &mut PgConnection, table: &str) -> crate::Resul
         .await
 }
 
-/// By itself and without a transaction around it, which detaching concurrently asks for: in the simple protocol.
+/// Runs one statement in the simple protocol, without a transaction around it, as a concurrent detach requires.
 async fn execute(connection: &mut PgConnection, statement: &str) -> crate::Result<()> {
     connection.execute(statement).await?;
     Ok(())
 }
 
-/// Puts a day back that was taken out, under [`lock`].
+/// Reattaches a detached day, under [`lock`].
 ///
 /// # Errors
-/// Where a statement fails; the next run tries again.
+/// If a statement fails; the next run tries again.
 pub async fn reattach(connection: &mut PgConnection, day: &DayPartition) -> crate::Result<()> {
     match state(connection, day).await? {
         State::Attached => Ok(()),

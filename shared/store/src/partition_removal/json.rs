@@ -1,4 +1,4 @@
-//! A day as JSON: on its way into an archive, and back.
+//! Converts the rows of a day to JSON for an archive, and back.
 
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
@@ -8,14 +8,14 @@ use super::DayPartition;
 use crate::Dataset;
 use crate::catalogue::TableName;
 
-/// The rows of a day as JSON, a line each, in the order of their key. Numbers that print long stand there with exponents,
-/// and become the same numbers again.
+/// Returns the rows of a day as JSON, one per line, in the order of their key. Numbers that print long are written
+/// with exponents, and are read back as the same numbers.
 pub fn as_json<'c>(connection: &'c mut PgConnection, day: &DayPartition) -> BoxStream<'c, crate::Result<bytes::Bytes>> {
     let (name, time) = (day.name.clone(), day.dataset.time_column());
     let rows = async move {
         let record = record_as_json(&columns(&mut *connection, &name).await?);
-        // CSV of one column between control characters, which JSON never holds as they are: each line is the JSON itself,
-        // where the text format would escape its backslashes once more.
+        // CSV of one column, with control characters as delimiter and quote, which never occur unescaped in JSON: each
+        // line is the JSON itself. The text format would escape its backslashes once more.
         let statement = format!(
             "COPY (SELECT {record} FROM {name} AS record ORDER BY {time}, id)
                TO STDOUT (FORMAT csv, DELIMITER E'\\x02', QUOTE E'\\x01')"
@@ -25,7 +25,7 @@ pub fn as_json<'c>(connection: &'c mut PgConnection, day: &DayPartition) -> BoxS
     Box::pin(futures::stream::once(rows).try_flatten())
 }
 
-/// The columns of a table in their order, quoted where they have to be, and whether each is a `jsonb`.
+/// Returns the columns of a table in order, quoted if necessary, and whether each is a `jsonb`.
 async fn columns(connection: &mut PgConnection, table: &TableName) -> crate::Result<Vec<(String, bool)>> {
     sqlx::query_as(
         "SELECT quote_ident(attname), atttypid = 'jsonb'::regtype FROM pg_attribute
@@ -36,7 +36,8 @@ async fn columns(connection: &mut PgConnection, table: &TableName) -> crate::Res
     .await
 }
 
-/// A row named `record` as JSON: as Postgres prints it, unless numbers in one of its columns print long.
+/// Returns the expression for a row named `record` as JSON: as Postgres prints it, unless a column has numbers that
+/// print long.
 fn record_as_json(columns: &[(String, bool)]) -> String {
     let prints_long = |column: &str| format!("watchbook.prints_long(record.{column})");
     let long: Vec<_> = columns.iter().filter(|(_, is_json)| *is_json).map(|(column, _)| prints_long(column)).collect();
@@ -58,10 +59,10 @@ fn record_as_json(columns: &[(String, bool)]) -> String {
     )
 }
 
-/// Adds rows that [`as_json`] gave, but for those that are there already, and says how many.
+/// Inserts rows from [`as_json`] unless they are already there, and returns the number of inserted rows.
 ///
 /// # Errors
-/// Where the statement fails, as it does for what is no row of the table.
+/// If the statement fails, as it does if a line is not a row of the table.
 pub async fn insert_json(connection: &mut PgConnection, dataset: Dataset, lines: &[String]) -> crate::Result<u64> {
     let table = dataset.table();
     let inserted = sqlx::query(&format!(

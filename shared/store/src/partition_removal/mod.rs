@@ -1,15 +1,15 @@
-//! Days as they are removed: counted, copied, detached, dropped. A day is a partition, a month where a table is cut so. It
-//! is known by its bounds: what its name is, and who made it, is no matter.
+//! Removes days: counts, copies, detaches and drops them. A day is a partition, or a month if the table is partitioned
+//! by month. It is recognized by its bounds: its name and its creator do not matter.
 //!
-//! Every function is one step that leaves the database whole. In which order they are taken, and what happens after a
-//! crash between two of them, stands in `workers/retention`.
+//! Every function is one step that leaves the database consistent. The order of the steps, and the recovery from a
+//! crash between two of them, is in `workers/retention`.
 //!
-//! - here: which days there are, what is in them, and what is left of them
-//! - [`detach`]: a day leaves its table, and comes back
-//! - [`copy_held`]: what is held of one, copied until it takes its place
-//! - [`delete_before`]: the expired part of one, row by row
-//! - [`unmanaged`]: partitions that are no days
-//! - [`as_json`]: one on its way into an archive, and back
+//! - here: lists days, counts their rows, and rolls up what outlives them
+//! - [`detach`]: detaches a day and reattaches it
+//! - [`copy_held`]: copies the held rows of a day, and replaces the day by the copy
+//! - [`delete_before`]: deletes the expired part of a day, row by row
+//! - [`unmanaged`]: lists partitions that are not days
+//! - [`as_json`]: converts a day to JSON for an archive, and back
 
 mod copy;
 mod delete;
@@ -32,36 +32,37 @@ use crate::holds::{HeldColumns, HeldRange, is_held};
 use crate::partitions::{Partition, Partitions, State};
 use crate::{Database, Dataset, log_volumes, metric_hours};
 
-/// A day of a dataset; from [`tables`] any stretch of time that a table has.
+/// A day of a dataset. From [`tables`], a table with any time range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DayPartition {
-    /// Of what.
+    /// The dataset.
     pub dataset: Dataset,
-    /// The table that it is.
+    /// The name of its table.
     pub name: TableName,
-    /// When it begins.
+    /// Its start.
     pub starts_at: DateTime<Utc>,
-    /// When the next one begins.
+    /// Its exclusive end.
     pub ends_at: DateTime<Utc>,
-    /// Whether it is one, or was left behind on its way out.
+    /// Whether it is attached, or was left behind while being detached.
     pub state: State,
-    /// Its size on disk, with indexes.
+    /// Its size on disk in bytes, with indexes.
     pub bytes: u64,
 }
 
 impl DayPartition {
-    /// The date on which it begins, which is its name in plans, archives and records.
+    /// Returns the date on which it starts, which identifies it in plans, archives and records.
     pub fn first_day(&self) -> NaiveDate {
         self.starts_at.date_naive()
     }
 
-    /// Whether its time covers all of a date in UTC.
+    /// Returns whether it covers all of a date in UTC.
     pub fn covers(&self, date: NaiveDate) -> bool {
         let day = Partition::starting(Dataset::DeadLetters, date);
         self.starts_at <= day.starts_at() && day.ends_at() <= self.ends_at
     }
 
-    /// Whether it is one day, or one month where its table is cut so: the partition that Watchbook itself would make.
+    /// Returns whether it is one day, or one month if the table is partitioned by month: the partition that Watchbook
+    /// itself would create.
     fn is_whole(&self) -> bool {
         let is_first = !self.dataset.is_monthly() || self.starts_at.day() == 1;
         is_first && Partition::starting(self.dataset, self.first_day()).time() == self.time()
@@ -72,43 +73,44 @@ impl DayPartition {
     }
 }
 
-/// For how long a lock on a table is waited for. Locks on shape queue: whoever comes behind one that waits, waits too.
+/// The `lock_timeout`. DDL locks queue: every statement behind a waiting one waits too.
 const LOCK_WITHIN: Duration = Duration::from_secs(2);
 
-/// A session for removing days: it waits for no lock for long, and tells times in UTC.
+/// Opens a session for removing days, with a short `lock_timeout` and the time zone UTC.
 ///
 /// # Errors
-/// Where the server is away.
+/// If the server is unavailable.
 pub async fn session(database: &Database) -> crate::Result<PgConnection> {
     let mut connection = database.connect("retention").await?;
-    // A partition of somebody else may have policies of its own: rows that are not seen must not go as if there were none.
+    // A partition that somebody else created may have its own policies. Rows that they hide must not be dropped as if
+    // there were none, so Postgres reports an error instead.
     let settings =
         format!("SET lock_timeout = {}; SET TimeZone = 'UTC'; SET row_security = off", LOCK_WITHIN.as_millis());
     connection.execute(settings.as_str()).await?;
     Ok(connection)
 }
 
-/// Every day of a dataset, the oldest first, those that a run left behind as well. What is no whole day is in
-/// [`unmanaged`].
+/// Returns every day of a dataset, oldest first, including those that a run left detached. Partitions that are not
+/// whole days are in [`unmanaged`].
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If a query fails.
 pub async fn list(connection: &mut PgConnection, dataset: Dataset) -> crate::Result<Vec<DayPartition>> {
     let children = catalogue::children(connection, dataset, Sizes::Known).await?;
     let tables = children.iter().filter(|child| child.shape == Shape::Table && !child.is_default);
     let mut days: Vec<_> = tables.filter_map(|child| attached(dataset, child)).collect();
     days.extend(left_behind(connection, dataset).await?);
     days.retain(DayPartition::is_whole);
-    // Where a day was made anew before the one that was left behind was found, that one comes second.
+    // If a day was created again before its leftover was found, the leftover sorts second.
     days.sort_by_key(|day| (day.starts_at, day.state == State::Detached));
     Ok(days)
 }
 
-/// Every table that holds rows of a dataset, whatever its bounds are, those that a run left behind as well, the oldest
-/// first: for what is done to single rows wherever they are. Foreign tables are not among them.
+/// Returns every table that holds rows of a dataset, whatever its bounds are, oldest first, including those that a run
+/// left detached. For changes to single rows wherever they are. Foreign tables are left out.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If a query fails.
 pub async fn tables(connection: &mut PgConnection, dataset: Dataset) -> crate::Result<Vec<DayPartition>> {
     let mut tables = Vec::new();
     for child in catalogue::children(connection, dataset, Sizes::Known).await? {
@@ -127,7 +129,7 @@ pub async fn tables(connection: &mut PgConnection, dataset: Dataset) -> crate::R
     Ok(tables)
 }
 
-/// A child as a day; `None` for one that somebody else is taking out, or has just dropped.
+/// Returns a child as a day; `None` if somebody else is detaching it or has just dropped it.
 fn attached(dataset: Dataset, child: &Child) -> Option<DayPartition> {
     let state = match (child.is_detaching, child.is_marked) {
         (false, _) => State::Attached,
@@ -148,10 +150,11 @@ async fn left_behind(connection: &mut PgConnection, dataset: Dataset) -> crate::
     Ok(leftovers.filter_map(day).collect())
 }
 
-/// How many rows a day has, and how many of them are held. With `before`, only those of an earlier time count.
+/// Returns the number of rows of a day, and how many of them are held. With `before`, counts only rows before that
+/// time.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn count(
     connection: &mut PgConnection,
     day: &DayPartition,
@@ -161,7 +164,7 @@ pub async fn count(
     let (name, time) = (&day.name, day.dataset.time_column());
     let earlier = if before.is_some() { format!("{time} < $1") } else { "$1::timestamptz IS NULL".to_owned() };
     if holds.is_empty() {
-        // Without a look at the rows themselves: an index is enough.
+        // Without the hold condition, an index-only scan is enough.
         let rows: i64 = sqlx::query_scalar(&format!("SELECT count(*) FROM {name} WHERE {earlier}"))
             .bind(before)
             .fetch_one(connection)
@@ -181,11 +184,11 @@ pub async fn count(
     Ok((unsigned(rows), unsigned(held)))
 }
 
-/// What people change of the rows of a day: of dead letters how many are replayed and how many discarded. Rows of
-/// everything else stay as they are, but for erasures, and whoever erases has the right to act.
+/// Returns the number of replayed and of discarded dead letters of a day, which are the only changes that people make
+/// to rows. Rows of other datasets do not change except by erasures, which run under the same lease.
 ///
 /// # Errors
-/// Where the database cannot be asked.
+/// If the query fails.
 pub async fn marks(connection: &mut PgConnection, day: &DayPartition) -> crate::Result<(i64, i64)> {
     if day.dataset != Dataset::DeadLetters {
         return Ok((0, 0));
@@ -195,10 +198,10 @@ pub async fn marks(connection: &mut PgConnection, day: &DayPartition) -> crate::
         .await
 }
 
-/// Makes sure that what is left of a day when it goes finds its place; before [`roll_up`], outside of a transaction.
+/// Creates the partitions for what outlives a day. Call it before [`roll_up`], outside of a transaction.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn ensure_rollup_partitions(connection: &mut PgConnection, day: &DayPartition) -> crate::Result<()> {
     if day.dataset.has_hours() {
         metric_hours::ensure_hour_partitions(connection, &Partitions::default(), &day.name.to_string()).await?;
@@ -206,10 +209,10 @@ pub async fn ensure_rollup_partitions(connection: &mut PgConnection, day: &DayPa
     Ok(())
 }
 
-/// Keeps what is left of a day that goes, but for what is held of it: hourly figures where the dataset has them.
+/// Stores what outlives a day, without its held rows: hourly values if the dataset has them.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn roll_up(transaction: &mut PgConnection, day: &DayPartition, held: &[HeldRange]) -> crate::Result<()> {
     if day.dataset.has_hours() {
         metric_hours::roll_up_hours(transaction, &day.name.to_string(), held).await?;
@@ -217,10 +220,10 @@ pub async fn roll_up(transaction: &mut PgConnection, day: &DayPartition, held: &
     Ok(())
 }
 
-/// Drops a day that was taken out.
+/// Drops a detached day.
 ///
 /// # Errors
-/// Where a statement fails.
+/// If a statement fails.
 pub async fn drop(transaction: &mut PgConnection, day: &DayPartition) -> crate::Result<()> {
     sqlx::query(&format!("DROP TABLE {}", day.name)).execute(&mut *transaction).await?;
     if let Dataset::Records(kind) = day.dataset {

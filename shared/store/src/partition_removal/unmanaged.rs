@@ -57,7 +57,7 @@ impl UnmanagedPartition {
         )
     }
 
-    /// Returns the fix as an instruction for the operator.
+    /// Returns the fix, as an instruction for the operator.
     pub fn mend(&self) -> String {
         let (name, table) = (&self.name, self.dataset.table());
         let unit = unit(self.dataset);
@@ -65,7 +65,7 @@ impl UnmanagedPartition {
             "`ALTER TABLE {table} DETACH PARTITION {name}`, attach a table for each {unit} of its rows, move the rows into {table}, and drop it"
         );
         match self.reason {
-            UnmanagedReason::Default => format!("{move_rows}; Watchbook makes every partition that a record needs"),
+            UnmanagedReason::Default => format!("{move_rows}; Watchbook creates every partition that a record needs"),
             UnmanagedReason::Bounds | UnmanagedReason::Partitioned | UnmanagedReason::Foreign => {
                 format!("{move_rows}; or drop it by hand once all of it is too old")
             }
@@ -112,7 +112,7 @@ impl fmt::Display for UnmanagedPartition {
             UnmanagedReason::NotOwned => write!(f, "{name} belongs to another role: it cannot be removed"),
             UnmanagedReason::Readable => write!(f, "{name} can be read by {ROLE} without the policies of its table"),
             UnmanagedReason::Superseded => {
-                write!(f, "{name} was taken out by a run that did not end, and its {unit} has been made anew since")
+                write!(f, "{name} was detached by an interrupted run, and its {unit} has been created again since")
             }
         }
     }
