@@ -1,14 +1,14 @@
-//! A stretch of time in equal steps, as charts ask for it.
+//! A time range in equal steps, for charts.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
-/// Points that a chart can ask for: a week of minutes is 10,080, and no screen is wider. At some 100 bytes
+/// The maximum number of points in a chart: a week of minutes is 10,080, and no screen is wider. At some 100 bytes
 /// each that is a megabyte.
 pub const MAX_POINTS: i64 = 11_000;
 const SECONDS_OF_AN_HOUR: i64 = 3_600;
 
-/// A stretch of time in equal steps. Each hour lies within one step or is made of whole ones, so that a series
-/// whose older part is kept by the hour has the same sums as one that is not.
+/// A time range in equal steps. Each hour lies within one step or consists of whole steps, so that a series whose
+/// older part is stored by the hour has the same sums as one that is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Steps {
     from: DateTime<Utc>,
@@ -16,27 +16,28 @@ pub struct Steps {
     step: TimeDelta,
 }
 
-/// Why a stretch of time cannot be had in such steps, in words for whoever asked.
+/// The reason why a time range cannot be divided into such steps. The text is shown to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadSteps {
-    /// Nothing is between them.
+    /// The range is empty.
     #[error("`from` is not before `to`")]
     Empty,
-    /// Hours would be cut.
+    /// Steps would split hours unevenly.
     #[error(
-        "a step has to divide an hour (a minute, five minutes) or be made of whole ones, and has at least a second"
+        "a step has to divide an hour (such as one or five minutes) or be a multiple of one, and last at least a second"
     )]
     Uneven,
-    /// More than [`MAX_POINTS`].
-    #[error("there are more than {MAX_POINTS} such steps between `from` and `to`: ask for longer steps, or for less")]
+    /// There are more than [`MAX_POINTS`] steps.
+    #[error("there are more than {MAX_POINTS} such steps between `from` and `to`: use longer steps or a shorter range")]
     TooMany,
 }
 
 impl Steps {
-    /// The steps that hold the time from `from` up to and without `to`, the first and the last one whole.
+    /// Returns the steps that cover the range from `from` up to and excluding `to`. The first and the last one are
+    /// whole.
     ///
     /// # Errors
-    /// Where they are none that can be asked for.
+    /// If the range or the step is invalid, or if there are too many steps.
     pub fn of(from: DateTime<Utc>, to: DateTime<Utc>, step: TimeDelta) -> Result<Self, BadSteps> {
         if from >= to {
             return Err(BadSteps::Empty);
@@ -57,33 +58,33 @@ impl Steps {
         Ok(Self { from: first, to: end, step })
     }
 
-    /// Where the first one begins.
+    /// Returns the start of the first step.
     pub fn from(&self) -> DateTime<Utc> {
         self.from
     }
 
-    /// Where the last one ends.
+    /// Returns the end of the last step.
     pub fn to(&self) -> DateTime<Utc> {
         self.to
     }
 
-    /// How long each is.
+    /// Returns the length of each step.
     pub fn step(&self) -> TimeDelta {
         self.step
     }
 
-    /// The hour in which the first one begins.
+    /// Returns the hour in which the first step starts.
     pub(crate) fn first_hour(&self) -> DateTime<Utc> {
         begin_of(self.from, TimeDelta::seconds(SECONDS_OF_AN_HOUR)).unwrap_or(self.from)
     }
 
-    /// From where steps are counted: midnight of a Monday, so that weeks begin where people begin them.
+    /// Returns the time from which steps are counted: midnight of a Monday, so that weeks start on Mondays.
     pub(crate) fn origin() -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::days(4)
     }
 }
 
-/// Where the step begins in which `time` lies; `None` before the calendar.
+/// Returns the start of the step that contains `time`; `None` if that is before the calendar's start.
 fn begin_of(time: DateTime<Utc>, step: TimeDelta) -> Option<DateTime<Utc>> {
     let into = (time.timestamp() - Steps::origin().timestamp()).rem_euclid(step.num_seconds());
     time.trunc_subsecs(0).checked_sub_signed(TimeDelta::seconds(into))
@@ -119,7 +120,7 @@ mod tests {
             steps("2026-07-01T10:33:20Z", "2026-07-02T00:00:00Z", TimeDelta::weeks(1)),
             whole("2026-06-29T00:00:00", "2026-07-06T00:00:00")
         );
-        // Before the origin too.
+        // Before the origin as well.
         assert_eq!(
             steps("1969-12-31T23:10:00Z", "1970-01-01T00:10:00Z", TimeDelta::hours(1)),
             whole("1969-12-31T23:00:00", "1970-01-01T01:00:00")
