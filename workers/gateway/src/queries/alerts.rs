@@ -196,7 +196,7 @@ pub(crate) async fn acknowledge(
     let reason = mutation::reason(note.reason)?;
     let at = Utc::now();
     if note.until.is_some_and(|until| until <= at) {
-        return Err(Problem::parameters(vec![Fault::of("until", "is over")]));
+        return Err(Problem::parameters(vec![Fault::of("until", "is in the past")]));
     }
     let found =
         listing::run_query(&app, &caller.scope(None)?, async |transaction| alerts::find(transaction, id).await).await?;
