@@ -1,14 +1,14 @@
-//! A day on its way into the archive: written, read back and verified, or found there already.
+//! Archives a day: writes it, reads it back and verifies it, unless the archive has it already.
 
 use archive::{Archive, Manifest};
 use store::PgConnection;
 use store::partition_removal::{self, DayPartition};
 
-/// Writes a day to the archive, unless one of its parts is exactly what the day holds: a day may come here again,
-/// because late records came for it, a hold was released, or it was restored.
+/// Writes a day to the archive as a new part, unless an existing part has exactly the same content, and returns the
+/// verified part. A day may be archived again because late records arrived, a hold was released, or it was restored.
 ///
 /// # Errors
-/// What failed, in words.
+/// A text for people if the archive or the table cannot be read, or a part cannot be written or verified.
 pub(crate) async fn write(
     connection: &mut PgConnection,
     archive: &Archive,

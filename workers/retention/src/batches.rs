@@ -1,17 +1,17 @@
-//! How much goes at once of what goes row by row: small batches that give way when the database is tired.
+//! The size of row-level batches. Batches shrink and pauses grow when the database is slow.
 
 use std::time::Duration;
 
-/// What a batch may take: longer ones keep others waiting for the rows and the log.
+/// The longest that a batch should take: a longer one makes others wait for its row locks and for the WAL.
 const BATCH_WITHIN: Duration = Duration::from_millis(250);
-/// Below this a batch is worth more than it costs.
+/// A batch that takes less than this is followed by a larger one, because the cost per batch dominates.
 const QUICK: Duration = Duration::from_millis(60);
 const FEWEST: u32 = 100;
 const MOST: u32 = 10_000;
-/// A pause is at most so long, however tired the database is: the work has to end some time.
+/// The longest pause, however slow the database is: the work has to end some time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Rows of the next batch, by how long the last ones took.
+/// The number of rows in the next batch, adapted to how long the previous ones took.
 #[derive(Debug, Clone)]
 pub(crate) struct Batches {
     rows: u32,
@@ -22,13 +22,13 @@ impl Batches {
         Self { rows: 1_000 }
     }
 
-    /// How many rows the next batch may have.
+    /// Returns the maximum number of rows in the next batch.
     pub(crate) fn rows(&self) -> u32 {
         self.rows
     }
 
-    /// Learns from a batch, and says how long to leave the database alone: as long as the batch took, so that others
-    /// have half of the time at least; longer where it took longer than it should.
+    /// Adapts the size to the duration of a batch, and returns the pause before the next one. The pause is as long as
+    /// the batch took, so that others have at least half of the time; it is twice as long after a slow batch.
     pub(crate) fn took(&mut self, took: Duration) -> Duration {
         if took > BATCH_WITHIN {
             self.rows = (self.rows / 2).max(FEWEST);

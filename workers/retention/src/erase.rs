@@ -1,8 +1,8 @@
-//! Erasures: what is stored of a user or a strategy goes, in batches that give way.
+//! Erasures: remove the data of a user or a strategy, in batches that yield to other sessions.
 //!
-//! A user's or a strategy's executions are removed; a user's events and errors keep their place and lose what is
-//! personal in them. What a hold protects stays, and the erasure waits for its release. Each batch counts itself in
-//! its own transaction, so an erasure that was interrupted goes on and its figures are exact.
+//! Executions of a user or a strategy are deleted. Events and errors of a user are kept, but their personal data is
+//! blanked. Held rows stay, and the erasure waits for the release of the hold. Each batch adds its counts in its own
+//! transaction, so an interrupted erasure continues, and its counts are exact.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -21,13 +21,13 @@ use uuid::Uuid;
 use crate::batches::Batches;
 use crate::plan;
 
-/// What somebody asks for happened up to now, and clocks are not all the same.
+/// Added to the time of the request. An erasure covers everything up to the request, and clocks differ.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(5);
 
-/// Asks for an erasure.
+/// Requests an erasure; the worker executes it.
 ///
 /// # Errors
-/// Where Postgres does not answer.
+/// If a statement fails.
 pub async fn request(
     connection: &mut PgConnection,
     entity: Erasable,
@@ -41,10 +41,11 @@ pub async fn request(
     Ok(erasure)
 }
 
-/// How many executions an erasure would remove, and how many of a hold's it would leave. Changes nothing.
+/// Returns how many executions an erasure would remove, and how many it would leave because they are held. Changes
+/// nothing.
 ///
 /// # Errors
-/// Where Postgres does not answer.
+/// If a query fails.
 pub async fn preview(
     connection: &mut PgConnection,
     entity: Erasable,
@@ -74,23 +75,23 @@ fn new(entity: Erasable, entity_id: &str, organization_id: Option<&str>, by: &st
     }
 }
 
-/// Does erasures, or goes on with them, and tells of each. `on_progress` hears how many records are done. Users of one
-/// organization are done together, because what is theirs in events and errors is found by reading the days. The caller
-/// has the right to act. Returns them as they ended.
+/// Executes or continues erasures, writes an audit event for each, and returns them as they ended. Calls `on_progress`
+/// with the number of records of each batch. Users of one organization are erased together, because finding their
+/// events and errors means reading whole days. The caller holds the run lease.
 ///
 /// # Errors
-/// Where Postgres does not answer; what is done by then is done, and counted.
+/// If a statement fails. Batches committed by then are counted.
 pub async fn execute(
     connection: &mut PgConnection,
     mut erasures: Vec<Erasure>,
     mut on_progress: impl FnMut(u64),
 ) -> store::Result<Vec<Erasure>> {
     let mut ended = Vec::with_capacity(erasures.len());
-    // Whatever their bounds are: an erasure is about rows.
+    // All tables, whatever their bounds: an erasure concerns rows.
     let tables = partition_removal::tables(connection, Dataset::Records(Kind::Executions)).await?;
     for erasure in &erasures {
         let mut batches = Batches::new();
-        // A day that a run took out and did not remove is one of them: it may come back.
+        // This includes detached days, because they may be reattached.
         for day in tables.iter().filter(|day| day.starts_at <= erasure.up_to) {
             remove_executions(connection, erasure, day, &mut batches, &mut on_progress).await?;
         }
@@ -132,7 +133,7 @@ async fn remove_executions(
     }
 }
 
-/// Blanks what is personal of users, and says whose records keep some of it because they are held.
+/// Blanks personal data of users. Returns the erasures of which some is left in held rows.
 async fn blank(
     connection: &mut PgConnection,
     erasures: &[Erasure],
@@ -167,14 +168,14 @@ async fn blank_day(
         let (blanked, next) = erasures::blank(&mut transaction, erasures, day, &holds, after, batches.rows()).await?;
         transaction.commit().await?;
         on_progress(blanked);
-        // A batch that is not full has read the rest of the day: its time says nothing of the size of batches.
+        // The last batch read the rest of the day, so its duration says nothing about the size of batches.
         let Some(next) = next else { return Ok(()) };
         after = Some(next);
         sleep(batches.took(started.elapsed())).await;
     }
 }
 
-/// Writes that it is done, or waits for a hold, with the audit record of it.
+/// Records that the erasure is done or waits for a hold, with its audit event.
 async fn finish(connection: &mut PgConnection, erasure: &Erasure, is_held: bool) -> store::Result<Erasure> {
     let mut transaction = connection.begin().await?;
     let holds = holds::frozen(&mut transaction).await?;
@@ -182,7 +183,7 @@ async fn finish(connection: &mut PgConnection, erasure: &Erasure, is_held: bool)
     erasures::blank_entity(&mut transaction, erasure).await?;
     let before = erasures::find(&mut transaction, erasure.id).await?;
     let ended = erasures::end(&mut transaction, erasure.id, is_held || held > 0).await?;
-    // What was done before and found nothing now was told of then.
+    // A reopened erasure that removed nothing more already has its audit event.
     let is_news = before.is_none_or(|before| before.ended_at.is_none())
         || (ended.executions, ended.blanked) != (erasure.executions, erasure.blanked);
     if is_news {
@@ -212,7 +213,7 @@ async fn finish(connection: &mut PgConnection, erasure: &Erasure, is_held: bool)
     Ok(ended)
 }
 
-/// What holds keep of executions.
+/// Returns the ranges of executions that holds keep.
 fn ranges(holds: &[Hold]) -> Vec<holds::HeldRange> {
     let covers = |hold: &&Hold| {
         hold.covers(Dataset::Records(Kind::Executions), DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC)

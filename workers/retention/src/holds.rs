@@ -1,4 +1,4 @@
-//! Holds: added and released, and told of.
+//! Adds and releases holds, with their audit events.
 
 use chrono::{DateTime, Utc};
 use self_audit::AuditEvent;
@@ -7,27 +7,27 @@ use store::holds::{self, Hold};
 use store::{Connection, Dataset, PgConnection};
 use uuid::Uuid;
 
-/// What somebody wants to be held.
+/// A request for a hold.
 #[derive(Debug, Clone)]
 pub struct NewHold {
-    /// Whose records; `None` for everybody's, `_` for those without an organization.
+    /// The organization whose records are held; `None` for all, `_` for records without an organization.
     pub organization_id: Option<String>,
-    /// Of which kind, or `dead_letters`; `None` for all.
+    /// The kind, or `dead_letters`; `None` for all.
     pub kind: Option<String>,
-    /// The first moment; `None` from the beginning.
+    /// Start of the time range, inclusive; `None` for no bound.
     pub starts_at: Option<DateTime<Utc>>,
-    /// The first moment that is not held; `None` for ever.
+    /// End of the time range, exclusive; `None` for no bound.
     pub ends_at: Option<DateTime<Utc>>,
-    /// When the hold is over by itself; `None` when it is released.
+    /// Time at which the hold expires; `None` if it lasts until it is released.
     pub expires_at: Option<DateTime<Utc>>,
-    /// Why.
+    /// The reason, for people; at most 4 KiB.
     pub reason: String,
-    /// Who.
+    /// The actor; 1 to 256 bytes.
     pub created_by: String,
 }
 
 impl NewHold {
-    /// What is wrong with it, in words.
+    /// Returns what is wrong with the request, as texts for people.
     pub fn problems(&self, now: DateTime<Utc>) -> Vec<String> {
         let mut problems = Vec::new();
         let mut check = |ok: bool, problem: String| {
@@ -60,10 +60,10 @@ impl NewHold {
     }
 }
 
-/// Adds a hold, with its audit record.
+/// Adds a hold, with its audit event.
 ///
 /// # Errors
-/// Where Postgres does not answer.
+/// If a statement fails.
 pub async fn add(connection: &mut PgConnection, new: NewHold, now: DateTime<Utc>) -> store::Result<Hold> {
     let hold = Hold {
         id: Uuid::now_v7(),
@@ -85,10 +85,10 @@ pub async fn add(connection: &mut PgConnection, new: NewHold, now: DateTime<Utc>
     Ok(hold)
 }
 
-/// Releases a hold, with its audit record. `None` where there is no such hold in force.
+/// Releases a hold, with its audit event. Returns `None` if no hold in force has this id.
 ///
 /// # Errors
-/// Where Postgres does not answer.
+/// If a statement fails.
 pub async fn release(connection: &mut PgConnection, id: Uuid, by: &str) -> store::Result<Option<Hold>> {
     let mut transaction = connection.begin().await?;
     let Some(hold) = holds::release(&mut transaction, id, by).await? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! One item of a plan under way: its steps, what it needs, and why it may end undone.
+//! The execution of one item of a plan: its steps, its inputs and its errors.
 
 use archive::Archive;
 use chrono::{DateTime, Utc};
@@ -9,58 +9,58 @@ use uuid::Uuid;
 use crate::Settings;
 use crate::plan::Item;
 
-/// A step of an item that was reached: for whoever shows progress, and for tests that end a run there.
+/// A step that an item has reached. Used to show progress, and by tests to end a run there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// The item is begun.
+    /// The item has begun.
     Begun,
-    /// Its copy in the archive is verified.
+    /// The day is in the archive, verified.
     Archived,
-    /// What is held of it is copied.
+    /// The held rows are copied.
     Copied,
-    /// It is out of its table.
+    /// The day is detached from its table.
     Detached,
-    /// It was counted once more.
+    /// The rows were counted again.
     Counted,
-    /// A batch of its rows is gone.
+    /// A batch of rows was removed.
     Batch {
-        /// How many rows.
+        /// Number of rows.
         rows: u64,
     },
-    /// All of it that goes is gone.
+    /// Everything that the item removes is removed.
     Removed,
 }
 
-/// Hears of each step that is reached, and is waited for.
+/// A callback for each step that is reached. The run waits for the returned future.
 pub type Observer<'o> = &'o (dyn Fn(Step, &Item) -> BoxFuture<'static, ()> + Send + Sync);
 
-/// Hears of steps and does nothing.
+/// Does nothing.
 pub fn no_observer(_: Step, _: &Item) -> BoxFuture<'static, ()> {
     Box::pin(std::future::ready(()))
 }
 
-/// Why an item was not done. Nothing of it is gone, but for batches that were counted.
+/// The reason why an item was not done. None of its rows were removed, except for batches that were counted.
 #[derive(Debug, thiserror::Error)]
 pub enum ItemError {
-    /// The world is not as it was planned for.
+    /// The data or the settings differ from the plan.
     #[error("it has changed since the plan was made: {0}; nothing of it was removed, make a new plan")]
     Changed(String),
-    /// It could not be archived.
+    /// The day could not be archived.
     #[error("it is not in the archive, so nothing of it was removed: {0}")]
     Archive(String),
-    /// Somebody was in the way for too long.
+    /// Another session used the table for too long.
     #[error("{0}")]
     Busy(String),
-    /// Postgres did not do as it was asked.
+    /// A statement failed.
     #[error("Postgres: {0}")]
     Store(#[from] store::Error),
 }
 
-/// What an item needs to be done.
+/// An item and the inputs of its execution.
 pub(crate) struct Work<'r> {
     pub(crate) connection: &'r mut PgConnection,
     pub(crate) settings: &'r Settings,
-    /// The archive, or why there is none to write to.
+    /// The archive if one is configured and needed, or the reason why it cannot be written.
     pub(crate) archive: &'r Result<Option<Archive>, String>,
     pub(crate) run: Uuid,
     pub(crate) position: i32,
@@ -70,7 +70,7 @@ pub(crate) struct Work<'r> {
 }
 
 impl Work<'_> {
-    /// Tells whoever observes that a step is reached.
+    /// Calls the observer with a step that was reached.
     pub(crate) async fn reached(&self, step: Step) {
         (self.observer)(step, self.item).await;
     }

@@ -1,23 +1,25 @@
-//! What is removed when, and what stays.
+//! Retention: removes expired records, keeps held ones, archives, restores and erases.
 //!
-//! A run makes a plan, which is data, and executes exactly it. Whole days go by dropping their partition, which takes
-//! milliseconds and makes nobody wait; what cannot go so, goes in small batches that give way to everybody else.
+//! A run makes a plan, which is data, and executes exactly that plan. Whole days are removed by dropping their
+//! partition, which takes milliseconds and blocks nobody. Everything else is removed in small batches that yield to
+//! other sessions.
 //!
-//! - [`plan`]: what would go and what stays, with rows and bytes, and why
-//! - [`run`]: a run from its first row in `watchbook.retention_runs` to its last, executing a plan item by item
-//! - `item`: what each item of it goes through, and [`RunLease`], the right to do it
-//! - `partition`: how a day goes: archived, taken out, counted again, dropped
-//! - `archiving`: how a day comes into the archive
-//! - `row_deletion`: what goes row by row, and `batches`, how it gives way
-//! - [`holds`]: what must stay
-//! - [`erase`]: what is stored of a user or a strategy goes
-//! - [`restore`]: a day comes back from the archive
-//! - `schedule`: when it is time, and which time was missed
-//! - [`worker`]: the life of the worker
+//! - [`plan`]: the items to remove and to keep, with rows, bytes and the reason
+//! - [`run`]: a run, from its row in `watchbook.retention_runs` to its audit event; executes a plan item by item
+//! - `item`: the steps of an item and its errors
+//! - `run_lease`: [`RunLease`], which permits one process at a time to execute a run
+//! - `partition`: removal of a day: archive, detach, count again, drop
+//! - `archiving`: writes a day to the archive
+//! - `row_deletion`: removal by batches of rows; `batches`: their size and the pauses between them
+//! - [`holds`]: adds and releases holds, which keep records from being removed
+//! - [`erase`]: removes the data of a user or a strategy
+//! - [`restore`]: restores a day from the archive
+//! - `schedule`: decides whether a run is due, was missed, or has to be retried
+//! - [`worker`]: the retention worker
 //!
-//! What never happens: that a row goes which is not expired, or is held. The last transaction of each step looks again,
-//! with the holds frozen, and takes nothing on trust that was known before it. Everything before that transaction can
-//! be lost at any moment, and is made anew or put back by the next run.
+//! A row that is not expired, or is held, is never removed. The last transaction of each item checks this again with
+//! the holds locked, and relies on nothing that was read before it. Whatever precedes that transaction can be lost at
+//! any moment; the next run repeats or reverts it.
 
 mod archiving;
 mod batches;

@@ -1,4 +1,4 @@
-//! The metrics of retention: names, and what they mean to whoever scrapes them.
+//! The metrics of retention: names and descriptions.
 
 use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
@@ -10,14 +10,14 @@ pub(crate) const LAST_DONE: &str = "watchbook_retention_last_done_timestamp_seco
 pub(crate) const ERASURES: &str = "watchbook_erasures_total";
 pub(crate) const PARTITIONS_MISSING: &str = "watchbook_partitions_missing";
 
-/// Tells the recorder of this process what the metrics mean. Once, before the worker starts.
+/// Registers the descriptions of the metrics with the recorder of this process. Call it once, before the worker starts.
 pub fn describe() {
-    describe_gauge!(ACTIVE, "1 where this process removes what is too old");
+    describe_gauge!(ACTIVE, "1 if this process removes old records");
     describe_counter!(RUNS, "Runs by cause and outcome: done or failed");
-    describe_histogram!(RUN_SECONDS, Unit::Seconds, "How long a run took");
+    describe_histogram!(RUN_SECONDS, Unit::Seconds, "Duration of a run");
     describe_counter!(ROWS, "Rows that runs of this process removed, by kind and action");
-    describe_gauge!(LAST_DONE, Unit::Seconds, "When a run of this process last did all that was planned, since 1970");
-    describe_counter!(ERASURES, "Erasures of users and strategies that this process did");
-    describe_counter!(self_audit::PUBLISHED_RECORDS, "Records by which Watchbook told of itself");
+    describe_gauge!(LAST_DONE, Unit::Seconds, "Unix time at which a run of this process last did all that was planned");
+    describe_counter!(ERASURES, "Erasures of users and strategies that this process executed");
+    describe_counter!(self_audit::PUBLISHED_RECORDS, "Internal records that were published");
     describe_gauge!(PARTITIONS_MISSING, "Tables that have no partition for tomorrow");
 }

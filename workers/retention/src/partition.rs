@@ -1,12 +1,12 @@
-//! How a day goes.
+//! Removes a day's partition.
 //!
-//! A day of which nothing is held is archived, taken out of its table, counted once more while nobody can add to it, and
-//! dropped. One of which something is held keeps its place: what is held is copied beside it, the day is frozen and
-//! counted, and the copy takes its place in one moment, so that nobody ever misses a held row.
+//! A day without held rows is archived, detached, counted again while no writer can add to it, and dropped. A day with
+//! held rows stays attached: the held rows are copied into a table beside it, the day is frozen and counted, and the
+//! copy replaces it in one transaction, so that readers always see the held rows.
 //!
-//! Only the last transaction of either removes anything. It holds the holds still, and finds the day as it was planned, or
-//! else nothing happens. What a crash leaves behind before it is a day that was taken out, which the next run finds by its
-//! mark, or a copy, which is thrown away.
+//! Only the last transaction of either removes anything. It locks the holds, and rolls back unless the day is as it was
+//! planned. A crash before it leaves at most a detached day, which the next run finds by the mark in its comment, or a
+//! copy, which the next run drops.
 
 use std::time::{Duration, Instant};
 
@@ -21,14 +21,14 @@ use tokio::time::sleep;
 use crate::item::{ItemError, Step, Work};
 use crate::plan::{self, Action, Item};
 
-/// How often a day is asked to go while somebody reads its table, with seconds between. What still reads then is an
-/// export, or a session that was forgotten; the next run goes on from there.
+/// Attempts to detach or replace a day whose table is in use, with up to five seconds between them. A session that is
+/// still in the way after that is an export, or one that was forgotten; the next run continues from there.
 const TRIES: u32 = 40;
 const TRY_AGAIN_FIRST: Duration = Duration::from_millis(200);
 const TRY_AGAIN_AT_MOST: Duration = Duration::from_secs(5);
 
 impl Work<'_> {
-    /// Removes the day of the item, but for what is held of it.
+    /// Removes the item's day, except for its held rows.
     pub(crate) async fn remove_partition(mut self) -> Result<(), ItemError> {
         let started = Instant::now();
         let day = self.find_day().await?;
@@ -41,24 +41,27 @@ impl Work<'_> {
             return self.rewrite(&day, &found, archived, started).await;
         }
         if !plan::ranges(&found.holds, &day).is_empty() {
-            // What was held since the plan was made, or by a plan that somebody changed, is not taken out of sight.
+            // A hold that was added since the plan was made, or that an edited plan ignores: do not detach its rows.
             self.counted(&day, &found).await?;
         }
         self.detach(&day).await?;
         let removed = self.drop_partition(&day, &found, archived, started).await;
         if removed.is_err() {
-            // Nothing of it is gone, so it is to be seen again, by everybody and by the next plan. Where even that
-            // fails the next run sees to it.
+            // Nothing was removed, so readers and the next plan must see the day again. If this fails too, the next run
+            // reattaches it.
             if let Err(error) = partition_removal::reattach(self.connection, &day).await {
-                tracing::warn!(partition = %day.name, %error, "a day that was taken out could not be put back");
+                tracing::warn!(partition = %day.name, %error, "a detached day could not be reattached");
             }
         }
-        // Where the connection is gone the lock is too.
+        // If the connection is lost, so is the lock.
         partition_removal::unlock(self.connection, day.dataset).await.ok();
         removed
     }
 
-    /// The day as it is now; it must still be expired.
+    /// Finds the day as it is now.
+    ///
+    /// # Errors
+    /// If it does not exist, or is not expired by the current settings.
     async fn find_day(&mut self) -> Result<DayPartition, ItemError> {
         let (Some(dataset), Some(first_day)) = (self.item.dataset(), self.item.day) else {
             return Err(ItemError::Changed("the plan names no day of anything that is cut by time".to_owned()));
@@ -74,7 +77,7 @@ impl Work<'_> {
         Ok(day)
     }
 
-    /// Writes the day to the archive, where there is one and the day is not in it.
+    /// Writes the day to the archive, if an archive is configured and does not have the day yet.
     async fn archive(&mut self, day: &DayPartition) -> Result<Option<archive::Manifest>, ItemError> {
         if !day.dataset.has_records() {
             return Ok(None);
@@ -90,7 +93,7 @@ impl Work<'_> {
         Ok(Some(manifest))
     }
 
-    /// Takes the day out of its table, and keeps everybody from putting it back. Whoever reads the table is waited for.
+    /// Detaches the day, and keeps the lock that prevents others from reattaching it. Waits for readers of the table.
     async fn detach(&mut self, day: &DayPartition) -> Result<(), ItemError> {
         let mut backoff = Backoff::new(TRY_AGAIN_FIRST, TRY_AGAIN_AT_MOST);
         for _ in 0..TRIES {
@@ -119,7 +122,7 @@ impl Work<'_> {
         Err(ItemError::Busy(format!("somebody reads {} for longer than a run waits; {state}", day.dataset.table())))
     }
 
-    /// Drops a day that was taken out.
+    /// Drops a detached day.
     async fn drop_partition(
         &mut self,
         day: &DayPartition,
@@ -127,7 +130,7 @@ impl Work<'_> {
         archived: Option<archive::Manifest>,
         started: Instant,
     ) -> Result<(), ItemError> {
-        // Nobody can write to it any more: what is counted now is what goes.
+        // A detached day gets no more rows: the rows counted now are the rows that are dropped.
         self.counted(day, found).await?;
         partition_removal::ensure_rollup_partitions(self.connection, day).await?;
         self.reached(Step::Counted).await;
@@ -141,7 +144,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Lets what is held of a day take its place.
+    /// Replaces the day by a copy of its held rows.
     async fn rewrite(
         mut self,
         day: &DayPartition,
@@ -156,7 +159,8 @@ impl Work<'_> {
             changed => changed,
         };
         if swapped.is_err() {
-            // It holds what the day holds, and would outlive an erasure. Where even that fails the next run sees to it.
+            // The copy duplicates rows of the day, and would survive an erasure. If this fails too, the next run drops
+            // it.
             partition_removal::drop_copies(self.connection, day.dataset).await.ok();
         }
         swapped?;
@@ -164,7 +168,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// A day that a run took out when nothing of it was held is seen again first.
+    /// Reattaches the day if an earlier run detached it, when none of its rows were held yet.
     async fn reattach(&mut self, day: &DayPartition) -> Result<(), ItemError> {
         if partition_removal::state(self.connection, day).await? == State::Attached {
             return Ok(());
@@ -189,7 +193,7 @@ impl Work<'_> {
             let swapped = match partition_removal::lock(self.connection, day.dataset).await {
                 Ok(()) => {
                     let swapped = self.try_swap(day, found, archived.clone(), started).await;
-                    // Where the connection is gone the lock is too.
+                    // If the connection is lost, so is the lock.
                     partition_removal::unlock(self.connection, day.dataset).await.ok();
                     swapped
                 }
@@ -207,8 +211,9 @@ impl Work<'_> {
         )))
     }
 
-    /// All of it or nothing: who wrote to the table before the day was frozen, and now waits for it, keeps the table from
-    /// being locked for as long as the day is frozen. So it is thawed between two tries, and counted anew.
+    /// Freezes, counts and replaces the day in one transaction. A session that wrote to the table before and now waits
+    /// for the frozen day would prevent the lock on the table for as long as the day is frozen. Therefore each attempt
+    /// releases the day, and the next one counts again.
     async fn try_swap(
         &mut self,
         day: &DayPartition,
@@ -230,7 +235,7 @@ impl Work<'_> {
         Ok(transaction.commit().await?)
     }
 
-    /// The day is what was planned for.
+    /// Checks that the day is as it was planned.
     async fn counted(&mut self, day: &DayPartition, found: &Planned) -> Result<(), ItemError> {
         let counted = plan::count(self.connection, day, &found.holds, None).await?;
         let marks = partition_removal::marks(self.connection, day).await?;
@@ -238,14 +243,14 @@ impl Work<'_> {
     }
 }
 
-/// What was found before anything was copied or taken out.
+/// The holds, and the marks of the day, before anything was copied or detached.
 struct Planned {
     holds: Vec<Hold>,
     marks: (i64, i64),
 }
 
 impl Planned {
-    /// Holds the holds still until the transaction ends: those that keep something of the day are the same.
+    /// Locks the holds until the transaction ends, and checks that those of the day are the same as before.
     async fn is_still_held(&self, transaction: &mut PgConnection, day: &DayPartition) -> Result<(), ItemError> {
         let frozen = holds::frozen(transaction).await?;
         if plan::ranges(&frozen, day) == plan::ranges(&self.holds, day) {
@@ -255,8 +260,8 @@ impl Planned {
     }
 }
 
-/// Whether a day with so many rows, of which so many are held, is the one that was planned for, and what was planned is
-/// what happens to such a day.
+/// Checks that the counted rows, the held ones among them and the marks are those that were planned, and that the
+/// planned action fits them.
 fn check_counts(item: &Item, (all, kept): (u64, u64), has_same_marks: bool) -> Result<(), ItemError> {
     as_planned("rows", item.rows.saturating_add(item.kept_rows), all)?;
     as_planned("rows that are held", item.kept_rows, kept)?;

@@ -1,4 +1,4 @@
-//! The plan: what would go and what stays, as data. The preview shows it, a run executes it.
+//! The plan: the items to remove and to keep, as data. `watchbook retention plan` shows it, a run executes it.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use records::Kind;
@@ -12,26 +12,26 @@ use uuid::Uuid;
 
 use crate::Settings;
 
-/// What happens to an item.
+/// The action of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// The whole day goes.
+    /// Drop the whole day.
     Drop,
-    /// The day goes, but for what is held of it.
+    /// Remove the day except for its held rows.
     Rewrite,
-    /// All of it is held, or it is a partition that is no day: nothing happens.
+    /// Do nothing: all rows are held, or the partition is not one that Watchbook manages.
     Keep,
-    /// The expired part of a day goes, row by row.
+    /// Delete the expired rows of a day.
     Delete,
-    /// The oldest lines of a container go, because it has more than it may.
+    /// Delete the oldest lines of a container whose logs exceed the limit.
     Trim,
-    /// Minutes become hours.
+    /// Merge minutes of outcomes into hours, or remove expired hours.
     Thin,
 }
 
 impl Action {
-    /// Its name.
+    /// Returns the name, as in plans, metrics and `watchbook.retention_actions`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Drop => "drop",
@@ -44,89 +44,89 @@ impl Action {
     }
 }
 
-/// What a hold keeps of an item.
+/// The rows of an item that one hold keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldRows {
-    /// The hold.
+    /// The id of the hold.
     pub hold: Uuid,
-    /// Why it is there.
+    /// The reason of the hold.
     pub reason: String,
-    /// Rows that it keeps; two holds may keep the same ones.
+    /// Rows that it keeps; several holds may keep the same rows.
     pub rows: u64,
 }
 
-/// Which container's logs are trimmed.
+/// A container whose logs are trimmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
-    /// Whose it is; `None` for nobody's.
+    /// The organization of the records; `None` for records without one.
     pub organization_id: Option<String>,
-    /// Which.
+    /// The id of the container.
     pub container_id: String,
 }
 
-/// One thing that a run does, or leaves.
+/// One step of a run: what it removes, or keeps although it is expired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
-    /// Of what: a kind, `dead_letters`, `metric_hours`, `outcomes` or `outcome_hours`.
+    /// A kind, or `dead_letters`, `metric_hours`, `outcomes` or `outcome_hours`.
     pub kind: String,
-    /// Of which day; of a month where the kind is cut by month, its first day.
+    /// The day, or the first day of the month if the kind is partitioned by month.
     pub day: Option<NaiveDate>,
-    /// Rows that go.
+    /// Rows to remove.
     pub rows: u64,
-    /// Bytes that they take, with their part of the indexes; of a day that is rewritten or cut an estimate. Of lines
-    /// that are trimmed the bytes of their messages.
+    /// Bytes of these rows, including their part of the indexes; an estimate if only a part of a day is removed. For a
+    /// trim, the bytes of the messages.
     pub bytes: u64,
-    /// What happens.
+    /// The action.
     pub action: Action,
     /// Rows that stay because they are held.
     pub kept_rows: u64,
-    /// By which holds.
+    /// The holds that keep them.
     pub held: Vec<HeldRows>,
-    /// Which container, where it is about one.
+    /// The container, for a trim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
-    /// What is older goes, where only a part of the day does.
+    /// The time before which rows are removed, if only a part of a day is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<DateTime<Utc>>,
-    /// Why, in words.
+    /// The reason, for people.
     pub why: String,
 }
 
 impl Item {
-    /// The dataset that it is about; `None` for what is not cut by time.
+    /// Returns the dataset; `None` if the item concerns outcomes, which are not partitioned by time.
     pub(crate) fn dataset(&self) -> Option<Dataset> {
         Dataset::named(&self.kind)
     }
 }
 
-/// What a run does, in its order.
+/// The items of a run, in the order of their execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Plan {
-    /// Its items.
+    /// The items.
     pub items: Vec<Item>,
 }
 
 impl Plan {
-    /// Items that change something.
+    /// Returns the items that change something.
     pub fn changes(&self) -> impl Iterator<Item = &Item> {
         self.items.iter().filter(|item| item.action != Action::Keep)
     }
 }
 
-/// What time it is for whoever removes something: the earlier of this machine's clock and Postgres'. A clock that is
-/// ahead must not be the reason that something goes.
+/// Returns the current time for decisions about removal: the earlier of this machine's clock and that of Postgres, so
+/// that one clock that is ahead removes nothing.
 ///
 /// # Errors
-/// Where Postgres does not answer.
+/// If the query fails.
 pub async fn now(connection: &mut PgConnection) -> store::Result<DateTime<Utc>> {
     Ok(store::clock(connection).await?.min(Utc::now()))
 }
 
-/// Makes the plan for `now`, and changes nothing. `on_progress` hears what is being counted.
+/// Makes the plan for `now`. Changes nothing. Calls `on_progress` with what is being counted.
 ///
 /// # Errors
-/// Where Postgres does not answer.
+/// If a query fails.
 pub async fn make(
     connection: &mut PgConnection,
     settings: &Settings,
@@ -157,16 +157,16 @@ pub async fn make(
     Ok(Plan { items })
 }
 
-/// What `items` of minutes that become hours are called.
+/// The `kind` of items that merge minutes of outcomes into hours.
 pub(crate) const OUTCOMES: &str = "outcomes";
-/// And of hours that are too old.
+/// The `kind` of items that remove expired hours of outcomes.
 pub(crate) const OUTCOME_HOURS: &str = "outcome_hours";
-/// Containers and days that a plan trims at the most; the next one, a few minutes later, sees the rest.
+/// The maximum number of trims in a plan, each of a day of a container. The next plan, minutes later, has the rest.
 const MAX_TRIMS: usize = 1_000;
-/// And that it looks at: what is held of them is found only by reading their lines.
+/// The maximum number of candidates that a plan examines: finding their held lines requires reading all lines.
 const MAX_EXAMINED: usize = 10_000;
 
-/// What containers have above what they may, by day.
+/// Returns by how much containers exceed the limit, by day.
 pub(crate) async fn excess(
     connection: &mut PgConnection,
     settings: &Settings,
@@ -176,7 +176,8 @@ pub(crate) async fn excess(
     Ok(log_volumes::excess(&volumes, settings.retention.log_bytes_per_container.as_u64()))
 }
 
-/// Containers that hold more than they may, their oldest day first. Days that go anyway are left to that.
+/// Returns the trims of containers whose logs exceed the limit, their oldest day first, except for days that `items`
+/// already drop.
 pub(crate) async fn trims(
     connection: &mut PgConnection,
     settings: &Settings,
@@ -205,7 +206,7 @@ pub(crate) async fn trims(
             let Some(day) = tables.iter().find(is_its) else { continue };
             let name = day.name.to_string();
             let would = log_volumes::plan_trim(connection, kind, &name, &excess, &ranges(&holds, day)).await?;
-            // Held, all of it.
+            // All lines are held.
             if would.lines == 0 {
                 continue;
             }
@@ -232,12 +233,12 @@ pub(crate) async fn trims(
     Ok(trims)
 }
 
-/// The kinds that are bounded by volume.
+/// Returns the kinds with a limit on their volume.
 fn bounded_kinds() -> impl Iterator<Item = Kind> {
     Kind::ALL.iter().copied().filter(|kind| kind.spec().volume.is_some())
 }
 
-/// Minutes that become hours, and hours that are too old.
+/// Returns the items that merge minutes of outcomes into hours, and remove expired hours.
 async fn thinning(connection: &mut PgConnection, settings: &Settings, now: DateTime<Utc>) -> store::Result<Vec<Item>> {
     let minutes = settings.minutes_cutoff(now);
     let mut items = Vec::new();
@@ -265,23 +266,23 @@ fn thin(kind: &str, rows: u64, before: DateTime<Utc>, why: &str) -> Item {
     }
 }
 
-/// The holds that keep something of a day.
+/// Returns the holds that may keep rows of a day.
 pub(crate) fn relevant<'h>(holds: &'h [Hold], day: &DayPartition) -> impl Iterator<Item = &'h Hold> + use<'h> {
     let (dataset, from, until) = (day.dataset, day.starts_at, day.ends_at);
     holds.iter().filter(move |hold| hold.covers(dataset, from, until))
 }
 
-/// Ranges of the holds that keep something of a day.
+/// Returns the ranges of the holds that may keep rows of a day.
 pub(crate) fn ranges(holds: &[Hold], day: &DayPartition) -> Vec<HeldRange> {
     relevant(holds, day).map(Hold::range).collect()
 }
 
-/// Whether a partition that is no day has anything that is expired, and so is left where it should have gone.
+/// Returns whether an unmanaged partition may have expired rows, which no run removes.
 fn is_left(unmanaged: &UnmanagedPartition, cutoff: DateTime<Utc>) -> bool {
     unmanaged.stays() && unmanaged.starts_at.is_none_or(|starts_at| starts_at < cutoff)
 }
 
-/// A partition that is no day, which stays whatever its rows are.
+/// Returns the item of an unmanaged partition, which stays however old its rows are.
 fn left(unmanaged: UnmanagedPartition) -> Item {
     Item {
         kind: unmanaged.dataset.name().to_owned(),
@@ -297,7 +298,7 @@ fn left(unmanaged: UnmanagedPartition) -> Item {
     }
 }
 
-/// A day of which all is expired.
+/// Returns the item of a day that is expired as a whole.
 async fn expired(
     connection: &mut PgConnection,
     day: &DayPartition,
@@ -320,7 +321,7 @@ async fn expired(
         rows: if action == Action::Keep { 0 } else { gone },
         bytes: match action {
             Action::Keep => 0,
-            // An empty day takes its part of the disk as well.
+            // An empty day takes disk space too.
             Action::Drop => day.bytes,
             _ => proportion(day.bytes, gone, all),
         },
@@ -333,7 +334,7 @@ async fn expired(
     })
 }
 
-/// The day in which the limit lies: what is expired of it.
+/// Returns the item of the day that contains the cutoff; `None` if none of its rows are expired.
 async fn boundary(
     connection: &mut PgConnection,
     day: &DayPartition,
@@ -359,7 +360,8 @@ async fn boundary(
     }))
 }
 
-/// Rows of a day, and how many of them stay. A day of figures is not told apart by whom it is about: it stays whole.
+/// Returns the number of rows of a day, and how many of them are held; with `before`, only of older rows. A day of
+/// hourly aggregates is held as a whole, because its rows are not distinguished by organization.
 pub(crate) async fn count(
     connection: &mut PgConnection,
     day: &DayPartition,
@@ -391,7 +393,7 @@ async fn held(
     Ok(found)
 }
 
-/// What happens to a day of so many rows of which so many are held.
+/// Returns the action for an expired day with `all` rows of which `held` are held.
 pub(crate) fn decide(all: u64, held: u64) -> Action {
     match held {
         0 => Action::Drop,
@@ -400,7 +402,7 @@ pub(crate) fn decide(all: u64, held: u64) -> Action {
     }
 }
 
-/// The part of `bytes` that `part` of `all` rows take.
+/// Returns the bytes of `part` out of `all` rows that together take `bytes`.
 pub(crate) fn proportion(bytes: u64, part: u64, all: u64) -> u64 {
     let whole = u128::from(all.max(1));
     u64::try_from(u128::from(bytes) * u128::from(part) / whole).unwrap_or(u64::MAX)

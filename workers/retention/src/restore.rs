@@ -1,4 +1,4 @@
-//! A day comes back from the archive, for reading: into its table, under a hold that keeps the next run off it.
+//! Restores a day from the archive into its table, under a hold that keeps the next run from removing it again.
 
 use archive::{Archive, ArchiveError, Manifest};
 use chrono::{DateTime, NaiveDate, Utc};
@@ -13,79 +13,79 @@ use store::{Connection, Dataset, PgConnection, log_volumes, metric_hours};
 use crate::holds::{self, NewHold};
 use crate::plan;
 
-/// Records that are written at once, and their bytes.
+/// The maximum number of records in one `INSERT`, and of their bytes.
 const BATCH_ROWS: usize = 1_000;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// A line is at most a message, its attributes and what JSON makes of both.
+/// The longest line: a message and its attributes, as JSON.
 const LINE_BYTES: usize = 16 * 1024 * 1024;
 
-/// Why a day does not come back.
+/// The reason why a day is not restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// There is nothing to bring back.
+    /// The archive does not have the day.
     #[error("the archive {archive} has no {kind} of {day}")]
     NotThere {
-        /// Which archive.
+        /// The location of the archive.
         archive: String,
-        /// What was asked for.
+        /// The kind that was requested.
         kind: &'static str,
-        /// Of which day.
+        /// The day that was requested.
         day: NaiveDate,
     },
-    /// The archive did not give it, or gave something else.
+    /// The archive could not be read, or an object failed its verification.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// It holds something that is no record.
+    /// An object contains something that is not a record.
     #[error("{object}: {problem}")]
     NoRecord {
-        /// Which object.
+        /// The name of the object.
         object: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
-    /// The hours of that day stand for samples that nobody has any more.
+    /// The day's hourly aggregates contain more samples than the archive.
     #[error(
         "{hours} samples of that day became hours, and the archive brings back {added}: the rest would be lost with the hours, so nothing is brought back"
     )]
     HoursKnowMore {
-        /// Samples in the hours.
+        /// Samples counted in the hourly aggregates.
         hours: u64,
-        /// Samples that came back.
+        /// Samples added from the archive.
         added: u64,
     },
-    /// Postgres did not take it.
+    /// A statement failed.
     #[error("Postgres: {0}")]
     Store(#[from] store::Error),
 }
 
-/// What came back.
+/// The result of a restore.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Restored {
-    /// Records that the archive has of the day; one may be in several of its parts.
+    /// Records in the archive's parts of the day; a record may be in several parts.
     pub archived: u64,
     /// Records that were not in the table.
     pub added: u64,
-    /// The hold that keeps them.
+    /// The hold that keeps the records.
     pub hold: Hold,
 }
 
-/// What is asked for.
+/// A request to restore a day.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
-    /// Of what.
+    /// The dataset.
     pub dataset: Dataset,
     /// The first day of the partition.
     pub day: NaiveDate,
-    /// Until when it stays.
+    /// The time at which the hold expires.
     pub until: DateTime<Utc>,
-    /// Who asks.
+    /// The actor, for the hold and the audit event.
     pub by: String,
-    /// Why.
+    /// The reason, for the hold and the audit event.
     pub reason: String,
 }
 
-/// Brings a day back, or nothing of it. The parts are verified before anything is written; a record that is there
-/// already stays as it is. What was erased meanwhile does not come back.
+/// Restores all of a day, or nothing. The parts are verified before anything is written. A record that is already in
+/// the table stays as it is. Personal data that was erased after the day was archived is not restored.
 ///
 /// # Errors
 /// See [`RestoreError`].
@@ -106,7 +106,8 @@ pub async fn restore(
     }
     let partition = Partition::starting(dataset, request.day);
     Partitions::default().ensure(connection, partition).await?;
-    // In one transaction: nobody sees samples beside their hours, or what was erased, and no end in between leaves them.
+    // One transaction: readers never see samples together with their hours, or erased data, and neither does a crash
+    // leave them.
     let mut transaction = connection.begin().await?;
     let (mut archived, mut added) = (0, 0);
     for part in &parts {
@@ -114,14 +115,14 @@ pub async fn restore(
         added += restore_part(&mut transaction, archive, part, dataset, &mut on_progress).await?;
     }
     if dataset.has_hours() {
-        // Its samples are back, and become hours again when they go.
+        // The samples are restored, and become hourly aggregates again when they are removed.
         let hours = metric_hours::samples(&mut transaction, partition.starts_at(), partition.ends_at()).await?;
         if hours > added {
             return Err(RestoreError::HoursKnowMore { hours, added });
         }
         metric_hours::forget(&mut transaction, partition.starts_at(), partition.ends_at()).await?;
     }
-    // The hold last: whoever removes days waits for the holds, and the day is taken out by nobody while this writes to it.
+    // Add the hold last. Removing a day waits for the lock on the holds, so no day is detached while this writes to it.
     let holds = store::holds::frozen(&mut transaction).await?;
     for table in partition_removal::tables(&mut transaction, dataset).await? {
         if table.starts_at < partition.ends_at() && table.ends_at > partition.starts_at() {

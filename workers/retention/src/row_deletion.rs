@@ -1,7 +1,7 @@
-//! What goes piece by piece: the expired part of a day, the oldest lines of a container, minutes that become hours.
+//! Row-level deletion: the expired part of a day, the oldest lines of a container, and minutes that become hours.
 //!
-//! Each batch is one transaction, which looks at the holds anew and counts itself into `watchbook.retention_actions`.
-//! So it can end anywhere, and the figures are what is gone.
+//! Each batch is one transaction, which reads the holds again and adds its counts to `watchbook.retention_actions`.
+//! Therefore a run can end after any batch, and the counts are exactly the rows that were removed.
 
 use std::time::Instant;
 
@@ -20,26 +20,26 @@ use crate::item::{ItemError, Step, Work};
 use crate::partition::signed;
 use crate::plan::{self, Action, Item};
 
-/// How often a batch is tried again that somebody was in the way of.
+/// Retries of a batch that fails with lock contention.
 const TRIES: u32 = 20;
 
-/// An item that is done piece by piece.
+/// An item that is executed in batches of rows.
 pub(crate) struct RowDeletion<'r> {
     work: Work<'r>,
     batches: Batches,
 }
 
-/// What a batch did.
+/// The result of a batch.
 struct Batch {
     rows: u64,
     bytes: u64,
-    /// Where the next one begins, once this one is committed.
+    /// The start of the next batch, once this one is committed.
     next: Progress,
-    /// Nothing is left to do.
+    /// Whether nothing is left to do.
     is_last: bool,
 }
 
-/// Where the next batch begins, and how much is left to do of what is counted in bytes.
+/// The start of the next batch, and the bytes that a trim still has to remove.
 #[derive(Clone, Copy)]
 struct Progress {
     from: Option<DateTime<Utc>>,
@@ -90,7 +90,8 @@ impl<'r> RowDeletion<'r> {
         let (Some(dataset), Some(first_day)) = (self.work.item.dataset(), self.work.item.day) else {
             return Err(gone());
         };
-        // Lines of a container are trimmed wherever they are; the expired part of a day is that of a whole one.
+        // Trimming works on any partition that has the lines. Deleting the expired part needs a partition that is one
+        // whole day.
         let (found, is_trim) = match self.work.item.action {
             Action::Trim => (partition_removal::tables(self.work.connection, dataset).await?, true),
             _ => (partition_removal::list(self.work.connection, dataset).await?, false),
@@ -102,8 +103,8 @@ impl<'r> RowDeletion<'r> {
         found.into_iter().find(is_it).ok_or_else(gone)
     }
 
-    /// Whether it may go by the settings and figures of now, and of what is bounded by volume how many bytes: between the
-    /// plan and now somebody else may have removed them.
+    /// Checks that the current settings and volumes still permit the removal; another run may have trimmed the
+    /// container since the plan was made. Returns the bytes to remove for a trim, and 0 for other actions.
     async fn may_go(&mut self) -> Result<u64, ItemError> {
         let (item, settings, now) = (self.work.item, self.work.settings, self.work.now);
         match (item.action, item.dataset(), &item.container) {
@@ -134,7 +135,7 @@ impl<'r> RowDeletion<'r> {
         }
     }
 
-    /// One transaction.
+    /// Executes one batch in one transaction.
     async fn batch(&mut self, day: Option<&DayPartition>, progress: Progress) -> store::Result<Batch> {
         let started = Instant::now();
         let (item, limit) = (self.work.item, self.batches.rows());
@@ -161,7 +162,7 @@ impl<'r> RowDeletion<'r> {
     }
 }
 
-/// Whether what is older than `asked` is older than may be kept.
+/// Checks that records before `asked` are expired, i.e. that `asked` is not after the cutoff. Returns 0 bytes.
 fn is_due(asked: Option<DateTime<Utc>>, cutoff: Option<DateTime<Utc>>) -> Result<u64, ItemError> {
     if asked.is_some_and(|asked| cutoff.is_some_and(|cutoff| asked <= cutoff)) {
         return Ok(0);
@@ -169,7 +170,7 @@ fn is_due(asked: Option<DateTime<Utc>>, cutoff: Option<DateTime<Utc>>) -> Result
     Err(ItemError::Changed("it is not expired by the settings that are in force".to_owned()))
 }
 
-/// The oldest expired rows of the boundary day.
+/// Deletes the oldest expired rows of the boundary day.
 async fn delete(
     transaction: &mut PgConnection,
     item: &Item,
@@ -181,13 +182,13 @@ async fn delete(
     let before = item.before.unwrap_or(DateTime::<Utc>::MIN_UTC);
     let (rows, last) =
         partition_removal::delete_before(transaction, day, progress.from, before, &ranges, limit).await?;
-    // With their part of the indexes.
+    // The planned bytes include the indexes.
     let bytes = plan::proportion(item.bytes, rows.min(item.rows), item.rows);
     let next = Progress { from: last.or(progress.from), ..progress };
     Ok(Batch { rows, bytes, next, is_last: rows < u64::from(limit) })
 }
 
-/// The oldest lines of a container's day.
+/// Deletes the oldest lines of a container's day.
 async fn trim(
     transaction: &mut PgConnection,
     item: &Item,
@@ -214,7 +215,7 @@ async fn trim(
     Ok(Batch { rows: gone.lines, bytes: gone.bytes, next, is_last: gone.lines == 0 || next.bytes_left == 0 })
 }
 
-/// Minutes of outcomes that become hours, and hours that are too old.
+/// Merges minutes of outcomes into hours, or removes expired hours.
 async fn thin(transaction: &mut PgConnection, item: &Item, progress: Progress, limit: u32) -> store::Result<Batch> {
     let before = item.before.unwrap_or(DateTime::<Utc>::MIN_UTC);
     let rows = match item.kind.as_str() {

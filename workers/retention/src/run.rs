@@ -1,4 +1,4 @@
-//! A run: from its row in `watchbook.retention_runs` to the audit record that tells how it ended.
+//! A run, from its row in `watchbook.retention_runs` to the audit event about its outcome.
 
 use archive::Archive;
 use chrono::{DateTime, Utc};
@@ -18,32 +18,32 @@ pub use crate::item::{ItemError, Observer, Step, no_observer};
 use crate::plan::{Action, Item, Plan};
 use crate::row_deletion::RowDeletion;
 
-/// The errors by which the alert worker hears of a run that failed.
+/// The type of the internal error record about a failed run, which the alert worker evaluates.
 const FAILED: &str = "watchbook.retention";
 
-/// How an item ended.
+/// The outcome of an item.
 #[derive(Debug, Clone, Serialize)]
 pub struct ItemReport {
     /// The item.
     #[serde(flatten)]
     pub item: Item,
-    /// Why it was not done.
+    /// The reason why it was not done; `None` if it was.
     pub problem: Option<String>,
 }
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The run.
+    /// The id of the run.
     pub run: Uuid,
-    /// Whether all of it was done.
+    /// Whether all items were done.
     pub done: bool,
-    /// Its items, in their order.
+    /// The items, in the order of the plan.
     pub items: Vec<ItemReport>,
 }
 
 impl Report {
-    /// What failed, in one text.
+    /// Returns the first problem and the number of further ones as one text; `None` if no item failed.
     pub fn problem(&self) -> Option<String> {
         let failed: Vec<_> =
             self.items.iter().filter_map(|report| Some((&report.item, report.problem.as_ref()?))).collect();
@@ -54,26 +54,26 @@ impl Report {
     }
 }
 
-/// Why a run is made, and by whom.
+/// A request for a run: its cause and its actor.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Why.
+    /// The cause of the run.
     pub cause: Cause,
-    /// Which time of the schedule it answers.
+    /// The scheduled time that the run serves, if any.
     pub scheduled_for: Option<DateTime<Utc>>,
-    /// Who asked for it.
+    /// The actor that requested the run.
     pub actor_id: String,
-    /// Which process executes it.
+    /// The name of the process that executes the run.
     pub process: String,
 }
 
 impl Request {
-    /// For a time that came, or a limit that was passed: nobody asked.
+    /// Returns a request by the system itself: for a scheduled time, a retry, or an exceeded limit.
     pub(crate) fn of_system(cause: Cause, scheduled_for: Option<DateTime<Utc>>, process: &str) -> Self {
         Self { cause, scheduled_for, actor_id: self_audit::SYSTEM.to_owned(), process: process.to_owned() }
     }
 
-    /// The run that answers it, under an id of its own.
+    /// Returns the run for this request, with a new id.
     fn new_run(&self, plan: &Plan) -> NewRun {
         NewRun {
             id: Uuid::now_v7(),
@@ -81,16 +81,16 @@ impl Request {
             scheduled_for: self.scheduled_for,
             actor_id: self.actor_id.clone(),
             process: self.process.clone(),
-            // A plan is plain data: it always is JSON.
+            // A plan is plain data and always serializes.
             planned: serde_json::to_value(plan).unwrap_or_default(),
         }
     }
 }
 
-/// Writes that a time of the schedule is answered, with nothing that was to be done.
+/// Records a run without items for a scheduled time at which nothing had to be removed.
 ///
 /// # Errors
-/// Where Postgres does not answer.
+/// If a statement fails.
 pub(crate) async fn record_empty_run(connection: &mut PgConnection, request: &Request) -> store::Result<()> {
     let new = request.new_run(&Plan { items: Vec::new() });
     let mut transaction = connection.begin().await?;
@@ -100,11 +100,12 @@ pub(crate) async fn record_empty_run(connection: &mut PgConnection, request: &Re
     transaction.commit().await
 }
 
-/// Executes a plan. `None` where its time of the schedule was answered by somebody else meanwhile. The caller has the
-/// right to act ([`RunLease`]).
+/// Executes a plan. Returns `None` if another process has begun the run for the same scheduled time. The caller holds
+/// the [`RunLease`].
 ///
 /// # Errors
-/// Where Postgres does not answer, so that not even the end of the run could be written; whoever acts next does it.
+/// If Postgres does not answer, so that not even the end of the run could be recorded. The next holder of the run lease
+/// records it.
 pub async fn execute(
     database: &Database,
     settings: &Settings,
@@ -128,7 +129,7 @@ pub async fn execute(
     let archive = open_archive(settings, plan).await;
     let mut report = Report { run, done: true, items: Vec::with_capacity(plan.items.len()) };
     let mut outage = None;
-    // A table that somebody reads for longer than a day waits keeps its other days from going as well.
+    // If detaching a day timed out because of a reader of its table, the table's other days would time out too.
     let mut busy: Vec<&str> = Vec::new();
     for (position, item) in plan.items.iter().enumerate() {
         let problem = match &outage {
@@ -170,7 +171,7 @@ pub async fn execute(
         report.items.push(ItemReport { item: item.clone(), problem });
     }
     if outage.is_some() {
-        // What failed may be the connection itself.
+        // The connection itself may have failed.
         connection = partition_removal::session(database).await?;
     }
     let outcome = if report.done { Outcome::Done } else { Outcome::Failed };
@@ -178,7 +179,7 @@ pub async fn execute(
     Ok(Some(report))
 }
 
-/// Boxed, because the future of a run is large, and is a part of those of the worker and the commands.
+/// Executes an item. The future is boxed because it is large and part of the futures of the worker and the commands.
 fn run_item(work: Work<'_>) -> BoxFuture<'_, Result<(), ItemError>> {
     match work.item.action {
         Action::Keep => Box::pin(std::future::ready(Ok(()))),
@@ -187,17 +188,17 @@ fn run_item(work: Work<'_>) -> BoxFuture<'_, Result<(), ItemError>> {
     }
 }
 
-/// Whether a day is taken out of its table for an item: one that is rewritten keeps its place.
+/// Returns whether the item detaches a day. A rewritten day stays attached.
 const fn detaches(item: &Item) -> bool {
     matches!(item.action, Action::Drop)
 }
 
-/// Whether a day goes, or a part of it, that has to be in the archive.
+/// Returns whether the item removes a day or a part of it that has to be archived first.
 const fn is_archived(item: &Item) -> bool {
     matches!(item.action, Action::Drop | Action::Rewrite)
 }
 
-/// The archive, where the plan drops something that has to be in it first.
+/// Opens the archive, if one is configured and the plan removes something that has to be archived first.
 async fn open_archive(settings: &Settings, plan: &Plan) -> Result<Option<Archive>, String> {
     let drops = plan.items.iter().any(is_archived);
     let Some(location) = settings.retention.archive.as_deref().filter(|_| drops) else { return Ok(None) };
@@ -206,39 +207,36 @@ async fn open_archive(settings: &Settings, plan: &Plan) -> Result<Option<Archive
     Ok(Some(archive))
 }
 
-/// Whether Postgres answers: what failed was the item's fault then, and the others can be done.
+/// Returns whether Postgres answers. If it does, the failure concerns one item, and the others can be done.
 async fn answers(connection: &mut PgConnection) -> bool {
     store::clock(connection).await.is_ok()
 }
 
-/// Puts right what an earlier run left behind: copies, and days that it took out and this one leaves. What cannot be put
-/// right now, because somebody is in the way, waits for the next run.
+/// Cleans up after earlier runs: drops copies, and reattaches detached days that this plan does not remove. If another
+/// session is in the way, the next run tries again.
 async fn clean_up(connection: &mut PgConnection, plan: &Plan) -> store::Result<()> {
     for dataset in Dataset::all() {
         tolerate_contention(
             partition_removal::drop_copies(connection, dataset).await,
-            "a copy of what is held is left",
+            "a copy of held rows cannot be dropped now",
         )?;
         let tables = partition_removal::tables(connection, dataset).await?;
         for day in partition_removal::list(connection, dataset).await? {
             if day.state == State::Detached && tables.iter().any(|table| is_in_place_of(table, &day)) {
-                tracing::warn!(partition = %day.name, "a day that was taken out has been made anew since; see `watchbook doctor`");
+                tracing::warn!(partition = %day.name, "a detached day has been created again since; see `watchbook doctor`");
                 continue;
             }
             let goes =
                 |item: &Item| detaches(item) && item.dataset() == Some(dataset) && item.day == Some(day.first_day());
             if day.state != State::Attached && !plan.items.iter().any(goes) {
-                tolerate_contention(
-                    reattach(connection, &day).await,
-                    "a day that was taken out cannot be put back now",
-                )?;
+                tolerate_contention(reattach(connection, &day).await, "a detached day cannot be reattached now")?;
             }
         }
     }
     Ok(())
 }
 
-/// Whether another table takes what a day took before it was taken out.
+/// Returns whether an attached table covers a part of the time of a detached day.
 fn is_in_place_of(table: &DayPartition, day: &DayPartition) -> bool {
     table.state != State::Detached && table.starts_at < day.ends_at && table.ends_at > day.starts_at
 }
@@ -248,7 +246,7 @@ async fn reattach(connection: &mut PgConnection, day: &DayPartition) -> store::R
     let back = partition_removal::reattach(connection, day).await;
     partition_removal::unlock(connection, day.dataset).await?;
     back?;
-    tracing::info!(partition = %day.name, "put back: it was taken out by a run that did not end");
+    tracing::info!(partition = %day.name, "reattached a day that was detached by a run that did not end");
     Ok(())
 }
 
@@ -262,21 +260,23 @@ fn tolerate_contention(done: store::Result<()>, words: &str) -> store::Result<()
     }
 }
 
-/// Writes of runs without an end that they were interrupted. Only for who has the right to act: nobody else does.
+/// Records runs without an end as interrupted, and returns them. The caller holds the run lease, so none of them is
+/// still being executed.
 ///
 /// # Errors
-/// Where Postgres does not answer.
+/// If a statement fails.
 pub(crate) async fn interrupt_unfinished(connection: &mut PgConnection) -> store::Result<Vec<Run>> {
     let unfinished = retention::unfinished(connection).await?;
     for run in &unfinished {
         let problem = format!("the process {} ended before the run did", run.process);
         end(connection, run.id, Outcome::Interrupted, Some(&problem), &run.actor_id).await?;
-        tracing::warn!(run = %run.id, problem, "a run of retention was interrupted");
+        tracing::warn!(run = %run.id, problem, "a retention run was interrupted");
     }
     Ok(unfinished)
 }
 
-/// Writes how a run ended, and tells of it.
+/// Records the outcome of a run, with its audit event, and an error record if it failed. Does nothing if the run has
+/// ended already.
 async fn end(
     connection: &mut PgConnection,
     run: Uuid,
@@ -301,7 +301,7 @@ async fn end(
         ..AuditEvent::default()
     };
     self_audit::audit(&mut transaction, &event).await?;
-    // An interruption is resumed at once; what fails is somebody's business.
+    // An interrupted run is resumed at once; a failed one needs a person.
     if let (Outcome::Failed, Some(problem)) = (outcome, problem) {
         self_audit::error(&mut transaction, FAILED, run, problem).await?;
     }

@@ -1,4 +1,4 @@
-//! The right to act, which one process has at a time.
+//! The run lease: permits one process at a time to remove records.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// The right to act, which one process has at a time: dropped, it is given up.
+/// The lease under which one process at a time executes runs and erasures. Dropping it releases it.
 #[derive(Debug)]
 pub struct RunLease {
     held: CancellationToken,
@@ -18,10 +18,10 @@ impl RunLease {
     /// The name of the lease.
     pub const LEASE: &str = "retention acting";
 
-    /// The right, where nobody has it, or gives it up within `wait`; `None` where somebody keeps it.
+    /// Acquires the lease. Returns `None` if another process still holds it after `wait`.
     ///
     /// # Errors
-    /// Where Postgres does not answer.
+    /// If Postgres does not answer.
     pub async fn acquire(database: &Database, wait: Duration) -> store::Result<Option<Self>> {
         const POLL_EVERY: Duration = Duration::from_millis(200);
         let mut lease = Lease::open(database, Self::LEASE).await?;
@@ -38,7 +38,8 @@ impl RunLease {
         Ok(Some(Self { held, keeper: Some(keeper) }))
     }
 
-    /// What `work` gives, or nothing where the right is lost first: then somebody else may act, and this has to end.
+    /// Runs `work` and returns its result. If the lease is lost first, cancels `work` and returns `None`, because
+    /// another process may act from then on.
     pub async fn run_while_held<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             () = self.held.cancelled() => None,
@@ -46,11 +47,11 @@ impl RunLease {
         }
     }
 
-    /// Gives it up, so that whoever waits need not wait for the server to notice.
+    /// Releases the lease and waits until its session is closed, so that another process can acquire it at once.
     pub async fn release(mut self) {
         self.held.cancel();
         if let Some(keeper) = self.keeper.take() {
-            // A panic in it is reported by its own hook.
+            // The panic hook reports a panic in it.
             let _ = keeper.await;
         }
     }

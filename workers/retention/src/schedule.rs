@@ -1,4 +1,4 @@
-//! When it is time, which time was missed, and when to try again what failed.
+//! Decides when a run is due, whether it was missed, and when a failed one is retried.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use runtime::config::Retention;
@@ -6,22 +6,22 @@ use store::retention::{Cause, Run};
 use tokio::sync::mpsc;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
-/// What it may be time for.
+/// A task of the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
-    /// A run, by the schedule or because the last one failed.
+    /// Start a run if one is due or has to be retried.
     Run,
-    /// Containers that hold more of their logs than they may.
+    /// Trim containers whose logs exceed the limit.
     Volume,
-    /// Partitions for the coming days.
+    /// Create the partitions of the coming days.
     Partitions,
-    /// Erasures that have to be looked at once more.
+    /// Reopen erasures for which late records arrived or a hold expired.
     Reopen,
 }
 
-/// When each is looked at, in UTC, with seconds first. A schedule of ours has minutes and a zone. It is decided by
-/// [`unanswered`] and not by the scheduler, which fixes a zone's offset when a job is made and would be an hour off
-/// after the next change of clocks.
+/// The cron expression of each task, in UTC, with a field for seconds first. The configured schedule of runs has five
+/// fields and a time zone. [`unanswered`] evaluates it instead of the scheduler, which fixes the zone's offset when a
+/// job is created and would be an hour off after the next change of clocks.
 const TASKS: [(&str, Task); 4] = [
     ("0 * * * * *", Task::Run),
     ("20 */10 * * * *", Task::Volume),
@@ -29,10 +29,11 @@ const TASKS: [(&str, Task); 4] = [
     ("50 */5 * * * *", Task::Reopen),
 ];
 
-/// A scheduler that says when to look at what, until it is shut down. One look waits for the worker at the most.
+/// Starts a scheduler that sends each task when it is due, until it is shut down. A task that does not fit into the
+/// channel is dropped.
 ///
 /// # Errors
-/// Where it cannot be started.
+/// If the scheduler cannot be started.
 pub(crate) async fn start(tasks: mpsc::Sender<Task>) -> Result<JobScheduler, JobSchedulerError> {
     let scheduler = JobScheduler::new().await?;
     for (schedule, task) in TASKS {
@@ -40,7 +41,7 @@ pub(crate) async fn start(tasks: mpsc::Sender<Task>) -> Result<JobScheduler, Job
         let job = Job::new_async(schedule, move |_, _| {
             let tasks = tasks.clone();
             Box::pin(async move {
-                // Where the worker is busy it looks at the next minute: nothing is lost by that.
+                // If the worker is busy, it gets the task at its next time. Tasks read their state, so none is lost.
                 tasks.try_send(task).ok();
             })
         })?;
@@ -50,21 +51,21 @@ pub(crate) async fn start(tasks: mpsc::Sender<Task>) -> Result<JobScheduler, Job
     Ok(scheduler)
 }
 
-/// The newest time of the schedule that has come; `None` where it never has, as with "30 February".
+/// Returns the latest scheduled time that is not after `now`; `None` if there is none, as for "30 February".
 pub(crate) fn last_due(retention: &Retention, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let (cron, zone) = (retention.cron().ok()?, retention.zone().ok()?);
-    // croner keeps the fraction of a second that it is asked with, and the same time would then be another one at
-    // each look: it would be answered again and again.
+    // croner keeps the fraction of a second of its argument. Without truncation the same scheduled time would differ at
+    // each check, and would be run again and again.
     let now = now.trunc_subsecs(0);
     let mut due = cron.find_previous_occurrence(&now.with_timezone(&zone), true).ok()?;
-    // A time that a change of clocks skips is found forwards alone, at the hour that takes its place.
+    // croner finds a time that a change of clocks skips only when it searches forwards, at the hour that replaces it.
     while let Some(next) = cron.find_next_occurrence(&due, false).ok().filter(|next| *next <= now && *next > due) {
         due = next;
     }
     Some(due.to_utc())
 }
 
-/// The time of the schedule that nobody has answered yet.
+/// Returns the latest scheduled time if no run has served it yet. `answered` is the last one that was served.
 pub(crate) fn unanswered(
     retention: &Retention,
     answered: Option<DateTime<Utc>>,
@@ -73,21 +74,23 @@ pub(crate) fn unanswered(
     last_due(retention, now).filter(|due| answered.is_none_or(|answered| answered < *due))
 }
 
-/// A time that is answered within so long was not missed.
+/// A run that starts within this time after the scheduled one is on time.
 const ON_TIME: TimeDelta = TimeDelta::minutes(2);
 
-/// Why a run for a time of the schedule begins now.
+/// Returns the cause of a run that starts `now` for the scheduled time `due`.
 pub(crate) fn cause(due: DateTime<Utc>, now: DateTime<Utc>) -> Cause {
     if now - due <= ON_TIME { Cause::Schedule } else { Cause::Missed }
 }
 
-/// After a failure it is tried again after so long, after the second one after twice as long, and so on,
+/// The wait before the first retry. It doubles with each further failure.
 const RETRY_AFTER: TimeDelta = TimeDelta::minutes(10);
-/// up to this: whoever mends an archive need not wait for long, and the schedule goes on beside.
+/// The longest wait before a retry, so that a run follows soon after an archive was repaired. Scheduled runs continue
+/// independently.
 const RETRY_AT_MOST: TimeDelta = TimeDelta::hours(2);
 
-/// Whether the newest runs, newest first, ask for another one, why, and from when on. What was interrupted is resumed
-/// at once, unless it was before: what ends its process must not do so without a pause.
+/// Returns the cause and the earliest time of a further run, given the newest runs, newest first; `None` if none is
+/// needed. An interrupted run is resumed at once, unless the run before it was interrupted or failed too: a run that
+/// crashes its process must not do so without a pause.
 pub(crate) fn next_try(newest: &[Run]) -> Option<(Cause, DateTime<Utc>)> {
     let failed = newest.iter().take_while(|run| run.outcome == "failed" || run.outcome == "interrupted");
     let failures = i32::try_from(failed.count()).unwrap_or(i32::MAX);
@@ -95,7 +98,7 @@ pub(crate) fn next_try(newest: &[Run]) -> Option<(Cause, DateTime<Utc>)> {
     let ended_at = last.ended_at?;
     match last.outcome.as_str() {
         "interrupted" if failures == 1 => Some((Cause::Resume, ended_at)),
-        // Who asked for it was told that it failed.
+        // The command reported the failure to its user.
         "failed" if last.cause == Cause::Command.name() => None,
         outcome => {
             let wait = RETRY_AFTER.checked_mul(1 << (failures - 1).clamp(0, 8)).unwrap_or(RETRY_AT_MOST);

@@ -1,29 +1,29 @@
-//! What retention is told.
+//! Settings of retention.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use runtime::Config;
 use runtime::config::{Keep, Retention};
 use store::Dataset;
 
-/// How long minutes of outcomes are kept before they become hours: as long as the samples of metrics usually are.
+/// How long minutes of outcomes are kept before they are merged into hours: the default retention of metric samples.
 const MINUTES_KEPT: TimeDelta = TimeDelta::days(30);
 
-/// How long everything is kept, and when it goes.
+/// The settings of the retention worker.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// As they are configured.
+    /// The `[retention]` section.
     pub retention: Retention,
-    /// Days for which partitions are made ahead.
+    /// Number of coming days for which partitions are created.
     pub partition_days_ahead: u32,
 }
 
 impl Settings {
-    /// As they are configured.
+    /// Returns the settings of this configuration.
     pub fn of(config: &Config) -> Self {
         Self { retention: config.retention.clone(), partition_days_ahead: config.writer.partition_days_ahead }
     }
 
-    /// What happened before this time is expired; `None` where nothing ever is.
+    /// Returns the time before which records of the dataset are expired; `None` if they are kept for ever.
     pub fn cutoff(&self, dataset: Dataset, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let keep = match dataset {
             Dataset::MetricHours => self.retention.keep_hours,
@@ -32,17 +32,17 @@ impl Settings {
         before(keep, now)
     }
 
-    /// Hours of outcomes before this time are not kept any more.
+    /// Returns the time before which hours of outcomes are removed; `None` if they are kept for ever.
     pub fn hours_cutoff(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         before(self.retention.keep_hours, now)
     }
 
-    /// Minutes of outcomes before this time become hours.
+    /// Returns the time before which minutes of outcomes are merged into hours.
     pub fn minutes_cutoff(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         now - MINUTES_KEPT
     }
 
-    /// Whether a dataset is cut to the second.
+    /// Returns whether expired rows of the dataset are removed to the second, not only by whole days.
     pub fn is_exact(&self, dataset: Dataset) -> bool {
         self.retention.exact.of(dataset.name())
     }

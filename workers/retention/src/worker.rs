@@ -1,4 +1,4 @@
-//! The life of the retention worker: wait for the lease, do what it is time for while it is held, give it up.
+//! The retention worker: waits for the lease, and executes tasks as they become due while it holds it.
 
 use std::time::{Duration, Instant};
 
@@ -20,43 +20,44 @@ use crate::run::{self, Request, Step};
 use crate::schedule::{self, Task};
 use crate::{RunLease, Settings, erase, metrics};
 
-/// How often erasures are looked for: the directory asks for them at any time.
+/// The interval between checks for pending erasures. The directory requests them at any time.
 const ERASURES_EVERY: Duration = Duration::from_secs(2);
-/// Erasures that are done together, between two looks at everything else.
+/// The maximum number of erasures that are executed together before other tasks get their turn.
 const ERASURES_AT_ONCE: u32 = 100;
-/// The errors by which the alert worker hears that days are missing for which records will come.
+/// The type of the internal error record about missing partitions, which the alert worker evaluates.
 const NO_PARTITIONS: &str = "watchbook.partitions";
-/// How long the right to act is waited for: whoever has it is at work, and the next look is not far.
+/// How long to wait for the run lease. Its holder is at work, and the next check is soon.
 const ACT_WITHIN: Duration = Duration::from_secs(1);
-/// Runs that are looked at to know whether to try again.
+/// The number of newest runs that decide whether to retry.
 const NEWEST: u32 = 20;
 
-/// Removes what is too old.
+/// The worker that removes expired records.
 #[derive(Debug)]
 pub struct RetentionWorker {
-    /// This process, for people.
+    /// The name of this process, for people.
     pub name: String,
-    /// Where everything stands.
+    /// The database.
     pub database: Database,
-    /// Publishes what it says of itself.
+    /// Publishes internal records.
     pub publisher: Publisher,
-    /// How long everything is kept.
+    /// The settings, with how long each kind is kept.
     pub settings: Settings,
-    /// How it tells how it is.
+    /// Reports the readiness of this worker.
     pub health: Part,
 }
 
 impl RetentionWorker {
-    /// The name of the lease: one for a database, whatever prefixes write to it, because its tables know none.
+    /// The name of the lease. There is one per database, even if several subject prefixes write to it, because the
+    /// tables have no prefix.
     pub const LEASE: &str = "retention";
 
-    /// Works until `stop`. Outages are waited out; nothing but `stop` ends this.
+    /// Runs until `stop` is cancelled. Outages are retried without limit.
     pub async fn run(self, stop: CancellationToken) {
         let mut backoff = Backoff::for_server();
         let mut failing = false;
         while !stop.is_cancelled() {
             let standing_by = || {
-                tracing::info!("another process removes what is too old; standing by");
+                tracing::info!("another process runs retention; standing by");
                 self.health.standby();
             };
             match Lease::wait(&self.database, Self::LEASE, standing_by, &stop).await {
@@ -69,7 +70,7 @@ impl RetentionWorker {
                 Err(error) => {
                     self.health.failing(format!("Postgres does not answer: {error}"));
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "the lease on retention cannot be asked for; trying again until it can");
+                        tracing::warn!(%error, "the retention lease cannot be requested; retrying until it can");
                     }
                     pause(backoff.next_wait(), &stop).await;
                 }
@@ -77,9 +78,9 @@ impl RetentionWorker {
         }
     }
 
-    /// Works for as long as the lease is held.
+    /// Works until the lease is lost or `stop` is cancelled.
     async fn work_with(&self, lease: Lease, stop: &CancellationToken) {
-        tracing::info!(schedule = self.settings.retention.schedule, "removing what is too old");
+        tracing::info!(schedule = self.settings.retention.schedule, "running retention");
         gauge!(metrics::ACTIVE).set(1.0);
         let held = stop.child_token();
         let keeper = tokio::spawn(lease.keep(held.clone()));
@@ -89,7 +90,7 @@ impl RetentionWorker {
         let mut failing = false;
         while !held.is_cancelled() {
             let ended = tokio::select! {
-                // A run in the middle of its work is cut off like that: a crash would do the same, and worse.
+                // This cancels a run in the middle of its work. A run is safe against that, as against a crash.
                 () = held.cancelled() => break,
                 ended = self.session() => ended,
             };
@@ -99,21 +100,21 @@ impl RetentionWorker {
             };
             self.health.failing(problem.clone());
             if !std::mem::replace(&mut failing, true) {
-                tracing::warn!(problem, "retention cannot go on; trying again until it can");
+                tracing::warn!(problem, "retention cannot continue; retrying until it can");
             }
             pause(backoff.next_wait(), &held).await;
         }
         held.cancel();
-        // Both end by the token; a panic in one of them is reported by its own hook.
+        // Both end with the token. The panic hook reports a panic in one of them.
         let _ = tokio::join!(keeper, publisher_task);
         gauge!(metrics::ACTIVE).set(0.0);
     }
 
-    /// Does what it is time for, until something fails.
+    /// Executes tasks until one fails.
     async fn session(&self) -> anyhow::Result<()> {
         let mut connection = partition_removal::session(&self.database).await?;
         let (sender, mut tasks) = mpsc::channel(TASKS_WAITING);
-        // What was missed is made up for at once, whatever second it is.
+        // Catch up on missed tasks at once, without waiting for the next tick of the scheduler.
         for task in [Task::Partitions, Task::Run, Task::Volume, Task::Reopen] {
             sender.try_send(task).ok();
         }
@@ -145,7 +146,7 @@ impl RetentionWorker {
         }
     }
 
-    /// Makes a run where its time has come, was missed, or the last one has to be tried again.
+    /// Starts a run if it is due, was missed, or the last one has to be retried or resumed.
     async fn run_when_due(&self, connection: &mut PgConnection) -> anyhow::Result<()> {
         let now = plan::now(connection).await?;
         let answered = retention::last_scheduled(connection).await?;
@@ -157,7 +158,7 @@ impl RetentionWorker {
             return Ok(());
         }
         let Some(run_lease) = RunLease::acquire(&self.database, ACT_WITHIN).await? else { return Ok(()) };
-        // Now that nobody else acts, a run without an end is one that was interrupted.
+        // With the run lease held, no other process executes a run: a run without an end was interrupted.
         let interrupted = run::interrupt_unfinished(connection).await?;
         let again = again.or((!interrupted.is_empty()).then_some(Cause::Resume));
         let request = match (due, again) {
@@ -168,8 +169,8 @@ impl RetentionWorker {
         let work = async {
             let plan = plan::make(connection, &self.settings, now, &mut |_| {}).await?;
             if answered.is_none() && plan.changes().next().is_none() {
-                // A database in which nobody has removed anything, and nothing has to be: the schedule begins here,
-                // and there is no audit event to tell of.
+                // No run has been scheduled in this database yet, and nothing is expired. Record an empty run, from
+                // which the schedule counts, without an audit event.
                 return Ok(run::record_empty_run(connection, &request).await?);
             }
             self.execute(&plan, &request, now).await
@@ -179,9 +180,9 @@ impl RetentionWorker {
         done.unwrap_or(Ok(()))
     }
 
-    /// Trims containers that hold more of their logs than they may.
+    /// Trims containers whose logs exceed the limit.
     async fn limit_volume(&self, connection: &mut PgConnection) -> anyhow::Result<()> {
-        // Looked at by who alone may act: nobody else trims the same meanwhile.
+        // Make the plan under the run lease, so that no other process trims the same containers meanwhile.
         let Some(run_lease) = RunLease::acquire(&self.database, ACT_WITHIN).await? else { return Ok(()) };
         let work = async {
             let plan = Plan { items: plan::trims(connection, &self.settings, &[]).await? };
@@ -218,7 +219,7 @@ impl RetentionWorker {
         match report.problem() {
             None => {
                 gauge!(metrics::LAST_DONE).set(Utc::now().timestamp() as f64);
-                tracing::info!(%run, cause = request.cause.name(), items, took_ms, "a run of retention is done");
+                tracing::info!(%run, cause = request.cause.name(), items, took_ms, "a retention run is done");
             }
             Some(problem) => {
                 tracing::error!(%run, cause = request.cause.name(), items, took_ms, problem, "a run of retention failed; it is tried again");
@@ -227,14 +228,14 @@ impl RetentionWorker {
         Ok(())
     }
 
-    /// Does the erasures that were asked for.
+    /// Executes pending erasures.
     async fn erase_pending(&self, connection: &mut PgConnection) -> anyhow::Result<()> {
         if erasures::pending(connection, 1).await?.is_empty() {
             return Ok(());
         }
         let Some(run_lease) = RunLease::acquire(&self.database, ACT_WITHIN).await? else { return Ok(()) };
         let work = async {
-            // Whoever had the right till now may have done them.
+            // The previous holder of the run lease may have executed them.
             let pending = erasures::pending(connection, ERASURES_AT_ONCE).await?;
             let ended = erase::execute(connection, pending, |_| {}).await?;
             counter!(metrics::ERASURES).increment(ended.len() as u64);
@@ -245,8 +246,8 @@ impl RetentionWorker {
         done.unwrap_or(Ok(()))
     }
 
-    /// Makes the partitions of the coming days, for kinds that nobody writes now as well, and says so where they
-    /// cannot be made: records of tomorrow would wait.
+    /// Creates the partitions of the coming days for every kind, including kinds that no writer writes now. Logs and
+    /// records an error if a partition for tomorrow is missing, because tomorrow's records would have to wait for it.
     async fn make_partitions(&self, connection: &mut PgConnection) -> anyhow::Result<()> {
         let days_ahead = self.settings.partition_days_ahead;
         let now = Utc::now();
@@ -256,7 +257,8 @@ impl RetentionWorker {
             let Err(error) = Partitions::default().ensure_ahead(connection, kind, now, days_ahead).await else {
                 continue;
             };
-            // Another session may have been in the way, and made it. Every kind needs that of dead letters as well.
+            // The failure may be a conflict with another session, which created the partition. Every kind also needs
+            // the partition of dead letters.
             for partition in [Partition::of(kind, tomorrow), Some(Partition::of_dead_letters(tomorrow))] {
                 let Some(partition) = partition.filter(|_| days_ahead > 0) else { continue };
                 let words = format!("{}: {error}", partition.name());
@@ -270,14 +272,14 @@ impl RetentionWorker {
             return Ok(());
         }
         let problem = missing.join("; ");
-        tracing::error!(problem, "partitions for tomorrow cannot be made");
+        tracing::error!(problem, "partitions for tomorrow cannot be created");
         let mut transaction = connection.begin().await?;
         self_audit::error(&mut transaction, NO_PARTITIONS, Uuid::now_v7(), &problem).await?;
         Ok(transaction.commit().await?)
     }
 }
 
-/// Looks that wait while the worker is busy: one of each kind is enough, and two do no harm.
+/// Tasks queued while the worker is busy. One of each kind is enough; two do no harm.
 const TASKS_WAITING: usize = 8;
 
 async fn pause(wait: Duration, stop: &CancellationToken) {
