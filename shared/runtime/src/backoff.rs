@@ -1,9 +1,9 @@
-//! How long to wait before trying again.
+//! Waits between retries.
 
 use std::time::Duration;
 
-/// Exponential backoff with full jitter: many processes that lost the same server must not come back
-/// in one step. Bounded above, never gives up; whoever retries decides when to.
+/// Exponential backoff with jitter, so that processes that lost the same server do not reconnect at the same moment.
+/// Waits are bounded. It never gives up; the caller decides when to.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -12,25 +12,25 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// For a server that is away: soon after a blip, twice a second at first, every five seconds at last.
-    /// Five seconds is what a person waits for a system to notice that its database is back.
+    /// Returns a backoff for a server that is down: waits grow from 100 ms to 5 s. After a recovery, five seconds is an
+    /// acceptable delay for a person.
     pub const fn for_server() -> Self {
         Self::new(Duration::from_millis(100), Duration::from_secs(5))
     }
 
-    /// Waits between half of `first` and `longest`.
+    /// Returns a backoff with waits that grow from `first` to `longest`, each shortened by up to half at random.
     pub const fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, next: first }
     }
 
-    /// The next wait: half of it fixed, half of it chance.
+    /// Returns the next wait: half of it fixed, the other half random.
     pub fn next_wait(&mut self) -> Duration {
         let wait = self.next.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.next = (self.next * 2).min(self.longest);
         wait
     }
 
-    /// Something worked: the next failure starts anew.
+    /// Starts again with the first wait. Call it after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

@@ -1,4 +1,4 @@
-//! Whether the parts of this process make progress, and which does not.
+//! The readiness of this process, by part.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// A part that has work and finished none of it for so long is stuck. A batch takes well below a
-/// second; this is past every retry that heals by itself.
+/// A part that has work and finished none of it for this time is stuck. A batch takes well below a second, and a
+/// transient failure is over by then.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 
-/// The parts of this process. Cheap to clone.
+/// The state of all parts of this process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     parts: Arc<Mutex<BTreeMap<String, State>>>,
@@ -19,7 +19,7 @@ pub struct Health {
 #[derive(Debug, Clone)]
 struct State {
     condition: Condition,
-    /// Since when there has been work without any of it being finished.
+    /// The time since which there has been work and none of it was finished.
     working_since: Option<Instant>,
 }
 
@@ -31,36 +31,36 @@ enum Condition {
     Failing(String),
 }
 
-/// One part as it is reported.
+/// The state of one part, as reported by `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartReport {
-    /// Whether it makes progress.
+    /// Whether it works, or stands by.
     pub ready: bool,
     /// `starting`, `active`, `standby` or `failing`.
     pub state: &'static str,
-    /// What keeps it from making progress.
+    /// The reason why it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What `/readyz` answers.
+/// The response body of `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Whether every part makes progress.
+    /// Whether every part is ready.
     pub ready: bool,
-    /// Each part.
+    /// The parts by name.
     pub parts: BTreeMap<String, PartReport>,
 }
 
 impl Health {
-    /// Registers a part, which is `starting` until it says otherwise.
+    /// Registers a part, in the state `starting`.
     pub fn part(&self, name: impl Into<String>) -> Part {
         let name = name.into();
         self.lock().insert(name.clone(), State { condition: Condition::Starting, working_since: None });
         Part { health: self.clone(), name }
     }
 
-    /// Every part, now.
+    /// Returns the current state of every part.
     pub fn report(&self) -> Report {
         let parts: BTreeMap<_, _> =
             self.lock().iter().map(|(name, state)| (name.clone(), state.report(Instant::now()))).collect();
@@ -68,7 +68,7 @@ impl Health {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
-        // A panic while holding this lock left a whole value behind: there is no half-written state.
+        // A panic under this lock cannot leave a partial update behind.
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -94,7 +94,7 @@ impl State {
     }
 }
 
-/// The handle with which a part tells how it is.
+/// The handle with which a part reports its state.
 #[derive(Debug, Clone)]
 pub struct Part {
     health: Health,
@@ -102,12 +102,12 @@ pub struct Part {
 }
 
 impl Part {
-    /// It does its work.
+    /// Reports that it works.
     pub fn active(&self) {
         self.change(|state| state.condition = Condition::Active);
     }
 
-    /// Another process does its work; it waits to take over.
+    /// Reports that another process does the work, and this one waits to take over.
     pub fn standby(&self) {
         self.change(|state| {
             state.condition = Condition::Standby;
@@ -115,20 +115,21 @@ impl Part {
         });
     }
 
-    /// It cannot do its work, and why.
+    /// Reports that it cannot work, and the reason.
     pub fn failing(&self, reason: impl Into<String>) {
         let reason = reason.into();
         self.change(|state| state.condition = Condition::Failing(reason));
     }
 
-    /// There is work. Without [`Part::progressed`] or [`Part::idle`] the part counts as stuck after a while.
+    /// Reports that there is work. Unless [`Part::progressed`] or [`Part::idle`] follows within 30 s, the part counts
+    /// as stuck.
     pub fn has_work(&self) {
         self.change(|state| {
             state.working_since.get_or_insert_with(Instant::now);
         });
     }
 
-    /// Some work was finished and more is there.
+    /// Reports that some work was finished and more is left.
     pub fn progressed(&self) {
         self.change(|state| {
             state.condition = Condition::Active;
@@ -136,7 +137,7 @@ impl Part {
         });
     }
 
-    /// There is no work left.
+    /// Reports that no work is left.
     pub fn idle(&self) {
         self.change(|state| state.working_since = None);
     }

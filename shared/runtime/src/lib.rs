@@ -1,6 +1,6 @@
-//! What every process needs: configuration, backoff, health with its probes, logs and metrics, stopping.
+//! Infrastructure of every process: configuration, backoff, readiness and its probes, logs and metrics, shutdown.
 //!
-//! Knows nothing of NATS, Postgres or records.
+//! Independent of NATS, Postgres and records.
 
 mod backoff;
 pub mod config;

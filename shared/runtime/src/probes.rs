@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz` and `/metrics`: what every process answers.
+//! `/healthz`, `/readyz` and `/metrics`, which every process serves.
 
 use std::net::SocketAddr;
 
@@ -13,17 +13,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Health, Metrics};
 
-/// What the probes answer from.
+/// The state that the probes report.
 #[derive(Debug, Clone)]
 pub struct Probes {
-    /// For `/readyz`.
+    /// The readiness of each part, for `/readyz`.
     pub health: Health,
-    /// For `/metrics`.
+    /// The metrics, for `/metrics`.
     pub metrics: Metrics,
 }
 
 impl Probes {
-    /// The routes.
+    /// Returns the routes.
     pub fn router(self) -> Router {
         Router::new()
             .route("/healthz", get(async || Json(serde_json::json!({ "status": "alive" }))))
@@ -44,10 +44,11 @@ async fn metrics(State(probes): State<Probes>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], probes.metrics.render())
 }
 
-/// Serves the probes until `stop`. Returns the address once it listens, and the serving task.
+/// Listens on `address` and serves the probes until `stop` is cancelled. Returns the bound address and the serving
+/// task.
 ///
 /// # Errors
-/// Where the address cannot be listened on.
+/// If the address cannot be bound.
 pub async fn serve_probes(
     address: SocketAddr,
     probes: Probes,

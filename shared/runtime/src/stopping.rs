@@ -1,15 +1,15 @@
-//! Stopping is a phase with a budget: stop pulling, flush, settle, close, and say whether it was clean.
+//! Shutdown: the signals that start it, and its time budget.
 
 use std::time::Duration;
 
-/// What a process may take to stop after a signal. Kubernetes kills after 30 s and systemd after 90 s;
-/// a batch takes well below a second unless Postgres is away, and then waiting longer would not help.
+/// The time that a process may take to stop after a signal. Kubernetes kills after 30 s and systemd after 90 s. A batch
+/// takes well below a second unless Postgres is down, and then waiting longer would not help.
 pub const STOP_BUDGET: Duration = Duration::from_secs(10);
 
-/// Returns when the process is asked to stop: Ctrl-C or SIGTERM.
+/// Waits for SIGINT (Ctrl-C) or SIGTERM, and returns the signal's name.
 ///
 /// # Errors
-/// Where the handlers cannot be installed.
+/// If the signal handlers cannot be installed.
 pub async fn stop_signal() -> std::io::Result<&'static str> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;

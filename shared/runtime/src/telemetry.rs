@@ -11,24 +11,24 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line, for collectors.
+    /// One JSON object per line, for log collectors.
     Json,
 }
 
-/// Sends logs to standard error, in colour on a terminal only. `filter` is in the syntax of
+/// Sends logs to standard error, in colour only if that is a terminal. `filter` has the syntax of
 /// `tracing_subscriber`'s `EnvFilter`, such as `info` or `info,writer=debug`.
 ///
-/// Whatever it says, nobody hears the NATS client below `info`: it would tell passwords and bodies.
+/// Logs of the NATS client below `info` are always dropped, because they contain passwords and message bodies.
 ///
 /// # Errors
-/// Where the filter is none, or logging has been started before.
+/// If the filter is invalid, or logging has been started before.
 pub fn start_logging(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).with_context(|| format!("log filter `{filter}`"))?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -40,7 +40,8 @@ pub fn start_logging(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     tracing_subscriber::registry().with(filter).with(lines).try_init().context("start logging")
 }
 
-/// The NATS client logs server URLs with their passwords, and answers of JetStream with the messages in them.
+/// Returns whether a log line is safe. Below `info`, the NATS client logs server URLs with their passwords, and
+/// JetStream responses with the messages in them.
 fn tells_no_secret(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::INFO || !metadata.target().starts_with("async_nats")
 }
@@ -49,16 +50,17 @@ fn tells_no_secret(metadata: &Metadata<'_>) -> bool {
 #[derive(Debug, Clone)]
 pub struct Metrics(PrometheusHandle);
 
-/// From one fsync to an outage, in seconds: what one batch and one record's way may take.
+/// Histogram buckets of durations in seconds, from one fsync to an outage: the durations of batches, and of records
+/// through the pipeline.
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-/// From a lone record to a full batch.
+/// Histogram buckets of row counts, from a single record to a full batch.
 const ROWS: &[f64] = &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0];
 
 impl Metrics {
-    /// Installs the recorder of this process.
+    /// Installs the metrics recorder of this process.
     ///
     /// # Errors
-    /// Where one is installed already.
+    /// If one is installed already.
     pub fn install() -> anyhow::Result<Self> {
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
@@ -68,7 +70,7 @@ impl Metrics {
         Ok(Self(handle))
     }
 
-    /// The text that Prometheus scrapes.
+    /// Returns the metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         self.0.run_upkeep();
         self.0.render()

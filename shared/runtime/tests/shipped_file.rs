@@ -1,4 +1,4 @@
-//! `deploy/watchbook.toml` is documentation that a test reads: every key, at its default.
+//! Checks that `deploy/watchbook.toml`, the reference of the settings, shows every key at its default.
 
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
@@ -9,7 +9,7 @@ use runtime::config::Sources;
 
 const SHIPPED: &str = include_str!("../../../deploy/watchbook.toml");
 
-/// Every table of the file; the first is the document itself.
+/// Every table of the file. The first is the document itself.
 const SECTIONS: &[&str] = &[
     "",
     "[nats]",
@@ -30,7 +30,7 @@ const SECTIONS: &[&str] = &[
     "[[routes]]",
 ];
 
-/// Every way to reach a receiver: a table of its own in `[[receivers]]`.
+/// The types of receivers. Each is a table of its own in `[[receivers]]`.
 const WAYS: &[&str] = &["webhook", "alertmanager", "slack", "pagerduty", "email", "nats", "heartbeat"];
 
 #[test]
@@ -65,7 +65,7 @@ fn it_shows_every_key_of_every_way_to_reach_a_receiver() {
     for way in WAYS {
         let keys = keys_of(&format!("[[receivers]]\nname = \"x\"\n[receivers.{way}]"));
         assert!(!keys.is_empty(), "{way} names no keys");
-        // That `url_env` goes for `url` is said once, and not in every line.
+        // The file explains once that `url_env` replaces `url`, not for every receiver.
         for key in keys.iter().filter(|key| !matches!(key.as_str(), "url" | "url_env")) {
             let section = format!("[[receivers.{way}]]");
             assert!(shows(&shown, &section, key), "deploy/watchbook.toml does not show `{key}` of `{way}`");
@@ -73,7 +73,7 @@ fn it_shows_every_key_of_every_way_to_reach_a_receiver() {
     }
 }
 
-/// The file with every setting that it shows: prose has a space behind its `#`.
+/// Returns the file with every commented-out setting enabled. Prose has a space after its `#`.
 fn uncommented() -> String {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(setting) if !setting.is_empty() && !setting.starts_with(' ') => format!("{setting}\n"),
@@ -82,7 +82,7 @@ fn uncommented() -> String {
     SHIPPED.lines().map(line).collect()
 }
 
-/// The keys that a section knows, as the error about one that it does not know lists them.
+/// Returns the keys of a section, as listed by the error about an unknown key.
 fn keys_of(section: &str) -> Vec<String> {
     let wrong: Result<Config, _> = toml::from_str(&format!("{section}\nno_such_key = 0\n"));
     let message = wrong.unwrap_err().message().to_owned();

@@ -1,5 +1,4 @@
-//! Alerts and health, as the file writes them. What rules, receivers and routes mean together is checked by the
-//! crate `alerting`.
+//! Settings of alerts and health. The crate `alerting` parses rules, receivers and routes, and checks them together.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,29 +11,29 @@ use super::{Config, Ratio};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Alerts {
-    /// How often everything is evaluated, whether anything was counted or not.
+    /// Interval at which all rules are evaluated, with or without new records.
     #[serde(with = "humantime_serde")]
     pub tick: Duration,
-    /// After so much quiet what was counted is evaluated,
+    /// New records are evaluated as soon as no more have arrived for this time.
     #[serde(with = "humantime_serde")]
     pub debounce: Duration,
-    /// and after so long in any case.
+    /// The longest time that new records wait for `debounce`.
     #[serde(with = "humantime_serde")]
     pub debounce_at_most: Duration,
-    /// Groups of a rule at the most. Records of more are left out, and counted.
+    /// Maximum groups of a rule. Records of further groups are left out and counted.
     pub max_groups: usize,
-    /// Notifications a minute to a receiver; what is more goes into a digest.
+    /// Notifications per minute to a receiver for people (Slack, email). Further ones are sent as a digest.
     pub storm_after: u32,
-    /// For how long a delivery is tried again before it is given up, kept and shown.
+    /// How long a failed delivery is retried before it is given up, kept and shown.
     #[serde(with = "humantime_serde")]
     pub deliver_within: Duration,
-    /// How long a receiver may take to answer.
+    /// Time limit for a receiver's response.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// How often a canary goes through the pipeline, where a heartbeat receiver waits for it.
+    /// Interval at which a canary is sent through the pipeline, if there is a heartbeat receiver.
     #[serde(with = "humantime_serde")]
     pub canary_every: Duration,
-    /// How long it may take.
+    /// Time limit for a canary.
     #[serde(with = "humantime_serde")]
     pub canary_within: Duration,
 }
@@ -59,19 +58,19 @@ impl Default for Alerts {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthThresholds {
-    /// How far back it looks.
+    /// Length of the window of executions.
     #[serde(with = "humantime_serde")]
     pub window: Duration,
-    /// Degraded when a larger share of its executions failed.
+    /// An entity is degraded if a larger share of its executions failed.
     pub degraded_above: Ratio,
-    /// Failing when a larger share of its executions failed.
+    /// An entity is failing if a larger share of its executions failed.
     pub failing_above: Ratio,
-    /// Below so many executions only a share that leaves no doubt counts.
+    /// Below this number of executions, a share counts only if its 95 % interval is above the threshold.
     pub min_samples: u64,
-    /// Silent when nothing was heard of it for so long.
+    /// An entity is silent after this time without records.
     #[serde(with = "humantime_serde")]
     pub silent_after: Duration,
-    /// A container is degraded when its average CPU usage is above, in percent of one core.
+    /// A container is degraded if its average CPU usage is above this, in percent of one core.
     pub cpu_degraded_percent: f64,
 }
 
@@ -88,54 +87,55 @@ impl Default for HealthThresholds {
     }
 }
 
-/// A rule: what is watched, and when it is too much.
+/// An alert rule: a source, a condition and the alert's labels.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Its name, unique.
+    /// Unique name.
     pub name: String,
-    /// `executions`, `audit`, `errors`, `events`, `metrics`, `logs`, or `ingest` for how far their writing is behind.
+    /// `executions`, `audit`, `errors`, `events`, `metrics`, `logs`, or `ingest` for the lag of their writers.
     pub source: String,
-    /// Which records count as failures, such as `success == false`.
+    /// The condition under which a record counts as failed, such as `success == false`.
     pub failed_when: Option<String>,
     /// The level that is measured, such as `avg(cpu_usage_percent)`.
     pub value: Option<String>,
-    /// It fires when a group was heard of, and then not for so long.
+    /// Fires if a group had records, and then none for this time.
     #[serde(default, with = "humantime_serde")]
     pub silent_for: Option<Duration>,
-    /// It fires when a group is seen that was never seen before,
+    /// Fires if a group appears for the first time, or after `forget_after` without records.
     #[serde(default)]
     pub first_seen: bool,
-    /// or not for so long.
+    /// The time without records after which `first_seen` treats a group as new.
     #[serde(default, with = "humantime_serde")]
     pub forget_after: Option<Duration>,
-    /// The count is compared with that of the same window so long ago.
+    /// Compares the count with that of the same window this long ago.
     #[serde(default, with = "humantime_serde")]
     pub compared_with: Option<Duration>,
-    /// Which records count at all, by label.
+    /// Only records with these labels count.
     #[serde(default, rename = "where")]
     pub filter: BTreeMap<String, String>,
-    /// One alert for each value of these labels.
+    /// One alert for each combination of values of these labels.
     #[serde(default)]
     pub group_by: Vec<String>,
-    /// How far back it looks.
+    /// Length of the window.
     #[serde(default, with = "humantime_serde")]
     pub window: Option<Duration>,
-    /// Above this it fires: a share (`30%`), a count (`100`), a rate (`5/s`), a level (`90`) or a time (`30s`).
+    /// Fires above this: a share (`30%`), a count (`100`), a rate (`5/s`), a level (`90`) or a time (`30s`).
     pub threshold: Option<String>,
-    /// Below so many records it does not judge.
+    /// Below this number of records, a share fires only if its 95 % interval is above the threshold; the minimum count
+    /// of a comparison.
     pub min_samples: Option<u64>,
-    /// How long the condition must hold before it fires.
+    /// How long the condition must hold before the alert fires.
     #[serde(default, rename = "for", with = "humantime_serde")]
     pub hold_for: Option<Duration>,
-    /// Below this it recovers.
+    /// The alert recovers below this.
     pub recover_below: Option<String>,
-    /// How long it must have recovered before it is over.
+    /// How long the alert must have recovered before it resolves.
     #[serde(default, with = "humantime_serde")]
     pub keep_firing_for: Option<Duration>,
     /// `info`, `warning` or `critical`.
     pub severity: Option<String>,
-    /// Added to the alert, and matched by routes.
+    /// Labels added to the alert; routes match by them.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Texts for people, with placeholders such as `{{ labels.strategy_id }}`.
@@ -143,31 +143,31 @@ pub struct Rule {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Which alert goes to whom.
+/// A route from alerts to receivers.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// Labels that must be equal; none matches all.
+    /// Labels with the values that an alert must have. Empty matches every alert.
     #[serde(default, rename = "match")]
     pub matches: BTreeMap<String, String>,
-    /// Labels that must match a regular expression as a whole.
+    /// Labels with the regular expressions that must match the whole value.
     #[serde(default)]
     pub match_re: BTreeMap<String, String>,
     /// Names of receivers.
     pub to: Vec<String>,
-    /// Alerts that agree in these labels share a notification.
+    /// Alerts with the same values of these labels share a notification.
     pub group_by: Option<Vec<String>>,
     /// How long a notification waits for more alerts of its group.
     #[serde(default, with = "humantime_serde")]
     pub group_wait: Option<Duration>,
-    /// After how long an alert that still fires is told again.
+    /// Time after which a notification about a firing alert is repeated.
     #[serde(default, with = "humantime_serde")]
     pub repeat_interval: Option<Duration>,
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MINUTE: Duration = Duration::from_secs(60);
-/// A group takes some kilobytes: this many are as much as a process may take for one rule.
+/// The maximum of `max_groups`. A group takes some kilobytes, so this bounds the memory of one rule to some gigabytes.
 const MAX_GROUPS: usize = 1_000_000;
 
 impl Config {
@@ -183,7 +183,7 @@ impl Config {
         check(
             alerts.debounce <= alerts.debounce_at_most,
             "alerts.debounce",
-            "longer than `debounce_at_most`, so it would never be waited for",
+            "longer than `debounce_at_most`, so it would have no effect",
         );
         check(
             alerts.debounce_at_most <= Duration::from_secs(10),
@@ -199,17 +199,17 @@ impl Config {
         check(
             (MINUTE..=30 * DAY).contains(&alerts.deliver_within),
             "alerts.deliver_within",
-            "between 1m and 30d: what is older is no news",
+            "between 1m and 30d: an older notification is of no use",
         );
         check(
             (short..=MINUTE).contains(&alerts.request_timeout),
             "alerts.request_timeout",
-            "between 100ms and 1m: what comes after in a group waits for it",
+            "between 100ms and 1m: later notifications of the group wait for it",
         );
         check((short..=DAY).contains(&alerts.canary_every), "alerts.canary_every", "between 100ms and 1d");
         check((short..=DAY).contains(&alerts.canary_within), "alerts.canary_within", "between 100ms and 1d");
         let health = &self.health;
-        check((MINUTE..=DAY).contains(&health.window), "health.window", "between 1m and 24h, which is kept in memory");
+        check((MINUTE..=DAY).contains(&health.window), "health.window", "between 1m and 24h: the window is in memory");
         check(
             health.degraded_above <= health.failing_above,
             "health.degraded_above",
@@ -218,9 +218,9 @@ impl Config {
         check(
             health.failing_above < Ratio::percent(100),
             "health.failing_above",
-            "below 100%: more than all cannot fail",
+            "below 100%: no larger share can fail",
         );
-        check(health.min_samples > 0, "health.min_samples", "at least 1: no executions are no share");
+        check(health.min_samples > 0, "health.min_samples", "at least 1: zero executions have no share");
         check((MINUTE..=DAY).contains(&health.silent_after), "health.silent_after", "between 1m and 24h");
         check(
             health.cpu_degraded_percent.is_finite() && health.cpu_degraded_percent > 0.0,

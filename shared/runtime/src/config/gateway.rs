@@ -7,53 +7,52 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-/// The gateway: who may ask it, and within which bounds.
+/// The gateway: token verification, CORS and limits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gateway {
-    /// The only `iss` of tokens that are accepted; also in the tokens that `watchbook token create` makes.
+    /// The `iss` of accepted tokens, and of the tokens that `watchbook token create` signs.
     pub issuer: String,
-    /// What `aud` of a token has to name.
+    /// The audience that `aud` of accepted tokens has to include.
     pub audience: String,
-    /// Where the issuer publishes its public keys (RS256, ES256, Ed25519), instead of `jwt_secret` in `[http]`.
+    /// The URL of the issuer's public keys (RS256, ES256, Ed25519), instead of `jwt_secret` in `[http]`.
     pub jwks_url: Option<String>,
-    /// Pages of other origins that may call with a token of their own, such as `https://console.example.com`.
+    /// Other origins whose pages may call with a token of their own, such as `https://console.example.com`.
     pub cors_origins: Vec<String>,
-    /// A request's body at the most, before and after it is unpacked where it is compressed.
+    /// Maximum size of a request's body, both compressed and decompressed.
     pub max_body_bytes: ByteSize,
-    /// Bytes of bodies that all requests under way may hold together; what would pass it is answered 503, and 429 where
-    /// one caller would hold more than half of it. The records that are made of them take about as much again.
+    /// Maximum bytes of the bodies of all requests in flight. A request beyond it is rejected with 503, or with 429 if
+    /// its caller would use more than half. The records decoded from the bodies take about as much again.
     pub memory: ByteSize,
-    /// What a request may take until its answer begins.
+    /// Time limit until a response begins.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// Connections at the most; the next ones wait to be accepted.
+    /// Maximum number of connections. Further ones wait to be accepted.
     pub max_connections: NonZeroU32,
-    /// Requests a second of one caller, over time.
+    /// Average requests per second of one caller.
     pub requests_per_second: NonZeroU32,
-    /// How many of these it may send at once.
+    /// Maximum burst of these requests.
     pub request_burst: NonZeroU32,
-    /// Requests a second that publish, of one caller; counted apart from the others.
+    /// Average publishing requests per second of one caller, counted separately from other requests.
     pub publishes_per_second: NonZeroU32,
-    /// How many of these it may send at once.
+    /// Maximum burst of these requests.
     pub publish_burst: NonZeroU32,
-    /// Requests a second of one address whose token is refused, or that have none, over time. Who has a good token pays
-    /// nothing of it.
+    /// Average requests per second of one address without a valid token. Requests with a valid token do not count.
     pub refusals_per_second: NonZeroU32,
-    /// How many of these it may send at once.
+    /// Maximum burst of these requests.
     pub refusal_burst: NonZeroU32,
-    /// Live answers at the most, of all callers. Each is also one of `max_connections`.
+    /// Maximum live streams of all callers. Each is also one of `max_connections`.
     pub live_streams: NonZeroU32,
-    /// Live answers of one caller at the most.
+    /// Maximum live streams of one caller.
     pub live_streams_per_caller: NonZeroU32,
-    /// What may wait for one reader of a live answer; who is slower is told how much was left out.
+    /// Bytes that may wait for one reader of a live stream. Further events are dropped and reported to it as lost.
     pub live_queue: ByteSize,
-    /// After so long without an event a comment is sent, which keeps proxies from ending the connection.
+    /// Time without an event after which a comment is sent, which keeps proxies from closing the connection.
     #[serde(with = "humantime_serde")]
     pub live_heartbeat: Duration,
 }
 
-/// A number that is not zero, without a way to fail.
+/// Returns `number` as a `NonZeroU32`; 1 for 0.
 const fn count(number: u32) -> NonZeroU32 {
     NonZeroU32::MIN.saturating_add(number.saturating_sub(1))
 }
@@ -83,9 +82,9 @@ impl Default for Gateway {
     }
 }
 
-/// Below this not even one message of the largest size would fit.
+/// The minimum of `max_body_bytes`: a record of the largest size has to fit.
 const MIN_BODY: ByteSize = ByteSize::mib(2);
-/// Above this one request could hold a good part of a small machine's memory.
+/// The maximum of `max_body_bytes`: a larger request could take much of a small machine's memory.
 const MAX_BODY: ByteSize = ByteSize::mib(64);
 
 impl Gateway {
@@ -100,12 +99,12 @@ impl Gateway {
         check(
             self.jwks_url.as_deref().is_none_or(is_private),
             "gateway.jwks_url",
-            "expected https://…: who can change the keys on their way can make tokens (http:// only on loopback)",
+            "expected https://…: whoever can alter the keys in transit can forge tokens (http:// only on loopback)",
         );
         check(
             self.jwks_url.is_none() || !has_secret,
             "gateway.jwks_url",
-            "`jwt_secret` in [http] is set as well: an issuer signs in one way, take one of the two",
+            "`jwt_secret` in [http] is set too: an issuer signs in one way, set only one of them",
         );
         check(
             self.cors_origins.iter().all(|origin| origin == "*" || is_origin(origin)),
@@ -126,7 +125,7 @@ impl Gateway {
         check(
             self.live_streams <= self.max_connections,
             "gateway.live_streams",
-            "at most `max_connections`: each live answer has one",
+            "at most `max_connections`: each live stream has one",
         );
         check(
             (ByteSize::kib(16)..=ByteSize::mib(16)).contains(&self.live_queue),
@@ -136,12 +135,12 @@ impl Gateway {
         check(
             (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&self.live_heartbeat),
             "gateway.live_heartbeat",
-            "between 1s and 60s: browsers and proxies give up after a minute or two",
+            "between 1s and 60s: browsers and proxies close an idle connection after a minute or two",
         );
     }
 }
 
-/// The host of a URL, without its port.
+/// Returns the host of a URL, without its port.
 fn host(url: &str) -> &str {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
@@ -151,12 +150,14 @@ fn host(url: &str) -> &str {
     }
 }
 
+/// Returns whether nobody in the network can alter what the URL returns: https, or http on loopback.
 fn is_private(url: &str) -> bool {
     let is_loopback = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let host = host(url);
     !host.is_empty() && (url.starts_with("https://") || (url.starts_with("http://") && is_loopback(host)))
 }
 
+/// Returns whether the text is an origin: http or https, a host and maybe a port, without a path.
 fn is_origin(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@\"".contains(&b)))

@@ -1,4 +1,4 @@
-//! From file and environment to checked settings.
+//! Loads settings from a file and the environment, and checks them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,17 @@ use toml::{Table, Value};
 
 use super::Config;
 
-/// Where settings come from, as text: loading them touches neither files nor the environment, so
-/// that tests can give both.
+/// The sources of settings, as text. Loading from them reads neither files nor the environment, so that tests can
+/// provide both.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// The file's path and text.
+    /// Path and text of the file, if there is one.
     pub file: Option<(PathBuf, String)>,
-    /// Environment variables.
+    /// Environment variables: names and values.
     pub environment: Vec<(String, String)>,
 }
 
-/// What is wrong with the settings: each problem with its place.
+/// The problems of the settings, each with the file and line, or the variable, that caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<String>,
@@ -39,7 +39,7 @@ impl From<String> for ConfigError {
     }
 }
 
-/// Variables with a name of their own, and the key that each overrides.
+/// Variables with a short name, and the key that each overrides.
 const NAMED_VARIABLES: &[(&str, &[&str])] = &[
     ("NATS_URL", &["nats", "url"]),
     ("NATS_CREDS", &["nats", "credentials"]),
@@ -51,10 +51,11 @@ const PREFIX: &str = "WATCHBOOK_";
 const SEPARATOR: &str = "__";
 
 impl Sources {
-    /// The file at `path`, or `watchbook.toml` here where it exists, and this process' environment.
+    /// Reads the file at `path`, or `watchbook.toml` in the working directory if it exists, and the environment of this
+    /// process.
     ///
     /// # Errors
-    /// Where `path` is given and cannot be read.
+    /// If the file cannot be read, or `path` is given and does not exist.
     pub fn of_process(path: Option<&Path>) -> Result<Self, ConfigError> {
         let default = Path::new("watchbook.toml");
         let file = match path {
@@ -76,7 +77,7 @@ impl Sources {
         })
     }
 
-    /// The settings, each checked by itself and with its neighbours.
+    /// Loads the settings and checks them, each by itself and together.
     ///
     /// # Errors
     /// Every problem with file and line, or with the variable that caused it.
@@ -84,8 +85,8 @@ impl Sources {
         self.load_checked(|_| Vec::new())
     }
 
-    /// The settings, checked further by who knows what they mean. `check` returns problems as a key, such as
-    /// `rules.3.threshold` for the fourth rule, and what is wrong there.
+    /// Loads the settings as [`Sources::load`] does, and checks them further with `check`. It returns each problem as a
+    /// key, such as `rules.3.threshold` for the fourth rule, and a text for people.
     ///
     /// # Errors
     /// Every problem with file and line, or with the variable that caused it.
@@ -110,7 +111,7 @@ impl Sources {
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
 
-    /// A problem with the place where its key was set.
+    /// Prefixes a problem with the variable, or the file and line, that set its key.
     fn place(&self, key: &str, problem: &str, overridden: &[(Vec<String>, &String)]) -> String {
         if let Some((_, name)) = overridden.iter().find(|(path, _)| path.join(".") == key) {
             return format!("{name}: {problem}");
@@ -125,7 +126,8 @@ impl Sources {
     }
 }
 
-/// The key that a variable overrides. Other variables of that prefix are somebody else's business.
+/// Returns the path of the key that a variable overrides; `None` for a variable that is not a setting. Variables with
+/// the prefix `WATCHBOOK_` but without `__` are ignored.
 fn key_of(name: &str) -> Option<Vec<String>> {
     if let Some((_, key)) = NAMED_VARIABLES.iter().find(|(variable, _)| *variable == name) {
         return Some(key.iter().map(|part| (*part).to_owned()).collect());
@@ -134,8 +136,8 @@ fn key_of(name: &str) -> Option<Vec<String>> {
     key.contains(SEPARATOR).then(|| key.split(SEPARATOR).map(str::to_ascii_lowercase).collect())
 }
 
-/// The table with one key set. A variable has no type, so it counts as what the key accepts: as TOML
-/// writes it (`2`, `true`, `["a"]`), or else as text.
+/// Returns the table with one key set. A variable has no type, so its value is taken as text if the key accepts text,
+/// and otherwise as a TOML literal (`2`, `true`, `["a"]`).
 fn override_key(table: Table, key: &[String], text: &str) -> Result<Table, String> {
     let literal = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
     let mut problem = String::new();
@@ -171,8 +173,8 @@ fn at(path: &Path, text: &str, span: Option<std::ops::Range<usize>>, message: &s
     }
 }
 
-/// The line on which a key stands, found by walking the parsed document; where the key is absent, that of the table
-/// in which it is missing. `rules.3.threshold` is in the fourth table of `rules`.
+/// Returns the line of a key, found by walking the parsed document; if the key is absent, the line of the innermost
+/// table on its path. `rules.3.threshold` is in the fourth table of `rules`.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let document = DeTable::parse(text).ok()?;
     let mut place: Option<&DeValue<'_>> = None;
@@ -193,7 +195,7 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
     Some(text.get(..offset?)?.matches('\n').count() + 1)
 }
 
-/// Where a member of a table begins, and its value.
+/// Returns the offset and the value of a table's member.
 fn member<'t>(table: &'t DeTable<'t>, name: &str) -> Option<(usize, &'t DeValue<'t>)> {
     table.iter().find(|(key, _)| key.get_ref() == name).map(|(key, value)| (key.span().start, value.get_ref()))
 }
@@ -299,7 +301,7 @@ mod tests {
         for (key, line) in [
             ("rules.0.source", 5),
             ("rules.1.threshold", 10),
-            // What is absent is missing in its table.
+            // An absent key is reported at its table.
             ("rules.0.threshold", 3),
             ("rules.1.window", 7),
             ("receivers.0.slack.url_env", 13),

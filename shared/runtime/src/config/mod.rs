@@ -1,6 +1,6 @@
-//! Settings: a file, overridden by the environment, checked before anything starts.
+//! Settings: a file, overridden by environment variables, checked before anything starts.
 //!
-//! Every key has a default and a doc comment here; the commented file in `deploy/` shows them all.
+//! Every key has a doc comment here. The commented file `deploy/watchbook.toml` shows all keys at their defaults.
 
 mod alerting;
 mod gateway;
@@ -28,19 +28,19 @@ pub use values::{HttpAddress, Secret, redact_url};
 
 use crate::LogFormat;
 
-/// Everything that can be set.
+/// All settings.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How to reach NATS.
+    /// The connection to NATS.
     pub nats: Nats,
-    /// How to reach Postgres.
+    /// The connection to Postgres.
     pub postgres: Postgres,
-    /// What this process serves.
+    /// The HTTP server of this process.
     pub http: Http,
-    /// The gateway: who may ask it, and within which bounds.
+    /// The gateway: token verification, CORS and limits.
     pub gateway: Gateway,
-    /// Streams, as `setup` makes them and the writers expect them.
+    /// Streams, as `setup` creates them and the writers expect them.
     pub streams: Streams,
     /// The writers.
     pub writer: Writer,
@@ -50,43 +50,43 @@ pub struct Config {
     pub log: Log,
     /// How alerts are evaluated and delivered.
     pub alerts: Alerts,
-    /// When an entity counts as healthy.
+    /// The thresholds of the health of entities.
     pub health: HealthThresholds,
-    /// Alert rules; with none the built-in ones apply.
+    /// Alert rules. If there are none, the built-in ones apply.
     pub rules: Vec<Rule>,
-    /// Whom alerts go to.
+    /// The receivers of notifications.
     pub receivers: Vec<Receiver>,
-    /// Which alert goes to whom; the first match wins.
+    /// The routes from alerts to receivers. The first match wins.
     pub routes: Vec<Route>,
 }
 
-/// How to reach NATS. At most one way to sign in.
+/// The connection to NATS, with at most one way to sign in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nats {
-    /// Servers, separated by commas; `NATS_URL`. `tls://` for TLS.
+    /// URLs of the servers, separated by commas; `NATS_URL`. `tls://` selects TLS.
     pub url: Option<String>,
-    /// The first token of every subject, and in upper case of every stream.
+    /// The first tokens of every subject and, in upper case, the beginning of every stream's name.
     pub prefix: String,
-    /// The JetStream domain of the streams, as `nats --js-domain`: where this process connects to a leaf node and the
-    /// streams are on its hub, say. Not with `jetstream_api_prefix`.
+    /// The JetStream domain of the streams, as `nats --js-domain`: for example if this process connects to a leaf node
+    /// and the streams are on its hub. Excludes `jetstream_api_prefix`.
     pub jetstream_domain: Option<String>,
-    /// The subject under which this account imports JetStream's API from the account of the streams, in place of
-    /// `$JS.API`, as `nats --js-api-prefix`. Not with `jetstream_domain`.
+    /// The prefix under which this account imports JetStream's API from the account of the streams, instead of
+    /// `$JS.API`, as `nats --js-api-prefix`. Excludes `jetstream_domain`.
     pub jetstream_api_prefix: Option<String>,
     /// A credentials file (JWT and seed); `NATS_CREDS`.
     pub credentials: Option<std::path::PathBuf>,
     /// A file with an NKey seed.
     pub nkey_seed_file: Option<std::path::PathBuf>,
-    /// User, with `password`.
+    /// The user to sign in as, with `password`.
     pub user: Option<String>,
-    /// Password of `user`.
+    /// The password of `user`.
     pub password: Option<Secret>,
-    /// A file with the certificates of the authorities that sign the servers' own.
+    /// A file with the certificate authorities of the servers, if they are not among those of the system.
     pub ca_file: Option<std::path::PathBuf>,
-    /// The certificate of this client, with `key_file`.
+    /// A file with the certificate of this client, with `key_file`.
     pub cert_file: Option<std::path::PathBuf>,
-    /// The key of `cert_file`.
+    /// A file with the private key of `cert_file`.
     pub key_file: Option<std::path::PathBuf>,
 }
 
@@ -109,7 +109,7 @@ impl Default for Nats {
 }
 
 impl Nats {
-    /// The beginning of every subject of JetStream's API, without a dot behind it.
+    /// Returns the prefix of JetStream's API subjects, without a trailing dot.
     pub fn api_prefix(&self) -> String {
         match (&self.jetstream_domain, &self.jetstream_api_prefix) {
             (Some(domain), _) => format!("$JS.{domain}.API"),
@@ -119,7 +119,7 @@ impl Nats {
     }
 }
 
-/// How to reach Postgres.
+/// The connection to Postgres.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Postgres {
@@ -127,13 +127,13 @@ pub struct Postgres {
     pub url: Option<Secret>,
 }
 
-/// What this process serves.
+/// The HTTP server of this process: probes, metrics and the gateway's API.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// Where to listen, or `off`; `WATCHBOOK_HTTP_ADDR`. Loopback unless told otherwise.
+    /// The address to listen on, or `off`; `WATCHBOOK_HTTP_ADDR`. Default: loopback, because the probes need no token.
     pub address: HttpAddress,
-    /// Signs and checks HS256 tokens, at least 32 bytes; `WATCHBOOK_JWT_SECRET`. No default.
+    /// The secret that signs and verifies HS256 tokens, at least 32 bytes; `WATCHBOOK_JWT_SECRET`. No default.
     pub jwt_secret: Option<Secret>,
 }
 
@@ -141,16 +141,17 @@ pub struct Http {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Writer {
-    /// Parallel COPYs a kind. Two fill two cores; more help where Postgres has more.
+    /// Lanes per kind: parallel COPYs, each on a connection of its own. Two fill two cores; more help if Postgres has
+    /// more cores. At most 16.
     pub lanes: NonZeroU32,
-    /// Rows of a batch at the most.
+    /// Maximum rows of a batch; at most 50,000.
     pub batch_rows: NonZeroU32,
-    /// What a lone record waits for company before it is written.
+    /// How long a lone record waits for more before it is written; at most 1 s.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
-    /// Bytes of messages and rows that all writers of this process may hold together.
+    /// Bytes of messages and rows in memory, for all writers of this process; at least 32 MiB.
     pub memory: ByteSize,
-    /// Days for which partitions are made ahead.
+    /// Number of coming days for which partitions are created; at most 60.
     pub partition_days_ahead: u32,
 }
 
@@ -172,19 +173,19 @@ impl Default for Writer {
 pub struct Log {
     /// `text` or `json`.
     pub format: LogFormat,
-    /// Which, such as `info` or `info,writer=debug`. Unset: what workers do, and of commands what is wrong.
+    /// The log filter, such as `info` or `info,writer=debug`. Default: `info` for `up` and `run`, `warn` for commands.
     pub filter: Option<String>,
 }
 
-/// The least length of a secret that signs HS256 tokens, in bytes (RFC 7518, section 3.2).
+/// The minimum length of a secret that signs HS256 tokens, in bytes (RFC 7518, section 3.2).
 const JWT_SECRET_BYTES: usize = 32;
-/// A prefix longer than this leaves no room for ids in a subject.
+/// The maximum length of a prefix. A longer one would leave no room for ids in a subject.
 const PREFIX_BYTES: usize = 64;
-/// Below this one message of 1 MiB a kind would not fit.
+/// The minimum of `writer.memory`. With less, one message of 1 MiB for each kind would not fit.
 const MIN_MEMORY: ByteSize = ByteSize::mib(32);
 
 impl Config {
-    /// What is wrong with values that each are of the right type: the key's path and the problem in words.
+    /// Returns the problems of values that have the right type, each as the path of the key and a text for people.
     fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         let mut check = |ok: bool, key: &'static str, problem: &str| {
@@ -201,7 +202,7 @@ impl Config {
             "nats.prefix",
             "expected tokens of A-Z a-z 0-9 _ - separated by dots, 64 bytes at most",
         );
-        // What nats-server takes in a subject that is published on.
+        // The tokens that nats-server accepts in a subject for publishing.
         let is_subject_token = |token: &str| {
             !token.is_empty() && token.chars().all(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '*' | '>'))
         };
@@ -250,7 +251,7 @@ impl Config {
         check(
             self.writer.batch_rows.get() <= 50_000,
             "writer.batch_rows",
-            "at most 50000: a batch is lost work when its connection breaks",
+            "at most 50000: a batch is written again if its connection breaks",
         );
         check(
             self.writer.linger <= Duration::from_secs(1),
@@ -262,7 +263,7 @@ impl Config {
         check(
             self.http.jwt_secret.as_ref().is_none_or(|secret| secret.reveal().len() >= JWT_SECRET_BYTES),
             "http.jwt_secret",
-            "at least 32 bytes, as RFC 7518 asks for HS256: `openssl rand -hex 32` makes one",
+            "at least 32 bytes, as RFC 7518 requires for HS256: `openssl rand -hex 32` generates one",
         );
         self.retention.problems(&mut problems);
         self.gateway.problems(self.http.jwt_secret.is_some(), &mut problems);
@@ -270,20 +271,20 @@ impl Config {
         problems
     }
 
-    /// The NATS URL.
+    /// Returns the NATS URL.
     ///
     /// # Errors
-    /// Where none is set, with how to set it.
+    /// If none is set; the message explains how to set it.
     pub fn nats_url(&self) -> anyhow::Result<&str> {
         self.nats.url.as_deref().ok_or_else(|| {
             anyhow::anyhow!("no NATS server: set NATS_URL (nats://host:4222) or `url` in [nats]; `watchbook up` brings one of its own")
         })
     }
 
-    /// The Postgres URL, with its password.
+    /// Returns the Postgres URL, with its password.
     ///
     /// # Errors
-    /// Where none is set, with how to set it.
+    /// If none is set; the message explains how to set it.
     pub fn database_url(&self) -> anyhow::Result<&str> {
         self.postgres.url.as_ref().map(Secret::reveal).ok_or_else(|| {
             anyhow::anyhow!(
@@ -292,10 +293,10 @@ impl Config {
         })
     }
 
-    /// The effective settings as TOML, secrets hidden.
+    /// Returns the effective settings as TOML, with secrets hidden.
     ///
     /// # Errors
-    /// Where they cannot be written as TOML, which would be a bug.
+    /// If they cannot be serialized as TOML, which would be a bug.
     pub fn to_toml(&self) -> anyhow::Result<String> {
         let mut shown = self.clone();
         shown.nats.url = shown.nats.url.map(|url| redact_url(&url));

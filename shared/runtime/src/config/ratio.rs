@@ -1,52 +1,52 @@
-//! Shares of a whole, exactly.
+//! Exact shares of a whole.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A share of a whole, such as `30%`: whole millionths, so that comparing it with counts is exact.
+/// A share of a whole, such as `30%`. It is a whole number of millionths, so that comparing it with counts is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ratio {
     millionths: u64,
 }
 
 const WHOLE: u64 = 1_000_000;
-/// Digits behind the point of a percentage: a millionth is 0.0001 %.
+/// Maximum decimal places of a percentage: a millionth is 0.0001 %.
 const DECIMALS: usize = 4;
 
 impl Ratio {
-    /// So many hundredths.
+    /// Returns a share in percent.
     pub const fn percent(percent: u32) -> Self {
         Self { millionths: percent as u64 * (WHOLE / 100) }
     }
 
-    /// So many millionths.
+    /// Returns a share in millionths.
     pub const fn of_millionths(millionths: u64) -> Self {
         Self { millionths }
     }
 
-    /// In millionths: 1,000,000 is the whole.
+    /// Returns the share in millionths: 1,000,000 is the whole.
     pub const fn millionths(self) -> u64 {
         self.millionths
     }
 
-    /// Whether `part` is strictly more than this share of `whole`.
+    /// Returns whether `part` is strictly more than this share of `whole`.
     pub const fn is_exceeded_by(self, part: u64, whole: u64) -> bool {
         part as u128 * WHOLE as u128 > whole as u128 * self.millionths as u128
     }
 
-    /// Whether `part` is strictly less than this share of `whole`.
+    /// Returns whether `part` is strictly less than this share of `whole`.
     pub const fn is_undercut_by(self, part: u64, whole: u64) -> bool {
         (part as u128 * WHOLE as u128) < whole as u128 * self.millionths as u128
     }
 
-    /// As a number: 0.3 for 30 %.
+    /// Returns the share as a fraction: 0.3 for 30 %.
     pub fn as_f64(self) -> f64 {
         self.millionths as f64 / WHOLE as f64
     }
 
-    /// In percent, without the sign and without zeros that say nothing.
+    /// Returns the percentage without the percent sign and without trailing zeros.
     fn in_percent(self) -> String {
         let (whole, rest) = (self.millionths / (WHOLE / 100), self.millionths % (WHOLE / 100));
         if rest == 0 {
@@ -62,7 +62,7 @@ impl fmt::Display for Ratio {
     }
 }
 
-/// The text is no share.
+/// The error for a text that is not a share; contains the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParseRatioError(String);
 
@@ -141,7 +141,7 @@ mod tests {
             );
         }
         assert!(share.is_exceeded_by(u64::MAX, u64::MAX));
-        // Where floating point would not know: 3 of 10 is not more than 30 %.
+        // Beyond the precision of floating point: 3 of 10 is not more than 30 %.
         assert!(!share.is_exceeded_by(3_000_000_000_000_003, 10_000_000_000_000_010));
     }
 }

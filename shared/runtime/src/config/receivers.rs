@@ -1,34 +1,34 @@
-//! Whom alerts go to, as the file writes it.
+//! Settings of receivers.
 //!
-//! A secret is in the environment: what ends in `_env` names the variable.
+//! Secrets are in the environment: keys that end in `_env` name the variable.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Whom alerts go to: a name and one way to reach it.
+/// A receiver of notifications: a name, and exactly one of the types below.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Receiver {
-    /// Its name, unique.
+    /// Unique name.
     pub name: String,
-    /// Whether it is told that an alert is over.
+    /// Whether it is notified that an alert resolved.
     #[serde(default = "yes")]
     pub send_resolved: bool,
-    /// By HTTP.
+    /// A webhook.
     pub webhook: Option<Webhook>,
-    /// To an Alertmanager.
+    /// An Alertmanager.
     pub alertmanager: Option<Alertmanager>,
-    /// To Slack.
+    /// A Slack channel.
     pub slack: Option<Slack>,
-    /// To PagerDuty.
+    /// A PagerDuty service.
     pub pagerduty: Option<Pagerduty>,
-    /// By mail.
+    /// Email addresses.
     pub email: Option<Email>,
-    /// To a NATS subject.
+    /// A NATS subject.
     pub nats: Option<Nats>,
-    /// A dead man's switch that is pinged while everything works.
+    /// A dead man's switch, pinged while canaries pass the pipeline in time.
     pub heartbeat: Option<Heartbeat>,
 }
 
@@ -36,56 +36,56 @@ const fn yes() -> bool {
     true
 }
 
-/// By HTTP, with the body of Alertmanager's webhooks.
+/// A webhook that receives the body of Alertmanager's webhooks.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
-    /// Where to POST.
+    /// The URL to POST to.
     pub url: Option<SecretUrl>,
-    /// The variable that holds `url`.
+    /// The environment variable with the `url`.
     pub url_env: Option<String>,
-    /// The variable with the secret that signs bodies, as Standard Webhooks has it.
+    /// The environment variable with the secret that signs bodies, as Standard Webhooks specifies.
     pub secret_env: Option<String>,
-    /// Alerts in one body at the most; 0 for all.
+    /// Maximum alerts in one body; 0 for all.
     #[serde(default)]
     pub max_alerts: usize,
 }
 
-/// To the API of an Alertmanager.
+/// An Alertmanager, reached by its API.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alertmanager {
-    /// Its base URL.
+    /// The base URL.
     pub url: Option<SecretUrl>,
-    /// The variable that holds `url`.
+    /// The environment variable with the `url`.
     pub url_env: Option<String>,
-    /// How often a firing alert is told again: an Alertmanager forgets what is not repeated.
+    /// Interval at which a firing alert is sent again, because Alertmanager resolves alerts that are not repeated.
     #[serde(default = "refresh", with = "humantime_serde")]
     pub refresh: Duration,
 }
 
-/// A fifth of the time after which an Alertmanager counts an alert as over by default.
+/// A fifth of Alertmanager's default `resolve_timeout`, after which it resolves an alert.
 const fn refresh() -> Duration {
     Duration::from_secs(60)
 }
 
-/// To Slack's incoming webhooks.
+/// An incoming webhook of Slack.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slack {
-    /// The webhook's URL, which is its secret.
+    /// The webhook's URL, which is a secret.
     pub url: Option<SecretUrl>,
-    /// The variable that holds `url`.
+    /// The environment variable with the `url`.
     pub url_env: Option<String>,
 }
 
-/// To PagerDuty's Events API v2.
+/// A PagerDuty service, reached by the Events API v2.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pagerduty {
-    /// The variable with the integration's key.
+    /// The environment variable with the integration key.
     pub routing_key_env: String,
-    /// Where events go.
+    /// The URL to send events to.
     #[serde(default = "pagerduty_url")]
     pub url: String,
 }
@@ -94,41 +94,41 @@ fn pagerduty_url() -> String {
     "https://events.pagerduty.com/v2/enqueue".to_owned()
 }
 
-/// By mail.
+/// Email addresses, reached by SMTP.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Email {
-    /// `smtp://host:port`, or `smtps://host:port` for TLS from the first byte.
+    /// `smtp://host:port` for STARTTLS, or `smtps://host:port` for TLS from the first byte.
     pub server: String,
     /// The recipients' addresses.
     pub to: Vec<String>,
     /// The sender's address.
     pub from: String,
-    /// Who signs in.
+    /// The user to sign in as, with `password_env`.
     pub user: Option<String>,
-    /// The variable with the password of `user`.
+    /// The environment variable with the password of `user`.
     pub password_env: Option<String>,
 }
 
-/// To a NATS subject.
+/// A NATS subject.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nats {
-    /// Instead of `<prefix>.alerts.<organization>.<rule>`.
+    /// The subject. Default: `<prefix>.alerts.<organization>.<rule>`.
     pub subject: Option<String>,
 }
 
-/// To a dead man's switch.
+/// A dead man's switch.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heartbeat {
-    /// What is pinged.
+    /// The URL to ping.
     pub url: Option<SecretUrl>,
-    /// The variable that holds `url`.
+    /// The environment variable with the `url`.
     pub url_env: Option<String>,
 }
 
-/// A URL of which only scheme and host are shown: its path, its parameters or its user may be a secret.
+/// A URL of which only scheme and host are shown, because its path, its parameters or its user may be secret.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct SecretUrl(String);
@@ -139,7 +139,7 @@ impl SecretUrl {
         Self(url.into())
     }
 
-    /// The URL itself, for whoever has to use it.
+    /// Returns the URL itself.
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -14,19 +14,19 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
-    /// When the clean-up runs: a cron expression.
+    /// When runs start: a cron expression of five fields.
     pub schedule: String,
     /// The time zone of the schedule.
     pub timezone: String,
     /// How long each kind is kept.
     pub keep: KeepPerKind,
-    /// Kinds of which the expired part of the oldest day goes as well, and not whole days alone.
+    /// Kinds of which the expired rows of the oldest day are deleted too, not only whole days.
     pub exact: ExactPerKind,
-    /// How long the hours are kept that minutes and samples become.
+    /// How long the hourly aggregates of metric samples and the hourly counts of outcomes are kept.
     pub keep_hours: Keep,
-    /// Bytes of messages that a container may keep; the oldest go first.
+    /// Bytes of log messages that a container may keep. The oldest lines are removed first.
     pub log_bytes_per_container: ByteSize,
-    /// Where a day is written before it is dropped: a folder, or `s3://bucket/prefix`.
+    /// Where a day is written before it is dropped: a folder, or `s3://bucket/prefix`. `None` for no archive.
     pub archive: Option<String>,
 }
 
@@ -44,7 +44,7 @@ impl Default for Retention {
     }
 }
 
-/// Something of each kind.
+/// A value for each kind.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, bound(deserialize = "T: Deserialize<'de>, PerKind<T>: Default"))]
 pub struct PerKind<T> {
@@ -67,8 +67,8 @@ pub struct PerKind<T> {
 /// How long each kind is kept: `"30d"` or `"forever"`.
 pub type KeepPerKind = PerKind<Keep>;
 
-/// Whether a kind is cut to the second: partitions are dropped as whole days, so without it a record stays for up to
-/// a day longer (a month for audit records).
+/// Whether expired rows of a kind are deleted to the second. Partitions are dropped as whole days, so without this a
+/// record stays for up to a day longer (a month for audit records).
 pub type ExactPerKind = PerKind<bool>;
 
 impl<T: Copy> PerKind<T> {
@@ -101,7 +101,7 @@ impl Default for KeepPerKind {
 }
 
 impl KeepPerKind {
-    /// How long the kind of this name is kept. What has no setting, such as the directory, is kept for ever.
+    /// Returns how long a kind is kept: for ever if it has no setting, such as the directory.
     pub fn of(&self, kind: &str) -> Keep {
         self.entries().into_iter().find(|(name, _)| *name == kind).map_or(Keep::Forever, |(_, keep)| keep)
     }
@@ -115,23 +115,23 @@ impl Default for ExactPerKind {
 }
 
 impl ExactPerKind {
-    /// Whether the kind of this name is cut to the second.
+    /// Returns whether expired rows of a kind are deleted to the second.
     pub fn of(&self, kind: &str) -> bool {
         self.entries().into_iter().any(|(name, exact)| name == kind && exact)
     }
 }
 
-/// For how long.
+/// How long something is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// Until somebody decides otherwise.
+    /// Until the setting changes.
     Forever,
-    /// For a time, at least a day.
+    /// For this time, at least a day.
     For(Duration),
 }
 
 impl Keep {
-    /// The time, `None` for ever.
+    /// Returns the time; `None` for ever.
     pub const fn duration(self) -> Option<Duration> {
         match self {
             Self::Forever => None,
@@ -170,20 +170,21 @@ impl<'de> Deserialize<'de> for Keep {
             )));
         };
         if duration < DAY {
-            return Err(serde::de::Error::custom(format!("`{text}` is below one day: tables are cut by day")));
+            return Err(serde::de::Error::custom(format!("`{text}` is below one day: tables are partitioned by day")));
         }
         Ok(Self::For(duration))
     }
 }
 
-/// Below this the newest lines of a container would hardly outlive a look at them.
+/// The minimum of `log_bytes_per_container`. With less, a container's newest lines would be removed before anybody reads
+/// them.
 const MIN_LOG_BYTES: ByteSize = ByteSize::kib(64);
 
 impl Retention {
-    /// The schedule, as the scheduler reads it.
+    /// Parses the schedule.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// A text for people if it is not a cron expression of five fields.
     pub fn cron(&self) -> Result<Cron, String> {
         let five = "expected a cron expression of five fields such as `15 3 * * *`: minute, hour, day of month, month, day of week";
         if self.schedule.split_whitespace().count() != 5 {
@@ -192,10 +193,10 @@ impl Retention {
         self.schedule.parse().map_err(|error| format!("{five}; {error}"))
     }
 
-    /// The time zone of the schedule.
+    /// Parses the time zone of the schedule.
     ///
     /// # Errors
-    /// Where there is none of that name.
+    /// A text for people if there is no time zone of this name.
     pub fn zone(&self) -> Result<Tz, String> {
         let unknown =
             |_| format!("no time zone `{}`: expected a name such as \"Europe/Berlin\", or \"UTC\"", self.timezone);
@@ -214,7 +215,7 @@ impl Retention {
         let is_exact = self.exact.entries().into_iter().find(|(_, exact)| *exact);
         if let (Some(_), Some((kind, _))) = (&self.archive, is_exact) {
             let problem = format!(
-                "`{kind}` would be removed row by row before their day is written to the archive: take one of the two"
+                "`{kind}` would be deleted row by row before the day is archived: set only one of `archive` and `exact`"
             );
             problems.push(("retention.exact", problem));
         }

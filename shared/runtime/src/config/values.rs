@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A value that no log, error or listing may show.
+/// A value that logs, errors and listings must not show.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -16,13 +16,13 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// The secret itself, for whoever has to use it.
+    /// Returns the secret itself.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
     fn hidden(&self) -> String {
-        // Of a URL only the password is secret; the rest helps to find a wrong host.
+        // Only the password of a URL is secret; the rest helps to find a wrong host.
         if self.0.contains("://") { redact_url(&self.0) } else { "***".to_owned() }
     }
 }
@@ -39,7 +39,7 @@ impl Serialize for Secret {
     }
 }
 
-/// URLs, separated by commas, with `***` for what stands between user and host.
+/// Replaces the passwords and tokens in URLs, separated by commas, by `***`.
 pub fn redact_url(urls: &str) -> String {
     let redact = |url: &str| -> String {
         let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
@@ -49,7 +49,7 @@ pub fn redact_url(urls: &str) -> String {
         };
         let user = match user.split_once(':') {
             Some((name, _)) => format!("{name}:***"),
-            // A lone user of a NATS URL is a token.
+            // A user without a password in a NATS URL is a token.
             None if scheme.starts_with("postgres") => user.to_owned(),
             None => "***".to_owned(),
         };
@@ -58,7 +58,7 @@ pub fn redact_url(urls: &str) -> String {
     urls.split(',').map(redact).collect::<Vec<_>>().join(",")
 }
 
-/// libpq's URLs may carry the password among the parameters.
+/// Replaces the values of password parameters, which libpq's URLs may have, by `***`.
 fn redact_query(path: &str) -> String {
     let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
     let hide = |pair: &str| match pair.split_once('=') {
@@ -68,12 +68,12 @@ fn redact_query(path: &str) -> String {
     format!("{path}?{}", query.split('&').map(hide).collect::<Vec<_>>().join("&"))
 }
 
-/// Where to listen.
+/// The address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpAddress {
-    /// Nowhere.
+    /// Do not listen.
     Off,
-    /// There.
+    /// Listen on this address.
     At(SocketAddr),
 }
 
