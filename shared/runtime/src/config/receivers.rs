@@ -98,7 +98,7 @@ fn pagerduty_url() -> String {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Email {
-    /// `smtp://host:port` for STARTTLS, or `smtps://host:port` for TLS from the first byte.
+    /// `smtp://host:port` for STARTTLS (optional on loopback), or `smtps://host:port` for TLS from the first byte.
     pub server: String,
     /// The recipients' addresses.
     pub to: Vec<String>,

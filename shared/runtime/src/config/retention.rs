@@ -176,8 +176,8 @@ impl<'de> Deserialize<'de> for Keep {
     }
 }
 
-/// The minimum of `log_bytes_per_container`. With less, a container's newest lines would be removed before anybody reads
-/// them.
+/// The minimum of `log_bytes_per_container`. With less, a container's newest lines would be removed before anybody
+/// reads them.
 const MIN_LOG_BYTES: ByteSize = ByteSize::kib(64);
 
 impl Retention {
