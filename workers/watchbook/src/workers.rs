@@ -1,4 +1,4 @@
-//! Workers: which there are, and their life within a process.
+//! The workers of a process: starts them, and stops them within the budget.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,39 +24,40 @@ use writer::{Settings, Writer};
 
 use crate::process;
 
-/// Workers of one process, running.
+/// The running workers of this process.
 pub(crate) struct Workers {
-    /// Where the probes are served.
+    /// The address of the probes, and of the gateway if it runs here; `None` if neither is served.
     pub(crate) address: Option<SocketAddr>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    /// Every connection that was made for one of them.
+    /// The NATS connections that were opened for single workers.
     connections: Vec<Bus>,
 }
 
-/// A worker, by what `run --workers` calls it.
+/// A worker, as selected by `run --workers`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Worker {
-    /// Writes a kind.
+    /// Writes the records of a kind.
     Writer(Kind),
-    /// Evaluates the rules.
+    /// Evaluates alert rules.
     Alerts,
     /// Delivers notifications.
     Notifier,
-    /// Removes what is too old.
+    /// Removes expired records.
     Retention,
-    /// Answers HTTP.
+    /// Serves the HTTP API.
     Gateway,
 }
 
 impl Worker {
-    /// Every worker.
+    /// Returns every worker.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         let others = [Self::Alerts, Self::Notifier, Self::Retention, Self::Gateway];
         Kind::ALL.iter().copied().map(Self::Writer).chain(others)
     }
 
-    /// Every worker that these settings allow: without an address, or without a way to check tokens, there is no gateway.
+    /// Returns every worker that the settings permit: without an address, or without keys to verify tokens, there is no
+    /// gateway.
     pub(crate) fn all_of(config: &Config) -> Vec<Self> {
         let missing = gateway_lacks(config);
         if let Some(missing) = missing {
@@ -77,8 +78,8 @@ impl Worker {
 }
 
 impl Workers {
-    /// Starts these workers. Everything that only a person can mend is found here, before any of them starts.
-    /// `file` is where the rules are read again when it changes.
+    /// Starts these workers. Problems that only a person can fix are found before any of them starts. Rules are read
+    /// again from `file` when it changes.
     pub(crate) async fn start(
         config: &Config,
         file: Option<PathBuf>,
@@ -116,7 +117,7 @@ impl Workers {
                 let (address, served) = runtime::serve_probes(address, probes, stop.clone()).await?;
                 tasks.spawn(async move {
                     if let Ok(Err(error)) = served.await {
-                        tracing::error!(%error, "the probes are not served any more");
+                        tracing::error!(%error, "the probes are no longer served");
                     }
                 });
                 Some(address)
@@ -163,7 +164,8 @@ impl Workers {
         Ok(Self { address, stop, tasks, connections })
     }
 
-    /// Stops reading, flushes, settles, and says whether that was clean: every worker ended within the budget.
+    /// Stops the workers: they stop reading, and settle what they have read. Returns whether all of them ended within
+    /// [`STOP_BUDGET`].
     pub(crate) async fn stop(self) -> bool {
         let started = Instant::now();
         self.stop.cancel();
@@ -179,14 +181,14 @@ impl Workers {
     }
 }
 
-/// Opens a connection for one worker. It is closed when the workers have stopped.
+/// Opens a connection for one worker. [`Workers::stop`] closes it.
 async fn connect(config: &Config, connections: &mut Vec<Bus>) -> anyhow::Result<Bus> {
     let bus = process::bus(config).await?;
     connections.push(bus.clone());
     Ok(bus)
 }
 
-/// Where writers run and report.
+/// The context in which writers run.
 pub(crate) struct Writers<'w> {
     pub(crate) health: &'w Health,
     pub(crate) stop: &'w CancellationToken,
@@ -194,7 +196,7 @@ pub(crate) struct Writers<'w> {
 }
 
 impl Writers<'_> {
-    /// Starts a writer for each kind. The writer of a kind in `silent` first waits until its stream answers.
+    /// Starts a writer for each kind. The writer of a kind in `silent` first waits until its stream responds.
     pub(crate) async fn start(
         &self,
         config: &Config,
@@ -206,7 +208,7 @@ impl Writers<'_> {
         for &kind in kinds {
             let writer = Writer {
                 kind,
-                // One connection each: a failure in one kind leaves the others alone.
+                // One connection each, so that a failure in one kind does not affect the others.
                 bus: connect(config, connections).await?,
                 database: database.clone(),
                 settings: Settings::of(config, kind, kinds.len()),
@@ -238,7 +240,7 @@ fn offer(bus: Bus, workers: &[Worker], health: Health, stop: CancellationToken) 
     }
 }
 
-/// What a gateway needs that these settings do not say.
+/// Returns the reason why the settings permit no gateway; `None` if they do.
 fn gateway_lacks(config: &Config) -> Option<&'static str> {
     if config.http.address == HttpAddress::Off {
         return Some("`address` in [http] (WATCHBOOK_HTTP_ADDR) is `off`");
@@ -249,7 +251,7 @@ fn gateway_lacks(config: &Config) -> Option<&'static str> {
     )
 }
 
-/// The gateway, and where it is to listen. What serves the probes elsewhere, it serves.
+/// Returns the gateway and the address to listen on. The gateway also serves the probes.
 async fn gateway(
     config: &Config,
     bus: &Bus,
@@ -261,7 +263,7 @@ async fn gateway(
     let HttpAddress::At(address) = config.http.address else { anyhow::bail!(lacks()) };
     let gateway = Gateway {
         publisher: process::impatient_publisher(config, bus)?,
-        // Of its own: those who watch take nothing from those who publish.
+        // A connection of its own, so that live streams do not slow down publishing.
         bus: process::bus(config).await?,
         database: database.clone(),
         settings: gateway::Settings::of(config).with_context(lacks)?,
@@ -271,7 +273,7 @@ async fn gateway(
     Ok((gateway, address))
 }
 
-/// The receivers of the rules in force.
+/// Returns the receivers that are currently configured, and updates them when the rules change.
 fn receivers(mut rules: watch::Receiver<Arc<Rules>>, stop: CancellationToken) -> watch::Receiver<Arc<Vec<Receiver>>> {
     let of = |rules: &Rules| Arc::new(rules.alerting.receivers.clone());
     let (sender, receivers) = watch::channel(of(&rules.borrow_and_update()));
@@ -282,7 +284,7 @@ fn receivers(mut rules: watch::Receiver<Arc<Rules>>, stop: CancellationToken) ->
                 changed = rules.changed() => if changed.is_err() { return },
             }
             let newest = of(&rules.borrow_and_update());
-            // Nobody listens any more: the notifier has ended.
+            // The notifier has ended.
             if sender.send(newest).is_err() {
                 return;
             }
@@ -291,14 +293,15 @@ fn receivers(mut rules: watch::Receiver<Arc<Rules>>, stop: CancellationToken) ->
     receivers
 }
 
-/// How often a stream that did not answer at the start is asked again.
+/// The interval at which a stream that did not respond at the start is checked again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Checks that the streams of these kinds are safe to read. Returns the kinds whose stream does not answer although
-/// others do, such as one without a leader: their writers check it later, and the other kinds are written meanwhile.
+/// Checks that the streams of these kinds are safe to read. Returns the kinds whose stream does not respond although
+/// others do, for example because it has no leader. Their writers check it later, and the other kinds are written
+/// meanwhile.
 async fn check_streams(config: &Config, bus: &Bus, kinds: &[Kind]) -> anyhow::Result<Vec<Kind>> {
     let states = join_all(kinds.iter().map(|&kind| bus.stream_state(kind))).await;
-    // A missing permission shows as silence too, and only a person can mend it: the server names it in a refusal.
+    // A missing permission looks like silence too, but only a person can fix it. The server reports it as a refusal.
     let is_outage = states.iter().any(Result::is_ok) && bus.refusals().is_empty();
     let mut silent = Vec::new();
     for (&kind, state) in kinds.iter().zip(states) {
@@ -314,14 +317,14 @@ async fn check_streams(config: &Config, bus: &Bus, kinds: &[Kind]) -> anyhow::Re
     Ok(silent)
 }
 
-/// Fails for a stream with settings with which records can be lost or not be stored; logs every other difference.
+/// Fails if the stream has settings that can lose records or prevent storing them. Logs every other difference.
 fn check_stream(streams: &Streams, bus: &Bus, kind: Kind, state: &StreamState) -> anyhow::Result<()> {
     let differences = bus.stream_differences(kind, state, streams);
     let (dangerous, harmless): (Vec<_>, Vec<_>) = differences.iter().partition(|difference| difference.dangerous);
     let said = |difference: &Difference| format!("{difference}: {}", difference.mend(&state.name));
     anyhow::ensure!(
         dangerous.is_empty(),
-        "the stream {} has settings with which records can be lost, or not be stored: {}",
+        "the stream {} has settings that can lose records or prevent storing them: {}",
         state.name,
         dangerous.into_iter().map(said).collect::<Vec<_>>().join("; ")
     );
@@ -332,7 +335,7 @@ fn check_stream(streams: &Streams, bus: &Bus, kind: Kind, state: &StreamState) -
     Ok(())
 }
 
-/// Waits until the stream of a writer answers and is safe to read. Never ends otherwise.
+/// Waits until the stream of a writer responds and is safe to read.
 async fn wait_for_stream(streams: &Streams, writer: &Writer) {
     loop {
         let problem = match writer.bus.stream_state(writer.kind).await {

@@ -90,7 +90,7 @@ impl Up {
         config.http.jwt_secret = Some(secret.clone());
         let config = &config;
         if self.demo {
-            // Before the alerts begin: what is history to them is no news.
+            // Before the alert worker starts, so that it does not notify about history.
             demo::history::provide(config, &bus, &database, directory).await?;
         }
         let workers = Workers::start(config, file, &bus, &database, &Worker::all_of(config)).await?;
@@ -111,7 +111,7 @@ impl Up {
             let _ = demo.await;
         }
         let clean = workers.stop().await;
-        // Before its server is stopped.
+        // Close the connection before its server stops.
         bus.close().await;
         ended.map(|()| clean)
     }
@@ -129,7 +129,7 @@ impl Stack {
         let required = RequiredPrograms { nats: config.nats.url.is_none(), postgres: config.postgres.url.is_none() };
         anyhow::ensure!(
             !required.nats || config.nats.jetstream_domain.is_none() && config.nats.jetstream_api_prefix.is_none(),
-            "`up` starts a nats-server of its own, which has neither a JetStream domain nor other accounts: set NATS_URL, or take jetstream_domain and jetstream_api_prefix out of [nats]"
+            "`up` starts a nats-server of its own, which has neither a JetStream domain nor other accounts: set NATS_URL, or remove jetstream_domain and jetstream_api_prefix from [nats]"
         );
         let on_progress: ProgressCallback = Arc::new(|line: &str| eprintln!("{line}"));
         let programs = Programs::locate(&local::cache_dir(), required, &on_progress).await?;
@@ -223,7 +223,7 @@ fn greet(config: &Config, url: &str, environment: &Path, directory: &Path) {
     output::say(format_args!("  publish  to watchbook.<kind>.<organization>.<detail> on {nats}"));
     output::say(format_args!("  data     {}", directory.display()));
     output::say(format_args!("In another terminal:  set -a; . {}; watchbook status", environment.display()));
-    // A closed pipe is no reason to stop.
+    // Ignore a closed pipe.
     let _ = std::io::stdout().flush();
 }
 
