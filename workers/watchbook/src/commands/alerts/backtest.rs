@@ -23,10 +23,10 @@ pub(crate) struct Backtest {
     /// File with [[rules]], as in watchbook.toml.
     #[arg(long = "rule", value_name = "FILE")]
     file: PathBuf,
-    /// From when: RFC 3339, a date (midnight UTC), or before now such as -30m, -24h or -7d.
+    /// Start of the time range: RFC 3339, a date (midnight UTC), or relative to now such as -24h.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     from: When,
-    /// Until when, in the same forms; now where not said.
+    /// End of the time range, in the same formats. Default: now.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<When>,
     /// As JSON.

@@ -59,10 +59,10 @@ struct Add {
     /// Duration, such as 2h or 30d.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, required_unless_present = "until", conflicts_with = "until")]
     hold_for: Option<Duration>,
-    /// Until when, in RFC 3339 or as a date (midnight UTC).
+    /// End of the silence, instead of --for: RFC 3339, or a date (midnight UTC).
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<When>,
-    /// From when on: RFC 3339, a date (midnight UTC), or before now such as -30m or -24h; now where not said.
+    /// Start of the silence: RFC 3339, a date (midnight UTC), or relative to now such as -30m. Default: now.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     from: Option<When>,
     /// Only at these hours, such as "sat,sun 22:00-06:00", "mon-fri 01:00-02:00" or "daily 02:30-03:30".

@@ -36,11 +36,11 @@ pub(crate) struct Export {
     /// Export only records of this organization.
     #[arg(long, value_name = "ORG", value_parser = process::organization)]
     org: Option<String>,
-    /// From this time on: RFC 3339, a date (midnight UTC), or before now such as -30m, -24h or -7d; unless said, from
-    /// the oldest record on.
+    /// Start of the time range: RFC 3339, a date (midnight UTC), or relative to now such as -24h. Default: the oldest
+    /// record.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     from: Option<When>,
-    /// Up to this time, in the same forms; unless said, up to now.
+    /// End of the time range, in the same formats. Default: now.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<When>,
     /// Only of this actor.

@@ -50,11 +50,11 @@ pub(crate) struct Events {
     /// Replay only events of this organization.
     #[arg(long, value_name = "ORG", value_parser = process::organization)]
     org: Option<String>,
-    /// Only from this time on: RFC 3339, a date (midnight UTC), or before now such as -30m, -24h or -7d; with what an
-    /// interrupted replay says it goes on.
+    /// Start of the time range: RFC 3339, a date (midnight UTC), or relative to now such as -24h. An interrupted replay
+    /// reports the time to continue from. Default: the oldest event.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     from: Option<When>,
-    /// Only up to this time, in the same forms; unless said, up to now.
+    /// End of the time range, in the same formats. Default: now.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to_time: Option<When>,
     /// Events a second at the most, or `unlimited`.

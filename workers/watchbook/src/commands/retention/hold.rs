@@ -26,13 +26,13 @@ pub(crate) struct Hold {
     /// Hold only records of this kind, or `dead_letters`.
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
-    /// Only records from this time on: RFC 3339, a date (midnight UTC), or before now such as -30m, -24h or -7d.
+    /// Start of the time range: RFC 3339, a date (midnight UTC), or relative to now such as -24h. Default: no limit.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     from: Option<When>,
-    /// Only records before this time, in the same forms.
+    /// End of the time range, exclusive, in the same formats. Default: no limit.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<When>,
-    /// Over by itself after this time; without it the hold is in force until it is released.
+    /// Duration after which the hold expires, such as 30d. Default: it lasts until it is released.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     lasts: Option<Duration>,
     /// Reason for the hold.

@@ -19,7 +19,8 @@ use crate::{bench, output, process};
     after_help = "Example, to review a plan before it is executed:\n  watchbook retention plan --json > plan.json\n  watchbook retention run --plan plan.json"
 )]
 pub(crate) struct Plan {
-    /// As if it were this time, in RFC 3339 or as a date (midnight UTC): what will go by then.
+    /// Time to plan for, to see what a run would remove then: RFC 3339, a date (midnight UTC), or relative to now such
+    /// as -24h. Default: now.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     at: Option<When>,
     /// As a JSON array.
