@@ -34,7 +34,7 @@ enum Condition {
 /// The state of one part, as reported by `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartReport {
-    /// Whether it works, or stands by.
+    /// Whether it is ready: active and not stuck, or standby.
     pub ready: bool,
     /// `starting`, `active`, `standby` or `failing`.
     pub state: &'static str,

@@ -1,4 +1,5 @@
-//! Shutdown: the signals that start it, and its time budget.
+//! Shutdown: the signals that start it, and its time budget. Within the budget a process stops reading, settles what it
+//! has read, closes its connections, and logs whether that was clean.
 
 use std::time::Duration;
 

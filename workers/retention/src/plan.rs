@@ -64,7 +64,7 @@ pub struct Container {
     pub container_id: String,
 }
 
-/// One step of a run: what it removes, or keeps although it is expired.
+/// One item of a plan: what a run removes, or keeps although it is expired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// A kind, or `dead_letters`, `metric_hours`, `outcomes` or `outcome_hours`.
@@ -85,7 +85,7 @@ pub struct Item {
     /// The container, for a trim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
-    /// The time before which rows are removed, if only a part of a day is.
+    /// The time before which rows are deleted or merged; `None` for whole days and trims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<DateTime<Utc>>,
     /// The reason, for people.

@@ -85,7 +85,7 @@ pub struct RestoreRequest {
 }
 
 /// Restores all of a day, or nothing. The parts are verified before anything is written. A record that is already in
-/// the table stays as it is. Personal data that was erased after the day was archived is not restored.
+/// the table stays as it is. Data that was erased after the day was archived is not restored.
 ///
 /// # Errors
 /// See [`RestoreError`].
@@ -106,8 +106,8 @@ pub async fn restore(
     }
     let partition = Partition::starting(dataset, request.day);
     Partitions::default().ensure(connection, partition).await?;
-    // One transaction: readers never see samples together with their hours, or erased data, and neither does a crash
-    // leave them.
+    // One transaction, so that readers never see samples together with their hourly aggregates, or erased data, and a
+    // crash leaves neither.
     let mut transaction = connection.begin().await?;
     let (mut archived, mut added) = (0, 0);
     for part in &parts {

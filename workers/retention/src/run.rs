@@ -101,7 +101,7 @@ pub(crate) async fn record_empty_run(connection: &mut PgConnection, request: &Re
 }
 
 /// Executes a plan. Returns `None` if another process has begun the run for the same scheduled time. The caller holds
-/// the [`RunLease`].
+/// the [`RunLease`](crate::RunLease).
 ///
 /// # Errors
 /// If Postgres does not answer, so that not even the end of the run could be recorded. The next holder of the run lease

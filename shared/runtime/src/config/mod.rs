@@ -277,7 +277,7 @@ impl Config {
     /// If none is set; the message explains how to set it.
     pub fn nats_url(&self) -> anyhow::Result<&str> {
         self.nats.url.as_deref().ok_or_else(|| {
-            anyhow::anyhow!("no NATS server: set NATS_URL (nats://host:4222) or `url` in [nats]; `watchbook up` brings one of its own")
+            anyhow::anyhow!("no NATS server: set NATS_URL (nats://host:4222) or `url` in [nats]; `watchbook up` starts one of its own")
         })
     }
 
@@ -288,7 +288,7 @@ impl Config {
     pub fn database_url(&self) -> anyhow::Result<&str> {
         self.postgres.url.as_ref().map(Secret::reveal).ok_or_else(|| {
             anyhow::anyhow!(
-                "no database: set DATABASE_URL (postgres://user:password@host:5432/database) or `url` in [postgres]; `watchbook up` brings one of its own"
+                "no database: set DATABASE_URL (postgres://user:password@host:5432/database) or `url` in [postgres]; `watchbook up` starts one of its own"
             )
         })
     }
