@@ -1,4 +1,4 @@
-//! What every request works with.
+//! The state that all handlers share.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -16,38 +16,38 @@ use crate::quota::Quota;
 use crate::rate_limit::RateLimits;
 use crate::settings::Settings;
 
-/// What every request works with. A clone costs next to nothing.
+/// The state that all handlers share. Cloning it clones an `Arc`.
 #[derive(Debug, Clone)]
 pub struct App(Arc<Parts>);
 
 /// The parts of an [`App`].
 #[derive(Debug)]
 pub struct Parts {
-    /// How the gateway behaves.
+    /// The settings of the gateway.
     pub settings: Settings,
-    /// Checks tokens.
+    /// Verifies tokens.
     pub verifier: Verifier,
-    /// How much callers have asked for.
+    /// The request rates of callers.
     pub(crate) rates: RateLimits,
-    /// Puts records into their streams.
+    /// Publishes records to their streams.
     pub publisher: Publisher,
-    /// For what is the gateway's own: keys, and repeated posts.
+    /// The pool for the gateway's own tables: shared keys and idempotency keys.
     pub pool: PgPool,
-    /// For queries, on behalf of whoever asks.
+    /// Runs queries with the organizations of a caller.
     pub reader: Reader,
-    /// Signs cursors.
+    /// Signs and opens cursors.
     pub cursors: Cursors,
-    /// When callers may ask the database.
+    /// Limits the concurrent queries of each caller.
     pub(crate) query_limit: ConcurrencyLimit,
-    /// Bodies that are under way, in bytes.
+    /// The memory for request bodies, in bytes.
     pub(crate) body_memory: Arc<Quota>,
-    /// Answers that are not sent yet, in bytes.
+    /// The memory for unsent responses, in bytes.
     pub(crate) response_memory: Arc<Quota>,
-    /// Exports that are under way.
+    /// The number of running exports.
     pub(crate) export_quota: Arc<Quota>,
-    /// Records as they come.
+    /// The live streams.
     pub(crate) live: Live,
-    /// Cancelled when the process stops: streams that have no end of their own end then.
+    /// Cancelled when the process stops. Live streams, which have no end of their own, end then.
     pub stop: CancellationToken,
 }
 

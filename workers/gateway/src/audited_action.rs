@@ -1,4 +1,5 @@
-//! What callers did, as audit records: written before they are answered, so that nobody is without.
+//! Audit events for the actions of callers. They are written before the response starts, so that no action goes
+//! unrecorded.
 
 use self_audit::AuditEvent;
 use serde_json::Value;
@@ -9,25 +10,25 @@ use crate::auth::Caller;
 use crate::problem::Problem;
 use crate::request_context::RequestContext;
 
-/// Something that a caller did.
+/// An action of a caller.
 #[derive(Debug, Clone)]
 pub(crate) struct AuditedAction {
-    /// In whose log it stands; `None` for the platform's own.
+    /// The organization whose audit log records it; `None` for the platform's own log.
     pub(crate) organization_id: Option<String>,
-    /// What was done, such as `silence.create`.
+    /// The action, such as `silence.create`.
     pub(crate) action: &'static str,
-    /// What kind of thing it was done to.
+    /// The type of the target.
     pub(crate) target_type: &'static str,
-    /// Which one.
+    /// The id of the target.
     pub(crate) target_id: String,
-    /// Why, where the caller said so.
+    /// The reason, if the caller gave one.
     pub(crate) reason: Option<String>,
-    /// Whatever belongs to it.
+    /// Further details, a JSON object.
     pub(crate) metadata: Value,
 }
 
 impl AuditedAction {
-    /// Writes it in the transaction of what was done.
+    /// Writes the audit event in the transaction of the action.
     pub(crate) async fn write(
         self,
         transaction: &mut PgConnection,
@@ -50,11 +51,11 @@ impl AuditedAction {
         self_audit::audit(transaction, &event).await
     }
 
-    /// Writes it by itself, for what changes nothing else. Goes on where the caller hangs up: who has begun to ask
-    /// cannot take it back.
+    /// Writes the audit event in a transaction of its own, for actions that change nothing else. The write continues if
+    /// the caller disconnects, so that nobody avoids the record by hanging up.
     ///
     /// # Errors
-    /// 503 where it cannot be written; then nothing may be answered.
+    /// 503 if it cannot be written. The caller must then get no other response.
     pub(crate) async fn write_before_response(
         self,
         app: &App,

@@ -136,8 +136,9 @@ fn unsupported_coding(usage: &str, reason: &str, detail: &'static str) -> Proble
 /// Reads a caller's body of at most `limit` bytes, if there is memory for it. For a compressed body, the limit applies
 /// before and after decompression.
 ///
-/// # Errors 413 for a larger body, 400 if it cannot be decompressed, 408 if it takes too long to arrive, 429 if the
-/// caller's quota is exceeded, and 503 if the memory for all bodies is.
+/// # Errors
+/// 413 for a larger body, 400 if it cannot be decompressed, 408 if it takes too long to arrive, 429 if the caller's
+/// quota is exceeded, and 503 if the memory for all bodies is used up.
 pub(crate) async fn read(
     app: &App,
     caller: &Arc<str>,
@@ -186,7 +187,7 @@ async fn collect(body: axum::body::Body, expected: u64, limit: u64) -> Result<By
     Ok(bytes.freeze())
 }
 
-/// Decompresses a body as it arrives. `room` grows with the decompressed size, up to `largest_share`.
+/// Decompresses a body as it arrives. `permit` grows with the decompressed size, up to `largest_share`.
 async fn unpack(
     packed: impl AsyncBufRead + Unpin,
     coding: Coding,
@@ -235,7 +236,7 @@ enum Unfilled {
 }
 
 /// Reads to the end, or until there are more than `limit` bytes. Never holds more than one byte above the limit, and
-/// calls `room` before it allocates.
+/// calls `permit` before it allocates.
 async fn fill(
     mut from: impl AsyncRead + Unpin,
     limit: u64,

@@ -1,12 +1,12 @@
-//! How many queries of one caller are asked at once. The others wait for their turn, so that a caller whose queries
-//! are slow slows down nobody else: connections to the database are few, and each query takes one.
+//! A per-caller limit on concurrent queries. Further queries wait, so slow queries only block queries of the same
+//! caller: there are few database connections, and each query takes one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Turns of all callers.
+/// One semaphore for each caller with running or waiting queries.
 #[derive(Debug)]
 pub(crate) struct ConcurrencyLimit {
     per_caller: usize,
@@ -14,19 +14,19 @@ pub(crate) struct ConcurrencyLimit {
 }
 
 impl ConcurrencyLimit {
-    /// So many at once for each caller.
+    /// Creates a limit of `per_caller` concurrent queries.
     pub(crate) fn new(per_caller: usize) -> Self {
         Self { per_caller, semaphores: Mutex::default() }
     }
 
-    /// Waits for a caller's turn, which lasts as long as what is returned is held. First come, first served.
+    /// Waits for a permit of a caller, in the order of the calls. Dropping the permit releases it.
     pub(crate) async fn acquire(&self, caller: &Arc<str>) -> Option<OwnedSemaphorePermit> {
-        // Nobody closes a semaphore.
+        // The semaphore is never closed, so this cannot fail.
         self.semaphore_of(caller).acquire_owned().await.ok()
     }
 
     fn semaphore_of(&self, caller: &Arc<str>) -> Arc<Semaphore> {
-        // What is in it is whole at any time.
+        // The map is consistent even if a panic poisoned the lock.
         let mut semaphores = self.semaphores.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(semaphore) = semaphores.get(caller).and_then(Weak::upgrade) {
             return semaphore;
@@ -36,7 +36,7 @@ impl ConcurrencyLimit {
         semaphore
     }
 
-    /// Forgets who does not ask at the moment.
+    /// Removes callers without running or waiting queries.
     pub(crate) fn evict_idle(&self) {
         let mut semaphores = self.semaphores.lock().unwrap_or_else(PoisonError::into_inner);
         semaphores.retain(|_, semaphore| semaphore.strong_count() > 0);
@@ -56,9 +56,9 @@ mod tests {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let (first, second) = (limit.acquire(&a).await, limit.acquire(&a).await);
         assert!(limit.acquire(&a).now_or_never().is_none(), "a third one waits");
-        assert!(limit.acquire(&b).now_or_never().is_some(), "of another caller it does not");
+        assert!(limit.acquire(&b).now_or_never().is_some(), "another caller's query does not wait");
         limit.evict_idle();
-        assert!(limit.acquire(&a).now_or_never().is_none(), "whoever asks is remembered");
+        assert!(limit.acquire(&a).now_or_never().is_none(), "a caller with running queries is kept");
         drop(first);
         assert!(limit.acquire(&a).now_or_never().is_some());
         drop(second);

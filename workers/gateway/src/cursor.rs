@@ -1,8 +1,8 @@
-//! Cursors: where a list goes on, in a form that a caller can only hand back.
+//! Cursors: signed positions in a list, opaque to callers.
 //!
-//! `base64url(tag ‖ position)`. The tag is HMAC-SHA-256 over what the cursor is good for (the route, the filters, the
-//! caller and whose records they may see) and the position. So one that was changed, made up, or taken from another
-//! query or another caller is refused; and a position holds nothing that its caller has not just been told.
+//! A cursor is `base64url(tag ‖ position)`. The tag is an HMAC-SHA-256 over the binding of the cursor (route, filters,
+//! caller, and the caller's organizations) and the position. A cursor that was changed, forged, or taken from another
+//! query or another caller is rejected. Positions are not encrypted: they contain only what the caller just received.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,10 +14,10 @@ use sha2::Sha256;
 use crate::auth::{Caller, Organizations};
 use crate::problem::{Fault, Problem};
 
-/// Bytes of a tag that are kept: 128 bits cannot be guessed, and cursors stay short.
+/// Length of the truncated tag. 128 bits cannot be guessed, and cursors stay short.
 const TAG_BYTES: usize = 16;
 
-/// Signs cursors, and opens them. Every gateway of a database has the same key.
+/// Signs and opens cursors. All gateways of a database share the key.
 #[derive(Clone)]
 pub struct Cursors(Hmac<Sha256>);
 
@@ -27,16 +27,17 @@ impl std::fmt::Debug for Cursors {
     }
 }
 
-/// What a cursor is good for.
+/// The query and the caller to which a cursor is bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding(Vec<u8>);
 
 impl Binding {
-    /// Of a route's template, the filters of [`Parameters::filters`](crate::query::Parameters::filters), and a caller.
+    /// Binds to a route's template, the filters of [`Parameters::filters`](crate::query::Parameters::filters), the
+    /// caller's subject and the caller's organizations.
     pub fn new(route: &str, filters: &str, caller: &Caller) -> Self {
         let mut bound = Vec::new();
         let mut add = |part: &str| {
-            // With its length, so that no two lists of parts look the same.
+            // Prefix each part with its length, so that no two lists of parts have the same encoding.
             bound.extend_from_slice(&(part.len() as u64).to_be_bytes());
             bound.extend_from_slice(part.as_bytes());
         };
@@ -52,21 +53,21 @@ impl Binding {
 }
 
 impl Cursors {
-    /// With this key.
+    /// Creates cursors with this key.
     ///
     /// # Errors
-    /// Never with a key of any length; the library says so by its type only.
+    /// None in practice: HMAC accepts keys of any length, but the library's function returns a `Result`.
     pub fn new(key: &[u8]) -> anyhow::Result<Self> {
         Hmac::new_from_slice(key).map(Self).map_err(|_| anyhow::anyhow!("the key of cursors has no length"))
     }
 
-    /// A cursor that goes on at a position.
+    /// Returns a cursor that continues at a position.
     ///
     /// # Errors
-    /// Where the position cannot be written as JSON, which would be a bug.
+    /// 500 if the position cannot be written as JSON, which would be a bug.
     pub fn sign<P: Serialize>(&self, binding: &Binding, position: &P) -> Result<String, Problem> {
         let position = serde_json::to_vec(position).map_err(|error| {
-            tracing::error!(%error, "a position cannot be written");
+            tracing::error!(%error, "the position of a cursor cannot be encoded, which is a bug");
             Problem::internal()
         })?;
         let mut cursor = self.tag(binding, &position).to_vec();
@@ -74,14 +75,14 @@ impl Cursors {
         Ok(URL_SAFE_NO_PAD.encode(cursor))
     }
 
-    /// The position of a cursor, where it is one of ours for this query and caller.
+    /// Returns the position of a cursor that was signed for this query and caller.
     ///
     /// # Errors
-    /// 400 otherwise.
+    /// 400 for any other cursor.
     pub fn open<P: DeserializeOwned>(&self, binding: &Binding, cursor: &str) -> Result<P, Problem> {
         self.position(binding, cursor).ok_or_else(|| {
             let reason =
-                "is not one that this query gave to this caller: filters have to stay the same from page to page";
+                "was not returned by this query to this caller: the filters must be the same for all pages of a list";
             Problem::parameters(vec![Fault::of("cursor", reason)])
         })
     }

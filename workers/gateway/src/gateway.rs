@@ -1,4 +1,4 @@
-//! The life of a gateway.
+//! Starts, runs and stops a gateway.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -26,40 +26,40 @@ use crate::routes::{self, Route};
 use crate::settings::Settings;
 use crate::{body, response_memory, server};
 
-/// Connections to Postgres for queries and keys: more would only make it do more at once than it has cores for.
+/// Connections to Postgres for queries and keys. More would only run more queries at once than Postgres has cores.
 const DATABASE_CONNECTIONS: u32 = 16;
-/// Queries of one caller that are asked at once: of the connections half, so that others find one however slow these are.
+/// Concurrent queries of one caller: half of the connections, so that slow queries of one caller leave some to others.
 const QUERIES_PER_CALLER: usize = DATABASE_CONNECTIONS as usize / 2;
-/// How often is looked whether NATS and Postgres are there, and whether anything is to be forgotten.
+/// Interval of the checks of NATS and Postgres.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// What a look at Postgres may take before it counts as away.
+/// Time limit of a check of Postgres, after which Postgres counts as unavailable.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
-/// Looks between two cleanings of budgets and keys: a minute.
+/// Checks between two removals of idle budgets and old keys: one minute.
 const CLEAN_EVERY: u64 = 12;
-/// Under which names the keys of cursors and of the ids of live events are kept.
+/// Names under which the keys for cursors and for ids of live events are stored.
 const KEYS: [&str; 2] = ["cursors", "live"];
 
-/// Answers HTTP.
+/// The HTTP API, not yet listening.
 #[derive(Debug)]
 pub struct Gateway {
-    /// Puts records into their streams.
+    /// Publishes records to their streams.
     pub publisher: Publisher,
-    /// Reads the streams for whoever watches them live.
+    /// Reads streams for live streams.
     pub bus: Bus,
-    /// Where queries are answered from.
+    /// The database that queries read.
     pub database: Database,
-    /// How it behaves.
+    /// The settings.
     pub settings: Settings,
-    /// What is answered at `/healthz`, `/readyz` and `/metrics`.
+    /// Serves `/healthz`, `/readyz` and `/metrics`.
     pub probes: Probes,
-    /// How it tells how it is.
+    /// The gateway's part of the process's health.
     pub health: Part,
 }
 
 /// A gateway that listens.
 #[derive(Debug)]
 pub struct Listening {
-    /// Where.
+    /// The bound address.
     pub address: SocketAddr,
     /// Every route.
     pub routes: Vec<Route>,
@@ -71,10 +71,11 @@ pub struct Listening {
 }
 
 impl Gateway {
-    /// Listens. Everything that only a person can mend is found here.
+    /// Binds the address and loads the shared keys. Errors that only a person can fix occur here.
     ///
     /// # Errors
-    /// Where the address cannot be listened on, or the database does not give the keys that gateways share.
+    /// If the address cannot be bound, the keys that gateways share cannot be read from the database, or no client for
+    /// the issuer's keys can be created.
     pub async fn listen(self, address: SocketAddr, stop: CancellationToken) -> anyhow::Result<Listening> {
         let listener = TcpListener::bind(address)
             .await
@@ -106,7 +107,7 @@ impl Gateway {
 }
 
 impl Listening {
-    /// Answers until the gateway is stopped, and then lets requests under way end.
+    /// Serves requests until the gateway is stopped, then drains the requests in progress.
     pub async fn serve(self) {
         let stop = self.app.stop.clone();
         let connections = usize::try_from(self.app.settings.gateway.max_connections.get()).unwrap_or(usize::MAX);
@@ -121,8 +122,8 @@ impl Listening {
     }
 }
 
-/// The keys of [`KEYS`]. However tokens are checked, they are the database's: so all of its gateways understand each
-/// other, and know nothing that an issuer of tokens does.
+/// Returns the keys of [`KEYS`], which are stored in the database. All gateways of a database use the same keys,
+/// however tokens are verified, and the keys are independent of the token issuer's.
 async fn shared_keys(database: &Database) -> anyhow::Result<[Vec<u8>; 2]> {
     let mut connection = database.connect("gateway").await.context("connect for the keys that gateways share")?;
     let mut keys = KEYS.map(|_| Vec::new());
@@ -135,8 +136,8 @@ async fn shared_keys(database: &Database) -> anyhow::Result<[Vec<u8>; 2]> {
     Ok(keys)
 }
 
-/// Looks whether what answers need is there, and forgets what is not needed any more. On a connection of its own: that
-/// all others are busy is no outage.
+/// Checks NATS and Postgres, and removes idle budgets and old keys. Postgres is checked on a connection of its own,
+/// because a busy pool is not an outage.
 async fn run_maintenance(app: &App, probe_pool: &PgPool, health: &Part) {
     let mut ticks = tokio::time::interval(CHECK_EVERY);
     for look in 0_u64.. {
@@ -162,8 +163,8 @@ async fn forget_keys(app: &App) {
         while idempotency::forget(&mut connection).await? {}
         Ok::<_, store::Error>(())
     };
-    // Keys that stay a minute longer do no harm; an outage is told of by the look before.
+    // Keys that stay a minute longer do no harm, and the check has already reported an outage.
     if let Err(error) = forget.await {
-        tracing::debug!(error = store::describe(&error), "old idempotency keys are still there");
+        tracing::debug!(error = store::describe(&error), "old idempotency keys cannot be removed; trying again");
     }
 }

@@ -1,34 +1,36 @@
 //! HTTP: publishing, queries, live streams.
 //!
-//! A request goes this way: `server` accepts its connection, `middleware` gives it an id and a time-out and catches what
-//! goes wrong, [`auth`] lets it through to its route, and one file answers it.
+//! The path of a request: `server` accepts the connection, `middleware` adds a request id and a time-out and catches
+//! panics, [`auth`] authorizes it, and the handler in one file responds.
 //!
-//! - [`routes`]: the table of all routes, the only way to mount one
-//! - [`auth`]: tokens, sessions, roles, and whose records a caller may see
-//! - [`problem`]: every error, as RFC 9457 says it
-//! - [`query`], [`page`], [`cursor`]: parameters, parts of lists, and where they go on
+//! - [`routes`]: the table of all routes; the only way to mount a route
+//! - [`auth`]: tokens, sessions, roles, and the organizations of a caller
+//! - [`problem`]: errors as problem details (RFC 9457)
+//! - [`query`], [`page`], [`cursor`]: query parameters, pages of lists, and cursors
 //! - `publish`: `POST /api/{kind}`
-//! - `queries`: one file a query
+//! - `queries`: one file for each resource
 //! - `live`: `GET /api/live/{kind}`
-//! - `request_context`, `audited_action`: with what somebody asks, and what they did, as audit records
-//! - `rate_limit`, `concurrency_limit`, `quota`, `body`, `response_memory`: how much callers may ask for, how much of it at once, and how much memory
-//!   that and its answers take
-//! - `gateway`: the life of a gateway, with what it needs of NATS and Postgres
+//! - `request_context`, `audited_action`: the client's address and user agent; audit events for the actions of callers
+//! - `rate_limit`, `concurrency_limit`, `quota`: how often callers may send requests, and how many queries run at once
+//! - `body`, `response_memory`: the memory for request bodies and for unsent responses
+//! - `gateway`: starts, runs and stops a gateway
 //!
 //! # Adding a query
 //!
-//! 1. A file in `queries`: a handler with `#[utoipa::path]`, and what it answers with `ToSchema`. What it is asked
-//!    with is a struct with `IntoParams` and [`query::FromQuery`], taken as [`query::Query`]; lists read
-//!    [`page::Page`] into it. [`query::names_of`] compares what is read with what is described.
-//! 2. Its line in `routes::all`, with the least role that it needs. That guards it, describes it, and puts it into
-//!    the table that the tests walk.
-//! 3. In the handler: [`auth::Caller`] is an argument. `queries::listing` does what all queries share: `list` answers
-//!    a page, `ask` anything else, on behalf of the caller and in a reading that sees nothing of others; `TimeLimits` says
-//!    how far back. Text in a path is read with [`query::path_text`], and [`page::Page::about`] binds cursors to it.
-//!    [`problem::Problem::of_database`] is what outages become, and queries that take too long.
-//! 4. Its case in the tests `what_is_described_is_what_is_read` and `answers_are_as_they_are_described`, and its line in
-//!    `tests/gateway/isolation.rs`, without which it fails: there each answer is compared before and after others have
-//!    something.
+//! 1. Add a file in `queries` with a handler that has `#[utoipa::path]`, and a response type that has `ToSchema`. The
+//!    parameters are a struct that has `IntoParams` and implements [`query::FromQuery`]; the handler takes it as
+//!    [`query::Query`]. Lists include [`page::Page`]. A test compares the parameters that are read
+//!    ([`query::names_of`]) with those that are described.
+//! 2. Add a line to `routes::all` with the minimum role. This guards the route, describes it, and adds it to the table
+//!    that the tests iterate over.
+//! 3. Write the handler with [`auth::Caller`] as an argument. `queries::listing` contains the parts that queries share:
+//!    `list` returns a page and `run_query` any other result, both in a transaction that sees only records of the
+//!    caller's organizations; `TimeLimits` bounds the time range. Read text in a path with [`query::path_text`], and
+//!    bind cursors to it with [`page::Page::about`]. [`problem::Problem::of_database`] maps outages and statement
+//!    time-outs.
+//! 4. Add a case to the tests `what_is_described_is_what_is_read` and `answers_are_as_they_are_described`. Add a line
+//!    to `tests/gateway/isolation.rs`, which fails without it: that test compares each response before and after other
+//!    organizations have records.
 
 mod app;
 mod audited_action;

@@ -1,6 +1,6 @@
-//! The metrics of the gateway: names, and what they mean to whoever scrapes them.
+//! The metrics of the gateway: names and descriptions.
 //!
-//! Labels are bounded: a route is its template, `other` where no route was met; a method that has no meaning is `other`.
+//! Labels are bounded: `route` is a route's template, or `other` if no route matched; an unknown method is `other`.
 
 use ::metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
@@ -14,14 +14,15 @@ pub(crate) const KEY_FETCHES: &str = "watchbook_http_key_fetches_total";
 pub(crate) const LIVE_STREAMS: &str = "watchbook_http_live_streams";
 pub(crate) const LIVE_LOST: &str = "watchbook_http_live_lost_total";
 
-/// Tells the recorder of this process what the gateway's metrics mean. Once, before it starts.
+/// Registers the descriptions of the gateway's metrics with the recorder of this process. Call it once, before the
+/// gateway starts.
 pub fn describe() {
-    describe_counter!(REQUESTS, "Requests that were answered, by method, route and status");
-    describe_histogram!(SECONDS, Unit::Seconds, "From a request's head to the head of its answer, by route");
-    describe_gauge!(IN_FLIGHT, "Requests whose answer has not begun yet");
-    describe_gauge!(CONNECTIONS, "Connections that are open");
-    describe_counter!(PUBLISHED, "Records that were posted and that JetStream has acknowledged, by kind");
-    describe_gauge!(LIVE_STREAMS, "Live answers that are open");
-    describe_counter!(LIVE_LOST, "Events that a live answer left out because its reader was slow, by kind");
+    describe_counter!(REQUESTS, "Requests answered, by method, route and status");
+    describe_histogram!(SECONDS, Unit::Seconds, "From the head of a request to the head of its response, by route");
+    describe_gauge!(IN_FLIGHT, "Requests whose response has not begun");
+    describe_gauge!(CONNECTIONS, "Open connections");
+    describe_counter!(PUBLISHED, "Records that were posted and acknowledged by JetStream, by kind");
+    describe_gauge!(LIVE_STREAMS, "Open live streams");
+    describe_counter!(LIVE_LOST, "Events dropped from live streams because the reader was slow, by kind");
     describe_counter!(KEY_FETCHES, "Fetches of the issuer's keys, by outcome: fetched or failed");
 }

@@ -1,4 +1,4 @@
-//! What is around every request: an id, a time-out, a net for panics, metrics, and headers that make browsers careful.
+//! Middleware for every request: request id, time-out, panic handler, metrics, and security headers for browsers.
 
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -13,14 +13,14 @@ use uuid::Uuid;
 use crate::metrics;
 use crate::problem::Problem;
 
-/// By which a request is found in the log; a caller's own is kept.
+/// The header with the id by which a request is found in the log. A valid id sent by the caller is kept.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A caller's own id at the most: enough for any trace id.
+/// Maximum length of an id sent by the caller: enough for any trace id.
 const REQUEST_ID_BYTES: usize = 128;
-/// What metrics call a request that met no route, and a method without a meaning.
+/// The metric label for a request that matched no route, and for an unknown method.
 const OTHER: &str = "other";
 
-/// The id of a request, for whoever tells of it.
+/// The id of a request, for log messages and problem details.
 #[derive(Debug, Clone)]
 pub struct RequestId(HeaderValue);
 
@@ -34,13 +34,13 @@ impl RequestId {
         Self(own.cloned().or_else(|| new().ok()).unwrap_or(HeaderValue::from_static("-")))
     }
 
-    /// As text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or("-")
     }
 }
 
-/// Counts itself while it is there, also where the caller goes away.
+/// Counts a request in flight until it is dropped, including when the caller disconnects.
 struct InFlight;
 
 impl InFlight {
@@ -56,7 +56,7 @@ impl Drop for InFlight {
     }
 }
 
-/// Passes a request on, and answers in any case: within this time, or that it took too long.
+/// Passes a request on, and always responds: with 503 after the time-out `within`, and with 500 after a panic.
 pub(crate) async fn wrap_request(State(within): State<Duration>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let in_flight = InFlight::new();
@@ -64,7 +64,7 @@ pub(crate) async fn wrap_request(State(within): State<Duration>, mut request: Re
     let route = request.extensions().get::<MatchedPath>().map_or(OTHER, MatchedPath::as_str).to_owned();
     let method = method_label(request.method());
     request.extensions_mut().insert(id.clone());
-    // What a handler leaves behind in a panic is dropped with it; what all share is read-only or guards itself.
+    // Unwind safety: the state of a handler is dropped in a panic; shared state is read-only or behind locks.
     let answer = AssertUnwindSafe(tokio::time::timeout(within, next.run(request))).catch_unwind().await;
     let mut response = match answer {
         Ok(Ok(response)) => into_problem(response, &id),
@@ -88,7 +88,7 @@ pub(crate) async fn wrap_request(State(within): State<Duration>, mut request: Re
     response
 }
 
-/// An error that nobody has put into words becomes a problem; all else is passed on.
+/// Turns an error response without a body of its own into problem details. Returns other responses unchanged.
 fn into_problem(response: Response, id: &RequestId) -> Response {
     if let Some(problem) = response.extensions().get::<Problem>() {
         return problem.write(id.as_str());
@@ -106,7 +106,7 @@ fn into_problem(response: Response, id: &RequestId) -> Response {
     answer
 }
 
-/// Headers that an answer has unless its handler says otherwise: nothing of it is kept, guessed, framed or run.
+/// Sets security headers unless the handler did: browsers must not cache, sniff, frame or execute a response.
 fn set_security_headers(headers: &mut HeaderMap) {
     const DEFAULTS: [(HeaderName, &str); 4] = [
         (header::CACHE_CONTROL, "no-store"),
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(
             (response.status().as_u16(), said),
             (503, serde_json::json!("why")),
-            "what has words of its own keeps them"
+            "a body set by the handler is kept"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI document: what is common to all operations, and the parts that no handler describes.
+//! The OpenAPI document: the parts that all operations share, and those that no handler describes.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::auth::Access;
 use crate::problem::{Fault, ProblemBody};
 
-/// Adds who may call an operation, and the answers that each may have.
+/// Adds the required role of an operation, and the responses that all operations share.
 pub(crate) fn with_common_answers(mut operation: Value, access: Access) -> Value {
     let mut add = |status: &str, description: &str| {
         let answers = &mut operation["responses"];
@@ -26,13 +26,13 @@ pub(crate) fn with_common_answers(mut operation: Value, access: Access) -> Value
         }
     };
     add("400", "Parameters, headers or the body are not valid; `errors` names them.");
-    add("500", "A fault of the server; `request_id` finds it in its log.");
-    add("503", "Not now; see Retry-After.");
+    add("500", "An error of the server; `request_id` identifies the request in its log.");
+    add("503", "Temporarily unavailable; see Retry-After.");
     add("default", "Any other problem, in the same form.");
     if let Access::AtLeast(role) = access {
-        add("401", "No token, or none that is valid.");
-        add("403", "The token's role is not enough, or the request comes from a foreign page.");
-        add("429", "Too many requests of this caller, or refused tokens from its address; see Retry-After.");
+        add("401", "The token is missing or not valid.");
+        add("403", "The token's role is not sufficient, or the request comes from a page of another site.");
+        add("429", "Too many requests by this caller, or too many rejected tokens from its address; see Retry-After.");
         operation["security"] = json!([{ "bearer": [] }, { "session": [] }]);
         operation["x-role"] = json!(role.name());
     } else {
@@ -41,7 +41,7 @@ pub(crate) fn with_common_answers(mut operation: Value, access: Access) -> Value
     operation
 }
 
-/// An answer that is a problem.
+/// Returns a response with problem details.
 pub(crate) fn problem(description: &str) -> Value {
     json!({
         "description": description,
@@ -49,7 +49,7 @@ pub(crate) fn problem(description: &str) -> Value {
     })
 }
 
-/// The whole document.
+/// Assembles the document.
 pub(crate) fn document(paths: Map<String, Value>, mut schemas: Map<String, Value>) -> Value {
     require_members_of_answers(&paths, &mut schemas);
     json!({
@@ -58,7 +58,7 @@ pub(crate) fn document(paths: Map<String, Value>, mut schemas: Map<String, Value
             "title": "Watchbook",
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
-            "description": "Publishing records, and asking what is stored.",
+            "description": "Publishes records, and queries stored records, alerts and retention.",
         },
         "paths": paths,
         "components": {
@@ -71,8 +71,8 @@ pub(crate) fn document(paths: Map<String, Value>, mut schemas: Map<String, Value
     })
 }
 
-/// Says of every answer that all of its members are there, those that are null as well: nothing that is answered leaves
-/// one out. What derives the schemas would say so only of members that are never null.
+/// Marks all members of the schemas of successful responses as required, including those that may be null: responses
+/// omit none. The derived schemas mark only members that are never null.
 fn require_members_of_answers(paths: &Map<String, Value>, schemas: &mut Map<String, Value>) {
     let operations = paths.values().filter_map(Value::as_object).flat_map(Map::values);
     let answers = operations.filter_map(|operation| operation["responses"].as_object()).flatten();
@@ -82,7 +82,7 @@ fn require_members_of_answers(paths: &Map<String, Value>, schemas: &mut Map<Stri
     }
     let mut seen = BTreeSet::new();
     while let Some(name) = names.pop() {
-        // Records are described as they may be published.
+        // Schemas of records describe what may be published, where members are optional.
         let is_record = Kind::ALL.iter().any(|kind| kind.name() == name);
         let Some(schema) = schemas.get_mut(&name).filter(|_| !is_record && seen.insert(name)) else { continue };
         require_members(schema);
@@ -90,7 +90,7 @@ fn require_members_of_answers(paths: &Map<String, Value>, schemas: &mut Map<Stri
     }
 }
 
-/// Of a schema, and of those that stand in it.
+/// Marks all members of a schema and its nested schemas as required.
 fn require_members(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
@@ -105,7 +105,7 @@ fn require_members(schema: &mut Value) {
     }
 }
 
-/// The names of the schemas to which something refers.
+/// Adds the names of the schemas to which a value refers.
 fn add_references(value: &Value, names: &mut Vec<String>) {
     match value {
         Value::Object(members) => {
@@ -118,15 +118,15 @@ fn add_references(value: &Value, names: &mut Vec<String>) {
     }
 }
 
-/// One of these texts.
+/// Returns the schema of a string that is one of these names.
 pub(crate) fn one_of(names: impl Iterator<Item = &'static str>) -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).build()
 }
 
-/// Serves the document; who has it already is told so.
+/// Serves the document, or 304 if `If-None-Match` names the current one.
 pub(crate) fn serve(document: String) -> MethodRouter {
     let hash = Sha256::digest(&document);
-    // Weak, because the same document is sent compressed as well.
+    // The tag is weak because it also applies to the compressed document.
     let tag = format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(hash.get(..16).unwrap_or(&hash)));
     let document = Bytes::from(document);
     get(async move |headers: HeaderMap| {
@@ -137,30 +137,30 @@ pub(crate) fn serve(document: String) -> MethodRouter {
     })
 }
 
-/// Whether `If-None-Match` names a tag, or all there are (RFC 9110, 13.1.2).
+/// Returns whether `If-None-Match` lists the tag, or is `*` (RFC 9110, section 13.1.2).
 fn names(tags: &[u8], tag: &[u8]) -> bool {
     tags.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).any(|named| named == tag || named == b"*")
 }
 
-/// The operation by which the document itself is had.
+/// Returns the operation that serves the document itself.
 pub(crate) fn of_document() -> Value {
     json!({
         "operationId": "openapi",
-        "summary": "This document.",
+        "summary": "Return this document.",
         "responses": {
             "200": { "description": "The document.", "content": { "application/json": { "schema": { "type": "object" } } } },
-            "304": { "description": "It is the one that `If-None-Match` names." },
+            "304": { "description": "The document is the one that `If-None-Match` names." },
         },
     })
 }
 
-/// Schemas that every operation refers to.
+/// Returns the schemas to which every operation refers.
 pub(crate) fn own_schemas() -> Map<String, Value> {
     let own = [(ProblemBody::name(), ProblemBody::schema()), (Fault::name(), Fault::schema())];
     own.into_iter().filter_map(|(name, schema)| Some((name.into_owned(), serde_json::to_value(schema).ok()?))).collect()
 }
 
-/// A kind's record, as the contract describes it.
+/// Returns the schema of a kind's records, as in `deploy/schemas`.
 pub(crate) fn schema_of(kind: Kind) -> Value {
     let mut schema = kind.schema();
     if let Some(schema) = schema.as_object_mut() {

@@ -1,4 +1,4 @@
-//! Lists: which part of one is wanted, and how it is answered.
+//! Pages of lists: their query parameters and their response.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -10,24 +10,25 @@ use crate::cursor::Binding;
 use crate::problem::{Fault, Problem};
 use crate::query::{CURSOR_BYTES, FromQuery, Parameters};
 
-/// Items of a page at the most, as the contract says.
+/// Maximum value of `limit`. It is part of the public API.
 pub const MAX_ITEMS: u32 = 1000;
-/// Items of a page unless asked for.
+/// Default value of `limit`.
 const USUAL_ITEMS: u32 = 100;
-/// A range at the most: as long as the records that are kept longest unless configured, audit apart.
+/// Maximum time range: covers the longest default retention period (except for audit, which is kept for ever).
 pub const LONGEST_RANGE: TimeDelta = TimeDelta::days(400);
-/// No record is dated further ahead: a day ahead of its stream's clock, which may be ahead of ours.
+/// Upper bound for how far ahead records are dated: one day ahead of their stream's clock, which may itself be ahead of
+/// the gateway's clock.
 const AHEAD: TimeDelta = TimeDelta::days(2);
 
-/// Which part of a list is wanted.
+/// The query parameters of a list.
 #[derive(Debug, Clone, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Page {
-    /// Items at the most. Of large ones there are fewer: whether there are more says `next_cursor` alone.
+    /// Maximum number of items. A page of large items has fewer: only `next_cursor` tells whether there are more.
     #[param(minimum = 1, maximum = 1000, default = 100, value_type = Option<u32>)]
     pub limit: u32,
-    /// Where to go on: `next_cursor` of the page before, with the same filters. It keeps the time of the first page, so
-    /// that relative times mean the same on each.
+    /// Continues a list: `next_cursor` of the previous page, with the same filters. All pages use the time range of the
+    /// first page, also if `from` and `to` are relative.
     #[param(max_length = 1024)]
     pub cursor: Option<String>,
     /// From then on: a time of RFC 3339, a date such as `2026-06-15` for its midnight in UTC, or a time before now such
@@ -40,18 +41,18 @@ pub struct Page {
     /// Of this organization alone. One that the caller may not see has nothing.
     #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     pub organization_id: Option<String>,
-    /// What tells this query from others.
+    /// The filters of the query, to which cursors are bound.
     #[param(ignore)]
     pub filters: String,
-    /// A range at the most.
+    /// Maximum time range.
     #[param(ignore)]
     pub longest: TimeDelta,
-    /// When it was asked: what `now` is for all of the request.
+    /// The time of the request, used as `now` for the whole request.
     #[param(ignore)]
     pub asked_at: DateTime<Utc>,
 }
 
-/// Of what time and of whom something is asked that has no pages.
+/// The time range and the organization of a query without pages.
 #[derive(Debug, Clone, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Range {
@@ -65,10 +66,10 @@ pub struct Range {
     /// Of this organization alone. One that the caller may not see has nothing.
     #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     pub organization_id: Option<String>,
-    /// A range at the most.
+    /// Maximum time range.
     #[param(ignore)]
     pub longest: TimeDelta,
-    /// When it was asked: what `now` is for all of the request.
+    /// The time of the request, used as `now` for the whole request.
     #[param(ignore)]
     pub asked_at: DateTime<Utc>,
 }
@@ -80,7 +81,7 @@ impl FromQuery for Range {
 }
 
 impl Range {
-    /// Reads it, for a query that may be about so long a time.
+    /// Reads the parameters of a query whose time range may be at most `longest`.
     pub fn within(longest: TimeDelta, parameters: &mut Parameters) -> Self {
         let range = Self::unchecked(longest, parameters);
         if let (Some(from), Some(to)) = (range.from, range.to) {
@@ -103,14 +104,15 @@ impl Range {
         }
     }
 
-    /// The time that is asked for: up to now unless said, and from `usual` before its end. Where only an end is said
-    /// that lies further ahead than any record may, the time ends there instead: it would pass by all that there is.
+    /// Returns the time range. `to` defaults to now, and `from` to `usual` before `to`. If `to` is given without `from`
+    /// and lies further ahead than records can be dated, the range ends at that bound: otherwise the default range
+    /// would lie after all records.
     ///
     /// # Errors
-    /// 400 where it begins after its end, or is too long.
+    /// 400 if the range is empty or negative, or longer than the maximum.
     pub fn range(&self, usual: TimeDelta) -> Result<(DateTime<Utc>, DateTime<Utc>), Problem> {
         let refuse = |reason: &str| Err(Problem::parameters(vec![Fault::of("from", reason)]));
-        // One now for all of it: `from=-7d` is seven days before a `to` that is not said, and no microsecond more.
+        // The same now as for relative times: with `from=-7d` and the default `to`, the range is exactly seven days.
         let now = self.asked_at;
         let to = match (self.to, self.from) {
             (Some(to), None) => to.min(now + AHEAD),
@@ -126,10 +128,10 @@ impl Range {
         }
     }
 
-    /// Whose records are asked for.
+    /// Returns the organizations whose records the query covers.
     ///
     /// # Errors
-    /// 400 for what can be nobody's organization.
+    /// 400 for an invalid organization name.
     pub fn scope(&self, caller: &Caller) -> Result<Scope, Problem> {
         caller.scope(self.organization_id.as_deref())
     }
@@ -142,11 +144,11 @@ impl FromQuery for Page {
 }
 
 impl Page {
-    /// Reads it, for a list that may be asked for so long a time.
+    /// Reads the parameters of a list whose time range may be at most `longest`.
     pub fn within(longest: TimeDelta, parameters: &mut Parameters) -> Self {
         let cursor = parameters.bounded_text("cursor", CURSOR_BYTES);
-        // With a cursor the time is that of the first page. What a relative time means by now says nothing about it, and
-        // may have passed the other end meanwhile.
+        // The cursor contains the time range of the first page. Relative times have moved since then, and `from` may
+        // now be later than `to`, so do not check them.
         let range = match cursor {
             Some(_) => Range::unchecked(longest, parameters),
             None => Range::within(longest, parameters),
@@ -164,7 +166,7 @@ impl Page {
         }
     }
 
-    /// Of what time and of whom it is asked.
+    /// Returns the time range and the organization.
     pub fn of(&self) -> Range {
         Range {
             from: self.from,
@@ -175,41 +177,41 @@ impl Page {
         }
     }
 
-    /// As [`Range::range`].
+    /// Returns the time range: see [`Range::range`].
     ///
     /// # Errors
-    /// As there.
+    /// See [`Range::range`].
     pub fn range(&self, usual: TimeDelta) -> Result<(DateTime<Utc>, DateTime<Utc>), Problem> {
         self.of().range(usual)
     }
 
-    /// Whose records are asked for.
+    /// Returns the organizations whose records the query covers.
     ///
     /// # Errors
-    /// 400 for what can be nobody's organization.
+    /// 400 for an invalid organization name.
     pub fn scope(&self, caller: &Caller) -> Result<Scope, Problem> {
         caller.scope(self.organization_id.as_deref())
     }
 
-    /// Makes the text of a path a part of what tells this query from others.
+    /// Adds a path parameter to the filters to which cursors are bound.
     #[must_use]
     pub fn about(mut self, name: &str, text: &str) -> Self {
         self.filters.push_str(&format!("{}:{name}={}:{text};", name.len(), text.len()));
         self
     }
 
-    /// What a cursor of this page is good for.
+    /// Returns the binding for cursors of this list.
     pub fn binding(&self, route: &'static str, caller: &Caller) -> Binding {
         Binding::new(route, &self.filters, caller)
     }
 }
 
-/// A part of a list.
+/// A page of a list.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct List<T> {
     /// The items, newest first.
     pub items: Vec<T>,
-    /// Where the next part begins; null at the end.
+    /// The `cursor` of the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 
@@ -247,7 +249,7 @@ mod tests {
             assert_eq!(read(&format!("to={to}")).unwrap().range(week).unwrap(), (end - week, end), "{to}");
         }
         let ahead = read("from=2026-06-15T11:00:00Z&to=2027-01-01T00:00:00Z").unwrap().range(week).unwrap();
-        assert_eq!(ahead.1.to_rfc3339(), "2027-01-01T00:00:00+00:00", "what is said is asked");
+        assert_eq!(ahead.1.to_rfc3339(), "2027-01-01T00:00:00+00:00", "an explicit range is not changed");
         assert!(read("from=2026-06-15T12:00:00Z").unwrap().range(day).is_err());
         assert!(read("from=2000-06-15T12:00:00Z").unwrap().range(day).is_err());
         assert!(read("to=-262143-01-01T00:00:00Z").is_err());
@@ -263,9 +265,9 @@ mod tests {
         let midnight: DateTime<Utc> = "2026-06-14T00:00:00Z".parse().unwrap();
         assert_eq!(range("from=2026-06-14"), (midnight, now));
         assert_eq!(range("from=2026-06-13&to=2026-06-14"), (midnight - day, midnight));
-        // The longest range there is, to the microsecond.
+        // Exactly the longest range.
         assert_eq!(range("from=-400d"), (now - LONGEST_RANGE, now));
-        // On a later page the time is that of the cursor, wherever relative times have come to since.
+        // Later pages use the time range of the cursor, so relative times are not compared.
         assert!(read("from=-1h&to=2026-06-15T10:00:00Z").is_err());
         assert!(read("from=-1h&to=2026-06-15T10:00:00Z&cursor=x").is_ok());
         assert!(read("from=yesterday&cursor=x").is_err());

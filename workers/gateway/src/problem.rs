@@ -1,7 +1,7 @@
-//! What goes wrong, as RFC 9457 says it: `application/problem+json`, for every error of the gateway.
+//! Problem details (RFC 9457): every error of the gateway is `application/problem+json`.
 //!
-//! A handler returns a [`Problem`]; the middleware writes it out, because it alone knows the request's id. What axum
-//! answers by itself (404, 405, 413, …) is turned into one there as well.
+//! Handlers return a [`Problem`]. The middleware writes its body, because only the middleware knows the request id. It
+//! also turns axum's own error responses (404, 405, 413, …) into problem details.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,33 +12,33 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Faults that one answer names at the most: who sent a thousand bad records learns enough from so many.
+/// Maximum number of faults in a response. Further faults are counted: so many are enough to find the mistake.
 const FAULTS: usize = 100;
 
-/// One field that is at fault.
+/// An invalid field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Fault {
-    /// The parameter, header or field of a record. Empty where a whole record is at fault.
+    /// The parameter, header or field of a record. Empty if a whole record is invalid.
     pub field: String,
-    /// What is wrong with it, in words.
+    /// The reason, for people.
     pub reason: String,
-    /// Which record of the request, from 0.
+    /// The index of the record in the request, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
-    /// The named reason, as dead letters have it.
+    /// The reason for programs: one of the reasons of dead letters.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub code: Option<&'static str>,
 }
 
 impl Fault {
-    /// A parameter or a header.
+    /// Creates a fault of a parameter or a header.
     pub fn of(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: field.into(), reason: reason.into(), index: None, code: None }
     }
 }
 
-/// An answer that is an error.
+/// An error response.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
@@ -49,27 +49,27 @@ pub struct Problem {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// What went wrong, as RFC 9457 says it.
+/// Problem details (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(crate) struct ProblemBody<'p> {
-    /// What kind of problem: a name for programs.
+    /// The type of the problem, a URN for programs.
     r#type: String,
-    /// The same for people.
+    /// The type of the problem, for people.
     title: &'p str,
-    /// The HTTP status.
+    /// The HTTP status code.
     status: u16,
-    /// What happened here, and what to do about it.
+    /// What happened in this request, and how to fix it.
     detail: &'p str,
-    /// Which fields are at fault.
+    /// The invalid fields, at most 100.
     #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
     errors: &'p [Fault],
-    /// By which the request is found in the log.
+    /// The id of the request, by which it is found in the server's log.
     request_id: &'p str,
 }
 
 impl Problem {
-    /// A problem of a status, with a name for programs and words for people.
+    /// Creates a problem with a `name` for programs, and `title` and `detail` for people.
     pub fn new(
         status: StatusCode,
         name: &'static str,
@@ -80,60 +80,60 @@ impl Problem {
         Self { status, name, title, detail: detail.into(), faults: Vec::new(), headers: Vec::new() }
     }
 
-    /// 400: parameters, headers or a cursor are not what they have to be.
+    /// Returns 400 for invalid parameters, headers or cursors.
     pub fn parameters(faults: Vec<Fault>) -> Self {
-        let detail = "see `errors` for what is wrong, and /api/openapi.json for what is expected";
-        Self::new(StatusCode::BAD_REQUEST, "invalid-parameters", "Parameters are not valid", detail)
+        let detail = "see `errors` for the invalid fields, and /api/openapi.json for what is expected";
+        Self::new(StatusCode::BAD_REQUEST, "invalid-parameters", "The parameters are not valid", detail)
             .with_faults(faults, 0)
     }
 
-    /// 404: there is nothing of this name, or nothing that the caller may know of.
+    /// Returns 404 for something that does not exist, or that the caller may not see.
     pub fn not_found() -> Self {
         Self::of_status(StatusCode::NOT_FOUND)
     }
 
-    /// 500: a fault of ours. What happened stands in the log, and not in the answer.
+    /// Returns 500 for a bug. The caller of this function logs the cause; the response does not contain it.
     pub fn internal() -> Self {
         Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// 429: this caller has, or asks for, as much as one may. `detail` says of what.
+    /// Returns 429 for a caller that exceeded a rate limit or quota. `detail` names it.
     pub(crate) fn too_many(name: &'static str, detail: &'static str, after: Duration) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, name, "Too many requests", detail).retry_after(after)
     }
 
-    /// 503: not now. `detail` says what is away.
+    /// Returns 503. `detail` names what is unavailable.
     pub fn unavailable(detail: impl Into<Cow<'static, str>>, after: Duration) -> Self {
-        let title = "Not available now";
+        let title = "Temporarily unavailable";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", title, detail).retry_after(after)
     }
 
-    /// 503 for a database that does not answer as it should; `error` goes to the log. A query that took too long is
-    /// no outage: the answer says what helps.
+    /// Returns 503 for an error of the database, and logs `error`. A statement time-out is not an outage: its response
+    /// says how to make the query cheaper.
     pub fn of_database(error: &store::Error) -> Self {
         if store::scoped_read::is_statement_timeout(error) {
-            tracing::info!("a query was given up because it took too long");
+            tracing::info!("a query was cancelled because it took too long");
             let detail = "the query takes too long: ask for a shorter time, or name more filters";
-            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "asks-too-much", "Asks for too much", detail)
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "asks-too-much", "Query takes too long", detail)
                 .retry_after(Duration::from_secs(1));
         }
-        tracing::warn!(error = store::describe(error), "Postgres did not answer a request");
+        tracing::warn!(error = store::describe(error), "a request failed because of a database error");
         Self::unavailable("the database does not answer", Duration::from_secs(1))
     }
 
-    /// What a status alone says: for what axum answers by itself.
+    /// Returns the problem for a status without further details, such as those of axum's own error responses.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         let (name, detail) = match status {
-            StatusCode::NOT_FOUND => ("not-found", "nothing is here, or nothing that this caller may see"),
-            StatusCode::METHOD_NOT_ALLOWED => ("method-not-allowed", "see the header Allow for what this path takes"),
+            StatusCode::NOT_FOUND => ("not-found", "this does not exist, or the caller may not see it"),
+            StatusCode::METHOD_NOT_ALLOWED => ("method-not-allowed", "see the header Allow for supported methods"),
             StatusCode::REQUEST_TIMEOUT => ("request-timeout", "the body did not arrive in time"),
-            StatusCode::PAYLOAD_TOO_LARGE => ("payload-too-large", "the body is larger than this gateway takes"),
+            StatusCode::PAYLOAD_TOO_LARGE => ("payload-too-large", "the body is larger than this gateway accepts"),
             StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-                ("unsupported-media-type", "the body is of another type than is taken here")
+                ("unsupported-media-type", "this route does not accept the media type of the body")
             }
-            StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "not now: try again"),
+            StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "temporarily unavailable: try again"),
             status if status.is_server_error() => {
-                ("internal", "a fault of this server; `request_id` finds it in its log")
+                ("internal", "an error of this server; `request_id` identifies the request in its log")
             }
             _ => ("bad-request", "the request cannot be read"),
         };
@@ -141,7 +141,7 @@ impl Problem {
         Self::new(status, name, title, detail)
     }
 
-    /// With the fields that are at fault.
+    /// Adds faults, at most [`FAULTS`]. `more` is the number of faults that were not collected.
     pub(crate) fn with_faults(mut self, mut faults: Vec<Fault>, more: usize) -> Self {
         let left_out = faults.len().saturating_sub(FAULTS) + more;
         faults.truncate(FAULTS);
@@ -152,7 +152,7 @@ impl Problem {
         self
     }
 
-    /// With a header.
+    /// Adds a response header. An invalid value is ignored.
     pub(crate) fn with_header(mut self, name: HeaderName, value: impl AsRef<str>) -> Self {
         if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
             self.headers.push((name, value));
@@ -160,18 +160,18 @@ impl Problem {
         self
     }
 
-    /// With `Retry-After`, in whole seconds and at least one.
+    /// Adds `Retry-After`, in whole seconds, rounded up, and at least one.
     pub(crate) fn retry_after(self, after: Duration) -> Self {
         let seconds = after.as_millis().div_ceil(1000).max(1);
         self.with_header(header::RETRY_AFTER, seconds.to_string())
     }
 
-    /// The status.
+    /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Written out, with what the middleware knows.
+    /// Builds the response, with the request id from the middleware.
     pub(crate) fn write(&self, request_id: &str) -> Response {
         let written = ProblemBody {
             r#type: format!("urn:watchbook:problem:{}", self.name),
@@ -194,7 +194,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
-        // Written out by the middleware.
+        // The middleware writes the body.
         response.extensions_mut().insert(self);
         response
     }

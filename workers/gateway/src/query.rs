@@ -1,7 +1,7 @@
-//! Query parameters, strictly: what is not known, stands twice, is of the wrong type or out of bounds is named.
+//! Strict query parameters: unknown, repeated, malformed and out-of-range parameters are rejected by name.
 //!
-//! A query lists its parameters once, in a struct that implements [`FromQuery`], and takes them with [`Query`]. All
-//! faults are told at once, so reading goes on after the first one.
+//! A query lists its parameters once, in a struct that implements [`FromQuery`], and takes them with [`Query`]. Reading
+//! continues after a fault, so that a response names all faults at once.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,20 +17,20 @@ use runtime::when::{self, When};
 
 use crate::problem::{Fault, Problem};
 
-/// Text of a parameter at the most, in bytes: as ids and types of records are bounded.
+/// Maximum length of a text parameter, in bytes. Ids and types of records have the same limit.
 const TEXT_BYTES: usize = 256;
-/// A cursor at the most.
+/// Maximum length of a cursor, in bytes.
 pub(crate) const CURSOR_BYTES: usize = 1024;
-/// Parameters of one request at the most: no query knows as many.
+/// Maximum number of parameters in a request. No query has so many.
 const PARAMETERS: usize = 64;
 
-/// What a query may be asked with.
+/// The parameters of a query.
 pub trait FromQuery: Sized {
-    /// Reads it. Faults are noted in `parameters`; what is returned then is never used.
+    /// Reads the parameters. Faults are added to `parameters`; the returned value is then discarded.
     fn from_query(parameters: &mut Parameters) -> Self;
 }
 
-/// The parameters of a request, not all of which are read yet.
+/// The parameters of a request while they are being read.
 #[derive(Debug, Default)]
 pub struct Parameters {
     now: DateTime<Utc>,
@@ -40,18 +40,18 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Reads what stands behind the `?`.
+    /// Parses the query string, without its `?`.
     pub fn of(query: &str) -> Self {
         Self::at(query, Utc::now())
     }
 
-    /// As [`Parameters::of`], where it is `now`.
+    /// Parses the query string as [`Parameters::of`] does, with `now` as the current time.
     pub fn at(query: &str, now: DateTime<Utc>) -> Self {
         let mut parameters = Self { now, ..Self::default() };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), Some(value)) = (decoded(name), decoded(value)) else {
-                parameters.refuse(shown(name), "is not UTF-8, or has NUL in it");
+                parameters.refuse(shown(name), "is not UTF-8, or contains NUL");
                 continue;
             };
             if parameters.pairs.len() >= PARAMETERS {
@@ -59,13 +59,13 @@ impl Parameters {
                 break;
             }
             if parameters.pairs.insert(name.clone(), value).is_some() {
-                parameters.refuse(shown(&name), "stands twice");
+                parameters.refuse(shown(&name), "occurs twice");
             }
         }
         parameters
     }
 
-    /// Notes a fault.
+    /// Adds a fault.
     pub fn refuse(&mut self, name: impl Into<String>, reason: impl Into<String>) {
         self.faults.push(Fault::of(name, reason));
     }
@@ -75,12 +75,12 @@ impl Parameters {
         self.pairs.get(name).cloned()
     }
 
-    /// Text of at most 256 bytes that is not empty.
+    /// Reads text of 1 to 256 bytes.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
         self.bounded_text(name, TEXT_BYTES)
     }
 
-    /// Text of at most so many bytes that is not empty.
+    /// Reads text of 1 to `bytes` bytes.
     pub fn bounded_text(&mut self, name: &'static str, bytes: usize) -> Option<String> {
         let text = self.take(name)?;
         if text.is_empty() || text.len() > bytes {
@@ -89,7 +89,7 @@ impl Parameters {
         Some(text)
     }
 
-    /// As [`Parameters::text`], and it has to be there.
+    /// Reads text as [`Parameters::text`] does. The parameter is required.
     pub fn required_text(&mut self, name: &'static str) -> String {
         let text = self.text(name);
         if text.is_none() {
@@ -98,7 +98,7 @@ impl Parameters {
         text.unwrap_or_default()
     }
 
-    /// A whole number within a range.
+    /// Reads a whole number within a range.
     pub fn number(&mut self, name: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
         let text = self.take(name)?;
         let number = text.parse().ok().filter(|number| range.contains(number) && !text.starts_with('+'));
@@ -108,7 +108,7 @@ impl Parameters {
         number
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub fn flag(&mut self, name: &'static str) -> Option<bool> {
         let flag = self.take(name)?.parse().ok();
         if flag.is_none() {
@@ -117,10 +117,10 @@ impl Parameters {
         flag
     }
 
-    /// A time as [`When`] reads one. Relative times count from [`Parameters::now`].
+    /// Reads a time in one of the forms of [`When`]. Relative times count from [`Parameters::now`].
     pub fn time(&mut self, name: &'static str) -> Option<DateTime<Utc>> {
         let text = self.take(name)?;
-        // In a query `+` is a space; who forgot to escape the one of an offset means it.
+        // In a query `+` means a space. A space in a time is the unescaped `+` of an offset.
         match text.replace(' ', "+").parse::<When>() {
             Ok(when) => Some(when.at(self.now)),
             Err(error) => {
@@ -130,12 +130,12 @@ impl Parameters {
         }
     }
 
-    /// When the request was read: the same moment for every relative time in it.
+    /// Returns the time of the request, which is the same for all of its relative times.
     pub fn now(&self) -> DateTime<Utc> {
         self.now
     }
 
-    /// One of several words.
+    /// Reads one of several words.
     pub fn one_of(&mut self, name: &'static str, words: &[&'static str]) -> Option<&'static str> {
         let text = self.take(name)?;
         let word = words.iter().copied().find(|word| *word == text);
@@ -145,9 +145,9 @@ impl Parameters {
         word
     }
 
-    /// An address, or a network.
+    /// Reads an IP address, or a network.
     pub fn address(&mut self, name: &'static str) -> Option<Address> {
-        /// The longest there is takes 43.
+        /// The longest IPv6 network takes 43 bytes.
         const MAX_BYTES: usize = 64;
         let text = self.bounded_text(name, MAX_BYTES)?;
         let address = Address::parse(&text);
@@ -157,7 +157,7 @@ impl Parameters {
         address
     }
 
-    /// How long something is: `60s`, `5m`, `1h` or `7d`.
+    /// Reads a duration such as `60s`, `5m`, `1h` or `7d`.
     pub fn length(&mut self, name: &'static str) -> Option<TimeDelta> {
         let length = when::length(&self.take(name)?);
         if length.is_none() {
@@ -166,53 +166,53 @@ impl Parameters {
         length
     }
 
-    /// Refuses parameters that mean nothing beside another one.
+    /// Rejects parameters that have no meaning together with another one.
     pub fn refuse_beside(&mut self, other: &str, names: &[&'static str]) {
         for name in names {
             if self.pairs.contains_key(*name) {
-                self.refuse(*name, format!("means nothing beside `{other}`"));
+                self.refuse(*name, format!("cannot be combined with `{other}`"));
             }
         }
     }
 
-    /// What tells this query from others: every parameter but those that only say which part of it is wanted.
+    /// Returns all parameters except `cursor` and `limit`, in a canonical form that distinguishes queries.
     pub fn filters(&self) -> String {
         let kept = self.pairs.iter().filter(|(name, _)| !matches!(name.as_str(), "cursor" | "limit"));
         kept.map(|(name, value)| format!("{}:{name}={}:{value};", name.len(), value.len())).collect()
     }
 
-    /// What a query is asked with, or all that is wrong with it.
+    /// Returns the parameters of a query.
     ///
     /// # Errors
-    /// 400 with each parameter that is at fault.
+    /// 400 that names each invalid or unknown parameter.
     pub fn read<T: FromQuery>(self) -> Result<T, Problem> {
         self.read_with(T::from_query)
     }
 
-    /// As [`Parameters::read`], where what is asked for depends on more than a type.
+    /// Reads parameters as [`Parameters::read`] does, with a closure instead of a type.
     ///
     /// # Errors
-    /// 400 with each parameter that is at fault.
+    /// 400 that names each invalid or unknown parameter.
     pub(crate) fn read_with<T>(mut self, read: impl FnOnce(&mut Self) -> T) -> Result<T, Problem> {
         let read = read(&mut self);
         let known = &self.known;
         let expected = || known.iter().copied().collect::<Vec<_>>().join(", ");
         let unknown = self.pairs.keys().filter(|name| !known.contains(name.as_str()));
         let unknown: Vec<_> =
-            unknown.map(|name| Fault::of(shown(name), format!("is not known here: expected {}", expected()))).collect();
+            unknown.map(|name| Fault::of(shown(name), format!("is unknown: expected {}", expected()))).collect();
         self.faults.extend(unknown);
         if self.faults.is_empty() { Ok(read) } else { Err(Problem::parameters(self.faults)) }
     }
 }
 
-/// The names that a query reads, to be compared with those that its description lists.
+/// Returns the names of the parameters that a query reads. Tests compare them with the OpenAPI document.
 pub fn names_of<T: FromQuery>() -> BTreeSet<&'static str> {
     let mut parameters = Parameters::default();
     T::from_query(&mut parameters);
     parameters.known
 }
 
-/// What a query is asked with, as an argument of its handler.
+/// Extracts the parameters of a query in a handler.
 #[derive(Debug, Clone)]
 pub struct Query<T>(pub T);
 
@@ -224,7 +224,7 @@ impl<T: FromQuery, S: Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// For routes that take no parameters.
+/// The parameters of routes that have none.
 #[derive(Debug, Clone, Copy)]
 pub struct NoParams;
 
@@ -234,15 +234,15 @@ impl FromQuery for NoParams {
     }
 }
 
-/// The text that stands in a path, decoded, as [`Parameters::text`] has it. `name` is the one in the template.
+/// Returns a decoded path parameter, with the limits of [`Parameters::text`]. `name` is its name in the template.
 ///
 /// # Errors
-/// 400 where it is none, or too long.
+/// 400 if it is not UTF-8, contains NUL, is empty, or is longer than 256 bytes.
 pub fn path_text(name: &'static str, text: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     let refuse = |reason: String| Err(Problem::parameters(vec![Fault::of(name, reason)]));
     match text {
         Err(_) => refuse("is not UTF-8".to_owned()),
-        Ok(Path(text)) if text.contains('\0') => refuse("has NUL in it".to_owned()),
+        Ok(Path(text)) if text.contains('\0') => refuse("contains NUL".to_owned()),
         Ok(Path(text)) if text.is_empty() || text.len() > TEXT_BYTES => {
             refuse(format!("expected 1 to {TEXT_BYTES} bytes"))
         }
@@ -256,7 +256,7 @@ fn decoded(text: &str) -> Option<String> {
     (!decoded.contains('\0')).then(|| Cow::into_owned(decoded))
 }
 
-/// A name that a caller made up, short enough to be told back.
+/// Truncates a caller's parameter name for an error message.
 fn shown(name: &str) -> &str {
     &name[..name.floor_char_boundary(64)]
 }

@@ -1,10 +1,10 @@
-//! What is there once for all callers, such as memory: so much in all, and never all of it for one of them, or one could
-//! keep the others from it.
+//! A per-caller quota over a shared resource, such as memory. The total is bounded, and so is the use of each caller:
+//! no caller can use all of the resource.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Something of which there are so many units.
+/// A resource with a bounded number of units.
 #[derive(Debug)]
 pub(crate) struct Quota {
     usage: Mutex<Usage>,
@@ -18,7 +18,7 @@ struct Usage {
     by_caller: HashMap<Arc<str>, u64>,
 }
 
-/// Some units, as long as they are held.
+/// Units of a caller, released when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     quota: Arc<Quota>,
@@ -26,12 +26,12 @@ pub(crate) struct Permit {
     units: u64,
 }
 
-/// Why there is no share.
+/// The bound that a request for units would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QuotaExceeded {
-    /// The caller has as much as one may have.
+    /// The caller's quota.
     Caller,
-    /// There is not as much left for anybody.
+    /// The total of all callers.
     Total,
 }
 
@@ -40,7 +40,7 @@ impl Quota {
         Arc::new(Self { usage: Mutex::default(), total, per_caller })
     }
 
-    /// Takes so many units for a caller.
+    /// Acquires units for a caller, without waiting.
     pub(crate) fn acquire(self: &Arc<Self>, caller: &Arc<str>, units: u64) -> Result<Permit, QuotaExceeded> {
         let mut usage = self.lock();
         let (total, own) =
@@ -58,16 +58,16 @@ impl Quota {
     }
 
     fn lock(&self) -> MutexGuard<'_, Usage> {
-        // A panic while holding this lock left whole numbers behind.
+        // The counts are consistent even if a panic poisoned the lock.
         self.usage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Permit {
-    /// Grows or shrinks it to so many units. Shrinking always succeeds.
+    /// Grows or shrinks the permit to `units`. Shrinking always succeeds.
     ///
     /// # Errors
-    /// Where it cannot grow so far; it is then unchanged.
+    /// If growing would exceed a bound; the permit is then unchanged.
     pub(crate) fn set(&mut self, units: u64) -> Result<(), QuotaExceeded> {
         let quota = Arc::clone(&self.quota);
         let mut usage = quota.lock();
@@ -85,7 +85,7 @@ impl Permit {
         Ok(())
     }
 
-    /// How many it has.
+    /// Returns the number of units.
     #[cfg(test)]
     pub(crate) fn units(&self) -> u64 {
         self.units
@@ -98,7 +98,7 @@ impl Drop for Permit {
         usage.total -= self.units;
         if let Some(own) = usage.by_caller.get_mut(&self.caller) {
             *own -= self.units;
-            // Nobody is remembered who has none.
+            // Remove callers without units, so that the map stays small.
             if *own == 0 {
                 usage.by_caller.remove(&self.caller);
             }
@@ -127,9 +127,9 @@ mod tests {
         assert_eq!(first.set(21), Err(QuotaExceeded::Caller));
         assert_eq!(first.set(16), Err(QuotaExceeded::Total));
         assert_eq!((first.set(15), first.units()), (Ok(()), 15));
-        assert!(quota.acquire(&a, 1).is_err(), "what it grew by is taken");
+        assert!(quota.acquire(&a, 1).is_err(), "growing uses units");
         first.set(5).unwrap();
-        assert!(quota.acquire(&a, 10).is_ok(), "and what it shrank by is there again");
+        assert!(quota.acquire(&a, 10).is_ok(), "shrinking releases units");
         drop((first, second));
         assert!(quota.lock().by_caller.is_empty() && quota.lock().total == 0);
     }

@@ -1,17 +1,22 @@
-//! How often a caller may ask.
+//! Rate limits for callers and for rejected tokens.
 //!
-//! Each has two budgets, one for publishing and one for all the rest, so that a flood of records leaves its sender
-//! able to ask what became of them. Whose budget it is says the token's subject, which its issuer vouches for: nobody
-//! gets another one by making up a name, and the number of budgets is bounded by the number of subjects.
+//! Each caller has two budgets: one for publishing, and one for all other requests. A caller that floods the gateway
+//! with records can therefore still query them. Budgets are keyed by the token's subject, which the issuer vouches for.
+//! A caller cannot get another budget by inventing a name, and the number of subjects bounds the number of budgets.
 //!
-//! Who has no good token has no name, and pays out of a budget of their address: for every token that is refused, and
-//! for coming without one. A token is checked before anybody looks at that budget, so nobody who has a good one is
-//! turned away for what others send from the same address, which may be a proxy's. That leaves the checks themselves
-//! unbounded, and they may be: one costs some microseconds with a shared secret and some tens of them with a published
-//! key, as much as reading the request that brings it; the issuer is asked for keys that nobody knows seldom, however
-//! many are invented (`auth::jwks`); and connections are bounded. Refusing unseen would save little, and let anybody
-//! behind a proxy lock out everybody. What the budget does is to tell who goes on with a token that is over, or
-//! guesses, when to come back, and whoever looks at the metrics that there is one.
+//! Requests with a missing or rejected token are charged to a budget of their address. Tokens are verified before that
+//! budget is checked, so a valid token is never rejected because of other requests from the same address, which may be
+//! a proxy's. The verifications themselves are not rate-limited, for these reasons:
+//!
+//! - One takes some microseconds with a shared secret, and some tens of microseconds with a published key: as much as
+//!   reading the request.
+//! - Fetches of the issuer's keys are limited, however many unknown keys tokens name (`auth::jwks`).
+//! - The number of connections is bounded.
+//! - Rejecting requests without verifying their token would save little, and would let one client behind a proxy lock
+//!   out all others.
+//!
+//! The budget tells clients that keep sending an expired token, or guess tokens, when to retry (429), and makes them
+//! visible in the metrics.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,20 +29,20 @@ use runtime::config::Gateway;
 use crate::auth::Caller;
 use crate::problem::Problem;
 
-/// Budgets of addresses at the most, into which all addresses fall by chance: no flood from many addresses fills the
-/// memory, and two that share one are few.
+/// Number of budgets for addresses. An address is hashed to one of them, so a flood from many addresses cannot fill the
+/// memory. Few addresses share a budget.
 const ADDRESSES: u64 = 1 << 16;
 
-/// Out of which budget a request is paid.
+/// The budget to which a request is charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Budget {
-    /// Everything but publishing.
+    /// For all requests except publishing.
     Requests,
-    /// Publishing.
+    /// For publishing.
     Publishing,
 }
 
-/// What callers have left.
+/// The remaining budgets of callers and addresses.
 #[derive(Debug)]
 pub(crate) struct RateLimits {
     requests: DefaultKeyedRateLimiter<u64>,
@@ -60,20 +65,21 @@ impl RateLimits {
         }
     }
 
-    /// Takes one request from a caller's budget.
+    /// Charges a request to a caller's budget. Returns 429 if it is used up.
     pub(crate) fn charge(&self, caller: &Caller, budget: Budget) -> Result<(), Problem> {
         let limiter = match budget {
             Budget::Requests => &self.requests,
             Budget::Publishing => &self.publishing,
         };
-        // A hash, so that no request copies a name. Two of the same hash share a budget, and nothing else.
-        let detail = "this caller asks more often than [gateway] allows; see Retry-After";
+        // Use a hash, so that no request copies a name. Callers with the same hash share a budget, and nothing else.
+        let detail = "this caller exceeds the rate limit of [gateway]; see Retry-After";
         self.charge_key(limiter, self.hasher.hash_one(&*caller.subject), detail)
     }
 
-    /// What a request is answered that is refused for its token: `refusal`, or that too many were from this address.
+    /// Charges a request with a missing or rejected token to the budget of its address. Returns `refusal`, or 429 if
+    /// the budget is used up. Requests without an address share the budget of `0.0.0.0`.
     pub(crate) fn refuse(&self, address: Option<IpAddr>, refusal: Problem) -> Problem {
-        let detail = "too many tokens from this address are refused; see Retry-After";
+        let detail = "too many tokens from this address were rejected; see Retry-After";
         let network = network(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
         let paid = self.charge_key(&self.refusals, self.hasher.hash_one(network) % ADDRESSES, detail);
         paid.err().unwrap_or(refusal)
@@ -90,7 +96,7 @@ impl RateLimits {
             .map_err(|until| Problem::too_many("too-many-requests", detail, until.wait_time_from(self.clock.now())))
     }
 
-    /// Forgets who has not asked for a while.
+    /// Removes budgets that are full again.
     pub(crate) fn evict_idle(&self) {
         for limiter in [&self.requests, &self.publishing, &self.refusals] {
             limiter.retain_recent();
@@ -99,7 +105,8 @@ impl RateLimits {
     }
 }
 
-/// What one subscriber has: an address, and of IPv6 the first half, behind which they may have any number.
+/// Returns the network of one subscriber: an IPv4 address, or the first 64 bits of an IPv6 address, since a subscriber
+/// may use any number of addresses in a /64.
 fn network(address: IpAddr) -> [u8; 8] {
     match address.to_canonical() {
         IpAddr::V4(address) => {
@@ -143,7 +150,7 @@ mod tests {
     fn refusals_are_paid_by_the_address() {
         let one = NonZeroU32::MIN;
         let settings = Gateway { refusals_per_second: one, refusal_burst: one, ..Gateway::default() };
-        // Two may come into one budget by chance, and a second may pass: then it is tried again.
+        // Two addresses may share a budget by chance, and a second may pass. In that case, try again.
         let is_apart = (0..8).any(|_| {
             let rates = RateLimits::of(&settings);
             let status = |address: &str| {

@@ -1,4 +1,4 @@
-//! With what somebody asks: from where, and with which program. For audit records.
+//! The request context for audit events: the client's address and user agent.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -7,25 +7,24 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, header};
 
-/// The other end of a request's connection. Headers in which a proxy says for whom it asks are not believed: anybody
-/// can write them.
+/// The peer of a request's connection. Headers such as `X-Forwarded-For` are not trusted: any client can set them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
 impl Peer {
-    /// From where a request comes, where it came by a connection.
+    /// Returns the address of the peer; `None` for a request that did not come over a connection.
     pub(crate) fn address(extensions: &Extensions) -> Option<IpAddr> {
-        // One that listens on IPv6 sees the addresses of IPv4 in there.
+        // An IPv6 listener sees IPv4 addresses as mapped ones.
         extensions.get::<Self>().map(|Self(address)| address.to_canonical())
     }
 }
 
-/// With what somebody asks.
+/// The request context.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestContext {
-    /// From where, where the request came by a connection.
+    /// The client's address; `None` for a request that did not come over a connection.
     pub(crate) ip_address: Option<IpAddr>,
-    /// What the program calls itself.
+    /// The header `User-Agent`, with invalid UTF-8 replaced.
     pub(crate) user_agent: Option<String>,
 }
 

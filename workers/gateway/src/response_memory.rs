@@ -1,4 +1,4 @@
-//! Answers that are ready and not yet sent: bounded all together, because who reads slowly, or not at all, keeps them.
+//! The memory budget for unsent responses: a client that reads slowly, or not at all, keeps its responses in memory.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,42 +15,42 @@ use crate::app::App;
 use crate::problem::Problem;
 use crate::quota::{Permit, QuotaExceeded};
 
-/// What answers that are held may have together: as much as some tens of the largest.
+/// Memory for the unsent responses of all callers: some tens of the largest responses.
 pub(crate) const TOTAL_BYTES: u64 = 256 << 20;
-/// And those of one caller, so that one who does not read leaves others theirs.
+/// Memory for the unsent responses of one caller, so that a caller that does not read leaves memory to others.
 pub(crate) const CALLER_BYTES: u64 = TOTAL_BYTES / 2;
-/// Answers below this are not counted: the connection's own buffers have as much.
+/// Responses up to this size, in bytes, are not counted: the connection's own buffers are as large.
 const SMALL: u64 = 64 * 1024;
-/// What is handed to the connection at once: it lets go of what it is handed, and takes the next when there is room.
+/// Size of the frames that are handed to the connection, in bytes. It asks for the next one when it has room.
 const CHUNK: usize = 64 * 1024;
-/// When some may have been read.
+/// `Retry-After` when the budget is used up: by then, clients may have read some responses.
 const READ_AFTER: Duration = Duration::from_secs(1);
 
-/// A body, and the room that it takes until its last piece is taken.
+/// A body with its permit for memory, which is released with the body.
 struct TrackedBody {
     rest: Bytes,
     _permit: Permit,
 }
 
-/// Counts a caller's answer for as long as it waits, or refuses to hold it. What is written while it is sent, such as an
-/// export, passes as it is.
+/// Charges a response to the caller's memory budget until it is sent, or replaces it with 429 or 503 if the budget is
+/// used up. Small responses, and responses without a known size, such as exports, are returned unchanged.
 pub(crate) async fn track(app: &App, caller: &Arc<str>, answer: Response) -> Response {
     let Some(bytes) = answer.body().size_hint().exact().filter(|bytes| *bytes > SMALL) else { return answer };
     let permit = match app.response_memory.acquire(caller, bytes) {
         Ok(permit) => permit,
         Err(QuotaExceeded::Caller) => {
-            let detail = "this caller has as many answers unread as it may have: read them, or ask for less at once";
+            let detail = "this caller has too many unread responses: read them, or request less at once";
             return Problem::too_many("unread-answers", detail, READ_AFTER).into_response();
         }
         Err(QuotaExceeded::Total) => {
-            return Problem::unavailable("too many answers are on their way", READ_AFTER).into_response();
+            return Problem::unavailable("too many responses are waiting to be read", READ_AFTER).into_response();
         }
     };
     let (parts, body) = answer.into_parts();
     match to_bytes(body, usize::MAX).await {
         Ok(rest) => Response::from_parts(parts, Body::new(TrackedBody { rest, _permit: permit })),
         Err(error) => {
-            tracing::error!(%error, "an answer that was ready cannot be read, which is a bug");
+            tracing::error!(%error, "the body of a complete response cannot be read, which is a bug");
             Problem::internal().into_response()
         }
     }

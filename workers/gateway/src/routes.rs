@@ -1,7 +1,7 @@
-//! Every route, with who may call it and how it is described.
+//! The table of routes, with the required role and the OpenAPI description of each.
 //!
-//! [`Routes`] is the only way to a router: a route that names no [`Access`] cannot be mounted, and one that is mounted
-//! is guarded, described and in the table that the tests walk.
+//! Routes can only be mounted through [`Routes`]. A route cannot be mounted without an [`Access`], and a mounted route
+//! is guarded, described, and part of the table that the tests iterate over.
 
 use axum::Router;
 use axum::http::{HeaderValue, Method, header};
@@ -21,23 +21,23 @@ use crate::middleware::{REQUEST_ID, wrap_request};
 use crate::rate_limit::Budget;
 use crate::{live, openapi, publish, queries, sessions};
 
-/// Where the document is.
+/// The path of the OpenAPI document.
 const DOCUMENT: &str = "/api/openapi.json";
-/// Answers below this are not compressed: the header costs as much as it saves.
+/// Minimum size of a compressed response, in bytes. Below it, compression costs as much as it saves.
 const COMPRESSED_ABOVE: u16 = 1024;
 
 /// One route of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// The method.
+    /// The HTTP method.
     pub method: Method,
-    /// The template of its path, such as `/api/errors/{trace_id}`.
+    /// The path template, such as `/api/errors/{trace_id}`.
     pub path: String,
-    /// Who may call it.
+    /// The required role.
     pub access: Access,
 }
 
-/// Every route of the gateway. **A query adds its line here.**
+/// Returns every route of the gateway. **Add the line of a new query here.**
 pub(crate) fn all(app: &App) -> Routes {
     let (public, viewer) = (Access::Public, Access::AtLeast(Role::Viewer));
     let operator = Access::AtLeast(Role::Operator);
@@ -85,7 +85,7 @@ pub(crate) fn all(app: &App) -> Routes {
     routes
 }
 
-/// Routes that are mounted.
+/// The mounted routes.
 #[derive(Debug)]
 pub struct Routes {
     app: App,
@@ -95,7 +95,7 @@ pub struct Routes {
     schemas: Map<String, Value>,
 }
 
-/// A method of a path with its description, an OpenAPI operation.
+/// A method of a path with its OpenAPI operation.
 #[derive(Debug)]
 pub(crate) struct Described {
     path: String,
@@ -108,7 +108,7 @@ impl Routes {
         Self { app, router: Router::new(), table: Vec::new(), paths: Map::new(), schemas: openapi::own_schemas() }
     }
 
-    /// Mounts what `utoipa_axum::routes!` made of handlers with `#[utoipa::path]`.
+    /// Mounts handlers with `#[utoipa::path]`, as returned by `utoipa_axum::routes!`.
     #[must_use]
     pub fn add(mut self, access: Access, (schemas, paths, handlers): UtoipaMethodRouter<App>) -> Self {
         self.schemas
@@ -124,7 +124,7 @@ impl Routes {
         self
     }
 
-    /// Mounts a handler that is described by hand.
+    /// Mounts a handler with a hand-written description.
     fn mount(mut self, access: Access, budget: Budget, described: Described, handler: MethodRouter<App>) -> Self {
         self.describe(access, &described.path, described.method, described.operation);
         let guarded = self.guarded(access, budget, handler);
@@ -143,20 +143,20 @@ impl Routes {
     }
 
     fn describe(&mut self, access: Access, path: &str, method: &str, operation: Value) {
-        // What stands beside the methods of a path, such as its parameters, is no method.
+        // A path item has other members besides methods, such as parameters.
         let Ok(parsed) = Method::from_bytes(method.to_ascii_uppercase().as_bytes()) else { return };
         self.table.push(Route { method: parsed, path: path.to_owned(), access });
         let item = self.paths.entry(path).or_insert_with(|| json!({}));
         item[method] = openapi::with_common_answers(operation, access);
     }
 
-    /// The table.
+    /// Returns the table of all routes, including the OpenAPI document's.
     pub fn table(&self) -> Vec<Route> {
         let document = Route { method: Method::GET, path: DOCUMENT.to_owned(), access: Access::Public };
         self.table.iter().cloned().chain([document]).collect()
     }
 
-    /// All of it as a router, with `probes` beside it.
+    /// Builds the router, with the routes of `probes`.
     pub(crate) fn into_router(mut self, probes: Router) -> Router {
         self.describe(Access::Public, DOCUMENT, "get", openapi::of_document());
         let document = openapi::document(self.paths, self.schemas).to_string();
@@ -173,7 +173,7 @@ impl Routes {
     }
 }
 
-/// What is worth compressing. Streams are not: a compressor would hold back what was to be seen at once.
+/// Returns whether a response is compressed. Streams are not: a compressor would delay their events.
 fn is_json(
     _: axum::http::StatusCode,
     _: axum::http::Version,
@@ -183,8 +183,8 @@ fn is_json(
     headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json")
 }
 
-/// For pages of other origins, which bring a token of their own. Cookies are not theirs to use, and neither is the
-/// header by which a page shows that it is ours.
+/// Returns the CORS layer for pages of other origins, which send their own token. They may send neither cookies nor
+/// the CSRF header.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;

@@ -1,4 +1,4 @@
-//! Connections: accepted within bounds, ended where the other end does not read, and drained when the process stops.
+//! Connections: accepted up to a limit, closed if the client does not read, and drained when the process stops.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,21 +24,22 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics;
 use crate::request_context::Peer;
 
-/// What a request's head may take to arrive, and how long a connection may wait for its next request: who keeps one
-/// open for nothing takes it from others.
+/// Time limit for receiving a request's head, and for an idle connection. Idle connections would use up the limit on
+/// connections.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
-/// A request's head at the most: a token of 8 KiB, twice, and what browsers send besides.
+/// Maximum size of a request's head: room for two tokens of 8 KiB, and for the other headers of browsers.
 const HEAD_BYTES: usize = 64 * 1024;
-/// What the other end may leave unacknowledged before the system ends the connection: one that lost its power or its
-/// network says nothing, and would be written to for a quarter of an hour otherwise.
+/// `TCP_USER_TIMEOUT`: how long sent data may stay unacknowledged before the system closes the connection. Without it,
+/// the system retransmits for a quarter of an hour to a client that lost its power or its network.
 #[cfg(target_os = "linux")]
 const ACKNOWLEDGES_WITHIN: Duration = Duration::from_secs(60);
-/// What requests under way get to end when the process stops. The rest of the budget is for reporting that they did not.
+/// Time for requests in progress to end when the process stops. The rest of the budget is for reporting that they did
+/// not.
 const DRAIN_WITHIN: Duration = STOP_BUDGET.saturating_sub(Duration::from_secs(2));
-/// Before accepting again, where the process has no file descriptor left: others have to end first.
+/// Wait before accepting again if the process has no file descriptors left: other connections must close first.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
 
-/// Counts itself while it is there.
+/// Counts an open connection until it is dropped.
 struct Connected;
 
 impl Connected {
@@ -54,9 +55,9 @@ impl Drop for Connected {
     }
 }
 
-/// Serves connections until `stop`, and then lets requests under way end. One whose other end takes nothing for
-/// `reads_within` is ended, whatever is under way: an answer is asked for its next part only when there is room for it,
-/// so it would not even notice a stop.
+/// Serves connections until `stop`, then drains the requests in progress. A connection whose client reads nothing for
+/// `reads_within` is closed in any case: a response body is only polled when the connection has room, so it would not
+/// even notice a stop.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -68,7 +69,7 @@ pub(crate) async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(HEAD_BYTES);
     let accepted = async || {
-        // Nobody closes the semaphore.
+        // The semaphore is never closed, so this cannot fail.
         let permit = Arc::clone(&permit).acquire_owned().await.ok();
         loop {
             match listener.accept().await {
@@ -88,26 +89,26 @@ pub(crate) async fn serve(
         let connection = graceful.watch(connection);
         let connected = Connected::new();
         tokio::spawn(async move {
-            // That the other side went away is its own business.
+            // Errors of a connection, such as a disconnect, concern only its client. They are not logged.
             connection.await.ok();
             drop((connected, permit));
         });
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_WITHIN, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were broken off: they did not end in time");
+        tracing::warn!("requests were aborted: they did not end in time");
     }
 }
 
-/// What the system is told of a connection. Where it cannot do it, it is done without.
+/// Sets the socket options of a connection. Errors are ignored.
 fn prepare(stream: &TcpStream) {
-    // An answer is written in one go: waiting for more would only delay it.
+    // A response is written at once, so waiting for more data would only delay it.
     stream.set_nodelay(true).ok();
     #[cfg(target_os = "linux")]
     SockRef::from(stream).set_tcp_user_timeout(Some(ACKNOWLEDGES_WITHIN)).ok();
 }
 
-/// The router, told whose connection it is that a request came by.
+/// Wraps the router, and adds the peer of the connection to each request.
 fn from(
     peer: Peer,
     router: Router,

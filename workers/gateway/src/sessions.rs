@@ -1,4 +1,4 @@
-//! `POST` and `DELETE /api/session`: how a browser signs in with a token, and out.
+//! `POST` and `DELETE /api/session`: browsers sign in with a token, and sign out.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -16,26 +16,26 @@ use crate::rate_limit::Budget;
 use crate::request_context::RequestContext;
 use crate::{auth, body};
 
-/// A request to sign in at the most. Anybody may send one, so it must not take the room of those who publish.
+/// Maximum size of a sign-in request. Anybody may send one, so these must not use up the memory for published bodies.
 const SIGN_IN_BYTES: u64 = 16 * 1024;
-/// A token that becomes a cookie at the most: browsers drop a cookie above 4 KiB without a word.
+/// Maximum length of a token in a cookie: browsers silently drop cookies above 4 KiB.
 const COOKIE_BYTES: usize = 3_900;
 
-/// What a browser signs in with.
+/// The body of a sign-in request.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SignIn {
-    /// A token, as `watchbook token create` makes it.
+    /// A token, such as `watchbook token create` prints.
     token: String,
 }
 
-/// Begins a session: the token goes into a cookie that no script can read.
+/// Sign in: store the token in a cookie that scripts cannot read.
 ///
-/// With the cookie, requests that change something need the header `X-Watchbook-CSRF` too.
+/// With the cookie, state-changing requests also need the header `X-Watchbook-CSRF`, with any value.
 #[utoipa::path(post, path = "/api/session", request_body = SignIn, responses(
-    (status = 200, description = "Who signed in.", body = Me),
+    (status = 200, description = "The session has begun. The body describes the caller.", body = Me),
     (status = 401, description = "The token is not valid.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "Too many requests of this caller, or refused tokens from its address; see Retry-After.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
+    (status = 429, description = "Too many requests by this caller, or too many rejected tokens from its address; see Retry-After.", body = crate::problem::ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn begin(
     State(app): State<App>,
@@ -45,7 +45,7 @@ pub(crate) async fn begin(
     request: Request,
 ) -> Result<impl IntoResponse, Problem> {
     session::refuse_foreign_pages(&headers, CsrfCheck::Origin)?;
-    // Who they are is in it: until then all who sign in are one caller, of a name that nobody has.
+    // The caller is not known before the body is read: until then, all sign-ins share the quota of the empty name.
     let body = body::read_json(&app, &"".into(), request, SIGN_IN_BYTES).await?;
     let sign_in: SignIn = serde_json::from_slice(&body.bytes)
         .map_err(|_| Problem::parameters(vec![Fault::of("token", r#"expected the body {"token": "..."}"#)]))?;
@@ -53,7 +53,7 @@ pub(crate) async fn begin(
     app.rates.charge(&verified.caller, Budget::Requests)?;
     if sign_in.token.len() > COOKIE_BYTES {
         let reason = format!(
-            "is good, but longer than the {COOKIE_BYTES} bytes that browsers keep in a cookie: name fewer organizations"
+            "is valid, but longer than the {COOKIE_BYTES} bytes that browsers keep in a cookie: name fewer organizations"
         );
         return Err(Problem::parameters(vec![Fault::of("token", reason)]));
     }
@@ -62,8 +62,8 @@ pub(crate) async fn begin(
     Ok(([(header::SET_COOKIE, cookie)], Json(Me::of(&verified.caller))))
 }
 
-/// Ends the session.
-#[utoipa::path(delete, path = "/api/session", responses((status = 204, description = "There is no session any more.")))]
+/// Sign out: remove the cookie.
+#[utoipa::path(delete, path = "/api/session", responses((status = 204, description = "The session has ended, or there was none.")))]
 pub(crate) async fn end(Query(NoParams): Query<NoParams>, headers: HeaderMap) -> Result<impl IntoResponse, Problem> {
     let check = if session::token(&headers).is_some() { CsrfCheck::Header } else { CsrfCheck::Origin };
     session::refuse_foreign_pages(&headers, check)?;

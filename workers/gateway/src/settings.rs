@@ -1,4 +1,4 @@
-//! How the gateway behaves.
+//! The settings of the gateway.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use records::Kind;
 use runtime::Config;
 use runtime::config::{Gateway, Secret};
 
-/// How the issuer's keys are kept.
+/// The caching of the issuer's keys.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyTimes {
-    /// Keys older than this are fetched again, beside the requests that use them.
+    /// Keys older than this are fetched again in the background, while requests still use them.
     pub fresh_for: Duration,
-    /// While the issuer is away, keys up to this age are believed: longer than an outage, shorter than the time in
-    /// which somebody whose key was taken back does much harm.
+    /// Maximum age of keys while the issuer is unavailable: longer than an outage, but short enough that a revoked key
+    /// does little harm.
     pub stale_for: Duration,
-    /// A key that nobody knows makes the keys fetched again, but not more often than this: anybody can invent one.
+    /// Minimum interval between fetches. An unknown key causes a fetch, and anybody can invent one.
     pub at_most_every: Duration,
 }
 
@@ -31,39 +31,41 @@ impl Default for KeyTimes {
     }
 }
 
-/// How tokens are checked: an issuer signs in one way.
+/// The keys that verify tokens. An issuer signs in one way.
 #[derive(Debug, Clone)]
 pub enum Keys {
     /// HS256 with a shared secret.
     Secret(Secret),
-    /// RS256, ES256 or Ed25519, with the keys that the issuer publishes here.
+    /// RS256, ES256 or Ed25519, with keys that the issuer publishes.
     Published {
-        /// Where.
+        /// The URL of the issuer's key set (JWKS).
         url: String,
-        /// How they are kept.
+        /// The caching of the keys.
         times: KeyTimes,
     },
 }
 
-/// What the other end of a connection may take to make room for more of an answer before the connection is ended: who
-/// reads at all makes some within seconds, and who keeps a place and reads nothing takes it from others.
+/// How long a client may read nothing of a response before its connection is closed. A client that reads makes progress
+/// within seconds; one that reads nothing keeps a connection from others.
 pub const READS_WITHIN: Duration = Duration::from_secs(60);
 
-/// How the gateway behaves.
+/// The settings of the gateway.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// What stands in `[gateway]`.
+    /// The section `[gateway]` of the configuration.
     pub gateway: Gateway,
-    /// How tokens are checked.
+    /// The keys that verify tokens.
     pub keys: Keys,
-    /// How long each kind is kept: what is older is refused when it is posted.
+    /// Retention of each kind. Older records are rejected when they are posted. A kind without an entry is kept for
+    /// ever.
     pub keep: Arc<BTreeMap<Kind, TimeDelta>>,
-    /// [`READS_WITHIN`]; shorter in tests.
+    /// The client's time limit for reading: [`READS_WITHIN`], shorter in tests.
     pub reads_within: Duration,
 }
 
 impl Settings {
-    /// As they are configured. `None` where nothing says how tokens are checked: then there can be no gateway.
+    /// Reads the settings from the configuration. Returns `None` if no key for tokens is configured: then there is no
+    /// gateway.
     pub fn of(config: &Config) -> Option<Self> {
         let keys = match (&config.gateway.jwks_url, &config.http.jwt_secret) {
             (Some(url), _) => Keys::Published { url: url.clone(), times: KeyTimes::default() },
