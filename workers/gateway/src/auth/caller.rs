@@ -1,4 +1,4 @@
-//! Roles, organizations, and what of them a query may see.
+//! Callers: their role, their organizations, and the scope of their queries.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,25 +13,25 @@ use utoipa::ToSchema;
 
 use crate::problem::{Fault, Problem};
 
-/// What a caller may do. Each may do what those before it may.
+/// The role of a caller. Each role includes the permissions of the roles before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Reads.
+    /// Queries and live streams.
     Viewer,
-    /// Also posts records.
+    /// Also publishes records.
     Producer,
-    /// Also silences, acknowledges and replays.
+    /// Also silences, acknowledges, replays and discards.
     Operator,
-    /// Everything.
+    /// All routes.
     Admin,
 }
 
 impl Role {
-    /// Every role, the least first.
+    /// All roles, the lowest first.
     pub const ALL: [Self; 4] = [Self::Viewer, Self::Producer, Self::Operator, Self::Admin];
 
-    /// As it stands in a token.
+    /// Returns the role's name in tokens.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -42,33 +42,34 @@ impl Role {
     }
 }
 
-/// Whose records a caller may see and post.
+/// The organizations whose records a caller may see and publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Organizations {
-    /// Everybody's, and those of nobody.
+    /// All organizations, and records without an organization.
     All,
-    /// These organizations' and no others.
+    /// Only these organizations.
     Set(Arc<BTreeSet<String>>),
 }
 
-/// Who calls.
+/// The subject of a verified token, with its role and organizations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// The token's `sub`.
     pub subject: Arc<str>,
-    /// What they may do.
+    /// The role.
     pub role: Role,
-    /// Whose records.
+    /// The organizations.
     pub organizations: Organizations,
 }
 
 impl Caller {
-    /// What of their organizations a query is about: all, or the one that it names.
+    /// Returns the organizations that a query covers: all of the caller's, or the one that it names.
     ///
-    /// One that is not theirs is answered as one that does not exist: nothing is found, and no error tells.
+    /// An organization that is not the caller's gives an empty scope, as if it did not exist: the query finds nothing,
+    /// and there is no error.
     ///
     /// # Errors
-    /// 400 for what can be nobody's organization, whoever asks.
+    /// 400 for an invalid organization name, for every caller.
     pub fn scope(&self, organization_id: Option<&str>) -> Result<Scope, Problem> {
         let Some(organization) = organization_id else {
             return Ok(match &self.organizations {
@@ -93,9 +94,9 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        // Absent only on a route that is mounted as public and asks for a caller all the same: a mistake of ours.
+        // Absent only if a route is mounted as public and its handler takes a caller, which is a bug.
         parts.extensions.get::<Self>().cloned().ok_or_else(|| {
-            tracing::error!(path = parts.uri.path(), "a public route asks who calls");
+            tracing::error!(path = parts.uri.path(), "a public route has a caller as an argument, which is a bug");
             Problem::of_status(StatusCode::INTERNAL_SERVER_ERROR)
         })
     }

@@ -1,4 +1,4 @@
-//! How the issuer is asked for its keys.
+//! The HTTP client that fetches the issuer's keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What a fetch may take: nobody waits for it but who brings a key that is not known.
+/// Time limit of a fetch. Only requests with an unknown key wait for it.
 const FETCH_WITHIN: Duration = Duration::from_secs(5);
-/// A set of keys at the most. Real ones have some thousand bytes.
+/// Maximum size of a key set, in bytes. Real ones have some thousand bytes.
 const SET_BYTES: usize = 256 * 1024;
 
-/// A client that trusts what this machine trusts, `SSL_CERT_FILE` and `SSL_CERT_DIR` included.
+/// Creates a client that trusts the system's root certificates, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 pub(super) fn build() -> anyhow::Result<Client> {
     let mut roots = RootCertStore::empty();
-    // A certificate that cannot be read is one that is not trusted; the connection says so.
+    // Unreadable certificates are not trusted. If one is needed, the connection fails with an error.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -27,13 +27,16 @@ pub(super) fn build() -> anyhow::Result<Client> {
     Client::builder()
         .tls_backend_preconfigured(tls)
         .timeout(FETCH_WITHIN)
-        // Keys are believed because of where they come from.
+        // Keys are trusted because of their URL, so a redirect must not lead elsewhere.
         .redirect(redirect::Policy::none())
         .build()
         .context("set up the HTTP client for the issuer's keys")
 }
 
-/// Fetches the keys that an issuer publishes, as they stand in its set.
+/// Fetches the issuer's key set. Returns its keys undecoded.
+///
+/// # Errors
+/// The reason, without the URL.
 pub(super) async fn fetch(client: &Client, url: &str) -> Result<Vec<Value>, String> {
     let mut response = client.get(url).send().await.map_err(|error| error.without_url().to_string())?;
     if !response.status().is_success() {
@@ -47,11 +50,11 @@ pub(super) async fn fetch(client: &Client, url: &str) -> Result<Vec<Value>, Stri
         body.extend_from_slice(&chunk);
     }
     let published: Published = serde_json::from_slice(&body)
-        .map_err(|error| format!("the issuer answered with what is no set of keys: {error}"))?;
+        .map_err(|error| format!("the issuer answered with an invalid key set: {error}"))?;
     Ok(published.keys)
 }
 
-/// A set of keys, each of which may be of a kind that nobody here knows.
+/// A key set (RFC 7517, section 5). Its keys may be of unsupported types.
 #[derive(Deserialize)]
 struct Published {
     keys: Vec<Value>,

@@ -1,21 +1,22 @@
-//! Where in a request a token stands.
+//! Finds the token in a request.
 
 use axum::http::{HeaderMap, header};
 
 use super::session;
 
-/// A request's token, and whether its browser sent it without being asked to.
+/// The token of a request. A browser also sends a cookie with requests of other sites' pages (`by_cookie`).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Credentials<'r> {
     pub(super) token: &'r str,
     pub(super) by_cookie: bool,
 }
 
-/// What a header says that cannot be read.
+/// The error for an invalid `Authorization` header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unreadable;
 
-/// The header `Authorization` goes before the cookie: who sets it means it.
+/// Returns the token in `Authorization`, or else in the cookie. The header takes precedence, because it is set
+/// explicitly.
 pub(super) fn find(headers: &HeaderMap) -> Result<Option<Credentials<'_>>, Unreadable> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     if let Some(value) = values.next() {
@@ -29,7 +30,7 @@ pub(super) fn find(headers: &HeaderMap) -> Result<Option<Credentials<'_>>, Unrea
     Ok(session::token(headers).map(|token| Credentials { token, by_cookie: true }))
 }
 
-/// The token behind `Bearer`, which is written in any case.
+/// Returns the token after `Bearer`, which is case-insensitive.
 pub(super) fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim_matches(' ');

@@ -1,4 +1,4 @@
-//! The one place that lets a request through, for every route.
+//! The guard: authorizes the requests of every route. No other code does.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,25 +18,25 @@ use crate::rate_limit::Budget;
 use crate::request_context::Peer;
 use crate::response_memory;
 
-/// Who may call a route. Each route is mounted with one of these, and there is no other way to mount it.
+/// The access that a route requires. A route cannot be mounted without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody, without a token.
+    /// No token is needed.
     Public,
-    /// Who has at least this role.
+    /// A valid token with at least this role.
     AtLeast(Role),
 }
 
-/// What the guard of one route knows.
+/// The state of the guard of one route.
 #[derive(Debug, Clone)]
 pub(crate) struct Guard {
     pub(crate) app: App,
     pub(crate) access: Access,
-    /// Out of which budget the route's requests are paid.
+    /// The budget to which the route's requests are charged.
     pub(crate) budget: Budget,
 }
 
-/// Lets a request through to its route, or says why not.
+/// Passes an authorized request to its handler, or responds with the reason why not.
 pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     if let Access::AtLeast(role) = guard.access {
         let address = Peer::address(request.extensions());
@@ -58,15 +58,15 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
 }
 
 impl Guard {
-    /// Answers when it is the caller's turn, and goes on where they hang up: what they have asked keeps its connection to
-    /// the database as long as before, and so has to keep its turn.
+    /// Runs a query with a permit of the caller's concurrency limit. The query continues if the caller disconnects: its
+    /// statement still uses a database connection, so it must keep the permit.
     async fn with_permit(
         &self,
         caller: &Arc<str>,
         answer: impl Future<Output = Response> + Send + 'static,
     ) -> Response {
         let permit = self.app.query_limit.acquire(caller).await;
-        // And no longer than the middleware waits, or a database that never answers would keep all turns.
+        // No longer than the middleware waits, or a database that never responds would keep all permits.
         let within = self.app.settings.gateway.request_timeout;
         let answering = tokio::spawn(async move {
             let answer = tokio::time::timeout(within, answer).await;
@@ -77,7 +77,7 @@ impl Guard {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Problem::of_status(StatusCode::SERVICE_UNAVAILABLE).into_response(),
             Err(error) => match error.try_into_panic() {
-                // The middleware tells of it.
+                // The middleware logs the panic.
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Problem::of_status(StatusCode::SERVICE_UNAVAILABLE).into_response(),
             },
@@ -107,10 +107,11 @@ impl Guard {
     }
 }
 
-/// Who a token says that its bearer is. Of one that is refused the address pays.
+/// Verifies a token and returns its caller. A rejected token is charged to the address.
 ///
 /// # Errors
-/// 401 where the token is not good, 429 where too many from this address were not, 503 where nobody can tell.
+/// 401 for an invalid token, 429 after too many rejected tokens from this address, and 503 if the token cannot be
+/// verified now.
 pub(crate) async fn verify(app: &App, token: &str, address: Option<IpAddr>) -> Result<Verified, Problem> {
     app.verifier.verify(token).await.map_err(|refusal| match refusal {
         Refusal::Invalid(_) => app.rates.refuse(address, refusal.problem()),
@@ -118,12 +119,12 @@ pub(crate) async fn verify(app: &App, token: &str, address: Option<IpAddr>) -> R
     })
 }
 
-/// 401, as RFC 6750 says it: without a reason where no token came at all.
+/// Returns 401 with a challenge (RFC 6750, section 3), which has no error code if the request has no token.
 pub(super) fn unauthorized(reason: Option<&str>) -> Problem {
-    let detail = reason.unwrap_or("a token is needed: `Authorization: Bearer <token>`, or a session").to_owned();
+    let detail = reason.unwrap_or("a token is required: `Authorization: Bearer <token>`, or a session").to_owned();
     let challenge = match reason {
         None => r#"Bearer realm="watchbook""#.to_owned(),
-        // Of what may stand between the quotes nothing has to be escaped: the reasons are our own words.
+        // The reasons are messages of this crate. Quotes and backslashes are replaced, so nothing needs escaping.
         Some(reason) => {
             format!(
                 r#"Bearer realm="watchbook", error="invalid_token", error_description="{}""#,
@@ -137,7 +138,7 @@ pub(super) fn unauthorized(reason: Option<&str>) -> Problem {
 
 fn forbidden(has: Role, needs: Role) -> Problem {
     let (has, needs) = (has.name(), needs.name());
-    let detail = format!("this needs the role `{needs}`, and the token has `{has}`");
+    let detail = format!("this requires the role `{needs}`, but the token has `{has}`");
     Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail).with_header(
         header::WWW_AUTHENTICATE,
         format!(r#"Bearer realm="watchbook", error="insufficient_scope", scope="{needs}""#),

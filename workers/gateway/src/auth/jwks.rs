@@ -161,7 +161,7 @@ impl Inner {
         let fetched = client::fetch(&self.client, &self.url).await;
         let (tried, outcome) =
             if fetched.is_ok() { (FetchOutcome::Fetched, "fetched") } else { (FetchOutcome::Failed, "failed") };
-        // After the fetch, however long it took: who waited for it does not fetch again at once.
+        // Take the time after the fetch, however long it took, so that requests that waited do not fetch again at once.
         *last = Some((Instant::now(), tried));
         ::metrics::counter!(metrics::KEY_FETCHES, "outcome" => outcome).increment(1);
         match fetched {

@@ -1,11 +1,11 @@
-//! Who calls, and what they may.
+//! Authentication and authorization.
 //!
-//! - `claims`: what a token says, and how it becomes a [`Caller`]
-//! - [`verifier`]: whether a token is the issuer's and good now; `jwks` keeps the issuer's keys
-//! - [`caller`]: roles, organizations, and whose records a query is about
-//! - `credentials`: where in a request a token stands
-//! - `session`: the cookie of browsers, and the guard against requests that a foreign page sends with it
-//! - `guard`: the one place that lets a request through, for every route
+//! - `claims`: checks the claims of a token, and turns them into a [`Caller`]
+//! - [`verifier`]: verifies tokens; `jwks` caches the issuer's keys, and `client` fetches them
+//! - [`caller`]: roles, organizations, and the scope of a query
+//! - `credentials`: finds the token in a request
+//! - `session`: the cookie of browsers, and the CSRF check
+//! - `guard`: authorizes every request; no other code does
 
 pub mod caller;
 mod claims;

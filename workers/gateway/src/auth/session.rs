@@ -1,32 +1,32 @@
-//! The cookie of browsers: the token itself, where no script can read it.
+//! The session cookie of browsers: contains the token, and scripts cannot read it.
 //!
-//! A browser sends it along whoever asks it to, so a request that changes anything has to show that a page of ours
-//! sent it: a header that a foreign page cannot set without our consent, and where the browser says from where the
-//! request comes, the right place.
+//! Browsers also send cookies with requests of other sites' pages (CSRF). A state-changing request must therefore prove
+//! that a page of Watchbook sent it, with a header that other pages cannot set without CORS permission. If the browser
+//! reports the origin of a request (`Origin`, `Sec-Fetch-Site`), it must be Watchbook's own.
 
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 
 use crate::problem::Problem;
 
-/// The cookie where it may only travel encrypted; the prefix makes browsers hold us to that.
+/// The name of the cookie with TLS. The prefix `__Host-` makes browsers require `Secure`.
 const SECURE_COOKIE: &str = "__Host-watchbook_session";
-/// The cookie on loopback, where there is no TLS.
+/// The name of the cookie on loopback, without TLS.
 const LOOPBACK_COOKIE: &str = "watchbook_session";
-/// The header with which a page of ours shows that it is one. Any value will do.
+/// The header that pages of Watchbook send, with any value.
 pub(crate) const CSRF_HEADER: HeaderName = HeaderName::from_static("x-watchbook-csrf");
-/// What a browser says about where a request comes from.
+/// The header in which browsers report the relation of a request's origin to its target.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What a request has to show.
+/// The CSRF checks of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CsrfCheck {
-    /// The header, and no foreign origin.
+    /// The CSRF header is present, and the origin is not foreign.
     Header,
-    /// No foreign origin: for a request whose body no form can send.
+    /// The origin is not foreign. For requests with a body that forms cannot send.
     Origin,
 }
 
-/// The token in a request's cookie.
+/// Returns the token in the session cookie.
 pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
     let name = cookie_name(headers);
     let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
@@ -34,35 +34,35 @@ pub(crate) fn token(headers: &HeaderMap) -> Option<&str> {
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
-/// A cookie that holds a token until it expires.
+/// Returns the `Set-Cookie` value for a token that expires in `seconds`.
 pub(crate) fn cookie(headers: &HeaderMap, token: &str, seconds: u64) -> String {
     let secure = if is_loopback(headers) { "" } else { "; Secure" };
     format!("{}={token}; Path=/; HttpOnly; SameSite=Strict{secure}; Max-Age={seconds}", cookie_name(headers))
 }
 
-/// A cookie that ends the session.
+/// Returns the `Set-Cookie` value that removes the cookie.
 pub(crate) fn no_cookie(headers: &HeaderMap) -> String {
     cookie(headers, "", 0)
 }
 
-/// Refuses what a page of somebody else made the browser send.
+/// Rejects requests of other sites' pages with 403.
 pub(crate) fn refuse_foreign_pages(headers: &HeaderMap, check: CsrfCheck) -> Result<(), Problem> {
     let refuse = |detail: &'static str| {
-        Err(Problem::new(StatusCode::FORBIDDEN, "foreign-page", "Not from a page of Watchbook", detail))
+        Err(Problem::new(StatusCode::FORBIDDEN, "foreign-page", "Request from a foreign page", detail))
     };
     if check == CsrfCheck::Header && headers.get(&CSRF_HEADER).is_none_or(|value| value.is_empty()) {
-        return refuse("a request that changes something and comes with a cookie needs the header X-Watchbook-CSRF");
+        return refuse("a state-changing request with a cookie requires the header X-Watchbook-CSRF");
     }
     if headers.get(&FETCH_SITE).is_some_and(|site| site != "same-origin") {
-        return refuse("the browser says that another site sent this");
+        return refuse("the browser reports that another site sent this");
     }
     if headers.get(header::ORIGIN).is_some_and(|origin| !is_own(origin.to_str().unwrap_or_default(), headers)) {
-        return refuse("the browser says that a page of another origin sent this");
+        return refuse("the browser reports that a page of another origin sent this");
     }
     Ok(())
 }
 
-/// Whether an origin is the host that was asked.
+/// Returns whether an origin is the host of the request.
 fn is_own(origin: &str, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let origin = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
@@ -73,7 +73,7 @@ fn cookie_name(headers: &HeaderMap) -> &'static str {
     if is_loopback(headers) { LOOPBACK_COOKIE } else { SECURE_COOKIE }
 }
 
-/// Whether the browser came by a name of this machine itself, as it says: who lies here harms only their own cookie.
+/// Returns whether the header `Host` names this machine itself. A client that lies affects only its own cookie.
 fn is_loopback(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Uri>().ok());
     let host = host.as_ref().and_then(Uri::host).unwrap_or_default();

@@ -174,7 +174,7 @@ impl<'t> Parts<'t> {
     }
 }
 
-/// Returns whether `name` is the algorithm's name in `alg` of a token or of a key. Ed25519 has two names: `EdDSA` of
+/// Returns whether `name` names the algorithm in `alg` of a token or of a key. Ed25519 has two names: `EdDSA` of
 /// RFC 8037, which also stands for other curves, and `Ed25519` of RFC 9864. Keys of other curves are never used.
 pub(super) fn is_named(algorithm: Algorithm, name: &str) -> bool {
     match algorithm {
