@@ -1,7 +1,7 @@
-//! The way of one reader from where it was to where the feed is, part by part.
+//! Catch-up: reads the stream for one resuming reader, part by part, from its last position to the feed's.
 //!
-//! A part is read at once and held until it is sent, so that a slow reader holds nothing at the server: neither a
-//! consumer nor one of the few places of those who catch up.
+//! Each part is read completely and then sent, so that a slow reader occupies nothing in between: neither a consumer at
+//! the server nor a permit for catching up.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use super::filter::LiveFilter;
 use super::id::Position;
 use super::source::{Source, Step};
 
-/// Bytes of a part, by which one event may exceed it.
+/// Size at which a part is complete, in bytes. The last event may exceed it.
 const PART_BYTES: usize = 256 * 1024;
-/// What reading a part may take: whoever finds nothing is told that it goes on.
+/// Time limit for reading a part, after which a reader without matching events gets a heartbeat.
 const PART_WITHIN: Duration = Duration::from_secs(5);
 
-/// A part of the way.
+/// A part of the catch-up.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// Events, written out.
+    /// The encoded events.
     pub(super) written: BytesMut,
-    /// Where it goes on; `None` where the stream began anew.
+    /// The position of the next part; `None` if the stream was recreated.
     pub(super) next: Option<Position>,
 }
 
-/// Reads a part of what is wanted, from `next` on, as far as the feed is.
+/// Reads a part of the matching events, from `next` up to the position of the feed.
 pub(super) async fn catch_up(live: &Live, feed: &Feed, filter: &LiveFilter, next: Position) -> Part {
     let mut part = Part { written: BytesMut::new(), next: Some(next) };
-    // Nobody closes the semaphore.
+    // The semaphore is never closed, so this cannot fail.
     let _permit = live.catching_up.acquire().await.ok();
     let within = Instant::now() + PART_WITHIN;
     let mut source = Source::new(live.bus.clone(), feed.kind, next);

@@ -1,4 +1,4 @@
-//! A record on its way to whoever watches: decoded once, written out once.
+//! Server-sent events: each record is decoded once and encoded once, for all readers.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use serde_json::value::RawValue;
 
 use super::field::{Content, fields};
 
-/// A record as it is sent.
+/// A record as a server-sent event.
 #[derive(Debug)]
 pub(super) struct Event {
-    /// Where it stands in its stream, which is told to nobody.
+    /// The sequence in the stream. It is never sent to readers.
     pub(super) sequence: u64,
-    /// Whose it is, by its subject.
+    /// The organization, from the subject.
     pub(super) organization: Option<String>,
-    /// What stands in the fields by which the kind is filtered.
+    /// The contents of the kind's filter fields, in the order of [`fields`].
     contents: Vec<Option<Content>>,
-    /// The whole event, shared by all who get it.
+    /// The encoded event, shared by all readers that receive it.
     pub(super) written: Bytes,
 }
 
@@ -33,15 +33,15 @@ struct Data<'d> {
     record: &'d RawValue,
 }
 
-/// How the messages of a kind's stream become events.
+/// Turns the messages of a kind's stream into events.
 #[derive(Debug)]
 pub(super) struct Events {
     kind: Kind,
     prefix: String,
     stream: String,
-    /// How long the kind is kept; `None` for ever.
+    /// The retention of the kind; `None` for ever.
     keep: Option<TimeDelta>,
-    /// For each column up to the last one that matters: which of the kind's fields it is.
+    /// For each column of the kind, the index of its filter field, if it is one.
     columns: Vec<Option<usize>>,
 }
 
@@ -52,8 +52,8 @@ impl Events {
         Self { kind, prefix: prefix.to_owned(), stream: subject::stream_name(prefix, kind), keep, columns }
     }
 
-    /// What a delivery of this id becomes; `None` where no record will be made of it. It is decoded as the writers do,
-    /// so that it is matched by what will be stored: with defaults, in whatever spelling, and out of a CloudEvent too.
+    /// Returns the event of a delivery, or `None` if the message is not a valid record. Uses the writers' decoder, so
+    /// that filters match what is stored: with defaults, any accepted spelling of field names, and CloudEvents.
     pub(super) fn event(&self, delivery: &Delivery, id: &str) -> Option<Event> {
         let headers = delivery.record_headers();
         let message = Message {
@@ -93,13 +93,13 @@ impl Events {
 }
 
 impl Event {
-    /// What stands in a field, by its place among the kind's.
+    /// Returns the content of a filter field, by its index in [`fields`].
     pub(super) fn content(&self, place: usize) -> Option<&Content> {
         self.contents.get(place)?.as_ref()
     }
 }
 
-/// Writes an event out. Its data is one line: what breaks lines in JSON stands between its parts and means nothing.
+/// Encodes an event. Its data is one line: line breaks in JSON are only whitespace between tokens.
 fn written(id: Option<&str>, name: Option<&str>, data: &impl Serialize) -> Option<Bytes> {
     let data = serde_json::to_string(data).ok()?.replace(['\n', '\r'], " ");
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
@@ -107,18 +107,18 @@ fn written(id: Option<&str>, name: Option<&str>, data: &impl Serialize) -> Optio
     Some(Bytes::from(format!("{id}{name}data: {data}\n\n")))
 }
 
-/// Sequences that the stream does not hold any more. What of them was whose cannot be told.
+/// Missing sequences: the stream no longer holds them. Their organizations are not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Gap {
     pub(super) first: u64,
     pub(super) last: u64,
-    /// The id of the last one: who comes back goes on behind it.
+    /// The id of the last sequence, so that a resuming reader continues after it.
     pub(super) id: Arc<str>,
 }
 
 impl Gap {
-    /// As it is told. Which sequences, and so how many, only those are told who see everything: others would learn by
-    /// it how much there was of others.
+    /// Encodes the gap. Only readers that see all organizations get the sequences: others would learn from them how
+    /// many records other organizations publish.
     pub(super) fn written(&self, sees_all: bool) -> Bytes {
         let figure = |sequence: u64| sees_all.then_some(sequence);
         let data = json!({ "first": figure(self.first), "last": figure(self.last) });
@@ -126,13 +126,14 @@ impl Gap {
     }
 }
 
-/// Tells that the stream began anew: nobody knows what is missing. Without an id, because there is no last one.
+/// Encodes a gap for a recreated or truncated stream: what is missing is not known. It has no id, because there is no
+/// last sequence.
 pub(super) fn recreated() -> Bytes {
     written(None, Some("gap"), &json!({ "first": null, "last": null })).unwrap_or_default()
 }
 
-/// Tells how many events for this reader did not fit into the queue. Without an id: who asks again with that of the
-/// event before gets them.
+/// Encodes how many events for this reader did not fit into its queue. It has no id: a reader that resumes with the id
+/// of the event before it receives them.
 pub(super) fn lost(count: u64) -> Bytes {
     written(None, Some("lost"), &json!({ "count": count })).unwrap_or_default()
 }
@@ -153,7 +154,7 @@ mod tests {
         event_of(Kind::Executions, subject, body)
     }
 
-    /// An execution, and what else is in it.
+    /// An execution with further fields.
     fn execution(more: &str) -> String {
         format!(
             "{{\r\n \"user_id\": \"a\\nb\",\n \"strategyId\": \"s\", \"executionType\": \"TERMINAL\", \"success\": true, \
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!(id, "id: an-id");
         let data = data.strip_prefix("data: ").unwrap().strip_suffix("\n\n").unwrap();
         assert!(!data.contains(['\n', '\r']), "{data:?}");
-        assert!(data.contains("1e400"), "the record is sent as it came");
+        assert!(data.contains("1e400"), "the record is sent unchanged");
         assert_eq!(event.organization.as_deref(), Some("acme"));
         let contents: Vec<_> = (0..4).map(|place| event.content(place).unwrap().to_string()).collect();
         assert_eq!(contents, ["a\nb", "s", "TERMINAL", "true"]);

@@ -1,7 +1,7 @@
-//! One kind, read once for all who watch it here.
+//! A feed: reads the stream of a kind once for all readers of this process.
 //!
-//! It reads while somebody watches, and a while longer. Who joins says from where on; who comes from before the place
-//! where the feed is has to catch up first.
+//! It reads while there are readers, and for a while afterwards. A reader joins at a position. A reader behind the
+//! feed's position must catch up first.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,10 +20,10 @@ use super::queue::Queue;
 use super::source::{Source, Step};
 use crate::metrics;
 
-/// How long it reads on with nobody watching, so that a page that is loaded again finds it there.
+/// How long a feed without readers goes on, so that a page that is reloaded finds it running.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// One kind, read once.
+/// The feed of a kind.
 #[derive(Debug)]
 pub(super) struct Feed {
     pub(super) kind: Kind,
@@ -33,31 +33,31 @@ pub(super) struct Feed {
     queue_bytes: usize,
     stop: CancellationToken,
     state: Mutex<State>,
-    /// Held while it is begun, so that it is begun once.
+    /// Locked while the feed starts, so that it starts only once.
     beginning: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether somebody reads.
+    /// Whether the task that reads the stream is running.
     runs: bool,
-    /// What is handed out next.
+    /// The position of the next message.
     next: Position,
     members: HashMap<u64, Member>,
-    /// Of the next member.
+    /// The key of the next member.
     number: u64,
 }
 
-/// One who watches.
+/// A reader of the feed.
 #[derive(Debug)]
 struct Member {
     filter: Arc<LiveFilter>,
-    /// What is before this sequence they have already.
+    /// The first sequence to send: the reader already has those before it.
     from: u64,
     queue: Arc<Queue>,
 }
 
-/// A place in the feed, as long as it is held.
+/// The membership of a reader, which ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Membership {
     feed: Arc<Feed>,
@@ -65,14 +65,14 @@ pub(super) struct Membership {
     pub(super) queue: Arc<Queue>,
 }
 
-/// What becomes of who wants to join.
+/// The outcome of joining a feed.
 #[derive(Debug)]
 pub(super) enum JoinOutcome {
-    /// They stand in the feed.
+    /// The reader has joined.
     Live(Membership),
-    /// The feed is further already, or has not noticed yet that the stream began anew.
+    /// The reader is behind the feed, or the feed has not noticed yet that the stream was recreated.
     Behind,
-    /// The stream began anew since they were in it.
+    /// The stream was recreated after the reader's position.
     Recreated,
 }
 
@@ -90,10 +90,10 @@ impl Feed {
         Self { kind, events, bus, ids, queue_bytes, stop, state, beginning }
     }
 
-    /// Joins from a position on, or from where the feed is now. Begins to read where nobody did.
+    /// Joins at a position, or at the feed's current one. Starts the feed if it is not running.
     ///
     /// # Errors
-    /// Where the stream does not answer.
+    /// If the state of the stream cannot be read.
     pub(super) async fn join(
         self: &Arc<Self>,
         filter: &Arc<LiveFilter>,
@@ -108,12 +108,13 @@ impl Feed {
         }
         let stream = self.bus.stream_state(self.kind).await?;
         self.begin(&stream);
-        // It lingers, so it cannot have ended again.
+        // The feed runs for at least `LINGER`, so it cannot have ended again.
         let joined = self.try_join(filter, from).unwrap_or(JoinOutcome::Behind);
         self.check_recreated(joined, from).await
     }
 
-    /// Says which of the two is mistaken, where somebody comes from another stream than the feed reads.
+    /// If the reader's position is in another stream than the feed's, decides which of the two streams is the current
+    /// one.
     async fn check_recreated(&self, joined: JoinOutcome, from: Option<Position>) -> Result<JoinOutcome, BusError> {
         match from {
             Some(from) if from.stream_created_at != self.next().stream_created_at => {
@@ -128,7 +129,7 @@ impl Feed {
         }
     }
 
-    /// What the feed will hand out next.
+    /// Returns the position of the next message.
     pub(super) fn next(&self) -> Position {
         self.lock().next
     }
@@ -160,7 +161,7 @@ impl Feed {
 
     async fn run(self: Arc<Self>, mut source: Source) {
         let mut watched_at = Instant::now();
-        // Whoever watches sees the stop as well.
+        // Readers watch for the stop themselves.
         while let Some(step) = self.stop.run_until_cancelled(source.read()).await {
             match step {
                 Step::Message(delivery) => self.hand_out(&delivery, source.at(delivery.sequence)),
@@ -183,7 +184,7 @@ impl Feed {
     }
 
     fn hand_out(&self, delivery: &Delivery, at: Position) {
-        // Once for all who get it.
+        // Encode the event once for all readers.
         let event = self.events.event(delivery, &self.ids.write(self.kind, at));
         let mut state = self.lock();
         if let Some(event) = event {
@@ -209,7 +210,7 @@ impl Feed {
         state.next = last.behind();
     }
 
-    /// The stream is another one: all who watch come back and find it.
+    /// Ends the feed because the stream was recreated. All readers reconnect and find the new stream.
     fn end(&self) {
         let mut state = self.lock();
         state.runs = false;
@@ -219,7 +220,7 @@ impl Feed {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while holding this lock came before the sequence went on: an event may come twice, and none is lost.
+        // A panic under this lock happens before `next` advances: an event may be sent twice, but none is lost.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

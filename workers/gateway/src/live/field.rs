@@ -1,4 +1,4 @@
-//! The fields by which live answers are filtered: what may be asked for, and what a stored record would have there.
+//! The filter fields of live streams: their query parameters, and their contents in a record as it is stored.
 
 use std::fmt;
 
@@ -8,20 +8,20 @@ use serde_json::json;
 
 use crate::query::Parameters;
 
-/// A field of a kind: its name, which is that of its column, and what may stand in it.
+/// A filter field of a kind: its name, which is its column's name, and its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Field {
     /// Any text.
     Text(&'static str),
     /// One of these texts.
     OneOf(&'static str, &'static [&'static str]),
-    /// A truth.
+    /// True or false.
     Flag(&'static str),
-    /// An address; asked for may be a network.
+    /// An IP address. The parameter may be a network.
     Address(&'static str),
 }
 
-/// What stands in a field, or has to.
+/// The content of a field in a record, or the value of its parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Content {
     Text(String),
@@ -29,7 +29,7 @@ pub(super) enum Content {
     Address(Address),
 }
 
-/// The fields of a kind by which it can be filtered: those by which its list can be.
+/// Returns the filter fields of a kind, the same as those of its list.
 pub(super) const fn fields(kind: Kind) -> &'static [Field] {
     use Field::{Address, Flag, OneOf, Text};
     match kind {
@@ -66,14 +66,14 @@ pub(super) const fn fields(kind: Kind) -> &'static [Field] {
 }
 
 impl Field {
-    /// Its name.
+    /// Returns the name.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Text(name) | Self::OneOf(name, _) | Self::Flag(name) | Self::Address(name) => name,
         }
     }
 
-    /// What is asked for in it.
+    /// Reads the parameter of the field.
     pub(super) fn read(self, parameters: &mut Parameters) -> Option<Content> {
         match self {
             Self::Text(name) => parameters.text(name).map(Content::Text),
@@ -83,7 +83,7 @@ impl Field {
         }
     }
 
-    /// What stands in it, by the value of its column in an encoded row.
+    /// Decodes the content of the field from its column in an encoded row.
     pub(super) fn content(self, value: &[u8]) -> Option<Content> {
         match self {
             Self::Text(_) | Self::OneOf(..) => {
@@ -94,7 +94,7 @@ impl Field {
         }
     }
 
-    /// What may be asked for, as a JSON Schema.
+    /// Returns the JSON Schema of the parameter.
     pub(super) fn schema(self) -> serde_json::Value {
         match self {
             Self::Text(_) => json!({ "type": "string", "minLength": 1, "maxLength": 256 }),
@@ -106,7 +106,8 @@ impl Field {
 }
 
 impl Content {
-    /// Whether what is asked for by this is what a record has.
+    /// Returns whether this parameter value matches the content of a record. A network matches the addresses and
+    /// networks in it.
     pub(super) fn admits(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Address(network), Self::Address(address)) => network.holds(address),

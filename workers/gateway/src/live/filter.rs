@@ -1,4 +1,4 @@
-//! What of a kind somebody watches: what they may see, and of that what they ask for.
+//! The filter of a live stream: the organizations that the reader may see, and the fields that it filters by.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,21 @@ use crate::auth::Caller;
 use crate::problem::Problem;
 use crate::query::Parameters;
 
-/// What of a kind somebody watches.
+/// The filter of a live stream.
 #[derive(Debug)]
 pub(super) struct LiveFilter {
     kind: Kind,
-    /// Its organizations in order.
+    /// The organizations, sorted.
     scope: Scope,
-    /// Places in [`fields`], and what has to stand there.
+    /// Indexes in [`fields`], with the values that must match.
     equal: Vec<(usize, Content)>,
 }
 
 impl LiveFilter {
-    /// Reads what is asked for.
+    /// Reads the filter from the query parameters.
     ///
     /// # Errors
-    /// 400 with each parameter that is at fault.
+    /// 400 that names each invalid or unknown parameter.
     pub(super) fn read(parameters: Parameters, kind: Kind, caller: &Caller) -> Result<Self, Problem> {
         let (organization, equal) = parameters.read_with(|parameters| {
             let organization = parameters.text("organization_id");
@@ -39,11 +39,11 @@ impl LiveFilter {
         Ok(Self { kind, scope, equal })
     }
 
-    /// Whether an event is for them. Whose it is says its subject alone.
+    /// Returns whether an event matches. Its organization is that of its subject, whatever the body contains.
     pub(super) fn matches(&self, event: &Event) -> bool {
         let may_see = match &self.scope {
             Scope::All => true,
-            // They are in order, and may be a thousand, of each of many who watch.
+            // Binary search: there may be many readers, with up to a thousand organizations each.
             Scope::Organizations(own) => {
                 event.organization.as_ref().is_some_and(|organization| own.binary_search(organization).is_ok())
             }
@@ -55,18 +55,18 @@ impl LiveFilter {
                 .all(|(place, filter)| event.content(*place).is_some_and(|content| filter.admits(content)))
     }
 
-    /// Whose records they see.
+    /// Returns the organizations that the reader sees.
     pub(super) fn scope(&self) -> &Scope {
         &self.scope
     }
 
-    /// What they ask for, by the names of fields.
+    /// Returns the values that must match, by field name.
     pub(super) fn filters(&self) -> BTreeMap<&'static str, String> {
         let fields = fields(self.kind);
         self.equal.iter().filter_map(|(place, filter)| Some((fields.get(*place)?.name(), filter.to_string()))).collect()
     }
 
-    /// Whether they see everything there is, and so may know how much that is.
+    /// Returns whether the reader sees all organizations. Only then may it learn how many records there are.
     pub(super) fn sees_all(&self) -> bool {
         self.scope == Scope::All
     }

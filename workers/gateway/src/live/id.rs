@@ -1,17 +1,16 @@
-//! Ids of events: where in which stream one stands, so that only a gateway can read it.
+//! Ids of live events: encrypted positions in a stream, opaque to readers.
 //!
-//! A stream numbers the records of all organizations in one row. Who sees one of these alone would learn from such
-//! numbers how much the others publish, so nobody is shown them. An id is
-//! `base64url(AES-SIV(when the stream was made ‖ sequence))`, 43 characters, under a key that all gateways of a
-//! database share, and with the kind as what it is bound to:
+//! A stream numbers the records of all organizations consecutively. A reader that sees one organization could tell from
+//! these sequences how much the others publish, so ids do not show them. An id is
+//! `base64url(AES-SIV(creation time of the stream ‖ sequence))`, 43 characters, under a key that all gateways of a
+//! database share, with the kind as associated data (RFC 5297).
 //!
-//! - It is encrypted and authenticated: what was made up or changed, or is of another kind, is no id.
-//! - It is the same whenever and by whomever it is written, so an event has one id, written once for all who get it. It
-//!   tells that two are equal and nothing else; there is no nonce that could be used twice.
-//! - It says of which stream it is: another one of the same name has other ids.
+//! - It is encrypted and authenticated: an id that was forged, changed, or taken from another kind is rejected.
+//! - It is deterministic: an event has one id, in every gateway and at any time, so it is encoded once for all readers.
+//!   Ids reveal only whether they are equal. There is no nonce that could be reused.
+//! - It identifies the stream: a recreated stream of the same name has other ids.
 //!
-//! It is not bound to a caller, because nothing can be had with it that a token does not give: what somebody sees says
-//! their token, from wherever they go on.
+//! It is not bound to a caller, because it gives no access: the token decides what a reader sees, from any position.
 
 use aes_siv::KeyInit;
 use aes_siv::siv::Aes128Siv;
@@ -20,30 +19,30 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use records::Kind;
 
-/// A key's length: two keys of AES-128.
+/// Length of a key: two AES-128 keys.
 const KEY_BYTES: usize = 32;
-/// What stands before the ciphertext, and authenticates it.
+/// Length of the tag before the ciphertext, which authenticates it.
 const TAG_BYTES: usize = 16;
-/// A time and a sequence.
+/// Length of a position: a time and a sequence.
 const POSITION_BYTES: usize = 16;
 
-/// A place in a stream.
+/// A position in a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Position {
-    /// When the stream was made, in whole microseconds: tells it from others of its name.
+    /// When the stream was created, in whole microseconds. Distinguishes it from recreated streams of the same name.
     pub(super) stream_created_at: DateTime<Utc>,
-    /// Which of its messages.
+    /// The sequence of a message.
     pub(super) sequence: u64,
 }
 
 impl Position {
-    /// The place behind this one.
+    /// Returns the next position.
     pub(super) fn behind(self) -> Self {
         Self { sequence: self.sequence.saturating_add(1), ..self }
     }
 }
 
-/// Writes ids, and reads them.
+/// Encodes and decodes ids.
 #[derive(Clone)]
 pub(crate) struct Ids([u8; KEY_BYTES]);
 
@@ -54,27 +53,27 @@ impl std::fmt::Debug for Ids {
 }
 
 impl Ids {
-    /// With this key.
+    /// Creates ids with this key.
     ///
     /// # Errors
-    /// Where it is not of 32 bytes.
+    /// If the key does not have 32 bytes.
     pub(crate) fn new(key: &[u8]) -> anyhow::Result<Self> {
         let key = key.try_into();
-        key.map(Self).map_err(|_| anyhow::anyhow!("the key of live ids is not of {KEY_BYTES} bytes"))
+        key.map(Self).map_err(|_| anyhow::anyhow!("the key of live ids does not have {KEY_BYTES} bytes"))
     }
 
-    /// The id of the event at a position.
+    /// Returns the id of the event at a position.
     pub(super) fn write(&self, kind: Kind, position: Position) -> String {
         let (mut id, mut sealed) = ([0; TAG_BYTES + POSITION_BYTES], plain(position));
         let tag = self.cipher().encrypt_inout_detached([kind.name()], sealed.as_mut_slice().into());
-        // Fails only where an id is bound to more than a hundred things. An event without an id is told all the same.
+        // Fails only with more than a hundred items of associated data. An event without an id is still sent.
         let Ok(tag) = tag else { return String::new() };
         id[..TAG_BYTES].copy_from_slice(&tag);
         id[TAG_BYTES..].copy_from_slice(&sealed);
         URL_SAFE_NO_PAD.encode(id)
     }
 
-    /// The position of an id, where it is one of ours for this kind.
+    /// Returns the position of a valid id of this kind.
     pub(super) fn read(&self, kind: Kind, id: &str) -> Option<Position> {
         let id: [u8; TAG_BYTES + POSITION_BYTES] = URL_SAFE_NO_PAD.decode(id).ok()?.try_into().ok()?;
         let (tag, sealed) = id.split_first_chunk::<TAG_BYTES>()?;
@@ -87,7 +86,7 @@ impl Ids {
         })
     }
 
-    /// Made for each id, which takes half a microsecond with it: using one changes it, so it cannot be shared.
+    /// Creates the cipher. Using it changes it, so it cannot be shared. An id takes half a microsecond in total.
     fn cipher(&self) -> Aes128Siv {
         Aes128Siv::new(&self.0.into())
     }
@@ -149,7 +148,7 @@ mod tests {
         let bytes = |sequence| URL_SAFE_NO_PAD.decode(ids.write(Kind::Logs, position(sequence))).unwrap();
         let differing = |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>();
         for sequence in 1..1_000 {
-            // Of 256 bits half of them; the chance of fewer than 64 is one in 10^16.
+            // About half of the 256 bits differ; the probability of fewer than 64 is one in 10^16.
             assert!(differing(&bytes(sequence), &bytes(sequence + 1)) >= 64, "{sequence}");
         }
     }

@@ -1,19 +1,21 @@
-//! `GET /api/live/{kind}`: records as their stream takes them, as server-sent events.
+//! `GET /api/live/{kind}`: records as server-sent events, as they arrive in their stream.
 //!
-//! What is seen is what the stream delivers, and not what its subjects carry: only the stream gives each record the
-//! place by which a reader goes on where it was, and what it refused will never be stored. Every gateway reads a
-//! kind once, however many look at it (`feed`); each record is decoded once, as the writers do, and written out once
-//! (`event`), and handed to those who may see it and asked for it (`filter`, by a `field`), into a queue of theirs that
-//! is bounded (`queue`).
+//! Gateways read the JetStream stream and do not subscribe to its subjects. Only the stream gives each record the
+//! position from which a reader can resume, and a message that the stream refused is never stored. Each gateway reads
+//! a kind once, for any number of readers (`feed`). Each record is decoded once, by the writers' decoder, and encoded
+//! once (`event`). It goes into the bounded queue (`queue`) of each reader that may see it and whose filter matches
+//! (`filter`, `field`).
 //!
-//! No reader learns how much there is of others: places are written so that only a gateway can read them (`id`), and
-//! figures of what is missing are of the reader's own, or told to those alone who see everything.
+//! No reader learns how much other organizations publish: positions are encrypted (`id`). Numbers of missing records
+//! cover only the reader's own records, or are sent only to readers that see all organizations.
 //!
-//! A reader that comes back with `Last-Event-ID` reads the stream by itself, part by part and at its own pace, until
-//! it has come to where the feed is (`catch_up`), and only then stands in the feed: nothing is lost and nothing comes
-//! twice, whatever it takes. `source` reads through outages; `response` is one answer; `stream_quota` bounds how many.
+//! A reader that resumes with `Last-Event-ID` reads the stream separately, part by part and at its own pace
+//! (`catch_up`), and joins the feed when it has reached the feed's position. Nothing is lost or sent twice, however
+//! long that takes. `source` reads through outages, `response` is the response of one reader, and `stream_quota`
+//! bounds their number.
 //!
-//! Whoever watches the audit log stands in it: that is written before the first line, or nobody watches.
+//! Streaming the audit log is itself audited. The audit event is written before the response starts; if that fails,
+//! there is no stream.
 
 mod catch_up;
 mod describe;
@@ -60,15 +62,15 @@ use crate::settings::Settings;
 pub(crate) use describe::describe;
 pub(crate) use id::Ids;
 
-/// Where a reader was: the `id` of the last event that it has seen.
+/// The header with the `id` of the last event that a resuming reader received.
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The maximum number of readers that catch up at the same time. Each has a reader of its own at the server, and holds
 /// one part (`catch_up.rs`) in memory. A reader joins the kind's feed only when it has caught up with it.
 const CATCHING_UP: usize = 32;
-/// When to ask again where the stream does not answer.
+/// `Retry-After` if the stream does not respond.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// What all live answers share.
+/// The state that all live streams share.
 #[derive(Debug)]
 pub(crate) struct Live {
     bus: Bus,
@@ -81,7 +83,7 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Reads through `bus`, which is its own: what breaks the connection of readers leaves publishing alone.
+    /// Creates the feeds. `bus` should be a connection of its own: a failure of it does not affect publishing.
     pub(crate) fn new(bus: Bus, ids: Ids, settings: &Settings, stop: &CancellationToken) -> Self {
         let Settings { gateway: settings, keep, .. } = settings;
         let queue_bytes = usize::try_from(settings.live_queue.as_u64()).unwrap_or(usize::MAX);
@@ -105,7 +107,7 @@ impl Live {
     }
 }
 
-/// The handler of a kind.
+/// Returns the handler of a kind.
 pub(crate) fn route(kind: Kind) -> MethodRouter<App> {
     get(watch).route_layer(Extension(kind))
 }
@@ -128,19 +130,20 @@ async fn watch(
     }
     let feed = app.live.feed(kind)?;
     let response = LiveResponse::begin(app, feed, filter, last_seen, expiry, permit).await.map_err(|error| {
-        tracing::warn!(%kind, %error, "a live answer cannot begin");
-        Problem::unavailable("the stream does not answer", RETRY_AFTER)
+        tracing::warn!(%kind, %error, "a live stream cannot start");
+        Problem::unavailable("the stream does not respond", RETRY_AFTER)
     })?;
     let mut response = Response::new(Body::from_stream(response.into_stream()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    // A proxy that collects an answer before it passes it on would hold back what was to be seen at once.
+    // Tell proxies not to buffer the response: that would delay events.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     Ok(response)
 }
 
-/// That somebody watches the audit log, as an audit event. It stands in the log that is watched, or in the platform's own where
-/// these are several or none: nobody can write into the log of others.
+/// Returns the audit event for streaming the audit log. It is recorded in the log of the organization that is streamed,
+/// or in the platform's own log if these are several or none. A caller cannot write into the log of another
+/// organization.
 fn audit_of_watching(filter: &LiveFilter, headers: &HeaderMap) -> AuditedAction {
     let (organization_id, seen) = match filter.scope() {
         Scope::All => (None, json!("*")),
@@ -159,10 +162,13 @@ fn audit_of_watching(filter: &LiveFilter, headers: &HeaderMap) -> AuditedAction 
     }
 }
 
-/// Where a reader was, if it says so.
+/// Returns the position of a resuming reader, or `None` without the header.
+///
+/// # Errors
+/// 400 if the header is not the id of an event of this kind.
 fn last_event_id(ids: &Ids, kind: Kind, headers: &HeaderMap) -> Result<Option<Position>, Problem> {
     let Some(value) = headers.get(&LAST_EVENT_ID) else { return Ok(None) };
     let position = value.to_str().ok().and_then(|id| ids.read(kind, id));
-    let fault = || Fault::of("Last-Event-ID", "is not the id of an event of this kind: send the last one as it came");
+    let fault = || Fault::of("Last-Event-ID", "is not the id of an event of this kind: send the last id unchanged");
     position.map(Some).ok_or_else(|| Problem::parameters(vec![fault()]))
 }

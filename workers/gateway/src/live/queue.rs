@@ -1,4 +1,4 @@
-//! What waits for one reader: bounded, whatever comes and however slowly it reads.
+//! The bounded queue of events for one reader.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,14 +12,14 @@ use super::event::{self, Gap};
 /// readers that receive the same event share. An event that does not fit is dropped, counted and reported as `lost`.
 const MESSAGES: usize = 512;
 
-/// What waits for one reader.
+/// The queue of one reader.
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     changed: Notify,
-    /// Bytes that wait at the most; a single event may be larger.
+    /// Maximum number of bytes in the queue. A single event may be larger.
     most_bytes: usize,
-    /// Whether the reader may know how much there is.
+    /// Whether the reader sees all organizations, and so may learn the sequences of gaps.
     sees_all: bool,
 }
 
@@ -31,12 +31,11 @@ struct Waiting {
     has_ended: bool,
 }
 
-/// Events, and between them what is to be told of others. Each of the latter stands beside an event or joins its
-/// neighbour, so that they are bounded as events are.
+/// An event, or a report between events. Adjacent reports are merged, so the bound on events also bounds reports.
 #[derive(Debug)]
 enum Entry {
     Event(Bytes),
-    /// So many that this reader would have got.
+    /// The number of dropped events that matched the reader's filter.
     Lost(u64),
     Gap(Gap),
 }
@@ -46,7 +45,7 @@ impl Queue {
         Self { waiting: Mutex::default(), changed: Notify::new(), most_bytes, sees_all }
     }
 
-    /// Puts an event behind the others, or counts it as lost. Says whether it fits.
+    /// Appends an event, or counts it as lost if it does not fit. Returns whether it fits.
     pub(super) fn push(&self, written: &Bytes) -> bool {
         let mut waiting = self.lock();
         let fits = waiting.events == 0
@@ -65,11 +64,11 @@ impl Queue {
         fits
     }
 
-    /// The stream does not hold these.
+    /// Appends a gap.
     pub(super) fn push_gap(&self, further: Gap) {
         let mut waiting = self.lock();
         match waiting.entries.back_mut() {
-            // What is lost can be asked for again, and then the gap is told.
+            // A reader that resumes before the lost events also receives the gap.
             Some(Entry::Lost(_)) => {}
             Some(Entry::Gap(gap)) => *gap = Gap { first: gap.first, ..further },
             _ => waiting.entries.push_back(Entry::Gap(further)),
@@ -78,18 +77,18 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Nothing will come any more.
+    /// Marks the end: no more entries follow.
     pub(super) fn end(&self) {
         self.lock().has_ended = true;
         self.changed.notify_one();
     }
 
-    /// Whether nothing waits.
+    /// Returns whether the queue is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().entries.is_empty()
     }
 
-    /// What comes next, `None` at the end. For one reader; it may be dropped and called again.
+    /// Waits for the next entry and returns it encoded, or `None` at the end. Only one task may wait. Cancel-safe.
     pub(super) async fn next(&self) -> Option<Bytes> {
         loop {
             if let Some(next) = self.take() {
@@ -99,7 +98,7 @@ impl Queue {
         }
     }
 
-    /// What is there: an event, the end, or nothing yet.
+    /// Returns the next entry, `Some(None)` at the end, or `None` if the queue is empty.
     fn take(&self) -> Option<Option<Bytes>> {
         let mut waiting = self.lock();
         Some(match waiting.entries.pop_front() {
@@ -116,7 +115,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // A panic while holding this lock left a whole queue behind.
+        // The queue is consistent even if a panic poisoned the lock.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -131,7 +130,7 @@ mod tests {
         let fits: Vec<_> = (1..=5).map(|_| queue.push(&event)).collect();
         assert_eq!(fits, [true, true, false, false, false]);
         assert_eq!(queue.next().await.unwrap(), event);
-        assert!(queue.push(&event), "there is room again, behind what is told");
+        assert!(queue.push(&event), "there is room again, after the report");
         assert_eq!(queue.next().await.unwrap(), event);
         let told = queue.next().await.unwrap();
         assert_eq!(told, "event: lost\ndata: {\"count\":3}\n\n");
@@ -160,6 +159,6 @@ mod tests {
         assert_eq!(queue.lock().entries.len(), MESSAGES + 1);
         let (queue, large) = (Queue::new(10, true), Bytes::from(vec![b'x'; 1_000]));
         let fitted = (0..100).filter(|_| queue.push(&large)).count();
-        assert_eq!(fitted, 1, "the largest event passes, alone");
+        assert_eq!(fitted, 1, "a larger event fits into an empty queue");
     }
 }

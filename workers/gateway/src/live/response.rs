@@ -1,4 +1,4 @@
-//! One live answer, from its first line to its end.
+//! The response of one live stream, from its first line to its end.
 
 use std::convert::Infallible;
 use std::ops::Range;
@@ -19,18 +19,19 @@ use super::stream_quota::StreamPermit;
 use crate::app::App;
 use crate::auth::Expiry;
 
-/// When whoever lost the connection comes back, in milliseconds: all who were on this process do not come at once.
+/// Range of the reconnection delay that is sent to readers (`retry`), in milliseconds. The delay is random, so that the
+/// readers of a process do not all reconnect at once.
 const COME_BACK: Range<u64> = 1_000..5_000;
-/// Before the feed is tried again, where the stream does not answer.
+/// Wait before joining the feed again if the stream does not respond.
 const JOIN_RETRY: Duration = Duration::from_secs(1);
 
-/// One live answer.
+/// The response of one live stream.
 #[derive(Debug)]
 pub(super) struct LiveResponse {
     app: App,
     feed: Arc<Feed>,
     filter: Arc<LiveFilter>,
-    /// What is to be sent first.
+    /// The first part of the body, until it is sent.
     head: Option<Bytes>,
     phase: Phase,
     expires_at: Instant,
@@ -38,17 +39,17 @@ pub(super) struct LiveResponse {
     _permit: StreamPermit,
 }
 
-/// Where it is.
+/// The phase of a live stream.
 #[derive(Debug)]
 enum Phase {
-    /// Behind the feed, from here on.
+    /// Behind the feed; continues at this position.
     CatchingUp(Position),
-    /// In the feed.
+    /// A member of the feed.
     Live(Membership),
     Ended,
 }
 
-/// What happens next.
+/// The next step of a live stream.
 enum Output {
     Send(Bytes),
     Heartbeat,
@@ -57,10 +58,10 @@ enum Output {
 }
 
 impl LiveResponse {
-    /// Begins one behind the event of this id, or with what comes from now on.
+    /// Starts a live stream after the last seen position, or with new records.
     ///
     /// # Errors
-    /// Where the stream does not answer.
+    /// If the state of the stream cannot be read.
     pub(super) async fn begin(
         app: App,
         feed: Arc<Feed>,
@@ -74,13 +75,13 @@ impl LiveResponse {
         if let Some(seen) = last_seen {
             let stream = app.live.bus.stream_state(feed.kind).await?;
             let is_another = stream.created_at != seen.stream_created_at;
-            // One that has lost its end has other records there by now, or will have.
+            // A truncated stream reuses these sequences for other records.
             let is_truncated = !is_another && seen.sequence > stream.last_sequence;
             if is_another || is_truncated {
                 head = format!("{head}\n{}", String::from_utf8_lossy(&event::recreated()));
             }
             from = match (is_another, is_truncated) {
-                // All of it is new to them.
+                // All records of a recreated stream are new to the reader.
                 (true, _) => Some(Position { stream_created_at: stream.created_at, sequence: 1 }),
                 (_, true) => None,
                 _ => Some(seen.behind()),
@@ -90,18 +91,18 @@ impl LiveResponse {
             JoinOutcome::Live(membership) => Phase::Live(membership),
             JoinOutcome::Behind | JoinOutcome::Recreated => Phase::CatchingUp(from.unwrap_or_else(|| feed.next())),
         };
-        // A comment, so that something arrives at once and says that the way is open.
+        // A comment, so that the client receives something at once and sees that the stream is open.
         let head = Some(Bytes::from(format!("{head}: watching\n\n")));
         let heartbeat_at = Instant::now() + app.live.heartbeat;
         Ok(Self { app, feed, filter, head, phase, expires_at: expiry.instant(), heartbeat_at, _permit: permit })
     }
 
-    /// As the body of an answer.
+    /// Returns the body of the response.
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
         futures::stream::unfold(self, async |mut response| response.next().await.map(|sent| (Ok(sent), response)))
     }
 
-    /// What is sent next, `None` at the end.
+    /// Returns the next part of the body, or `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(head) = self.head.take() {
             return Some(head);
@@ -125,7 +126,7 @@ impl LiveResponse {
         }
     }
 
-    /// `None` at the end.
+    /// Returns the next step, or `None` at the end.
     async fn next_output(&mut self) -> Option<Output> {
         let (stop, expires_at) = (&self.app.live.stop, self.expires_at);
         let (phase, sent) = match &self.phase {
@@ -150,14 +151,14 @@ impl LiveResponse {
         Some(if sent.is_empty() { Output::Continue } else { Output::Send(sent) })
     }
 
-    /// A part of the way to the feed, and where it leads.
+    /// Reads a part of the catch-up. Returns the next phase and the encoded events.
     async fn catch_up_step(&self, from: Position) -> (Phase, Bytes) {
         let mut part = catch_up(&self.app.live, &self.feed, &self.filter, from).await;
         let phase = match part.next {
             Some(next) => match self.feed.join(&self.filter, Some(next)).await {
                 Ok(JoinOutcome::Live(membership)) => Phase::Live(membership),
                 Ok(JoinOutcome::Behind) => {
-                    // The feed has not noticed yet that it reads what is not there any more.
+                    // The feed has not noticed yet that its stream was recreated.
                     if next == from {
                         sleep(JOIN_RETRY).await;
                     }
@@ -168,22 +169,22 @@ impl LiveResponse {
                     Phase::Ended
                 }
                 Err(error) => {
-                    tracing::debug!(kind = %self.feed.kind, %error, "a live answer cannot join; trying again");
+                    tracing::debug!(kind = %self.feed.kind, %error, "a live stream cannot join its feed; trying again");
                     sleep(JOIN_RETRY).await;
                     Phase::CatchingUp(next)
                 }
             },
-            // Whoever comes back finds the new stream.
+            // The reader reconnects and finds the recreated stream.
             None => Phase::Ended,
         };
         (phase, part.written.freeze())
     }
 
-    /// A comment. Who sees everything there is also learns how far the stream is, so that coming back costs nothing;
-    /// who does not would learn by it how much there is of others.
+    /// Returns a comment. Readers that see all organizations also get the id of the feed's position, so that resuming
+    /// does not read the stream again. Others do not: they would learn how many records other organizations publish.
     fn heartbeat(&self) -> Bytes {
         let Phase::Live(membership) = &self.phase else { return Bytes::from_static(b": heartbeat\n\n") };
-        // In this order: what the feed has handed out before it came here is in the queue, or was sent.
+        // Read the position before the queue: events before this position are then in the queue, or sent.
         let next = self.feed.next();
         if self.filter.sees_all() && membership.queue.is_empty() && next.sequence > 0 {
             let last = Position { sequence: next.sequence - 1, ..next };

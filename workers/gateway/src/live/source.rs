@@ -1,4 +1,4 @@
-//! Reading a kind's stream on and on, through outages: no reader ends because a server went away.
+//! Reads a kind's stream continuously, through outages: no live stream ends because a server is unavailable.
 
 use bus::{Bus, BusError, Delivery, Read, Reader, StreamState, Window};
 use records::Kind;
@@ -6,30 +6,30 @@ use runtime::Backoff;
 
 use super::id::Position;
 
-/// What is under way between the server and this process: enough for a burst, and for the largest message.
+/// Bound on messages in flight from the server: enough for a burst, and for the largest message.
 const WINDOW: Window = Window { messages: 1024, bytes: 4 << 20 };
-/// Failures at the same place after which its message is asked for by itself: a client ends its connection on some
-/// bytes that a server takes.
+/// Failures at the same position after which its message is requested by itself: some bytes that a server accepts make
+/// the client end its connection.
 const STUCK_AFTER: u32 = 2;
-/// Failures in a row after which the connection is made anew, because the client may have ended: a minute.
+/// Consecutive failures after which the connection is replaced, because the client may have ended: about a minute.
 const RENEW_AFTER: u32 = 15;
 
-/// What comes next.
+/// The next item of a stream.
 #[derive(Debug)]
 pub(super) enum Step {
     Message(Box<Delivery>),
-    /// The stream does not hold these.
+    /// The stream does not hold these sequences.
     Missing {
         first: u64,
         last: u64,
     },
-    /// Nothing for a while, or no answer.
+    /// No message for a while, or no response.
     Idle,
-    /// The stream is another one than before: its sequences mean nothing of what was read.
+    /// The stream was recreated or truncated: its sequences are those of other messages.
     Recreated,
 }
 
-/// Reads a kind's stream from a position on.
+/// Reads a kind's stream from a position.
 #[derive(Debug)]
 pub(super) struct Source {
     bus: Bus,
@@ -37,7 +37,7 @@ pub(super) struct Source {
     next: Position,
     reader: Option<Reader>,
     failures: u32,
-    /// Where the last failure was.
+    /// The sequence of the last failure.
     failed_at: u64,
     backoff: Backoff,
 }
@@ -48,17 +48,17 @@ impl Source {
         Self { bus, kind, next, reader: None, failures: 0, failed_at: 0, backoff }
     }
 
-    /// What is read next.
+    /// Returns the position of the next item.
     pub(super) fn next(&self) -> Position {
         self.next
     }
 
-    /// Another sequence of the stream that it reads.
+    /// Returns the position of another sequence of the same stream.
     pub(super) fn at(&self, sequence: u64) -> Position {
         Position { sequence, ..self.next }
     }
 
-    /// What comes next. May be dropped and called again.
+    /// Returns the next item. Cancel-safe.
     pub(super) async fn read(&mut self) -> Step {
         let Some(reader) = &mut self.reader else { return self.open().await };
         let read = match reader.read_arrived() {
@@ -81,7 +81,7 @@ impl Source {
         step
     }
 
-    /// Lets the server forget its reader.
+    /// Deletes the reader's consumer at the server.
     pub(super) async fn close(self) {
         if let Some(reader) = self.reader {
             reader.close().await;
@@ -97,7 +97,7 @@ impl Source {
                     tracing::warn!(kind = %self.kind, %error, "the stream cannot be watched; trying again until it can");
                 }
                 if self.failures.is_multiple_of(RENEW_AFTER) && self.bus.renew().await.is_ok() {
-                    tracing::info!(kind = %self.kind, "the connection to NATS was made anew");
+                    tracing::info!(kind = %self.kind, "the connection to NATS was replaced");
                 }
                 tokio::time::sleep(self.backoff.next_wait()).await;
                 Step::Idle
@@ -118,7 +118,7 @@ impl Source {
         Ok(Step::Idle)
     }
 
-    /// The next message by itself, where reading it in order has failed again and again.
+    /// Requests the next message by itself if reading it in order has failed repeatedly.
     async fn stuck(&mut self, state: &StreamState) -> Result<Option<Delivery>, BusError> {
         if self.failures < STUCK_AFTER
             || self.failed_at != self.next.sequence
@@ -133,7 +133,7 @@ impl Source {
         Ok(delivery)
     }
 
-    /// Counts failures without progress between them.
+    /// Counts consecutive failures without progress.
     fn failed(&mut self) {
         if self.failed_at != self.next.sequence {
             self.failures = 0;

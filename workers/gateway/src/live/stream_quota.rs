@@ -1,4 +1,4 @@
-//! How many live answers there may be, of one caller and in all.
+//! The quota of open live streams, in total and for each caller.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use crate::metrics;
 use crate::problem::Problem;
 use crate::quota::{Permit, Quota, QuotaExceeded};
 
-/// When a place may have become free: those who watch stay long.
+/// `Retry-After` when the quota is used up: live streams last long.
 const FREE_AFTER: Duration = Duration::from_secs(30);
 
-/// Live answers that are open.
+/// The quota of open live streams.
 #[derive(Debug)]
 pub(super) struct StreamQuota(Arc<Quota>);
 
-/// The right to one live answer, as long as it is held.
+/// The permit for one live stream, released when it is dropped.
 #[derive(Debug)]
 pub(super) struct StreamPermit {
     _permit: Permit,
@@ -26,18 +26,18 @@ impl StreamQuota {
         Self(Quota::new(total.get().into(), per_caller.get().into()))
     }
 
-    /// Takes a place for a caller.
+    /// Acquires a permit for a caller.
     ///
     /// # Errors
-    /// 429 where this caller has as many as one may have, 503 where there is none left for anybody.
+    /// 429 if the caller's quota is used up, 503 if the total is.
     pub(super) fn acquire(&self, caller: &Arc<str>) -> Result<StreamPermit, Problem> {
         let permit = self.0.acquire(caller, 1).map_err(|refusal| match refusal {
             QuotaExceeded::Caller => {
-                let detail = "this caller watches as many streams as [gateway] live_streams_per_caller allows";
+                let detail = "this caller has as many live streams as [gateway] live_streams_per_caller allows";
                 Problem::too_many("too-many-streams", detail, FREE_AFTER)
             }
             QuotaExceeded::Total => {
-                Problem::unavailable("as many streams are watched as this gateway has room for", FREE_AFTER)
+                Problem::unavailable("all live streams of this gateway ([gateway] live_streams) are in use", FREE_AFTER)
             }
         })?;
         ::metrics::gauge!(metrics::LIVE_STREAMS).increment(1);
