@@ -275,10 +275,10 @@ fn unreadable(coding: Coding, error: &io::Error) -> Problem {
 fn no_room(refusal: QuotaExceeded) -> Problem {
     match refusal {
         QuotaExceeded::Caller => {
-            let detail = "this caller has as many bodies under way as it may have: send fewer at once";
+            let detail = "the bodies of this caller exceed its memory quota: send fewer at once";
             Problem::too_many("too-many-bodies", detail, ARRIVED_AFTER)
         }
-        QuotaExceeded::Total => Problem::unavailable("too many bodies are under way", ARRIVED_AFTER),
+        QuotaExceeded::Total => Problem::unavailable("too many bodies are in progress", ARRIVED_AFTER),
     }
 }
 

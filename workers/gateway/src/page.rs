@@ -31,14 +31,14 @@ pub struct Page {
     /// first page, also if `from` and `to` are relative.
     #[param(max_length = 1024)]
     pub cursor: Option<String>,
-    /// From then on: a time of RFC 3339, a date such as `2026-06-15` for its midnight in UTC, or a time before now such
-    /// as `-30m`, `-24h` or `-7d`.
+    /// Start of the time range: an RFC 3339 time, a date such as `2026-06-15` (midnight UTC), or a time
+    /// relative to now, such as `-30m`, `-24h` or `-7d`.
     #[param(value_type = Option<String>, pattern = "^(-[0-9]{1,9}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?)$")]
     pub from: Option<DateTime<Utc>>,
-    /// Up to then, in the same forms; now unless said.
+    /// End of the time range, in the same forms as `from`. Defaults to now.
     #[param(value_type = Option<String>, pattern = "^(-[0-9]{1,9}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?)$")]
     pub to: Option<DateTime<Utc>>,
-    /// Of this organization alone. One that the caller may not see has nothing.
+    /// Returns only records of this organization. One that the caller may not see has no records.
     #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     pub organization_id: Option<String>,
     /// The filters of the query, to which cursors are bound.
@@ -56,14 +56,14 @@ pub struct Page {
 #[derive(Debug, Clone, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Range {
-    /// From then on: a time of RFC 3339, a date such as `2026-06-15` for its midnight in UTC, or a time before now such
-    /// as `-30m`, `-24h` or `-7d`.
+    /// Start of the time range: an RFC 3339 time, a date such as `2026-06-15` (midnight UTC), or a time
+    /// relative to now, such as `-30m`, `-24h` or `-7d`.
     #[param(value_type = Option<String>, pattern = "^(-[0-9]{1,9}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?)$")]
     pub from: Option<DateTime<Utc>>,
-    /// Up to then, in the same forms; now unless said.
+    /// End of the time range, in the same forms as `from`. Defaults to now.
     #[param(value_type = Option<String>, pattern = "^(-[0-9]{1,9}[smhd]|[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt].+)?)$")]
     pub to: Option<DateTime<Utc>>,
-    /// Of this organization alone. One that the caller may not see has nothing.
+    /// Returns only records of this organization. One that the caller may not see has no records.
     #[param(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     pub organization_id: Option<String>,
     /// Maximum time range.

@@ -1,4 +1,4 @@
-//! How posting a kind is described.
+//! The OpenAPI description of publishing records of a kind.
 
 use records::Kind;
 use serde_json::{Value, json};
@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use super::form::{CLOUDEVENT, CLOUDEVENTS};
 use crate::openapi::problem;
 
-/// The path of a kind, and its operation.
+/// Returns the path and the OpenAPI operation of a kind.
 pub(crate) fn describe(kind: Kind) -> (String, Value) {
     let record = json!({ "$ref": format!("#/components/schemas/{kind}") });
     let event = json!({
         "type": "object",
-        "description": "A CloudEvent. `id` and `time` become those of the record, and `type` the `event_type` of an event.",
+        "description": "A CloudEvent. `id` and `time` become `id` and `created_at` of the record; for events, `type` becomes `event_type`.",
         "required": ["specversion", "id", "source", "type"],
         "properties": {
             "specversion": { "type": "string", "const": "1.0" },
@@ -20,23 +20,25 @@ pub(crate) fn describe(kind: Kind) -> (String, Value) {
             "type": { "type": "string", "minLength": 1 },
             "time": { "type": "string", "format": "date-time" },
             "data": { "type": "object", "description": "The record." },
-            "data_base64": { "type": "string", "contentEncoding": "base64", "description": "The record, encoded." },
+            "data_base64": { "type": "string", "contentEncoding": "base64", "description": "The record, base64-encoded." },
         },
     });
     let header = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "header", "required": false, "description": description, "schema": schema });
     let operation = json!({
         "operationId": format!("post_{kind}"),
-        "summary": format!("Publish {kind}: one record, an array, or one a line."),
-        "description": "Answered once JetStream has acknowledged all. Where one record is not valid, nothing is published. \
-            The body may be compressed (`Content-Encoding: gzip` or `zstd`) and is bounded by what it unpacks to. One record \
-            a line may be called `application/ndjson`, `application/x-jsonl`, `application/jsonlines` and \
-            `application/x-jsonlines` as well. CloudEvents 1.0 are taken in all modes of their HTTP binding: structured, \
-            batched, and binary, where the body is the record and the headers `ce-specversion: 1.0`, `ce-id`, `ce-source`, \
-            `ce-type` and others are the rest of the event.",
+        "summary": format!("Publish {kind}: one record, an array, or JSON lines."),
+        "description": "Responds after JetStream has acknowledged all records. If a record is invalid, nothing is \
+            published. The body may be compressed (`Content-Encoding: gzip` or `zstd`); the size limit also applies to \
+            the decompressed body. For JSON lines, the media types `application/ndjson`, `application/x-jsonl`, \
+            `application/jsonlines` and `application/x-jsonlines` are accepted as well. CloudEvents 1.0 are accepted in \
+            all modes of the HTTP binding: structured, batched, and binary. In binary mode, the body is the record, and \
+            the headers `ce-specversion: 1.0`, `ce-id`, `ce-source`, `ce-type` and others are the event's attributes.",
         "parameters": [
-            header("X-Organization", "Whose records these are; needed where the token names several organizations.",
+            header("X-Organization", "The organization of the records. Required if the token has several organizations. \
+                Defaults to the token's only organization, or to none if the token has all (`*`).",
                 json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$" })),
-            header("Idempotency-Key", "Makes the same request sent again within 24 hours harmless.",
+            header("Idempotency-Key", "Makes retries safe: the same request with the same key within 24 hours publishes \
+                the same records, which are stored once.",
                 json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$" })),
         ],
         "requestBody": { "required": true, "content": {
@@ -47,16 +49,16 @@ pub(crate) fn describe(kind: Kind) -> (String, Value) {
             CLOUDEVENTS: { "schema": { "type": "array", "items": event, "minItems": 1 } },
         } },
         "responses": {
-            "202": { "description": "JetStream has acknowledged all.", "content": { "application/json": { "schema": {
+            "202": { "description": "JetStream has acknowledged all records.", "content": { "application/json": { "schema": {
                 "type": "object", "required": ["accepted", "ids"], "properties": {
                     "accepted": { "type": "integer", "minimum": 1 },
                     "ids": { "type": "array", "items": { "type": "string", "format": "uuid" } },
                 },
             } } } },
-            "400": problem("Records are not valid: each is named in `errors`. Nothing was published."),
-            "413": problem("The body or a record is too large, or there are more than 10,000 of them."),
-            "415": problem("The body is of a type, or compressed in a way, that is not taken: `errors` names the header."),
-            "422": problem("The Idempotency-Key came with another body before."),
+            "400": problem("Records are invalid: `errors` names each one. Nothing was published."),
+            "413": problem("The body or a record is too large, or there are more than 10,000 records."),
+            "415": problem("The media type or the compression of the body is not supported: `errors` names the header."),
+            "422": problem("The Idempotency-Key was used with another body before."),
         },
     });
     (format!("/api/{kind}"), operation)

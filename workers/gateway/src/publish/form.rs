@@ -53,7 +53,7 @@ const REQUIRED: [HeaderName; 3] =
 pub(super) enum Form {
     /// One record, or an array of them.
     Json,
-    /// JSON lines: one record a line.
+    /// JSON lines: one record per line.
     Lines,
     /// A CloudEvent in binary mode: the body is the record, and these headers are the attributes.
     Binary(Headers),

@@ -1,10 +1,10 @@
-//! `Idempotency-Key`: the same request sent again makes the same records.
+//! `Idempotency-Key`: a repeated request publishes the same records.
 //!
-//! What is guaranteed: within 24 hours of a key's first request, the same caller posting the same body to the same kind
-//! and organization under the same key makes records of the same ids and times, whichever gateway answers; so they are
-//! stored once, and the answer is the same. Another body under the same key is refused, unless the first had records that
-//! are not valid: then nothing was done. A record's own `id` and time stay; without the key, records that have both, or a
-//! UUIDv7, are as safe to send again.
+//! The guarantee: within 24 hours of a key's first request, if the same caller posts the same body to the same kind and
+//! organization with the same key, the records get the same ids and times, whichever gateway responds. They are stored
+//! once, and the response is the same. Another body with the same key is rejected, unless the first request had invalid
+//! records: then nothing was published. A record keeps its own `id` and time. Without a key, records that have both, or
+//! a UUIDv7 as `id`, are as safe to repeat.
 
 use axum::http::{HeaderMap, StatusCode};
 use chrono::{DateTime, Utc};
@@ -18,10 +18,13 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::problem::{Fault, Problem};
 
-/// A key at the most: a UUID has 36.
+/// Maximum length of a key, in bytes. A UUID has 36.
 const KEY_BYTES: usize = 255;
 
-/// The key of a request, where it has one.
+/// Returns the key of a request, if it has one.
+///
+/// # Errors
+/// 400 for an invalid or repeated header.
 pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -32,7 +35,7 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-/// What records get that have no identity of their own.
+/// The identity of a request, from which records without an `id` or a time get theirs.
 #[derive(Debug)]
 pub(super) struct Identity {
     digest: Vec<u8>,
@@ -40,8 +43,11 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Remembers a request by its key, or finds when it came first. `of_body` is the digest of all that its records are
-    /// made of.
+    /// Stores the key of a request, or finds the time of its first request. `of_body` is the digest of everything that
+    /// the records are made of.
+    ///
+    /// # Errors
+    /// 422 if the key was used with another body; 503 for an error of the database.
     pub(super) async fn remember(
         app: &App,
         caller: &Caller,
@@ -55,24 +61,24 @@ impl Identity {
         let known = idempotency::remember(&app.pool, &digest, of_body).await;
         let known = known.map_err(|error| Problem::of_database(&error))?;
         if known.body != of_body {
-            let detail = "this Idempotency-Key came with another body before: a new request needs a new key";
+            let detail = "this Idempotency-Key was used with another body before: a new request needs a new key";
             let (status, name) = (StatusCode::UNPROCESSABLE_ENTITY, "idempotency-key-reused");
             return Err(Problem::new(status, name, "Idempotency-Key used twice", detail));
         }
         Ok(Self { digest, known })
     }
 
-    /// Nothing was published: what is sent next under this key, mended, is the request.
+    /// Removes the key of an invalid request, of which nothing was published, so that a corrected request can use it.
     pub(super) async fn take_back(&self, app: &App) {
-        // Where that fails the mended one needs another key, and is told so.
+        // If this fails, the corrected request needs another key: it gets a 422 that says so.
         if let Err(error) = idempotency::take_back(&app.pool, &self.digest, &self.known).await {
-            tracing::debug!(error = store::describe(&error), "a key stays known whose records were not valid");
+            tracing::debug!(error = store::describe(&error), "the key of an invalid request cannot be removed");
         }
     }
 
-    /// The identity of one record of the request.
+    /// Returns the id and the time for one record of the request.
     pub(super) fn of(&self, index: usize) -> (Uuid, DateTime<Utc>) {
-        // The time is in it: a key that is used again after its day makes other records.
+        // Include the time: a key that is reused after 24 hours creates other records.
         let mut name = self.digest.clone();
         name.extend_from_slice(&self.known.first_at.timestamp_micros().to_be_bytes());
         name.extend_from_slice(&(index as u64).to_be_bytes());
@@ -80,7 +86,7 @@ impl Identity {
     }
 }
 
-/// Over parts with their lengths, so that no two lists of parts look the same.
+/// Returns a digest over parts with their lengths, so that no two lists of parts have the same encoding.
 pub(super) fn digest(parts: &[&[u8]]) -> Vec<u8> {
     let mut digest = Sha256::new();
     for part in parts {

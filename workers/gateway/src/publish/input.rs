@@ -1,4 +1,4 @@
-//! What is in a body: one record, an array of them, or one a line.
+//! Splits a body into records: one record, an array, or JSON lines.
 
 use std::fmt;
 
@@ -10,12 +10,15 @@ use serde_json::value::RawValue;
 use super::form::Form;
 use crate::problem::{Fault, Problem};
 
-/// Records of one request at the most: ten atomic batches. Whoever has more sends them in several requests, and knows
-/// of each whether it is stored.
+/// Maximum number of records in a request: ten atomic batches. Producers with more send several requests, and get a
+/// result for each.
 const RECORDS: usize = 10_000;
 
-/// The records of a body, as they stand in it. Those that are too many are counted and not kept: a body of commas and
-/// digits would take eight times its size in places alone.
+/// Returns the records of a body as slices of it. Records above the limit are counted but not kept: the slices of a
+/// body of commas and digits would take eight times its size.
+///
+/// # Errors
+/// 400 for a body without records or an invalid array, 413 for too many records.
 pub(super) fn records_of<'b>(body: &'b [u8], form: &Form) -> Result<Vec<&'b [u8]>, Problem> {
     let one = || Found { records: vec![body], count: 1 };
     let found = match (form, body.trim_ascii_start().first()) {
@@ -24,20 +27,20 @@ pub(super) fn records_of<'b>(body: &'b [u8], form: &Form) -> Result<Vec<&'b [u8]
         (Form::Binary(_), _) => one(),
         (_, None) => Found::default(),
         (Form::Json, Some(b'[')) | (Form::Batch, _) => elements(body)?,
-        // Whatever else it is, the decoder says better what is wrong with it.
+        // Anything else is left to the decoder, which gives a better error message.
         (Form::Json | Form::Structured, Some(_)) => one(),
     };
     match found.count {
-        0 => Err(bad("there is no record in it".to_owned())),
+        0 => Err(bad("contains no records".to_owned())),
         1..=RECORDS => Ok(found.records),
         many => {
-            let detail = format!("{many} records in one request; at most {RECORDS} are taken");
+            let detail = format!("{many} records in one request; at most {RECORDS} are accepted");
             Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", "Payload Too Large", detail))
         }
     }
 }
 
-/// The first [`RECORDS`] of a body, and how many there are.
+/// The first [`RECORDS`] records of a body, and the number of all records.
 #[derive(Debug, Default)]
 struct Found<'b> {
     records: Vec<&'b [u8]>,
@@ -53,10 +56,10 @@ fn lines(body: &[u8]) -> Found<'_> {
 fn elements(body: &[u8]) -> Result<Found<'_>, Problem> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let found = json.deserialize_seq(Elements).and_then(|found| json.end().map(|()| found));
-    found.map_err(|error| bad(format!("is no JSON array: line {}, column {}", error.line(), error.column())))
+    found.map_err(|error| bad(format!("is not a JSON array: line {}, column {}", error.line(), error.column())))
 }
 
-/// Reads an array.
+/// Reads the elements of an array.
 struct Elements;
 
 impl<'b> Visitor<'b> for Elements {
@@ -88,7 +91,7 @@ fn bad(reason: String) -> Problem {
         StatusCode::BAD_REQUEST,
         "bad-body",
         "The body cannot be read",
-        "expected one record, an array of records, or one a line",
+        "expected one record, an array of records, or JSON lines",
     )
     .with_faults(vec![Fault::of("body", reason)], 0)
 }
@@ -116,7 +119,7 @@ mod tests {
         assert_eq!(count(&"{}\n".repeat(RECORDS + 1), true), Err(413));
         assert_eq!(count(&format!("[{}3]", "3,".repeat(RECORDS - 1)), false), Ok(RECORDS));
         assert_eq!(count(&format!("[{}3]", "3,".repeat(RECORDS)), false), Err(413));
-        assert_eq!(count(&format!("[{}x]", "3,".repeat(RECORDS)), false), Err(400), "what is not kept is read too");
+        assert_eq!(count(&format!("[{}x]", "3,".repeat(RECORDS)), false), Err(400), "all records are parsed");
     }
 
     #[test]

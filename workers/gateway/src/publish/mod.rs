@@ -1,9 +1,12 @@
-//! `POST /api/{kind}`: records into their stream, acknowledged or not at all.
+//! `POST /api/{kind}`: publishes records to their stream. Responds with 202 after JetStream has acknowledged all.
 //!
-//! The order of things: whose records they are, what the headers say of the body (`form`), the body, what is in it
-//! (`input`), each record as plain JSON, out of its CloudEvent where it comes in one, and through the writers' own
-//! decoder, and only when all are good the stream. Headers of a request are never those of a message. With an
-//! `Idempotency-Key` the records' identity is fixed before that (`identity`).
+//! The steps, in this order:
+//!
+//! 1. Determine the organization, and read the format of the body from the headers (`form`).
+//! 2. Read the body, and split it into records (`input`).
+//! 3. With an `Idempotency-Key`, fix the identity of the records (`identity`).
+//! 4. Turn each record into plain JSON, out of its CloudEvent if it is in one, and check it with the writers' decoder.
+//! 5. Publish the records if all are valid. Headers of the request are never copied to messages.
 
 mod describe;
 mod form;
@@ -32,21 +35,21 @@ use crate::{body, metrics};
 pub(crate) use describe::describe;
 pub(crate) use form::ATTRIBUTES;
 
-/// Whose records a request posts.
+/// The header with the organization of the records.
 pub(crate) const ORGANIZATION: HeaderName = HeaderName::from_static("x-organization");
-/// By which a request that is sent again is the same request.
+/// The header with the idempotency key, by which a repeated request is recognized.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Records that are checked in one go before other requests get their turn: about a millisecond.
+/// Number of records that are checked before yielding to other requests: about a millisecond of work.
 const CHECKED_AT_ONCE: usize = 128;
 
-/// What was posted.
+/// The response: the number and the ids of the published records.
 #[derive(Debug, Serialize)]
 struct Accepted {
     accepted: usize,
     ids: Vec<Uuid>,
 }
 
-/// The handler of a kind.
+/// Returns the handler of a kind.
 pub(crate) fn route(kind: Kind) -> MethodRouter<App> {
     post(publish).route_layer(Extension(kind))
 }
@@ -82,32 +85,38 @@ async fn publish(
     Ok((StatusCode::ACCEPTED, Json(Accepted { accepted: ids.len(), ids })).into_response())
 }
 
-/// Whose records these are: the header says, or the token's only organization. `_` is nobody's.
+/// Returns the organization of the records: that of the header, or the token's only one. `_` means no organization.
+///
+/// # Errors
+/// 403 for an organization that the token does not have; 400 for an invalid or missing header.
 fn organization(caller: &Caller, headers: &HeaderMap) -> Result<String, Problem> {
     let forbidden = |detail: &'static str| Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail);
     let wrong = |reason: &str| Problem::parameters(vec![Fault::of("X-Organization", reason)]);
     let mut values = headers.get_all(&ORGANIZATION).iter();
     let named = values.next().map(|value| value.to_str().unwrap_or_default());
     if values.next().is_some() {
-        return Err(wrong("stands twice"));
+        return Err(wrong("occurs twice"));
     }
     match (named, &caller.organizations) {
         (Some(named), _) if !subject::is_organization(named) => Err(wrong("expected 1 to 64 of A-Z a-z 0-9 _ -")),
         (Some(named), Organizations::All) => Ok(named.to_owned()),
         (Some(named), Organizations::Set(own)) if own.contains(named) => Ok(named.to_owned()),
         (Some(_), Organizations::Set(_)) => {
-            Err(forbidden("the token is not good for the organization in X-Organization"))
+            Err(forbidden("the token does not have the organization in X-Organization"))
         }
         (None, Organizations::All) => Ok(subject::NO_ORGANIZATION.to_owned()),
         (None, Organizations::Set(own)) => match (own.first(), own.len()) {
             (Some(only), 1) => Ok(only.clone()),
-            (None, _) => Err(forbidden("the token names no organization")),
-            _ => Err(wrong("is missing: the token is good for several organizations")),
+            (None, _) => Err(forbidden("the token has no organization")),
+            _ => Err(wrong("is missing: the token has several organizations")),
         },
     }
 }
 
-/// Every record as a message, or every record that is bad.
+/// Encodes every record as a message, without publishing it. Returns the ids and the messages.
+///
+/// # Errors
+/// 400 that names each invalid record.
 async fn prepare(
     app: &App,
     kind: Kind,
@@ -137,7 +146,7 @@ async fn prepare(
     if faults.is_empty() { Ok((ids, messages)) } else { Err(refusals::bad_records(faults)) }
 }
 
-/// Sends all, and waits until the stream has them.
+/// Publishes all messages, and waits until the stream has acknowledged them.
 async fn send(app: &App, kind: Kind, messages: Vec<Encoded>) -> Result<(), Problem> {
     let all = messages.len();
     match app.publisher.publish_encoded(kind, messages).await {

@@ -1,4 +1,4 @@
-//! Why records were not taken, in the words of HTTP.
+//! Problem details for records that were rejected or not acknowledged.
 
 use std::time::Duration;
 
@@ -8,30 +8,31 @@ use records::Reject;
 
 use crate::problem::{Fault, Problem};
 
-/// When to send again what a full stream refused: writers free their room within seconds, or somebody has to help.
+/// `Retry-After` for a full stream: writers free space within seconds, or an operator has to act.
 const FULL: Duration = Duration::from_secs(5);
-/// When to send again what an outage refused.
+/// `Retry-After` for an outage.
 const AWAY: Duration = Duration::from_secs(2);
 
-/// A record that the writers would not store.
+/// Returns the fault of a record that the writers would not store.
 pub(super) fn fault(index: usize, reject: Reject) -> Fault {
     let field = reject.field.map(std::borrow::Cow::into_owned).unwrap_or_default();
     Fault { field, reason: reject.detail, index: Some(index), code: Some(reject.reason.name()) }
 }
 
-/// 400 for records that the writers would not store. Nothing was published.
+/// Returns 400 for records that the writers would not store. Nothing was published.
 pub(super) fn bad_records(faults: Vec<Fault>) -> Problem {
     let detail = format!("{} records are not valid; nothing was published", faults.len());
     Problem::new(StatusCode::BAD_REQUEST, "bad-records", "Records are not valid", detail).with_faults(faults, 0)
 }
 
-/// What the stream did not take, of so many records.
+/// Returns the problem for records that the stream did not acknowledge: 413 for a record above the server's limit, and
+/// 503 otherwise. `acknowledged` of `all` records are stored.
 pub(super) fn problem(error: &PublishError, acknowledged: usize, all: usize) -> Problem {
     let (why, after) = match error {
         PublishError::TooLarge { bytes, limit, .. } => {
-            // The server's limit, below that of records: others may have been taken before it was reached.
+            // The server's limit is lower than the limit of records. Other records may have been acknowledged before.
             let detail = format!(
-                "a record of {bytes} bytes is larger than the stream takes ({limit} bytes); {acknowledged} of {all} records are stored"
+                "a record of {bytes} bytes exceeds the stream's limit of {limit} bytes; {acknowledged} of {all} records are stored"
             );
             return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload-too-large", "Payload Too Large", detail);
         }
@@ -43,7 +44,7 @@ pub(super) fn problem(error: &PublishError, acknowledged: usize, all: usize) -> 
         PublishError::NotConnected { .. } | PublishError::Closed => ("NATS is away", AWAY),
         _ => ("the stream refused", FULL),
     };
-    tracing::warn!(%error, acknowledged, all, "records that were posted are not all acknowledged");
+    tracing::warn!(%error, acknowledged, all, "not all records of a request were acknowledged");
     let may_be = error.is_unclear() || acknowledged > 0;
     let what = match (acknowledged, may_be) {
         (0, false) => "nothing was stored".to_owned(),
