@@ -58,7 +58,7 @@ impl Cursors {
     /// # Errors
     /// None in practice: HMAC accepts keys of any length, but the library's function returns a `Result`.
     pub fn new(key: &[u8]) -> anyhow::Result<Self> {
-        Hmac::new_from_slice(key).map(Self).map_err(|_| anyhow::anyhow!("the key of cursors has no length"))
+        Hmac::new_from_slice(key).map(Self).map_err(|_| anyhow::anyhow!("the key of cursors is not valid"))
     }
 
     /// Returns a cursor that continues at a position.

@@ -144,10 +144,10 @@ async fn run_maintenance(app: &App, probe_pool: &PgPool, health: &Part) {
         ticks.tick().await;
         let answers = tokio::time::timeout(ANSWERS_WITHIN, gateway_keys::ping(probe_pool)).await;
         match answers {
-            _ if !app.publisher.is_connected() => health.failing("NATS is away: nothing can be posted"),
+            _ if !app.publisher.is_connected() => health.failing("NATS is not connected: records cannot be published"),
             Ok(Ok(())) => health.active(),
-            Ok(Err(error)) => health.failing(format!("Postgres does not answer: {}", store::describe(&error))),
-            Err(_) => health.failing("Postgres does not answer in time"),
+            Ok(Err(error)) => health.failing(format!("Postgres does not respond: {}", store::describe(&error))),
+            Err(_) => health.failing("Postgres does not respond in time"),
         }
         if look % CLEAN_EVERY == CLEAN_EVERY - 1 {
             app.rates.evict_idle();

@@ -69,8 +69,8 @@ pub(crate) async fn wrap_request(State(within): State<Duration>, mut request: Re
     let mut response = match answer {
         Ok(Ok(response)) => into_problem(response, &id),
         Ok(Err(_)) => {
-            tracing::warn!(request_id = id.as_str(), route, "a request took too long and was given up");
-            Problem::unavailable("the request took too long and was given up", Duration::from_secs(1))
+            tracing::warn!(request_id = id.as_str(), route, "a request timed out");
+            Problem::unavailable("the request took too long and was cancelled", Duration::from_secs(1))
                 .write(id.as_str())
         }
         Err(_) => {

@@ -118,7 +118,7 @@ impl Problem {
                 .retry_after(Duration::from_secs(1));
         }
         tracing::warn!(error = store::describe(error), "a request failed because of a database error");
-        Self::unavailable("the database does not answer", Duration::from_secs(1))
+        Self::unavailable("the database is not available", Duration::from_secs(1))
     }
 
     /// Returns the problem for a status without further details, such as those of axum's own error responses.

@@ -39,17 +39,17 @@ pub(super) fn problem(error: &PublishError, acknowledged: usize, all: usize) -> 
         PublishError::StreamFull { .. } => ("the stream is full", FULL),
         PublishError::StreamMissing { .. } => ("there is no stream for this kind", FULL),
         PublishError::TimedOut { .. } | PublishError::ConnectionLost { .. } => {
-            ("the stream did not answer in time", AWAY)
+            ("the stream did not respond in time", AWAY)
         }
-        PublishError::NotConnected { .. } | PublishError::Closed => ("NATS is away", AWAY),
+        PublishError::NotConnected { .. } | PublishError::Closed => ("NATS is not connected", AWAY),
         _ => ("the stream refused", FULL),
     };
     tracing::warn!(%error, acknowledged, all, "not all records of a request were acknowledged");
     let may_be = error.is_unclear() || acknowledged > 0;
     let what = match (acknowledged, may_be) {
         (0, false) => "nothing was stored".to_owned(),
-        (0, true) => "records may be stored: sent again with the same ids and times, or the same Idempotency-Key, they are stored once".to_owned(),
-        (some, _) => format!("{some} of {all} records are stored: sent again with the same ids and times, or the same Idempotency-Key, they are stored once"),
+        (0, true) => "records may be stored: if sent again with the same ids and times, or the same Idempotency-Key, they are stored once".to_owned(),
+        (some, _) => format!("{some} of {all} records are stored: if sent again with the same ids and times, or the same Idempotency-Key, they are stored once"),
     };
     Problem::unavailable(format!("{why}; {what}"), after)
 }
