@@ -29,7 +29,7 @@ pub(crate) struct Backtest {
     /// End of the time range, in the same formats. Default: now.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<When>,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }

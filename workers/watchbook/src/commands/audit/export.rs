@@ -24,10 +24,11 @@ use crate::{bench, internal_records, output, process};
 
 /// Export the audit log as CSV or NDJSON, newest first.
 ///
-/// The same as GET /api/audit/export: streamed, however long the log is. In CSV an apostrophe stands before what a
-/// spreadsheet would calculate, and before what begins with one: one taken off each cell that begins with one gives back
-/// what is stored. That it was exported, by whom and with which options, is written into the log before the
-/// first row is read. With --output the file appears when it is complete, and never before.
+/// Exports all records unless options narrow it. The output is the same as that of GET /api/audit/export and is
+/// streamed, so memory does not grow with the log. In CSV, a cell that a spreadsheet would run as a formula, or that
+/// begins with an apostrophe, gets an apostrophe in front: removing one from each such cell restores the stored text.
+/// The export itself, with its actor and options, is written to the audit log before the first row is read. With
+/// --output the file appears only when it is complete.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  watchbook audit export --org acme --from 2026-01-01T00:00:00Z --output acme.csv\n  watchbook audit export --action project.delete --format ndjson | jq .actor_email"
@@ -43,7 +44,7 @@ pub(crate) struct Export {
     /// End of the time range, in the same formats. Default: now.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<When>,
-    /// Only of this actor.
+    /// Export only records of this actor.
     #[arg(long, value_name = "ID")]
     actor_id: Option<String>,
     /// Export only records of actors of this type.

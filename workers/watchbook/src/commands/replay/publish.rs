@@ -78,8 +78,8 @@ impl ReplayPublisher {
         }
     }
 
-    /// Publishes some, in order, and passes by those that would only become dead letters. Where the stream refuses them,
-    /// one by one: so it is known which one.
+    /// Publishes a slice in order and skips events that would become dead letters. If the stream refuses the slice,
+    /// publishes one by one to find the refused event.
     async fn slice(&self, slice: &[ReplayMessage], summary: &mut Summary) -> anyhow::Result<()> {
         let mut rest = slice;
         while !rest.is_empty() {
@@ -107,10 +107,10 @@ impl ReplayPublisher {
         Ok(())
     }
 
-    /// Why an event cannot be published again.
+    /// Returns why an event cannot be published again, if it cannot.
     fn problem(&self, replayed: &ReplayMessage) -> Option<String> {
         if !replayed.is_whole {
-            return Some("its JSON is nested too deep for numbers that print so long".to_owned());
+            return Some("its JSON is nested too deeply for numbers that print this long".to_owned());
         }
         let reject = self.precheck.as_ref()?.check(&replayed.message).err()?;
         Some(format!("it would be a dead letter: {reject}"))

@@ -23,7 +23,7 @@ pub(crate) struct Plan {
     /// as -24h. Default: now.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     at: Option<When>,
-    /// As a JSON array.
+    /// Print a JSON array.
     #[arg(long)]
     json: bool,
 }
