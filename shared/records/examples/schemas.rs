@@ -1,5 +1,4 @@
-//! Writes the JSON Schema of every kind to `deploy/schemas`:
-//! `cargo run -p records --example schemas`.
+//! Writes the JSON Schema of every kind to `deploy/schemas`: `cargo run -p records --example schemas`.
 
 use std::path::Path;
 use std::{fs, io};

@@ -1,4 +1,4 @@
-//! A message's body on its way to JSON text: unpacked, and named where it is something else.
+//! Decompresses the body of a message, and names formats other than JSON.
 
 use std::borrow::Cow;
 use std::io::{self, Read};
@@ -15,8 +15,8 @@ const CONTENT_ENCODING: &str = "Content-Encoding";
 /// Returns the body without its content codings.
 ///
 /// # Errors
-/// `too_large` where it has, or unpacks to, more bytes than a message may; `invalid_json` where a coding is not
-/// supported or the body is damaged.
+/// `too_large` if the body is larger than [`MESSAGE_BYTES`] before or after decompression, `invalid_json` if a coding
+/// is not supported or the body is damaged.
 pub(crate) fn unpack<'b>(body: &'b [u8], headers: &Headers) -> Result<Cow<'b, [u8]>, Reject> {
     if body.len() > MESSAGE_BYTES {
         let detail = format!("{} bytes, the limit is {MESSAGE_BYTES}", body.len());
@@ -26,7 +26,7 @@ pub(crate) fn unpack<'b>(body: &'b [u8], headers: &Headers) -> Result<Cow<'b, [u
         return Ok(Cow::Borrowed(body));
     }
     let mut unpacked = Cow::Borrowed(body);
-    // Codings stand in the order in which they were applied.
+    // Codings are listed in the order in which they were applied.
     for (at, coding) in headers.get(CONTENT_ENCODING).into_iter().flat_map(|codings| codings.rsplit(',')).enumerate() {
         if at == CONTENT_CODINGS {
             let detail = format!("more than {CONTENT_CODINGS} codings in {CONTENT_ENCODING}, the limit");
@@ -34,7 +34,7 @@ pub(crate) fn unpack<'b>(body: &'b [u8], headers: &Headers) -> Result<Cow<'b, [u
         }
         unpacked = match coding.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => unpacked,
-            // A gzip file may have several members, and a zstd one several frames.
+            // A gzip body may have several members, and a zstd body several frames.
             "gzip" | "x-gzip" => Cow::Owned(read("gzip", MultiGzDecoder::new(&*unpacked))?),
             "zstd" => Cow::Owned(read("zstd", zstd_decoder(&unpacked).map_err(|error| damaged("zstd", &error))?)?),
             _ => {
@@ -52,7 +52,7 @@ fn zstd_decoder(body: &[u8]) -> io::Result<impl Read> {
     Ok(decoder)
 }
 
-/// Reads no more than a message may have, and one byte to know that there was more.
+/// Reads at most [`MESSAGE_BYTES`], and one byte more to notice a larger body.
 fn read(coding: &str, decoder: impl Read) -> Result<Vec<u8>, Reject> {
     let mut unpacked = Vec::new();
     let limit = MESSAGE_BYTES as u64 + 1;
@@ -68,7 +68,7 @@ fn damaged(coding: &str, error: &io::Error) -> Reject {
     Reject::message(Reason::InvalidJson, format!("{CONTENT_ENCODING} says {coding}, and unpacking failed: {error}"))
 }
 
-/// Names what a text is that does not begin as an object does, without quoting it.
+/// Describes a text that does not begin like a JSON object, without quoting it.
 pub(crate) fn describe(text: &str) -> &'static str {
     let text = text.trim_ascii();
     match text.as_bytes().first() {
@@ -82,7 +82,7 @@ pub(crate) fn describe(text: &str) -> &'static str {
     }
 }
 
-/// Names the format of a body that is no JSON text, where its first bytes give it away.
+/// Returns the format of a body that is not JSON text, if its first bytes identify it.
 pub(crate) fn recognize(body: &[u8]) -> Option<&'static str> {
     Some(match body {
         [0x1f, 0x8b, ..] => "gzip: set the header `Content-Encoding: gzip`",
@@ -92,7 +92,7 @@ pub(crate) fn recognize(body: &[u8]) -> Option<&'static str> {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16: JSON is exchanged as UTF-8",
         [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..] => "UTF-16: JSON is exchanged as UTF-8",
         [0xef, 0xbb, 0xbf, ..] => return None, // UTF-8 with a byte order mark
-        // MessagePack, CBOR and Protocol Buffers begin with such bytes, and JSON cannot.
+        // MessagePack, CBOR and Protocol Buffers begin with such bytes; JSON cannot.
         [first, ..] if !first.is_ascii() || (first.is_ascii_control() && !first.is_ascii_whitespace()) => {
             "a binary format: JSON text in UTF-8 is expected"
         }

@@ -1,12 +1,13 @@
-//! CloudEvents 1.0, unwrapped to a plain record.
+//! Converts CloudEvents 1.0 to plain records.
 //!
-//! Structured mode carries the event as one JSON object, binary mode its attributes as `ce-` headers
-//! and its data as the body. A structured event without the header that says so is recognized by its members. The specification: <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>,
-//! the JSON format and the NATS binding beside it.
+//! In structured mode, the event is one JSON object. In binary mode, its attributes are `ce-` headers, and its data is
+//! the body. A structured event without its content type is recognized by its members. See
+//! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>, and the JSON format and the NATS protocol
+//! binding beside it.
 //!
-//! `id`, `time` and `type` become `id`, `created_at` and `event_type` (for events), `source` becomes
-//! `source`, `data` is the record. Everything else of the envelope, and what it overrode in the data,
-//! stays in `attributes.cloudevent`. Values are carried over as text, so that a number keeps every digit.
+//! `data` is the record. `id`, `time` and `source` become `id`, `created_at` and `source`. For events, `type` becomes
+//! `event_type`. Everything else of the envelope, and the members of `data` that it overrode, are stored in
+//! `attributes.cloudevent`. Values are copied as text, so a number keeps every digit.
 
 use std::borrow::Cow;
 
@@ -19,21 +20,21 @@ use crate::object::ObjectText;
 use crate::text::sanitize;
 use crate::{Kind, Reason, Reject};
 
-/// Data is optional.
+/// The data of an event without any: it is optional.
 const NO_DATA: &str = "{}";
 
-/// The plain record inside of a CloudEvent.
+/// The plain record of a CloudEvent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unwrapped {
     /// The record as JSON text.
     record: String,
-    /// Whether text was replaced in decoding it.
+    /// Whether text was replaced when it was decoded.
     replaced: bool,
 }
 
 impl Unwrapped {
-    /// Returns the record as JSON text, with `sanitized` where text was replaced in decoding it, or before as the
-    /// argument says.
+    /// Returns the record as JSON text. It has the member `sanitized` if text was replaced when the event was decoded,
+    /// or before, as the argument says.
     pub fn into_json(mut self, sanitized: bool) -> String {
         if sanitized || self.replaced {
             self.record.pop();
@@ -42,7 +43,7 @@ impl Unwrapped {
         self.record
     }
 
-    /// Encodes the record with `encode`, which is told whether anything of its text was replaced.
+    /// Encodes the record with `encode`. Its second argument is whether text was replaced.
     pub(crate) fn encode<T>(
         &self,
         sanitized: bool,
@@ -53,10 +54,11 @@ impl Unwrapped {
     }
 }
 
-/// Returns the plain record inside; `None` where the headers do not say that the message is a CloudEvent.
+/// Returns the plain record of a message that is a CloudEvent according to its headers; `None` for other messages.
 ///
 /// # Errors
-/// Where the event holds no record or is of another version than 1.0.
+/// `invalid_json` if the event or its data is not a JSON object, `invalid_field` if the event has another version than
+/// 1.0 or `data_base64` is not base64.
 pub fn unwrap(kind: Kind, headers: &Headers, body: &str) -> Result<Option<Unwrapped>, Reject> {
     if headers.is_empty() {
         Ok(None)
@@ -72,15 +74,17 @@ pub fn unwrap(kind: Kind, headers: &Headers, body: &str) -> Result<Option<Unwrap
     }
 }
 
-/// Returns the plain record inside of a structured CloudEvent whose headers do not say so; `None` where the body is
-/// none: without its required attributes, or with a member that no event may have. Names of attributes consist of
-/// lower-case letters and digits (section "Naming conventions" of the specification), and each kind of record requires a
-/// field whose name has an underscore or a capital letter. So nothing is both.
+/// Returns the plain record of a structured CloudEvent that its headers do not mark as one; `None` for other bodies:
+/// without the required attributes, or with a member that no event may have.
+///
+/// No body is both a CloudEvent and a record. Names of attributes consist of lower-case letters and digits (section
+/// "Naming conventions" of the specification), and each kind requires a field whose name has an underscore or a capital
+/// letter.
 ///
 /// # Errors
 /// As [`unwrap`].
 pub fn unwrap_unmarked(kind: Kind, body: &str) -> Option<Result<Unwrapped, Reject>> {
-    // Far cheaper than parsing, and rarely there.
+    // Far cheaper than parsing, and rarely found.
     memchr::memmem::find(body.as_bytes(), b"\"specversion\"")?;
     let envelope = Fields::parse(body).ok()?;
     let is_attribute = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -103,7 +107,7 @@ fn structured(kind: Kind, mut envelope: Fields<'_>) -> Result<Unwrapped, Reject>
     Ok(Unwrapped { record: record(kind, envelope, &data)?, replaced })
 }
 
-/// The data with what the envelope knows better, and the rest of the envelope as a member of its own.
+/// Returns the data with the attributes that override its members, and with the rest of the envelope as `cloudevent`.
 fn record(kind: Kind, mut envelope: Fields<'_>, data: &str) -> Result<String, Reject> {
     let version = envelope.take_exactly("specversion").and_then(|raw| string(raw.get()));
     if version.as_deref() != Some("1.0") {
@@ -136,7 +140,7 @@ fn record(kind: Kind, mut envelope: Fields<'_>, data: &str) -> Result<String, Re
     if !overridden.is_empty() {
         rest.member("data", &overridden.finish());
     }
-    // A record with a member of that name keeps it inside ours.
+    // If the data has a member of that name, it is kept within the new one.
     if let Some(other) = data.take_exactly("cloudevent") {
         rest.member("cloudevent", other.get());
     }
@@ -152,7 +156,7 @@ fn is_structured(headers: &Headers) -> bool {
     })
 }
 
-/// The envelope of binary mode as the JSON object that structured mode would have sent.
+/// Converts the headers of binary mode to the JSON object of structured mode, and returns whether text was replaced.
 fn from_headers(headers: &Headers) -> (String, bool) {
     let mut envelope = ObjectText::new();
     let mut replaced = false;
@@ -171,7 +175,7 @@ fn from_headers(headers: &Headers) -> (String, bool) {
     (envelope.finish(), replaced)
 }
 
-/// The bindings write what a header cannot hold as `%XX`.
+/// Decodes `%XX`, with which the protocol bindings encode characters that a header cannot have.
 fn percent_decode(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

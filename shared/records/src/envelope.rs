@@ -1,4 +1,4 @@
-//! What every record has: identity, times, origin, and everything else in `attributes`.
+//! The fields common to all records: id, times, organization, source, and everything else in `attributes`.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -18,10 +18,10 @@ use crate::{Reason, Reject, json};
 /// The common columns, in the order in which [`Envelope::encode`] writes them.
 pub(crate) const COLUMNS: &[&str] = &["id", "organization_id", "created_at", "received_at", "source", "attributes"];
 
-/// The namespace of the UUIDs that we derive ourselves: of ids that are not UUIDs, and of messages without one.
+/// The namespace of derived UUIDs: for ids that are not UUIDs, and for messages without an id.
 const NAMESPACE: Uuid = Uuid::from_u128(0x9c3f_7d52_6b1e_5c7a_8f04_2f6d_1c0b_93ae);
 
-/// How far a producer's clock may lie behind and ahead of the stream's for its minute to count in the roll-ups.
+/// How far `created_at` may be behind and ahead of the stream's clock to determine the minute in the roll-ups.
 const MINUTE_BEHIND: TimeDelta = TimeDelta::minutes(15);
 const MINUTE_AHEAD: TimeDelta = TimeDelta::seconds(60);
 
@@ -34,7 +34,7 @@ pub(crate) struct Envelope<'t, 'm> {
 }
 
 impl<'t, 'm> Envelope<'t, 'm> {
-    /// Takes the common fields.
+    /// Takes the common fields. `keep` is how long the kind is kept; `None` means forever.
     pub(crate) fn decode(
         fields: &mut Fields<'t>,
         message: &Message<'m>,
@@ -62,7 +62,7 @@ impl<'t, 'm> Envelope<'t, 'm> {
         })
     }
 
-    /// Writes the common columns. Comes last, because `attributes` is what the kind left over.
+    /// Writes the common columns. They come last, because `attributes` holds the fields that the kind did not take.
     pub(crate) fn encode(
         &self,
         fields: &Fields<'_>,
@@ -85,7 +85,8 @@ impl<'t, 'm> Envelope<'t, 'm> {
         Ok(())
     }
 
-    /// The left-over members, those of a sent `attributes` object first so that nothing hides ours.
+    /// Returns `attributes`: the members of the `attributes` that was sent, then the fields that nothing took, then
+    /// what the decoder adds. Of equal names the last one counts in `jsonb`, so nothing hides what the decoder adds.
     fn attributes(&self, fields: &Fields<'_>, sanitized: bool, facts: Facts) -> Cow<'static, str> {
         if self.attributes.is_none() && !sanitized && facts.truncated_bytes == 0 && fields.left_over().next().is_none()
         {
@@ -93,10 +94,10 @@ impl<'t, 'm> Envelope<'t, 'm> {
         }
         let mut json = ObjectText::new();
         if let Some(sent) = self.attributes {
-            // A set, because a megabyte of names on both sides would take seconds to compare pairwise.
+            // A set, because comparing a megabyte of names pairwise would take seconds.
             let ours: HashSet<&str> = fields.left_over().map(|(key, _)| key).collect();
             match Fields::parse(sent.get()) {
-                // Merged where no name stands twice, whole where one does: nothing is lost.
+                // Merged if no name occurs in both. Otherwise it stays a member of its own, so that nothing is lost.
                 Ok(sent) if sent.left_over().all(|(key, _)| !ours.contains(key)) => {
                     sent.left_over().for_each(|(key, value)| json.member(key, value));
                 }
@@ -113,8 +114,8 @@ impl<'t, 'm> Envelope<'t, 'm> {
         Cow::Owned(json.finish())
     }
 
-    /// The minute in which the roll-ups count this record: when it happened, unless the producer's
-    /// clock is so far off that the stream's is the better witness.
+    /// Returns the minute in which the roll-ups count the record: that of `created_at`, unless it is so far from the
+    /// stream's time that the stream's time is more plausible.
     pub(crate) fn minute(&self, published_at: DateTime<Utc>) -> DateTime<Utc> {
         let skew = self.created_at - published_at;
         let time = if (-MINUTE_BEHIND..=MINUTE_AHEAD).contains(&skew) { self.created_at } else { published_at };
@@ -123,7 +124,7 @@ impl<'t, 'm> Envelope<'t, 'm> {
     }
 }
 
-/// The id of a message that names none: the same one whenever the message is read again.
+/// Returns the id of a message without one. It is the same whenever the message is read again.
 pub(crate) fn derived_id(stream: &str, sequence: u64, published_at: DateTime<Utc>) -> Uuid {
     let nanos = published_at.timestamp_nanos_opt().unwrap_or_default();
     Uuid::new_v5(&NAMESPACE, format!("{stream}\n{sequence}\n{nanos}").as_bytes())
@@ -146,8 +147,8 @@ fn agree_on_organization(fields: &mut Fields<'_>, organization: Option<&str>) ->
     }
 }
 
-/// A UUID as it is, any other string as the UUIDv5 of it within its organization: two organizations
-/// that both have an `order-17` must not be each other's duplicates.
+/// Returns the id of a record: a UUID as it is, any other string as a UUIDv5 of the organization and the string. Two
+/// organizations may both have an `order-17` without being duplicates.
 fn named_id(raw: &RawValue, organization: Option<&str>) -> Result<Uuid, Reject> {
     let text = string(raw.get()).ok_or_else(|| Reject::invalid("id", "expected a string"))?;
     if text.len() > ID_BYTES {
@@ -161,7 +162,7 @@ fn named_id(raw: &RawValue, organization: Option<&str>) -> Result<Uuid, Reject> 
     }))
 }
 
-/// The milliseconds inside a UUIDv7 (RFC 9562, section 5.7).
+/// Returns the time in a UUIDv7, in milliseconds (RFC 9562, section 5.7).
 fn version_7_time(id: Uuid) -> Option<DateTime<Utc>> {
     if id.get_version_num() != 7 || id.get_variant() != Variant::RFC4122 {
         return None;
@@ -170,8 +171,8 @@ fn version_7_time(id: Uuid) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
 }
 
-/// Refuses what retention would remove at once, and what comes from a clock that is wrong. The
-/// measure is the stream's time of the message and not today's, so that reading again ends the same way.
+/// Rejects records that retention would remove at once, and records of a clock that is wrong. It compares with the
+/// stream's time of the message, not with the current time, so that reading the message again has the same result.
 fn check_age(created_at: DateTime<Utc>, published_at: DateTime<Utc>, keep: Option<TimeDelta>) -> Result<(), Reject> {
     let refuse = |detail: String| Err(Reject::field(Reason::CreatedAtOutOfRange, "created_at", detail));
     if created_at - published_at > TimeDelta::seconds(AHEAD_SECONDS) {
@@ -185,7 +186,7 @@ fn check_age(created_at: DateTime<Utc>, published_at: DateTime<Utc>, keep: Optio
             };
             refuse(format!("older than the {kept} that this kind is kept"))
         }
-        // What is kept for ever still needs a partition, and a number of them that is bounded.
+        // Records that are kept forever still need a partition, and the number of partitions must be bounded.
         None if created_at < DateTime::UNIX_EPOCH => refuse("before 1970".to_owned()),
         _ => Ok(()),
     }

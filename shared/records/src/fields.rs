@@ -1,7 +1,7 @@
-//! A record's JSON members, handed out one by one, each against its limit.
+//! The JSON members of a record, taken one by one and checked against their limits.
 //!
-//! The object is scanned once; a member's value stays as text until the kind asks for it with the
-//! type that it expects. What nobody asked for is left over, and becomes `attributes`.
+//! The object is scanned once. The value of a member stays text until a method takes it with the expected type.
+//! Members that nothing took become `attributes`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,10 +15,23 @@ use crate::audit::{Address, ClientAddress};
 use crate::limits::{ID_BYTES, JSON_BYTES, LIST_ITEMS, TEXT_BYTES};
 use crate::{Reason, Reject, body, json, time};
 
-/// U+FEFF at the start of a body.
+/// The byte order mark, which some encoders write at the start of a body.
 pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The members of one JSON object.
+///
+/// Each method takes the member with a name in snake_case, or in camelCase if there is none. It returns `None` if the
+/// member is absent, null, or was taken before. Of a name that occurs twice, the last member counts, as in `jsonb`.
+///
+/// ```
+/// use records::fields::Fields;
+///
+/// let mut fields = Fields::parse(r#"{"runId":"run-7","attempt":3}"#)?;
+/// assert_eq!(fields.id("run_id")?.as_deref(), Some("run-7"));
+/// assert_eq!(fields.integer("attempt", 1)?, Some(3));
+/// assert_eq!(fields.boolean("success")?, None);
+/// # Ok::<(), records::Reject>(())
+/// ```
 #[derive(Debug)]
 pub struct Fields<'t> {
     members: Vec<Member<'t>>,
@@ -32,7 +45,7 @@ struct Member<'t> {
     taken: bool,
 }
 
-/// A key that borrows from the text where it has no escapes; a plain `Cow` would always copy.
+/// A key that borrows from the text if it has no escapes. A plain `Cow` would always copy.
 #[derive(Deserialize)]
 struct Key<'t>(#[serde(borrow)] Cow<'t, str>);
 
@@ -40,9 +53,9 @@ impl<'t> Fields<'t> {
     /// Scans a JSON object.
     ///
     /// # Errors
-    /// `invalid_json` where the text is not JSON, or not one object.
+    /// `invalid_json` if the text is not one JSON object.
     pub fn parse(text: &'t str) -> Result<Self, Reject> {
-        // Some encoders begin with a byte order mark; RFC 8259, section 8.1 lets a reader ignore it.
+        // RFC 8259, section 8.1, allows a parser to ignore a byte order mark.
         let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         // Checked here, because the parser's own message would quote a whole string of the body.
         if !text.trim_ascii_start().starts_with('{') {
@@ -56,14 +69,13 @@ impl<'t> Fields<'t> {
             .deserialize_map(Members)
             .and_then(|members| json.end().map(|()| members))
             .map_err(|error| Reject::message(Reason::InvalidJson, format!("expected one JSON object: {error}")))?;
-        // Without a short cut, which the compiler turns into one comparison of many bytes at once.
+        // Without an early exit, so that the compiler vectorizes it.
         let has_upper = |key: &str| key.bytes().fold(false, |found, b| found | b.is_ascii_uppercase());
         let camel = members.iter().any(|member| has_upper(&member.key));
         Ok(Self { members, camel })
     }
 
-    /// The value of a member, by its snake_case name or else its camelCase one; null counts as absent.
-    /// Of a name that stands twice the last one counts, as in `jsonb`.
+    /// Takes a member by its name in snake_case, or else in camelCase. Null counts as absent.
     fn take(&mut self, name: &str) -> Option<&'t RawValue> {
         match self.take_exactly(name) {
             None if self.camel => self.take_where(|key| is_camel_of(key, name)),
@@ -71,9 +83,9 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// The value of a member of exactly this name; null counts as absent.
+    /// Takes the member of exactly this name. Null counts as absent.
     pub(crate) fn take_exactly(&mut self, name: &str) -> Option<&'t RawValue> {
-        // Most names differ in length or in their first letter, and a call of memcmp would cost more.
+        // Most names differ in length or first letter. Comparing these costs less than a call of memcmp.
         let first = name.as_bytes().first();
         self.take_where(|key| key.len() == name.len() && key.as_bytes().first() == first && key == name)
     }
@@ -89,7 +101,7 @@ impl<'t> Fields<'t> {
         found.filter(|value| value.get() != "null")
     }
 
-    /// Lets `alias` stand for `name` where `name` itself is absent.
+    /// Uses `alias` as `name` if `name` itself is absent.
     pub(crate) fn alias(&mut self, alias: &str, name: &'static str) {
         let is_alias = |key: &str| key == alias || is_camel_of(key, alias);
         if !self.members.iter().any(|member| is_alias(&member.key)) {
@@ -100,10 +112,10 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// Text of at most `limit` bytes.
+    /// Takes a text of at most `limit` bytes.
     ///
     /// # Errors
-    /// `invalid_field` where it is not a string, `too_large` above the limit.
+    /// `invalid_field` if it is not a string, `too_large` above the limit.
     pub fn text(&mut self, name: &'static str, limit: usize) -> Result<Option<Cow<'t, str>>, Reject> {
         let Some(text) = self.unbounded_text(name)? else { return Ok(None) };
         if text.len() > limit {
@@ -112,15 +124,15 @@ impl<'t> Fields<'t> {
         Ok(Some(text))
     }
 
-    /// Text of any length that a message can hold, for what is cut rather than refused.
+    /// Takes a text without a limit of its own, for text that is cut rather than rejected.
     ///
     /// # Errors
-    /// `invalid_field` where it is not a string.
+    /// `invalid_field` if it is not a string.
     pub fn unbounded_text(&mut self, name: &'static str) -> Result<Option<Cow<'t, str>>, Reject> {
         Ok(self.raw_text(name)?.map(|(_, text)| text))
     }
 
-    /// Text with the JSON that it was read from.
+    /// Takes a text, and returns it with its JSON.
     fn raw_text(&mut self, name: &'static str) -> Result<Option<(&'t RawValue, Cow<'t, str>)>, Reject> {
         let Some(raw) = self.take(name) else { return Ok(None) };
         match string(raw.get()) {
@@ -129,12 +141,12 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// Leaves a value over under its own name, so that it is kept in `attributes` as it was sent.
+    /// Puts a value back, so that it is stored in `attributes` as it was sent.
     fn keep(&mut self, name: &'static str, value: &'t RawValue) {
         self.members.push(Member { key: Cow::Borrowed(name), value, taken: false });
     }
 
-    /// An id or a type, optional.
+    /// Takes an id or a type of at most 256 bytes.
     ///
     /// # Errors
     /// As [`Fields::text`].
@@ -142,10 +154,10 @@ impl<'t> Fields<'t> {
         self.text(name, ID_BYTES)
     }
 
-    /// An id or a type that must be there and not empty.
+    /// Takes an id or a type of 1 to 256 bytes.
     ///
     /// # Errors
-    /// As [`Fields::text`], and `missing_field`.
+    /// As [`Fields::text`]; `missing_field` if it is absent, `invalid_field` if it is empty.
     pub fn required_id(&mut self, name: &'static str) -> Result<Cow<'t, str>, Reject> {
         let id = self.id(name)?.ok_or_else(|| Reject::missing(name))?;
         if id.is_empty() {
@@ -154,11 +166,11 @@ impl<'t> Fields<'t> {
         Ok(id)
     }
 
-    /// A JSON object, as text.
+    /// Takes a JSON object, as text.
     ///
     /// # Errors
-    /// `invalid_field` where it is not an object or has a number that Postgres cannot hold, `too_large` above 256 KiB,
-    /// as it was sent or with its numbers written out, and where it is nested too deeply.
+    /// `invalid_field` if it is not an object or has a number that Postgres cannot hold. `too_large` above 256 KiB, as
+    /// it was sent or with its numbers written out, or if it is nested deeper than 1,000 levels.
     pub fn object(&mut self, name: &'static str) -> Result<Option<Cow<'t, RawValue>>, Reject> {
         let Some(raw) = self.take(name) else { return Ok(None) };
         if !raw.get().starts_with('{') {
@@ -171,10 +183,10 @@ impl<'t> Fields<'t> {
         Ok(Some(Cow::Borrowed(raw)))
     }
 
-    /// A 64-bit integer of at least `least`; `3.0` is one, as JavaScript means it.
+    /// Takes a 64-bit integer of at least `least`. `3.0` and `1e3` count as integers, as JavaScript prints them.
     ///
     /// # Errors
-    /// `invalid_field` where it is no integer, does not fit, or is less.
+    /// `invalid_field` if it is not an integer, does not fit, or is less.
     pub fn integer(&mut self, name: &'static str, least: i64) -> Result<Option<i64>, Reject> {
         let Some(raw) = self.take(name) else { return Ok(None) };
         let number = raw.get().parse().ok().or_else(|| integral(raw.get()));
@@ -185,10 +197,10 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// A finite number of at least `least`.
+    /// Takes a finite number of at least `least`.
     ///
     /// # Errors
-    /// `invalid_field` where it is no number, does not fit, or is less.
+    /// `invalid_field` if it is not a number, does not fit into a double, or is less.
     pub fn number(&mut self, name: &'static str, least: f64) -> Result<Option<f64>, Reject> {
         let Some(raw) = self.take(name) else { return Ok(None) };
         match double(raw.get()) {
@@ -198,10 +210,10 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// A boolean.
+    /// Takes a boolean.
     ///
     /// # Errors
-    /// `invalid_field` where it is none.
+    /// `invalid_field` if it is not a boolean.
     pub fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, Reject> {
         match self.take(name).map(|raw| (raw, raw.get())) {
             None => Ok(None),
@@ -211,18 +223,18 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// One of a few words, in upper or lower case.
+    /// Takes one of a few words, in upper or lower case.
     ///
     /// # Errors
-    /// `invalid_field` where it is another.
+    /// `invalid_field` if it is not one of `choices`.
     pub fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&'static str, T)]) -> Result<Option<T>, Reject> {
         self.choice_or_synonym(name, choices, &[])
     }
 
-    /// As [`Fields::choice`]; a synonym stands for its choice, and is kept in `attributes` as it was sent.
+    /// As [`Fields::choice`], and also accepts synonyms. A synonym is stored in `attributes` as it was sent.
     ///
     /// # Errors
-    /// `invalid_field` where it is neither a word nor a synonym.
+    /// `invalid_field` if it is neither one of `choices` nor a synonym.
     pub fn choice_or_synonym<T: Copy>(
         &mut self,
         name: &'static str,
@@ -241,11 +253,11 @@ impl<'t> Fields<'t> {
         Err(Reject::invalid(name, format!("expected one of {}, found `{}`", words.join(", "), excerpt(&text))))
     }
 
-    /// The address of a client, however a proxy or a framework wrote it. Where part of the text is no address, the
-    /// text is kept in `attributes`.
+    /// Takes the address of a client, as proxies and frameworks write it. If the text is more than an address, it is
+    /// also stored in `attributes`.
     ///
     /// # Errors
-    /// `invalid_field` where it holds no address, `too_large` above 4 KiB.
+    /// `invalid_field` if it contains no address, `too_large` above 4 KiB.
     pub(crate) fn client_address(&mut self, name: &'static str) -> Result<Option<Address>, Reject> {
         let Some((raw, text)) = self.raw_text(name)? else { return Ok(None) };
         if text.len() > TEXT_BYTES {
@@ -268,10 +280,10 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// A list of texts, or one text with commas.
+    /// Takes a list of texts, or one text with commas.
     ///
     /// # Errors
-    /// `invalid_field` where it is neither, `too_large` above 256 KiB or 4096 items.
+    /// `invalid_field` if it is neither, `too_large` above 256 KiB or 4096 items.
     pub fn text_list(&mut self, name: &'static str) -> Result<Option<Vec<String>>, Reject> {
         let Some(raw) = self.take(name) else { return Ok(None) };
         if raw.get().len() > JSON_BYTES {
@@ -297,10 +309,10 @@ impl<'t> Fields<'t> {
         Ok(Some(items))
     }
 
-    /// A time with an offset, truncated to microseconds.
+    /// Takes a time with an offset, truncated to microseconds. `reported_as` is the field that the error names.
     ///
     /// # Errors
-    /// `invalid_field` where it is no time with an offset, as [`time::parse`] reads it.
+    /// `invalid_field` if [`time::parse`] does not accept it.
     pub(crate) fn time(
         &mut self,
         name: &'static str,
@@ -320,13 +332,13 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// What nobody took, as members of a JSON object: key and value text.
+    /// Returns the members that nothing took, as key and JSON text.
     pub(crate) fn left_over(&self) -> impl Iterator<Item = (&str, &'t str)> {
         self.members.iter().filter(|member| !member.taken).map(|member| (&*member.key, member.value.get()))
     }
 }
 
-/// The text of a JSON string; borrowed where it has no escapes.
+/// Returns the text of a JSON string, borrowed if it has no escapes.
 pub(crate) fn string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
@@ -335,24 +347,24 @@ pub(crate) fn string(raw: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<String>(raw).ok().map(Cow::Owned)
 }
 
-/// A number such as `3.0` or `1e3` that is an integer all the same, and exact as a double: from 2^53
-/// on a double also stands for its neighbours.
+/// Parses a number such as `3.0` or `1e3` that is an integer below 2^53. From there on, a double no longer identifies
+/// one integer.
 fn integral(raw: &str) -> Option<i64> {
     const EXACT: f64 = (1_u64 << 53) as f64;
     double(raw).filter(|number| number.fract() == 0.0 && number.abs() < EXACT).map(|number| number as i64)
 }
 
-/// The double nearest to a JSON number; serde_json's own may be the one beside it.
+/// Returns the double nearest to a JSON number. serde_json's own parser may return a neighbour of it.
 fn double(raw: &str) -> Option<f64> {
     raw.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// What a word stands for, in upper or lower case.
+/// Returns the value of a word, in upper or lower case.
 pub(crate) fn find_word<T: Copy>(words: &[(&'static str, T)], text: &str) -> Option<T> {
     words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, choice)| *choice)
 }
 
-/// Whether `key` is `name` written in camelCase.
+/// Returns whether `key` is `name` in camelCase.
 fn is_camel_of(key: &str, name: &str) -> bool {
     let mut key = key.bytes();
     let mut upper = false;
@@ -370,7 +382,7 @@ fn is_camel_of(key: &str, name: &str) -> bool {
     key.next().is_none()
 }
 
-/// A value in words, for the person who mends the producer; never more than a few characters of it.
+/// Describes a value for the developer of the producer, with a short excerpt at most.
 fn found(raw: &RawValue) -> String {
     let text = raw.get();
     match text.as_bytes().first() {
@@ -399,7 +411,7 @@ impl<'t> Visitor<'t> for Members {
     }
 
     fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        // Enough for every kind's own fields, so that a usual record costs one allocation.
+        // Enough for the fields of every kind, so a usual record costs one allocation.
         let mut members = Vec::with_capacity(20);
         while let Some((Key(key), value)) = map.next_entry()? {
             members.push(Member { key, value, taken: false });

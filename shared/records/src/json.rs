@@ -1,23 +1,24 @@
-//! Bounds on what `jsonb` makes of a JSON text.
+//! Checks JSON text against what `jsonb` can hold and print.
 //!
-//! `jsonb` keeps numbers as `numeric` and prints them without exponents, so 18 KB of `1e131000` come back as 262 MB.
-//! Numbers that `numeric` cannot hold, and nesting that exhausts the server's stack, would fail a whole COPY. Both are
-//! seen here, before the database is asked.
+//! `jsonb` stores numbers as `numeric` and prints them without exponents, so 18 KB of `1e131000` are printed as 262 MB.
+//! Numbers that `numeric` cannot hold, and nesting that exhausts the server's stack, would make a whole COPY fail. Both
+//! are rejected here, before the row reaches Postgres.
 
 use crate::fields::excerpt;
 use crate::limits::{JSON_BYTES, JSON_DEPTH, NUMERIC_INTEGER_DIGITS, NUMERIC_SCALE};
 use crate::{Reason, Reject};
 
-/// Checks a JSON text against [`JSON_DEPTH`], `numeric` and [`JSON_BYTES`] with its numbers written out. Blanks do not
-/// count, so Postgres prints up to one byte more for each `:` and `,`. The text must be JSON.
+/// Checks a valid JSON text: its nesting against [`JSON_DEPTH`], its numbers against `numeric`, and its length with
+/// numbers written out against [`JSON_BYTES`]. White space does not count, so Postgres prints up to one byte more for
+/// each `:` and `,`.
 pub(crate) fn check(name: &'static str, json: &str) -> Result<(), Reject> {
     if is_harmless(json.as_bytes()) { Ok(()) } else { scan(name, json) }
 }
 
-/// Whether no scan is needed: only an exponent or a long text can make a number too long, and only as many brackets can
-/// nest as there are. Without branches and in bytes, which compilers turn into vector instructions.
+/// Returns whether a text passes without a scan. Only an exponent or a long text can make a number too long, and the
+/// number of brackets bounds their nesting. The loops have no branches and work on bytes, so they are vectorized.
 fn is_harmless(json: &[u8]) -> bool {
-    /// A sum of that many ones fits into a byte.
+    /// Maximum chunk whose sum of ones fits into a byte.
     const CHUNK_BYTES: usize = 128;
     if json.len() > NUMERIC_SCALE {
         return false;
@@ -65,19 +66,19 @@ fn scan(name: &'static str, json: &str) -> Result<(), Reject> {
     Ok(())
 }
 
-/// What is printed as it was read.
+/// Returns the length read and printed of text that is printed unchanged.
 fn same(length: usize) -> (usize, usize) {
     (length, length)
 }
 
-/// How long the string is that `text` begins with, quotes included.
+/// Returns the length of the string at the start of `text`, including its quotes.
 fn string_length(text: &[u8]) -> usize {
     let mut at = 1;
     while let Some(found) = memchr::memchr2(b'"', b'\\', text.get(at..).unwrap_or_default()) {
         if text.get(at + found) == Some(&b'"') {
             return at + found + 1;
         }
-        at += found + 2; // a backslash and what it escapes
+        at += found + 2; // a backslash and the character that it escapes
     }
     text.len()
 }
@@ -86,17 +87,17 @@ fn is_of_a_number(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
 }
 
-/// How many bytes Postgres prints for a number; `None` where `numeric` cannot hold it.
+/// Returns how many bytes Postgres prints for a number; `None` if `numeric` cannot hold it.
 fn printed_length(number: &str) -> Option<usize> {
     let (sign, number) = number.strip_prefix('-').map_or((0, number), |number| (1, number));
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    // What does not fit into 64 bits is far beyond either bound.
+    // An exponent that does not fit into 64 bits is far beyond either bound.
     let exponent: i64 = exponent.parse().ok()?;
     let scale = (fraction.len() as i64).saturating_sub(exponent).max(0);
     let zeros = integer.bytes().chain(fraction.bytes()).take_while(|digit| *digit == b'0').count();
     let integer_digits = match integer.len() + fraction.len() - zeros {
-        0 => 1, // zero, whatever its exponent
+        0 => 1, // zero, with any exponent
         _ => (integer.len() as i64 - zeros as i64).saturating_add(exponent).max(1),
     };
     let scale = usize::try_from(scale).ok().filter(|scale| *scale <= NUMERIC_SCALE)?;
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn numbers_are_as_long_as_postgres_prints_them() {
-        // Each second value is `length('…'::jsonb::text)` of Postgres 15, without which `numeric` refuses it.
+        // Each second value is `length('…'::jsonb::text)` in Postgres 15; `None` if `numeric` refuses the number.
         for (number, printed) in [
             ("0", Some(1)),
             ("-0.0", Some(4)),
@@ -195,7 +196,7 @@ mod tests {
             assert_eq!(refused(&nested(JSON_DEPTH + 1)), Some(Reason::TooLarge));
             assert_eq!(refused(&nested(100_000)), Some(Reason::TooLarge));
         }
-        // Many brackets beside each other, or inside of a string, are not deep.
+        // Many brackets next to each other, or within a string, are not nested.
         assert_eq!(refused(&format!("[{}1]", "[],".repeat(2 * JSON_DEPTH))), None);
         assert_eq!(refused(&format!("[\"{}\"]", "[".repeat(2 * JSON_DEPTH))), None);
     }

@@ -1,4 +1,4 @@
-//! The record kinds: one line each here, everything else in the kind's own folder.
+//! The kinds of records: one line each here, everything else in the folder of the kind.
 
 use std::borrow::Cow;
 
@@ -7,139 +7,144 @@ use crate::rollup::Column;
 use crate::row::RowWriter;
 use crate::{Reject, schema};
 
-/// What a kind's folder says about it. The writers, the store and the schemas read this and nothing else.
+/// The specification of a kind, defined in its folder. The writers, the store and the schemas read nothing else about
+/// a kind.
 #[derive(Debug)]
 pub struct Spec {
-    /// The table, with its schema.
+    /// The table with its Postgres schema, such as `watchbook.event_logs`.
     pub table: &'static str,
-    /// The columns of the kind's own fields, in the order in which [`Spec::encode`] writes them.
+    /// The columns of the kind's own fields, in the order in which `encode` writes them.
     pub columns: &'static [&'static str],
-    /// What stands behind the organization in a record's subject.
+    /// The part of the subject after the organization.
     pub detail: Detail,
-    /// Behind these, the columns that are worked out of the fields. A member of such a name means nothing.
+    /// The columns after these that are derived from the fields. A member of the record with such a name has no
+    /// meaning: like any unknown member, it goes to `attributes`.
     pub derived: &'static [&'static str],
-    /// What the roll-ups group by, beside the organization.
+    /// The columns by which the roll-ups group, beside the organization.
     pub labels: &'static [Column],
-    /// What the roll-ups measure.
+    /// The columns of which the roll-ups keep the sum and the peak.
     pub levels: &'static [Column],
-    /// Of what no more than so many bytes are kept; `None` where only time bounds what is kept.
+    /// What a limit in bytes applies to; `None` if only age bounds what is kept.
     pub volume: Option<Volume>,
-    /// How the table is cut by `created_at`.
+    /// How the table is partitioned by `created_at`.
     pub partitioning: Partitioning,
-    /// What happens to a row whose key is there already.
+    /// What happens to a row whose key exists already.
     pub conflict: Conflict,
-    /// Days of `created_at` that are accepted and kept unless configured; `None` keeps for ever.
+    /// How many days records are kept by default. An older `created_at` is rejected. `None` keeps records forever.
     pub keep_days: Option<u32>,
-    /// Takes the kind's fields and writes its columns.
+    /// Decodes the kind's own fields and writes [`Spec::columns`] and [`Spec::derived`].
     pub(crate) encode: fn(&mut Fields<'_>, &mut RowWriter<'_>) -> Result<Facts, Reject>,
-    /// The JSON Schema of the kind's own fields.
+    /// Returns the JSON Schema of the kind's own fields.
     pub(crate) schema: fn() -> schemars::Schema,
-    /// Bodies that must be stored and bodies that must be refused, for the tests and the documentation.
+    /// Bodies that must be stored and bodies that must be rejected, for tests and documentation.
     pub fixtures: Fixtures,
 }
 
-/// The field that stands behind the organization in a record's subject, so that readers and permissions can filter.
+/// The field whose value follows the organization in the subject, so that subscribers and permissions can filter.
 #[derive(Debug, Clone, Copy)]
 pub struct Detail {
-    /// The field.
+    /// The name of the field.
     pub field: &'static str,
-    /// What stands there where the record does not have the field.
+    /// The value if the record does not have the field.
     pub default: &'static str,
-    /// The stored form of a word from a closed list; `None` where the field has no such list or the word is not on it.
+    /// Returns the stored form of a word; `None` if the field has no closed list of words, or the word is not on it.
     pub(crate) word: fn(&str) -> Option<&'static str>,
 }
 
 impl Detail {
-    /// A field that may hold any text.
+    /// Returns the detail for a field that may hold any text.
     pub(crate) const fn text(field: &'static str) -> Self {
         Self { field, default: "", word: |_| None }
     }
 
-    /// Returns the detail of a record, in the form in which the field is stored.
+    /// Takes the field and returns its value in the stored form. [`subject::for_record`](crate::subject::for_record)
+    /// makes it a valid part of a subject.
     pub fn of<'t>(&self, fields: &mut Fields<'t>) -> Cow<'t, str> {
-        // A value that is no text is refused by the decoder, which names it.
+        // If the value is not text, the decoder rejects the record.
         let text = fields.unbounded_text(self.field).ok().flatten().unwrap_or(Cow::Borrowed(self.default));
         (self.word)(&text).map_or(text, Cow::Borrowed)
     }
 }
 
-/// What is bounded by volume, for each organization apart. The limit itself is a setting.
+/// What is kept up to a limit in bytes, for each organization and owner. The limit is a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Volume {
-    /// The column that says whose volume it is. Never NULL, a label of the roll-ups, and first in an index in which
-    /// `created_at` is second, by which the oldest are found.
+    /// The column with the owner, such as `container_id`. It is never NULL, is a label of the roll-ups, and is followed
+    /// by `created_at` in an index, which finds the oldest rows.
     pub owner: &'static str,
-    /// The column of which the bytes count: `text`, never NULL.
+    /// The column whose bytes count: of type `text`, never NULL.
     pub text: &'static str,
 }
 
-/// What the kind knows about a record beyond its columns.
+/// What a kind knows about a record beyond its columns.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Facts {
-    /// Counts as a failure in the roll-ups.
+    /// Whether the roll-ups count the record as a failure.
     pub(crate) failed: bool,
-    /// Bytes that were cut off a text that may be cut.
+    /// How many bytes of a text were cut.
     pub(crate) truncated_bytes: usize,
 }
 
-/// Example bodies, one JSON object a line, as the organization [`Fixtures::ORGANIZATION`] published
-/// them and the stream took them at [`Fixtures::PUBLISHED_AT`].
+/// Example bodies: one JSON object per line, published by [`Fixtures::ORGANIZATION`] and stored by the stream at
+/// [`Fixtures::PUBLISHED_AT`].
 #[derive(Debug, Clone, Copy)]
 pub struct Fixtures {
-    /// Each is stored.
+    /// Bodies that are stored.
     pub accepted: &'static str,
-    /// Each is refused; its member `"_expect"` says with which `reason:field`.
+    /// Bodies that are rejected. The member `"_expect"` of each names the rejection as `reason:field`.
     pub rejected: &'static str,
 }
 
 impl Fixtures {
     /// The organization in the subject of every example.
     pub const ORGANIZATION: &str = "acme";
-    /// The stream's time of every example, from which an accepted `created_at` is never far.
+    /// The stream's time of every example. The `created_at` of accepted examples is close to it.
     pub const PUBLISHED_AT: &str = "2026-06-15T12:00:00Z";
 }
 
-/// How a table is cut by `created_at`, in UTC.
+/// How a table is partitioned by `created_at`, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partitioning {
-    /// One partition a day.
+    /// One partition per day.
     Daily,
-    /// One partition a month, for what stays for years.
+    /// One partition per month, for records that are kept for years.
     Monthly,
-    /// A plain table.
+    /// Not partitioned.
     None,
 }
 
-/// What happens to a row whose key is there already.
+/// What happens to a row whose key exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conflict {
-    /// The first one stays: `(created_at, id)` is the record.
+    /// The first row stays. The key is `(created_at, id)`.
     KeepFirst,
-    /// The newest `(created_at, id)` of the named key columns stays: snapshots of an entity.
+    /// The row with the greatest `(created_at, id)` stays: snapshots of an entity.
     KeepNewest {
-        /// The columns that name the entity.
+        /// The columns of the key.
         key: &'static [&'static str],
     },
 }
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident => $module:ident),+ $(,)?) => {
-        /// A record kind: one stream, one table, one writer.
+        /// A kind of records. Each kind has its own stream, table and writer.
+        ///
+        /// [`FromStr`](std::str::FromStr) parses [`Kind::name`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Kind {
             $($(#[$doc])* $variant),+
         }
 
         impl Kind {
-            /// Every kind.
+            /// All kinds.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The name in subjects, commands, URLs and metrics.
+            /// Returns the name in subjects, commands, URLs and metrics, such as `events`.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($module)),+ }
             }
 
-            /// What the kind's folder says about it.
+            /// Returns the specification of the kind.
             pub const fn spec(self) -> &'static Spec {
                 match self { $(Self::$variant => &crate::$module::SPEC),+ }
             }
@@ -150,39 +155,39 @@ macro_rules! kinds {
 kinds! {
     /// What happened in a project or a run.
     Events => events,
-    /// Errors with their trace and stack.
+    /// Errors, with their trace and stack.
     Errors => errors,
-    /// A container's resource usage.
+    /// Resource usage of containers.
     Metrics => metrics,
-    /// A container's output, line by line.
+    /// Output of containers, line by line.
     Logs => logs,
-    /// Who did what to what.
+    /// Audit events: who did what to what.
     Audit => audit,
-    /// Sandbox executions of strategies.
+    /// Executions of strategies in a sandbox.
     Executions => executions,
-    /// What ids mean: names and addresses of users, strategies and the rest.
+    /// Names for ids: of users, organizations, projects, runs, strategies and containers.
     Directory => directory,
 }
 
 impl Kind {
-    /// The table without its schema.
+    /// Returns the table without its Postgres schema.
     pub fn table_name(self) -> &'static str {
         let table = self.spec().table;
         table.split_once('.').map_or(table, |(_, name)| name)
     }
 
-    /// Every column that a writer fills, in the order of COPY: the kind's own, then the common ones.
+    /// Returns every column that a writer fills, in the order of COPY: the kind's own, the derived, the common ones.
     pub fn columns(self) -> impl Iterator<Item = &'static str> {
         let Spec { columns, derived, .. } = self.spec();
         columns.iter().chain(*derived).chain(crate::envelope::COLUMNS).copied()
     }
 
-    /// The columns that are fields of a record, or made of one of its own: all but the derived ones.
+    /// Returns the columns without the derived ones: each is a field of a record, or made from one field.
     pub fn fields(self) -> impl Iterator<Item = &'static str> {
         self.spec().columns.iter().chain(crate::envelope::COLUMNS).copied()
     }
 
-    /// The JSON Schema of a record of this kind, as it is published.
+    /// Returns the JSON Schema (draft 2020-12) of a published record of this kind, in snake_case.
     pub fn schema(self) -> serde_json::Value {
         schema::of(self)
     }
@@ -194,7 +199,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// The name is not a record kind.
+/// The error for a name that is not the name of a kind.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown kind `{0}`: expected one of {names}", names = Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", "))]
 pub struct UnknownKind(String);

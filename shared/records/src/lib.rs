@@ -1,21 +1,65 @@
-//! The wire contract: every record kind with its type, decoding, limits, SQL and fixtures.
+//! The wire contract of Watchbook: the kinds of records, how a NATS message becomes a Postgres row, and why one is
+//! rejected.
 //!
-//! Everything here is pure: bytes in, a row or a named rejection out. No clock, no network, no
-//! database. A producer needs nothing else of Watchbook to build a valid record, and the writers
-//! need nothing else to know what a message means.
+//! A record is one JSON object, published on the subject `<prefix>.<kind>.<organization>.<detail>`. There are seven
+//! kinds ([`Kind`]): [`Event`], [`ErrorRecord`], [`MetricSample`], [`LogLine`], [`AuditRecord`], [`Execution`] and
+//! [`Entity`].
 //!
-//! One message takes this path:
+//! Everything here is pure: bytes in, a row or a named rejection out. There is no clock, network or database.
+//! Producers need nothing else to build a valid record, though the crate `publisher` also publishes them. The writers
+//! need nothing else to decode a message.
 //!
-//! 1. [`subject`] says which organization may have published it,
-//! 2. `body` unpacks it where it is compressed,
-//! 3. `text` makes the body something that Postgres can hold,
-//! 4. `cloudevent` unwraps it where it is a CloudEvents message,
-//! 5. [`fields`] hands out its JSON members one by one, each against its limit (`json`, `time`),
-//! 6. the kind's own module (`events`, `errors`, …) picks what it knows,
-//! 7. `envelope` adds what is common to all, with everything else in `attributes`,
-//! 8. [`row`] writes it in the binary format of COPY.
+//! # Example
 //!
-//! [`encode`] is that path; [`Reject`] is its only other end. [`rollup`] counts the rows by label.
+//! ```
+//! use records::{Event, Headers, Kind, Message, Reason, Record, encode, subject};
+//!
+//! // A producer builds a record and its subject.
+//! let event =
+//!     Event { event_type: "build.finished".into(), run_id: Some("run-7".into()), ..Event::default() };
+//! let body = serde_json::to_vec(&event)?;
+//! let subject = subject::for_record("watchbook", Event::KIND, Some("acme"), event.detail());
+//! assert_eq!(subject, "watchbook.events.acme.build.finished");
+//!
+//! // A writer decodes the message and appends its row in the binary format of COPY.
+//! let message = Message {
+//!     kind: Kind::Events,
+//!     prefix: "watchbook",
+//!     subject: &subject,
+//!     stream: "WATCHBOOK_EVENTS",
+//!     sequence: 4711,
+//!     published_at: "2026-06-15T12:00:00Z".parse()?,
+//!     headers: &Headers::default(),
+//!     body: &body,
+//! };
+//! let mut rows = Vec::new();
+//! let facts = encode(&message, None, &mut rows)?;
+//! assert_eq!(facts.organization, Some("acme"));
+//! assert_eq!(facts.created_at, message.published_at); // the body has no `created_at`
+//!
+//! // A message that cannot become a row has a named reason, and leaves the buffer as it was.
+//! let length = rows.len();
+//! let reject = encode(&Message { body: b"{}", ..message }, None, &mut rows).unwrap_err();
+//! assert_eq!(reject.reason, Reason::MissingField);
+//! assert_eq!(reject.field.as_deref(), Some("event_type"));
+//! assert_eq!(rows.len(), length);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # From message to row
+//!
+//! [`encode`] takes these steps and returns either [`RowFacts`] or a [`Reject`]:
+//!
+//! 1. [`subject`] reads the organization from the subject,
+//! 2. `body` decompresses the body,
+//! 3. `text` replaces characters that Postgres cannot store,
+//! 4. [`cloudevent`] unwraps a CloudEvents message,
+//! 5. [`fields`] returns its JSON members one by one, each checked against its limit (`json`, `time`, [`limits`]),
+//! 6. the kind's own module (`events`, `errors`, …) takes the fields that it knows,
+//! 7. `envelope` adds the common fields, with everything else in `attributes`,
+//! 8. [`row`] writes the row in the binary format of COPY.
+//!
+//! [`rollup`] counts rows by minute and label.
 
 pub mod audit;
 mod body;

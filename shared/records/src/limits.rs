@@ -1,33 +1,35 @@
-//! Every bound of the wire contract, in bytes unless the name says otherwise.
+//! The limits of the wire contract. Units are in the names.
 
-/// Ids and types: what is indexed and grouped by. Well below the 2704 bytes that a btree entry holds.
+/// Maximum length of ids and types, which are indexed and grouped by. Well below the 2704 bytes of a btree entry.
 pub const ID_BYTES: usize = 256;
-/// Any other text: names, reasons, messages.
+/// Maximum length of other text: names, reasons, messages.
 pub const TEXT_BYTES: usize = 4 * 1024;
-/// A stack trace; deep ones of managed runtimes reach tens of KiB.
+/// Maximum length of a stack trace. Deep ones of managed runtimes reach tens of KiB.
 pub const STACK_BYTES: usize = 64 * 1024;
-/// A JSON column as it was sent, whitespace included, and also with its numbers written out as Postgres prints them.
+/// Maximum length of a JSON column: as it was sent, including white space, and also with its numbers written out as
+/// Postgres prints them.
 pub const JSON_BYTES: usize = 256 * 1024;
-/// Levels of objects and lists within a JSON column. Postgres 15 parses them recursively, and refuses some tens of
-/// thousands with the default `max_stack_depth` of 2 MB; readers of JSON commonly refuse far fewer.
+/// Maximum nesting of objects and lists in a JSON column. Postgres 15 parses them recursively, and with the default
+/// `max_stack_depth` of 2 MB refuses some tens of thousands of levels. JSON parsers commonly refuse far fewer.
 pub const JSON_DEPTH: usize = 1_000;
-/// Digits before the decimal point that `numeric` holds, and so a number in `jsonb`
+/// Maximum digits before the decimal point of a `numeric`, and so of a number in `jsonb`
 /// (<https://www.postgresql.org/docs/current/datatype-numeric.html>).
 pub const NUMERIC_INTEGER_DIGITS: usize = 131_072;
-/// Digits behind the decimal point that `numeric` holds.
+/// Maximum digits after the decimal point of a `numeric`.
 pub const NUMERIC_SCALE: usize = 16_383;
-/// A container's log line; a longer one is cut, because a log line is never worth refusing.
+/// Maximum length of a log line. A longer line is cut rather than rejected.
 pub const LOG_LINE_BYTES: usize = 16 * 1024;
-/// A whole message, compressed or not. The default `max_payload` of a NATS server, so nothing larger arrives anyway.
+/// Maximum size of a body, both compressed and decompressed. It is the default `max_payload` of nats-server, so larger
+/// messages do not arrive anyway.
 pub const MESSAGE_BYTES: usize = 1024 * 1024;
-/// Codings of one body, such as `gzip`: two, because each may unpack to a whole message.
+/// Maximum number of content codings of a body, such as `gzip`. Each may decompress to [`MESSAGE_BYTES`].
 pub const CONTENT_CODINGS: usize = 2;
-/// The window that a zstd body may ask for, as a power of two: the 8 MiB that every decoder of the coding supports
-/// (RFC 9659, section 3).
+/// Maximum window of a zstd body, as a power of two: 8 MiB, which every decoder of the coding supports (RFC 9659,
+/// section 3).
 pub const ZSTD_WINDOW_LOG: u32 = 23;
-/// Elements of a text list such as `classes_found`.
+/// Maximum number of elements of a text list such as `classes_found`.
 pub const LIST_ITEMS: usize = 4096;
-/// An organization in a subject.
+/// Maximum length of an organization in a subject.
 pub const ORGANIZATION_BYTES: usize = 64;
-/// How far ahead of the stream's clock a producer's may be, in seconds: a day covers a wrong zone.
+/// How far `created_at` may be ahead of the stream's clock, in seconds. A day covers a wrong time zone.
 pub const AHEAD_SECONDS: i64 = 24 * 60 * 60;

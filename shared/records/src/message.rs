@@ -1,4 +1,4 @@
-//! One message of a stream, from bytes to a row.
+//! Decodes one message of a stream into a row.
 
 use std::borrow::Cow;
 
@@ -12,39 +12,40 @@ use crate::row::RowWriter;
 use crate::text::sanitize;
 use crate::{Kind, Reason, Reject, body, cloudevent, subject, time};
 
-/// Set on a replayed dead letter: the id that the original would have had without one of its own.
+/// Header of a replayed dead letter: the UUID that the original message gets if its body has no id.
 pub const REPLAY_ID_HEADER: &str = "Watchbook-Replay-Id";
-/// Set on a replayed dead letter: the stream's time of the original.
+/// Header of a replayed dead letter: the stream's time of the original message, in RFC 3339.
 pub const REPLAY_TIME_HEADER: &str = "Watchbook-Replay-Time";
 
-/// One message as the stream holds it.
+/// A message of a stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'m> {
-    /// The kind of the stream that holds it.
+    /// The kind of records that the stream carries.
     pub kind: Kind,
-    /// The prefix of all subjects.
+    /// The prefix of all subjects, such as `watchbook`.
     pub prefix: &'m str,
-    /// The subject on which it was published.
+    /// The subject on which the message was published.
     pub subject: &'m str,
-    /// The stream's name.
+    /// The name of the stream, such as `WATCHBOOK_EVENTS`.
     pub stream: &'m str,
-    /// Its sequence in the stream.
+    /// The sequence of the message in the stream.
     pub sequence: u64,
-    /// When the stream took it.
+    /// When the stream stored the message: its timestamp, in nanoseconds.
     pub published_at: DateTime<Utc>,
-    /// Its headers.
+    /// The headers of the message.
     pub headers: &'m Headers,
-    /// Its body.
+    /// The body, as published: it may be compressed.
     pub body: &'m [u8],
 }
 
 impl Message<'_> {
-    /// The id where the body names none: derived from where it stands, or from where it first stood.
+    /// Returns the id of a message whose body has none: derived from its position in the stream, or, for a replay, from
+    /// the position of the original.
     pub(crate) fn own_id(&self) -> Uuid {
         self.replay_id().unwrap_or_else(|| derived_id(self.stream, self.sequence, self.published_at))
     }
 
-    /// The time where the body names none.
+    /// Returns the time of a message whose body has none: the stream's, or, for a replay, that of the original.
     pub(crate) fn own_time(&self) -> DateTime<Utc> {
         self.headers
             .get(REPLAY_TIME_HEADER)
@@ -52,8 +53,8 @@ impl Message<'_> {
             .unwrap_or_else(|| time::whole_microseconds(self.published_at))
     }
 
-    /// The identity that a replay must carry on, so that replaying twice stores once: the headers
-    /// [`REPLAY_ID_HEADER`] and [`REPLAY_TIME_HEADER`].
+    /// Returns the id and the time that a replay of this message must have in the headers [`REPLAY_ID_HEADER`] and
+    /// [`REPLAY_TIME_HEADER`], so that replaying it twice stores it once.
     pub fn replay_identity(&self) -> (Uuid, DateTime<Utc>) {
         (self.own_id(), self.own_time())
     }
@@ -63,26 +64,27 @@ impl Message<'_> {
     }
 }
 
-/// What the writer has to know about an encoded row.
+/// What a writer needs to know about an encoded row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowFacts<'m> {
-    /// The record's id, with `created_at` its key.
+    /// The id of the record. Together with `created_at` it is the primary key.
     pub id: Uuid,
-    /// When it happened, in whole microseconds.
+    /// The time of the record, in whole microseconds.
     pub created_at: DateTime<Utc>,
-    /// Whose it is.
+    /// The organization in the subject.
     pub organization: Option<&'m str>,
-    /// The minute in which the roll-ups count it.
+    /// The start of the minute in which the roll-ups count the record. Not always that of `created_at`.
     pub minute: DateTime<Utc>,
-    /// Whether the roll-ups count it as a failure.
+    /// Whether the roll-ups count the record as a failure.
     pub failed: bool,
 }
 
-/// Decodes a message and appends its row to `rows`, in the order of [`Kind::columns`].
-/// `keep` is how long the kind is kept, `None` for ever.
+/// Decodes a message and appends its row to `rows`, with the columns of [`Kind::columns`] in that order.
+///
+/// `keep` is how long records of the kind are kept; `None` means forever. An older `created_at` is rejected.
 ///
 /// # Errors
-/// Why the message is a dead letter. `rows` is then as it was.
+/// The [`Reject`] says why the message is a dead letter. `rows` is then unchanged.
 pub fn encode<'m>(message: &Message<'m>, keep: Option<TimeDelta>, rows: &mut Vec<u8>) -> Result<RowFacts<'m>, Reject> {
     let organization = subject::organization(message.subject, message.prefix, message.kind)?;
     let body = body::unpack(message.body, message.headers)?;
@@ -92,7 +94,7 @@ pub fn encode<'m>(message: &Message<'m>, keep: Option<TimeDelta>, rows: &mut Vec
     let result = match cloudevent::unwrap(message.kind, message.headers, &text) {
         Ok(Some(unwrapped)) => unwrapped.encode(sanitized, &mut encode_record),
         Ok(None) => encode_record(&text, sanitized).or_else(|reject| {
-            // Looked at only now, so that records cost nothing: no record of a kind can be an event as well.
+            // Tried only after decoding failed, so that it costs records nothing. No valid record is also a CloudEvent.
             match cloudevent::unwrap_unmarked(message.kind, &text) {
                 Some(unwrapped) => unwrapped?.encode(sanitized, &mut encode_record),
                 None => Err(reject),
@@ -103,11 +105,11 @@ pub fn encode<'m>(message: &Message<'m>, keep: Option<TimeDelta>, rows: &mut Vec
     result.map_err(|reject| named(reject, &body))
 }
 
-/// Returns the JSON text of a message as it was published: unpacked, in UTF-8, without a byte order mark. Empty where a
-/// CloudEvent in binary mode has no data.
+/// Returns the JSON text of a message as it was published: decompressed, in UTF-8, without a byte order mark. It is
+/// empty if a CloudEvent in binary mode has no data.
 ///
 /// # Errors
-/// `too_large` and `invalid_json` where it cannot be unpacked.
+/// `too_large` or `invalid_json` if the body cannot be decompressed.
 pub fn body_text<'m>(body: &'m [u8], headers: &Headers) -> Result<Cow<'m, str>, Reject> {
     let mut text = match body::unpack(body, headers)? {
         Cow::Borrowed(body) => String::from_utf8_lossy(body),
@@ -119,7 +121,7 @@ pub fn body_text<'m>(body: &'m [u8], headers: &Headers) -> Result<Cow<'m, str>, 
     Ok(text)
 }
 
-/// A refusal of a body that is no JSON, with the name of its format where its first bytes give it away.
+/// Adds the name of the body's format to a rejection as `invalid_json`, if its first bytes identify it.
 fn named(reject: Reject, body: &[u8]) -> Reject {
     match body::recognize(body) {
         Some(format) if reject.reason == Reason::InvalidJson => {

@@ -2,16 +2,16 @@
 
 use serde_json::Value;
 
-/// The text of a JSON object on its way.
+/// The text of a JSON object that is being written.
 pub(crate) struct ObjectText(String);
 
 impl ObjectText {
-    /// An object without members.
+    /// Returns an object without members.
     pub(crate) fn new() -> Self {
         Self(String::from("{"))
     }
 
-    /// Appends a member whose value is JSON text already.
+    /// Appends a member whose value is JSON text.
     pub(crate) fn member(&mut self, name: &str, value: &str) {
         if !self.is_empty() {
             self.0.push(',');
@@ -27,19 +27,19 @@ impl ObjectText {
         self.string(text);
     }
 
-    /// Whether no member was appended yet.
+    /// Returns whether the object has no members.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.len() == 1
     }
 
-    /// The whole text.
+    /// Returns the text of the object.
     pub(crate) fn finish(mut self) -> String {
         self.0.push('}');
         self.0
     }
 
     fn string(&mut self, text: &str) {
-        // Nearly every name is plain, and then costs no allocation of its own.
+        // Nearly every name is plain, and is then written without an allocation.
         if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
             self.0.push('"');
             self.0.push_str(text);

@@ -1,4 +1,4 @@
-//! What the typed records share: the trait of a record, JSON text, and the record on its way out.
+//! Types that all kinds share: the trait of a record, JSON text, actors, and the record as it is published.
 
 use std::borrow::Cow;
 
@@ -13,28 +13,28 @@ use crate::Kind;
 
 /// A typed record that a producer can publish.
 pub trait Record: Serialize {
-    /// Its kind.
+    /// The kind of the record.
     const KIND: Kind;
 
-    /// What stands behind the organization in the subject; only for filtering.
+    /// Returns the part of the subject after the organization. It only serves subscribers as a filter.
     fn detail(&self) -> &str;
 }
 
-/// A JSON object kept as text.
+/// A JSON object, kept as text. Default: `{}`. A record holds at most [`JSON_BYTES`](crate::limits::JSON_BYTES) of it.
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
 pub struct Json<'a>(pub(crate) Cow<'a, RawValue>);
 
 impl Json<'_> {
-    /// The text.
+    /// Returns the JSON text.
     pub fn get(&self) -> &str {
         self.0.get()
     }
 
-    /// A value as JSON text.
+    /// Serializes a value. It must be an object, or the record is rejected.
     ///
     /// # Errors
-    /// Where the value cannot be JSON, such as a map with keys that are no strings.
+    /// The value cannot be JSON, for example a map with keys that are not strings.
     pub fn of(value: &impl Serialize) -> Result<Json<'static>, serde_json::Error> {
         serde_json::value::to_raw_value(value).map(|raw| Json(Cow::Owned(raw)))
     }
@@ -42,7 +42,7 @@ impl Json<'_> {
 
 impl From<Map<String, Value>> for Json<'static> {
     fn from(map: Map<String, Value>) -> Self {
-        // A map of JSON values always is JSON; `{}` stands for what cannot happen.
+        // Serializing a map of JSON values cannot fail.
         Self::of(&map).unwrap_or_else(|_| Json(Cow::Borrowed(empty_object())))
     }
 }
@@ -54,7 +54,7 @@ impl Default for Json<'_> {
 }
 
 fn empty_object() -> &'static RawValue {
-    // Parsing a constant: cannot fail, and RawValue has no other way to be made from one.
+    // Parsing a constant cannot fail, and is the only way to make a RawValue from one.
     serde_json::from_str("{}").unwrap_or(RawValue::NULL)
 }
 
@@ -72,7 +72,7 @@ impl JsonSchema for Json<'_> {
     }
 }
 
-/// Who acted.
+/// Type of an actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ActorType {
@@ -81,7 +81,7 @@ pub enum ActorType {
     /// The platform itself.
     #[default]
     System,
-    /// A program with a key.
+    /// A program with an API key.
     ApiKey,
 }
 
@@ -98,21 +98,21 @@ impl ActorType {
     }
 }
 
-/// A record with its identity, as it is published. With the id and the time set by the producer,
-/// publishing again after an unclear answer is harmless.
+/// A record with its id and time, as it is published. Because the producer sets both, it can publish the record again
+/// when it did not get an acknowledgement: the record is stored once.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outgoing<R> {
-    /// The record's id; UUIDv7 recommended.
+    /// The id of the record, preferably a UUIDv7.
     pub id: Uuid,
-    /// When it happened.
+    /// The time of the record. Stored in whole microseconds; at most a day ahead of the stream's clock.
     pub created_at: DateTime<Utc>,
-    /// Who publishes.
+    /// Name of the publisher, at most 4 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// What the contract has no field for.
+    /// Fields that the contract does not define, at most 256 KiB as JSON.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub attributes: Map<String, Value>,
-    /// The kind's own fields.
+    /// The fields of the kind.
     #[serde(flatten)]
     pub record: R,
 }

@@ -1,31 +1,31 @@
-//! Why a message cannot become a row.
+//! The reasons why a message cannot become a row.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// The named reasons of a dead letter. The names are part of the contract.
+/// The reason of a dead letter. The [names](Reason::name) are part of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
     /// The body is not one JSON object.
     InvalidJson,
     /// A required field is absent or null.
     MissingField,
-    /// A field is there and is not what the contract says.
+    /// A field has a value that the contract does not allow.
     InvalidField,
-    /// A field or the message passes its limit.
+    /// A field or the body exceeds its [limit](crate::limits).
     TooLarge,
-    /// The body names another organization than the subject.
+    /// The organization in the body is not that in the subject.
     OrganizationMismatch,
-    /// `created_at` is older than the kind is kept, or more than a day ahead.
+    /// `created_at` is older than the kind is kept, or more than a day ahead of the stream's clock.
     CreatedAtOutOfRange,
-    /// The subject names a kind that this stream does not carry.
+    /// The subject has another kind than the stream carries.
     UnknownKind,
-    /// Postgres refused the row although it passed every check here.
+    /// Postgres refused the row, although it passed every check here.
     RejectedByDatabase,
 }
 
 impl Reason {
-    /// Every reason, in the order of the contract.
+    /// All reasons, in the order of the contract.
     pub const ALL: [Self; 8] = [
         Self::InvalidJson,
         Self::MissingField,
@@ -37,7 +37,7 @@ impl Reason {
         Self::RejectedByDatabase,
     ];
 
-    /// The name in tables, metrics and answers.
+    /// Returns the name in tables, metrics and HTTP responses, such as `missing_field`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::InvalidJson => "invalid_json",
@@ -58,14 +58,15 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A message's refusal: the reason, the field where there is one, and the reason in words.
+/// The rejection of a message: a named reason, the field if it concerns one, and an explanation. The message becomes a
+/// dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Reject {
     /// The named reason.
     pub reason: Reason,
-    /// The field, in snake_case as the contract names it.
+    /// The field in snake_case; `None` if the rejection concerns the whole message.
     pub field: Option<Cow<'static, str>>,
-    /// What is wrong, in words for the person who mends the producer.
+    /// An explanation for the developer of the producer. It never contains the body, only short excerpts of values.
     pub detail: String,
 }
 
@@ -79,12 +80,12 @@ impl fmt::Display for Reject {
 }
 
 impl Reject {
-    /// A refusal that concerns the whole message.
+    /// Returns a rejection that concerns the whole message.
     pub fn message(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, field: None, detail: detail.into() }
     }
 
-    /// A refusal that concerns one field.
+    /// Returns a rejection that concerns one field.
     pub fn field(reason: Reason, field: &'static str, detail: impl Into<String>) -> Self {
         Self { reason, field: Some(Cow::Borrowed(field)), detail: detail.into() }
     }

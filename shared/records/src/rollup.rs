@@ -1,7 +1,7 @@
-//! Roll-ups: what happened in a minute, counted by label; and the volumes of a day, where they are bounded.
+//! Roll-ups: counts of records by minute and label, and, for kinds with a limit in bytes, volumes by day.
 //!
-//! The labels are read out of encoded rows, so that a record that was refused, or was there already,
-//! is never counted, and counting costs nothing while decoding.
+//! The labels are read from encoded rows. So rejected records and duplicates are never counted, and counting costs
+//! decoding nothing.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -14,18 +14,18 @@ use crate::{Kind, row};
 
 /// The first label of every kind.
 pub const ORGANIZATION: &str = "organization_id";
-/// The event with which a dead man's switch looks through the whole pipeline. Published without an
-/// organization, it is stored as any other, and no count that people see includes it.
+/// The `event_type` of the canary, which checks the whole pipeline. It is published without an organization and stored
+/// like any other event. Counts that are shown to users do not include it.
 pub const CANARY_EVENT: &str = "watchbook.canary";
 
-/// Labels of a group at the most, the organization included: the size of a key on the stack.
+/// Maximum number of labels of a group, including the organization: the size of a key on the stack.
 const MAX_LABELS: usize = 6;
 
-/// Groups of a minute at the most, once its rows are folded: what comes on top is counted under its organization alone.
-/// A label that is another one in each record must not fill the disk.
+/// Maximum number of groups of a minute after folding. Further groups are counted under their organization alone, so a
+/// label with a different value in each record does not fill the disk.
 const MAX_FOLDED_GROUPS: usize = 50_000;
 
-/// A column whose values the roll-ups group by, or measure.
+/// A column by which the roll-ups group (a label), or which they measure (a level).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Column {
     /// A label: `text`, null or not.
@@ -39,14 +39,14 @@ pub enum Column {
 }
 
 impl Column {
-    /// Its name.
+    /// Returns the name of the column.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Text(name) | Self::Boolean(name) | Self::Double(name) | Self::Bigint(name) => name,
         }
     }
 
-    /// A label's value; `None` for NULL.
+    /// Returns the value of a label; `None` for NULL.
     fn label(self, value: Option<&[u8]>) -> Option<&[u8]> {
         match (self, value?) {
             (Self::Boolean(_), [0]) => Some(b"false"),
@@ -55,7 +55,7 @@ impl Column {
         }
     }
 
-    /// A level's value; `None` for NULL.
+    /// Returns the value of a level; `None` for NULL.
     fn level(self, value: Option<&[u8]>) -> Option<f64> {
         let bytes: [u8; 8] = value?.try_into().ok()?;
         Some(match self {
@@ -65,14 +65,14 @@ impl Column {
     }
 }
 
-/// A level of a group: how many samples, their sum and their peak.
+/// A level of a group: the number of samples, their sum and their peak, in the unit of the column.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Level {
-    /// Samples that had the field.
+    /// Number of records that had the field.
     pub samples: u32,
-    /// Their sum.
+    /// Sum of the values.
     pub sum: f64,
-    /// The highest of them; meaningless without samples.
+    /// Greatest value; negative infinity without samples.
     pub peak: f64,
 }
 
@@ -80,7 +80,7 @@ impl Level {
     /// No samples.
     pub const NONE: Self = Self { samples: 0, sum: 0.0, peak: f64::NEG_INFINITY };
 
-    /// Adds the samples of another one.
+    /// Adds the samples of another level.
     pub fn add(&mut self, other: Self) {
         self.samples = self.samples.saturating_add(other.samples);
         self.sum += other.sum;
@@ -88,45 +88,71 @@ impl Level {
     }
 }
 
-/// The groups of one minute, or of one day, in the arrays in which they are stored.
+/// The groups of one minute or one day, in the arrays in which they are stored.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MinuteGroups<'r> {
-    /// Each value of a label once.
+    /// The values of all labels, each once.
     pub dictionary: Vec<Cow<'r, str>>,
-    /// For each group and label the place of its value in the dictionary, from 1; 0 for NULL.
+    /// For each group and label, the index of its value in the dictionary, counted from 1; 0 for NULL.
     pub places: Vec<u32>,
-    /// For each group: records.
+    /// For each group, the number of records.
     pub total: Vec<u32>,
-    /// For each group: those of them that failed.
+    /// For each group, the number of records that count as failures.
     pub failed: Vec<u32>,
-    /// For each group and level.
+    /// For each group, its levels.
     pub levels: Vec<Level>,
 }
 
 impl MinuteGroups<'_> {
-    /// How many groups there are.
+    /// Returns the number of groups.
     pub fn len(&self) -> usize {
         self.total.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no groups.
     pub fn is_empty(&self) -> bool {
         self.total.is_empty()
     }
 
-    /// The value of a label of a group; `None` for NULL. `labels` is how many labels a group has.
+    /// Returns the value of a label of a group; `None` for NULL. `labels` is the number of labels of each group.
     pub fn label(&self, group: usize, label: usize, labels: usize) -> Option<&str> {
         let place = usize::try_from(*self.places.get(group * labels + label)?).ok()?;
         self.dictionary.get(place.checked_sub(1)?).map(AsRef::as_ref)
     }
 
-    /// Its organization, `_` for none.
+    /// Returns the organization of a group, `_` for none. `labels` is the number of labels of each group.
     pub fn organization(&self, group: usize, labels: usize) -> &str {
         self.label(group, 0, labels).unwrap_or(NO_ORGANIZATION)
     }
 }
 
-/// Counts rows by minute and labels, and by day what is bounded by volume.
+/// Counts rows by minute and label, and the volumes of kinds with a limit in bytes by day.
+///
+/// ```
+/// use records::{Headers, Kind, Message, encode, rollup::Rollup};
+///
+/// let message = Message {
+///     kind: Kind::Events,
+///     prefix: "watchbook",
+///     subject: "watchbook.events.acme.build.finished",
+///     stream: "WATCHBOOK_EVENTS",
+///     sequence: 4711,
+///     published_at: "2026-06-15T12:00:30Z".parse()?,
+///     headers: &Headers::default(),
+///     body: br#"{"event_type":"build.finished"}"#,
+/// };
+/// let mut row = Vec::new();
+/// let facts = encode(&message, None, &mut row)?;
+/// let mut rollup = Rollup::new(Kind::Events);
+/// rollup.add(&row, facts.created_at, facts.minute, facts.failed);
+/// let counts = rollup.finish();
+/// let (minute, groups) = &counts.minutes[0];
+/// assert_eq!(minute.to_rfc3339(), "2026-06-15T12:00:00+00:00");
+/// assert_eq!(groups.total, [1]);
+/// // The labels of an event are its organization, its type and its project.
+/// assert_eq!(groups.label(0, 1, 3), Some("build.finished"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Rollup<'r> {
     layout: Layout,
@@ -135,26 +161,27 @@ pub struct Rollup<'r> {
     rows: u64,
 }
 
-/// What rows came to.
+/// The counts of a [`Rollup`].
 #[derive(Debug, Default)]
 pub struct Counts<'r> {
-    /// The groups of each minute, the oldest minute first.
+    /// The groups of each minute, oldest minute first.
     pub minutes: Vec<(DateTime<Utc>, MinuteGroups<'r>)>,
-    /// The volumes of each day of `created_at` in UTC, the oldest first; none where the kind's are not bounded.
-    /// Such a group has [`VOLUME_LABELS`] labels, organization and owner, and one level, whose sum is the bytes.
+    /// The volumes of each day of `created_at` in UTC, oldest day first; empty if the kind has no limit in bytes. Each
+    /// group has [`VOLUME_LABELS`] labels, organization and owner, and one level, whose sum is the number of bytes.
     pub volumes: Vec<(NaiveDate, MinuteGroups<'r>)>,
 }
 
-/// Labels of a volume: whose it is.
+/// Number of labels of a volume: organization and owner.
 pub const VOLUME_LABELS: usize = 2;
 
 impl<'r> Rollup<'r> {
-    /// Nothing counted yet.
+    /// Returns a roll-up without rows.
     pub fn new(kind: Kind) -> Self {
         Self { layout: Layout::of(kind), minutes: BTreeMap::new(), days: BTreeMap::new(), rows: 0 }
     }
 
-    /// Counts a row, as COPY takes it. Its minute is not always that of `created_at`, by which it is stored.
+    /// Counts a row in the binary format of COPY, with the facts that [`encode`](crate::encode) returned. `minute` is
+    /// not always the minute of `created_at`.
     pub fn add(&mut self, row: &'r [u8], created_at: DateTime<Utc>, minute: DateTime<Utc>, failed: bool) {
         let mut labels = [None; MAX_LABELS];
         let mut levels = [None; MAX_LABELS];
@@ -176,12 +203,12 @@ impl<'r> Rollup<'r> {
         self.rows += 1;
     }
 
-    /// How many rows were counted.
+    /// Returns the number of rows that were counted.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// What they came to.
+    /// Returns the counts.
     pub fn finish(self) -> Counts<'r> {
         Counts {
             minutes: self.minutes.into_iter().map(|(minute, builder)| (minute, builder.groups)).collect(),
@@ -190,19 +217,19 @@ impl<'r> Rollup<'r> {
     }
 }
 
-/// Folds the groups of several rows of the same minute into one.
+/// Merges the groups of several stored rows of the same minute.
 #[derive(Debug)]
 pub struct Fold<'r> {
     builder: Builder<'r>,
 }
 
 impl<'r> Fold<'r> {
-    /// Nothing folded yet.
+    /// Returns a fold without groups.
     pub fn new() -> Self {
         Self { builder: Builder::default() }
     }
 
-    /// Adds groups that have `labels` labels and `levels` levels each, as all that are added here.
+    /// Adds groups. Each has `labels` labels and `levels` levels; these must be the same in every call.
     pub fn add(&mut self, groups: &'r MinuteGroups<'_>, labels: usize, levels: usize) {
         let mut values = [None; MAX_LABELS];
         for group in 0..groups.len() {
@@ -226,7 +253,7 @@ impl<'r> Fold<'r> {
         }
     }
 
-    /// The groups of all of them.
+    /// Returns the merged groups.
     pub fn finish(self) -> MinuteGroups<'r> {
         self.builder.groups
     }
@@ -238,14 +265,14 @@ impl Default for Fold<'_> {
     }
 }
 
-/// Where labels and levels stand in a row.
+/// The positions of labels and levels in a row.
 #[derive(Debug)]
 struct Layout {
     labels: Vec<Column>,
     levels: Vec<Column>,
-    /// Which label says whose volume a row belongs to, where that is bounded.
+    /// The label that is the owner of the volume, for kinds with a limit in bytes.
     owner: Option<usize>,
-    /// For each column of a row what it is to us; ends behind the last one that is anything.
+    /// The role of each column of a row, up to the last one that has a role.
     roles: Vec<ColumnRole>,
 }
 
@@ -254,7 +281,7 @@ enum ColumnRole {
     None,
     Label(usize),
     Level(usize),
-    /// Its bytes count for the volume.
+    /// The bytes of the column count for the volume.
     Volume,
 }
 
@@ -278,7 +305,7 @@ impl Layout {
         Self { labels, levels, owner, roles }
     }
 
-    /// Walks over the columns of a row. Returns how many bytes count for the volume.
+    /// Reads the labels and levels of a row. Returns how many bytes count for the volume.
     fn read<'r>(
         &self,
         row: &'r [u8],
@@ -302,19 +329,19 @@ impl Layout {
     }
 }
 
-/// The groups of a minute while they are counted.
+/// The groups of a minute or a day while they are counted.
 #[derive(Debug, Default)]
 struct Builder<'r> {
     groups: MinuteGroups<'r>,
     levels: usize,
     words: HashMap<&'r [u8], u32, RandomState>,
     by_places: HashMap<[u32; MAX_LABELS], usize, RandomState>,
-    /// What each label was last: most records share most of their labels with the one before.
+    /// The last value of each label, because most records share most of their labels with the previous one.
     last: [Option<(&'r [u8], u32)>; MAX_LABELS],
 }
 
 impl<'r> Builder<'r> {
-    /// The group with these labels, made where there is none.
+    /// Returns the group with these labels, and adds it if there is none.
     fn group(&mut self, labels: &[Option<&'r [u8]>], levels: usize) -> usize {
         self.levels = levels;
         let mut places = [0; MAX_LABELS];
@@ -333,7 +360,7 @@ impl<'r> Builder<'r> {
         })
     }
 
-    /// Whether there is a group with these labels.
+    /// Returns whether there is a group with these labels.
     fn knows(&self, labels: &[Option<&[u8]>]) -> bool {
         let mut places = [0; MAX_LABELS];
         for (place, value) in places.iter_mut().zip(labels) {
@@ -353,7 +380,7 @@ impl<'r> Builder<'r> {
         }
         let dictionary = &mut self.groups.dictionary;
         let place = *self.words.entry(value).or_insert_with(|| {
-            // A row holds text, which is UTF-8.
+            // The text in a row is UTF-8, so nothing is replaced.
             dictionary.push(String::from_utf8_lossy(value));
             dictionary.len() as u32
         });
@@ -401,7 +428,7 @@ mod tests {
         bodies.iter().enumerate().map(row).map(|(minute, failed, row)| (row, minute, failed)).collect()
     }
 
-    /// Each group as its labels and counts, sorted.
+    /// Returns each group as its labels and counts, sorted.
     fn groups(kind: Kind, groups: &MinuteGroups<'_>) -> Vec<(Vec<String>, u32, u32)> {
         let labels = kind.spec().labels.len() + 1;
         let of = |group: usize| {
@@ -426,7 +453,7 @@ mod tests {
                 assert!(spec.labels.contains(&Column::Text(volume.owner)), "{kind}: whose volume it is");
                 assert!(spec.columns.contains(&volume.text) && !measured.into_iter().any(|name| name == volume.text));
             }
-            // The fixtures fill every column, so each label and level is found in some row of theirs.
+            // The fixtures fill every column, so each label and level occurs in one of their rows.
             let mut found = vec![false; spec.labels.len() + 1];
             let mut measured = vec![false; spec.levels.len()];
             let bodies: Vec<_> = spec.fixtures.accepted.lines().filter(|line| !line.trim().is_empty()).collect();
@@ -475,7 +502,7 @@ mod tests {
         assert_eq!(minutes.len(), 2);
         assert_eq!(groups(Kind::Executions, &minutes[0].1), [(labels("-", "b"), 1, 1), (labels("acme", "a"), 2, 1)]);
         assert_eq!(groups(Kind::Executions, &minutes[1].1), [(labels("-", "a"), 1, 0)]);
-        // Folding both is as if they had been one.
+        // Merging both gives the same counts as one minute.
         let count = Kind::Executions.spec().labels.len() + 1;
         let mut fold = Fold::new();
         minutes.iter().chain(&minutes).for_each(|(_, groups)| fold.add(groups, count, 0));
@@ -502,7 +529,7 @@ mod tests {
         fold.add(&full, 2, 0);
         fold.add(&more, 2, 0);
         let folded = fold.finish();
-        // The one that was there already is counted where it was, the nine others together.
+        // The known group is counted as such, and the nine new ones together.
         assert_eq!(folded.len(), MAX_FOLDED_GROUPS + 1);
         assert_eq!(folded.total[MAX_FOLDED_GROUPS - 1..], [2, 9]);
         assert_eq!(folded.label(MAX_FOLDED_GROUPS, 0, 2), Some("acme"));

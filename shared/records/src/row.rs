@@ -1,28 +1,28 @@
 //! Rows in the binary format of COPY.
 //!
-//! Binary spares Postgres the parsing of timestamps, UUIDs and numbers, and spares us escaping.
-//! The format: <https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS>, and
-//! each type as its `_recv` function reads it.
+//! The binary format spares Postgres the parsing of timestamps, UUIDs and numbers, and spares the writers the escaping.
+//! It is defined in <https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS>; each type is encoded
+//! as its `_recv` function in Postgres reads it.
 
 use chrono::{DateTime, Utc};
 use std::net::IpAddr;
 use uuid::Uuid;
 
-/// What stands before the first row: signature, flags, header extension.
+/// The bytes before the first row: signature, flags, header extension.
 pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// What stands behind the last row.
+/// The bytes after the last row.
 pub const TRAILER: &[u8] = &[0xff, 0xff];
 
-/// Microseconds from the Unix epoch to Postgres' own, 2000-01-01.
+/// Microseconds from the Unix epoch to the epoch of Postgres, 2000-01-01.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// The values of a row in the order of its columns, `None` for NULL: two bytes with their number, then for each its
-/// length and its bytes. Ends where the bytes do.
+/// Returns the values of a row in the order of its columns, `None` for NULL. A row is the number of its columns in two
+/// bytes, then the length and the bytes of each value. Ends at the end of `row`.
 pub fn values(row: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     let mut rest = row.get(2..).unwrap_or_default();
     std::iter::from_fn(move || {
         let (length, behind) = rest.split_first_chunk::<4>()?;
-        // A negative length is NULL, which has no bytes.
+        // A negative length means NULL, which has no bytes.
         let (value, behind) = match usize::try_from(i32::from_be_bytes(*length)) {
             Ok(length) => behind.split_at_checked(length).map(|(value, behind)| (Some(value), behind))?,
             Err(_) => (None, behind),
@@ -32,7 +32,8 @@ pub fn values(row: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     })
 }
 
-/// What [`RowWriter::optional_inet`] wrote; `None` where it was something else.
+/// Decodes a value of [`RowWriter::optional_inet`] into the address and its prefix length in bits; `None` if it is not
+/// such a value.
 pub fn inet(value: &[u8]) -> Option<(IpAddr, u8)> {
     match *value {
         [2, bits, 0, 4, ref address @ ..] => Some((IpAddr::from(<[u8; 4]>::try_from(address).ok()?), bits)),
@@ -41,8 +42,8 @@ pub fn inet(value: &[u8]) -> Option<(IpAddr, u8)> {
     }
 }
 
-/// Appends one row to a buffer. A row that was begun and not finished is taken back on drop, so a
-/// rejection in the middle of a row leaves the buffer as it was.
+/// Appends one row to a buffer, value by value. Dropping it without [`RowWriter::finish`] removes the row, so a
+/// rejection in the middle of a row leaves the buffer unchanged.
 #[derive(Debug)]
 pub struct RowWriter<'b> {
     buffer: &'b mut Vec<u8>,
@@ -52,14 +53,14 @@ pub struct RowWriter<'b> {
 }
 
 impl<'b> RowWriter<'b> {
-    /// Begins a row at the end of `buffer`.
+    /// Starts a row at the end of `buffer`.
     pub fn begin(buffer: &'b mut Vec<u8>) -> Self {
         let start = buffer.len();
         buffer.extend_from_slice(&[0, 0]);
         Self { buffer, start, columns: 0, finished: false }
     }
 
-    /// Ends the row.
+    /// Completes the row.
     pub fn finish(mut self) {
         let count = self.columns.to_be_bytes();
         if let Some(head) = self.buffer.get_mut(self.start..self.start + 2) {
@@ -74,12 +75,12 @@ impl<'b> RowWriter<'b> {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// A message is at most 1 MiB, so no value can pass what the length field holds.
+    /// Appends a length. A message has at most 1 MiB, so the cast does not truncate.
     fn length(&mut self, bytes: usize) {
         self.buffer.extend_from_slice(&(bytes as i32).to_be_bytes());
     }
 
-    /// SQL NULL.
+    /// Appends NULL.
     pub fn null(&mut self) {
         self.columns += 1;
         self.buffer.extend_from_slice(&(-1i32).to_be_bytes());
@@ -92,67 +93,67 @@ impl<'b> RowWriter<'b> {
         }
     }
 
-    /// `text`.
+    /// Appends a `text`.
     pub fn text(&mut self, text: &str) {
         self.value(text.as_bytes());
     }
 
-    /// `text` or NULL.
+    /// Appends a `text` or NULL.
     pub fn optional_text(&mut self, text: Option<&str>) {
         self.optional(text, Self::text);
     }
 
-    /// `jsonb`, from JSON text.
+    /// Appends a `jsonb`, from JSON text. Postgres rejects the whole COPY if the text is not valid.
     pub fn jsonb(&mut self, json: &str) {
         self.columns += 1;
         self.length(json.len() + 1);
-        self.buffer.push(1); // the only version of the format so far
+        self.buffer.push(1); // the version of the format: the only one so far
         self.buffer.extend_from_slice(json.as_bytes());
     }
 
-    /// `jsonb` or NULL.
+    /// Appends a `jsonb` or NULL.
     pub fn optional_jsonb(&mut self, json: Option<&str>) {
         self.optional(json, Self::jsonb);
     }
 
-    /// `uuid`.
+    /// Appends a `uuid`.
     pub fn uuid(&mut self, id: Uuid) {
         self.value(id.as_bytes());
     }
 
-    /// `timestamptz`, truncated to microseconds (Postgres would round).
+    /// Appends a `timestamptz`, truncated to microseconds. (Postgres would round a text.)
     pub fn timestamp(&mut self, time: DateTime<Utc>) {
         self.bigint(time.timestamp_micros() - POSTGRES_EPOCH_MICROS);
     }
 
-    /// `bigint`.
+    /// Appends a `bigint`.
     pub fn bigint(&mut self, number: i64) {
         self.value(&number.to_be_bytes());
     }
 
-    /// `bigint` or NULL.
+    /// Appends a `bigint` or NULL.
     pub fn optional_bigint(&mut self, number: Option<i64>) {
         self.optional(number, Self::bigint);
     }
 
-    /// `double precision`.
+    /// Appends a `double precision`.
     pub fn double(&mut self, number: f64) {
         self.value(&number.to_be_bytes());
     }
 
-    /// `double precision` or NULL.
+    /// Appends a `double precision` or NULL.
     pub fn optional_double(&mut self, number: Option<f64>) {
         self.optional(number, Self::double);
     }
 
-    /// `boolean`.
+    /// Appends a `boolean`.
     pub fn boolean(&mut self, value: bool) {
         self.value(&[u8::from(value)]);
     }
 
-    /// `inet` or NULL; the number is the prefix length in bits.
+    /// Appends an `inet` or NULL, from an address and its prefix length in bits.
     pub fn optional_inet(&mut self, address: Option<(IpAddr, u8)>) {
-        // Families as in Postgres' utils/inet.h: AF_INET is 2, and IPv6 is the one after it.
+        // Address families of utils/inet.h in Postgres: 2 is IPv4 (AF_INET), 3 is IPv6.
         self.optional(address, |row, (address, bits)| match address {
             IpAddr::V4(v4) => {
                 let [a, b, c, d] = v4.octets();
@@ -167,7 +168,7 @@ impl<'b> RowWriter<'b> {
         });
     }
 
-    /// `text[]` or NULL.
+    /// Appends a `text[]` or NULL.
     pub fn optional_text_array<S: AsRef<str>>(&mut self, items: Option<&[S]>) {
         const TEXT_OID: i32 = 25;
         self.optional(items, |row, items| {

@@ -1,21 +1,21 @@
-//! JSON Schema of what is published, generated from the types.
+//! JSON Schemas of the published records, generated from the types.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::Kind;
 
-/// The schema of a type's own fields, with every definition inlined.
+/// Returns the schema of a type, with every definition inlined.
 pub(crate) fn own<T: JsonSchema>() -> Schema {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     SchemaGenerator::new(settings).into_root_schema_for::<T>()
 }
 
-/// The schema of a published record: the kind's own fields and the common ones, in snake_case.
+/// Returns the schema of a published record: the fields of the kind and the common ones, in snake_case.
 pub(crate) fn of(kind: Kind) -> Value {
     let mut schema = Map::new();
     if let Value::Object(own) = (kind.spec().schema)().to_value() {
-        schema = own; // with what a kind says beyond its properties, such as `allOf`
+        schema = own; // includes keywords beside `properties`, such as `allOf`
     }
     let required = schema.remove("required").unwrap_or_else(|| json!([]));
     let mut properties = common();
@@ -24,7 +24,7 @@ pub(crate) fn of(kind: Kind) -> Value {
     }
     for (name, property) in &mut properties {
         allow_any_case(property);
-        // The decoder takes a null for an absent field, so only a required one may not be null.
+        // The decoder treats null as an absent field, so only required fields may not be null.
         if !required.as_array().is_some_and(|required| required.iter().any(|required| required == name)) {
             allow_null(property);
         }
@@ -38,7 +38,8 @@ pub(crate) fn of(kind: Kind) -> Value {
     Value::Object(schema)
 }
 
-/// A schema of a few words, in upper or lower case. JSON Schema's regular expressions have no flag for that (ECMA-262).
+/// Returns a schema that accepts a few words in upper or lower case. The regular expressions of JSON Schema (ECMA-262)
+/// have no flag for that.
 pub(crate) fn words<'w>(description: &str, words: impl Iterator<Item = &'w str>) -> Value {
     let any_case = |word: &str| -> String {
         word.chars()
@@ -52,7 +53,7 @@ pub(crate) fn words<'w>(description: &str, words: impl Iterator<Item = &'w str>)
     json!({ "type": "string", "pattern": format!("^(?:{pattern})$"), "description": description })
 }
 
-/// Lets words of a closed list stand in any case, as the decoder does.
+/// Accepts the words of a closed list in any case, as the decoder does.
 fn allow_any_case(property: &mut Value) {
     if let Some(Value::Array(nested)) = property.get_mut("anyOf") {
         nested.iter_mut().for_each(allow_any_case);
@@ -70,7 +71,7 @@ fn allow_any_case(property: &mut Value) {
     }
 }
 
-/// A property that may as well be null.
+/// Lets a property be null.
 fn allow_null(property: &mut Value) {
     if let Some(Value::String(one)) = property.get("type") {
         property["type"] = json!([one, "null"]);
@@ -90,7 +91,7 @@ fn allow_null(property: &mut Value) {
     }
 }
 
-/// RFC 3339 and its near relatives. The format `date-time` would refuse `+0000`.
+/// RFC 3339 and its variants that the decoder accepts. The format `date-time` would refuse `+0000`.
 const TIME_PATTERN: &str =
     r"^\s*\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}([.,]\d+)?\s*([Zz]|UTC|GMT|[+-]\d{2}(:?\d{2})?)\s*$";
 
@@ -98,19 +99,19 @@ fn common() -> Map<String, Value> {
     let fields = json!({
         "id": {
             "type": "string", "minLength": 1, "maxLength": crate::limits::ID_BYTES,
-            "description": "UUID, version 7 recommended; another string becomes a UUIDv5 of it. Absent: derived from the message's place in its stream."
+            "description": "UUID, preferably version 7. Any other string becomes a UUIDv5 of it. Absent: derived from the message's position in its stream."
         },
         "organization_id": {
             "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$",
-            "description": "Must be the subject's organization where it is given."
+            "description": "Must be the subject's organization if present."
         },
         "created_at": {
             "type": "string", "pattern": TIME_PATTERN,
-            "description": "When it happened, in RFC 3339 with an offset; microseconds are kept. Absent: the time inside a UUIDv7 id, else the stream's."
+            "description": "Time of the record, in RFC 3339 with an offset; stored in microseconds. Absent: the time in a UUIDv7 id, else the stream's."
         },
-        "timestamp": { "type": "string", "pattern": TIME_PATTERN, "description": "Stands for created_at where that is absent." },
-        "source": { "type": "string", "maxLength": crate::limits::TEXT_BYTES, "description": "Who published." },
-        "attributes": { "description": "Whatever the contract has no field for; unknown fields of the record join it." }
+        "timestamp": { "type": "string", "pattern": TIME_PATTERN, "description": "Alias, used if created_at is absent." },
+        "source": { "type": "string", "maxLength": crate::limits::TEXT_BYTES, "description": "Name of the publisher." },
+        "attributes": { "description": "Fields that the contract does not define. Unknown fields of the record are added to them." }
     });
     match fields {
         Value::Object(fields) => fields,

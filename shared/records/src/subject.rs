@@ -1,21 +1,30 @@
-//! Subjects: `<prefix>.<kind>.<organization>.<detail>`, and the names of streams.
+//! Subjects, `<prefix>.<kind>.<organization>.<detail>`, and the names of streams.
 //!
-//! The organization in the subject is the only authenticated origin: NATS permissions can guard a
-//! subject, and nothing signs who published a body. So the subject decides.
+//! The subject decides which organization a record belongs to, because NATS permissions can restrict subjects. Nothing
+//! authenticates the publisher of a body.
 
 use crate::limits::{ID_BYTES, ORGANIZATION_BYTES};
 use crate::{Kind, Reason, Reject};
 
-/// The token that stands for "no organization".
+/// The token for records without an organization.
 pub const NO_ORGANIZATION: &str = "_";
 
-/// The subject of a record. What a token cannot hold in `detail` is replaced with `_`.
+/// Returns the subject of a record. [`detail_token`] replaces characters that `detail` must not have.
+///
+/// `organization` is used as it is: check it with [`is_organization`].
+///
+/// ```
+/// use records::{Kind, subject};
+///
+/// let subject = subject::for_record("watchbook", Kind::Logs, None, "web 1");
+/// assert_eq!(subject, "watchbook.logs._.web_1");
+/// ```
 pub fn for_record(prefix: &str, kind: Kind, organization: Option<&str>, detail: &str) -> String {
     let organization = organization.unwrap_or(NO_ORGANIZATION);
     format!("{prefix}.{kind}.{organization}.{}", detail_token(detail))
 }
 
-/// All subjects of a kind, for its stream and for readers; of one organization where it is given.
+/// Returns the wildcard subject of a kind, or of one organization's records of that kind.
 pub fn filter(prefix: &str, kind: Kind, organization: Option<&str>) -> String {
     match organization {
         Some(organization) => format!("{prefix}.{kind}.{organization}.>"),
@@ -23,7 +32,7 @@ pub fn filter(prefix: &str, kind: Kind, organization: Option<&str>) -> String {
     }
 }
 
-/// The name of a kind's stream: `WATCHBOOK_EVENTS` for the prefix `watchbook`.
+/// Returns the name of a kind's stream, such as `WATCHBOOK_EVENTS` for the prefix `watchbook`.
 pub fn stream_name(prefix: &str, kind: Kind) -> String {
     let mut name = String::with_capacity(prefix.len() + 12);
     for c in prefix.chars() {
@@ -34,16 +43,17 @@ pub fn stream_name(prefix: &str, kind: Kind) -> String {
     name
 }
 
-/// Whether text may stand as an organization: `[A-Za-z0-9_-]{1,64}`.
+/// Returns whether a text has the form of an organization: `[A-Za-z0-9_-]{1,64}`. That includes [`NO_ORGANIZATION`].
 pub fn is_organization(text: &str) -> bool {
     (1..=ORGANIZATION_BYTES).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-/// The organization that a message of `kind` on `subject` belongs to.
+/// Returns the organization in the subject of a message of `kind`; `None` for [`NO_ORGANIZATION`].
 ///
 /// # Errors
-/// `unknown_kind` where the subject is not one of this kind, `invalid_field` where the organization is none.
+/// `unknown_kind` if the subject does not begin with `<prefix>.<kind>`, `invalid_field` if the next token is not an
+/// organization.
 pub fn organization<'s>(subject: &'s str, prefix: &str, kind: Kind) -> Result<Option<&'s str>, Reject> {
     let rest = subject
         .strip_prefix(prefix)
@@ -67,9 +77,10 @@ pub fn organization<'s>(subject: &'s str, prefix: &str, kind: Kind) -> Result<Op
     }
 }
 
-/// Text as it may stand in a subject after the organization: what NATS gives a meaning becomes `_`.
+/// Returns a text as it may follow the organization in a subject: at most 256 bytes, with `_` instead of white space,
+/// control characters and wildcards.
 ///
-/// Dots stay (a detail may have several tokens) unless they would make an empty token.
+/// Dots are kept, so a detail may have several tokens, unless they would make a token empty.
 pub fn detail_token(detail: &str) -> String {
     let mut token = String::with_capacity(detail.len().min(ID_BYTES));
     for c in detail.chars() {

@@ -1,7 +1,7 @@
-//! Text that Postgres can hold.
+//! Replaces characters that Postgres cannot store.
 //!
-//! `text` and `jsonb` know no U+0000, and `jsonb` refuses half a surrogate pair. Losing a record
-//! over one byte helps nobody, so those become U+FFFD and the record says `sanitized`.
+//! `text` and `jsonb` cannot hold U+0000, and `jsonb` refuses half a surrogate pair. A record should not be lost
+//! because of one character, so these become U+FFFD and `attributes.sanitized` is set.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -10,12 +10,13 @@ use memchr::memmem::Finder;
 
 const REPLACEMENT_ESCAPE: &str = "\\ufffd";
 
-/// Built once: every message is searched for it.
+/// Built once, because every message is searched for it.
 static UNICODE_ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\\u"));
 
-/// A body as JSON text that Postgres can hold; `true` where something had to be replaced.
+/// Returns the body as text that Postgres can hold, and whether anything was replaced: invalid UTF-8, U+0000, or half a
+/// surrogate pair.
 pub(crate) fn sanitize(body: &[u8]) -> (Cow<'_, str>, bool) {
-    // The strict check is several times faster than the lossy one, and nearly always enough.
+    // The strict check is several times faster than the lossy one, and nearly always succeeds.
     let (mut text, mut sanitized) = match std::str::from_utf8(body) {
         Ok(text) => (Cow::Borrowed(text), false),
         Err(_) => (String::from_utf8_lossy(body), true),
@@ -33,7 +34,7 @@ pub(crate) fn sanitize(body: &[u8]) -> (Cow<'_, str>, bool) {
     (text, sanitized)
 }
 
-/// The text with `\u0000` and lone surrogate escapes replaced; `None` where there are none.
+/// Returns the text with `\u0000` and lone surrogate escapes replaced; `None` if there are none.
 fn replace_escapes(text: &str) -> Option<String> {
     let mut replaced: Option<String> = None;
     let mut copied = 0;
@@ -62,7 +63,7 @@ fn replace_escapes(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// The code unit of the `\uXXXX` that starts at `at`.
+/// Returns the code unit of the `\uXXXX` that begins at `at`.
 fn unicode_escape(text: &str, at: usize) -> Option<u16> {
     let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
     if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -71,7 +72,7 @@ fn unicode_escape(text: &str, at: usize) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// The longest start of `text` of at most `limit` bytes that ends at a character.
+/// Returns the longest prefix of `text` of at most `limit` bytes that ends at a character boundary.
 pub(crate) fn cut(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }

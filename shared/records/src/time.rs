@@ -1,17 +1,17 @@
-//! Times as producers write them.
+//! Parses times.
 //!
-//! The form is RFC 3339. Near relatives that many libraries print are accepted where they name the same instant:
-//! offsets without a colon or without minutes, a blank before the offset, `UTC`, a comma before the fraction. Times
-//! without an offset and numbers are refused, because either would have to be guessed.
+//! The format is RFC 3339. Variants that many libraries print are accepted too: offsets without a colon or without
+//! minutes, a space before the offset, `UTC`, a comma before the fraction. Times without an offset and numbers are
+//! rejected, because their offset or unit would be a guess.
 
 use chrono::{DateTime, Timelike, Utc};
 
-/// Longer texts are no times: the longest accepted form with nine digits of fraction has 36 bytes.
+/// Maximum length of a time. The longest accepted format with nine digits of fraction has 36 bytes.
 const TIME_BYTES: usize = 64;
-/// `YYYY-MM-DD`.
+/// Length of `YYYY-MM-DD`.
 const DATE_BYTES: usize = 10;
 
-/// The instant that a text names, truncated to microseconds; a leap second becomes the start of the next one.
+/// Parses a time and truncates it to microseconds. A leap second becomes the start of the next second.
 pub(crate) fn parse(text: &str) -> Option<DateTime<Utc>> {
     let parsed = DateTime::parse_from_rfc3339(text).or_else(|error| match as_rfc_3339(text) {
         Some(text) => DateTime::parse_from_rfc3339(&text),
@@ -21,12 +21,12 @@ pub(crate) fn parse(text: &str) -> Option<DateTime<Utc>> {
     (!is_leap_second(time) || (time.hour(), time.minute()) == (23, 59)).then(|| whole_microseconds(time))
 }
 
-/// A time as Postgres keeps it: what is finer than a microsecond is cut off.
+/// Truncates a time to microseconds, the precision of Postgres.
 pub(crate) fn whole_microseconds(time: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(time.timestamp_micros()).unwrap_or(time)
 }
 
-/// What is missing in a JSON value that is no time, as the end of a sentence.
+/// Returns the end of an error message: what is missing in a JSON value that is not a time.
 pub(crate) fn advice(json: &str) -> &'static str {
     let is_number = json.starts_with(|first: char| first == '-' || first.is_ascii_digit());
     let is_local = json
@@ -40,13 +40,13 @@ pub(crate) fn advice(json: &str) -> &'static str {
     }
 }
 
-/// chrono keeps second 60 as a second 59 of more than 10^9 nanoseconds. It accepts one in any minute; leap seconds are
-/// inserted at 23:59:60 UTC alone (ITU-R TF.460).
+/// Returns whether a time is in a leap second. chrono represents second 60 as second 59 with at least 10^9 nanoseconds,
+/// and accepts it in any minute. Leap seconds are only inserted at 23:59:60 UTC (ITU-R TF.460).
 fn is_leap_second(time: DateTime<Utc>) -> bool {
     time.nanosecond() >= 1_000_000_000
 }
 
-/// A near relative of RFC 3339 in its form.
+/// Converts an accepted variant to RFC 3339.
 fn as_rfc_3339(text: &str) -> Option<String> {
     let text = text.trim();
     let (date, rest) = text.split_at_checked(DATE_BYTES).filter(|_| text.len() <= TIME_BYTES)?;

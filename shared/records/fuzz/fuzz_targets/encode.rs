@@ -1,5 +1,5 @@
-//! Whatever is sent ends as one row or one refusal: the property tests' property, with an endless
-//! supply of inputs. Each line is a body, so that the fixtures are seeds as they are.
+//! Fuzzes `encode`: every message becomes one row or one rejection, as the property tests check it. Each line of the
+//! input is a body, so the fixtures can be used as seeds.
 //!
 //! ```sh
 //! cargo install cargo-fuzz

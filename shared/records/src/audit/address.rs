@@ -1,25 +1,25 @@
-//! Addresses: what `inet` holds, and what proxies and frameworks write in its place.
+//! Addresses of clients: what `inet` holds, and what proxies and frameworks write instead.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use serde::Serialize;
 
-/// Words that stand for an address that is not known: RFC 7239, section 6.2, access logs of web servers, peers of a
-/// Unix socket, and how languages print the absence of a value.
+/// Words for an unknown address: from RFC 7239, section 6.2, from access logs of web servers, for peers of a Unix
+/// socket, and how languages print a missing value.
 const UNKNOWN: &[&str] = &["", "-", "@", "unix:", "unknown", "null", "none", "undefined", "n/a"];
 
-/// An address with its prefix length in bits, as `inet` holds it.
+/// An IP address with a prefix length, as `inet` of Postgres holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {
     /// The address.
     pub ip: IpAddr,
-    /// The network's length: 32 or 128 for a single host.
+    /// The prefix length in bits: 32 or 128 for a single host.
     pub prefix_bits: u8,
 }
 
 impl Address {
-    /// Reads `192.0.2.1`, `10.0.0.0/8` or their like in IPv6; `None` where it is neither. An IPv4 address within IPv6
-    /// (`::ffff:192.0.2.1`, RFC 4291, section 2.5.5.2) is that IPv4 address.
+    /// Parses an address such as `192.0.2.1`, `10.0.0.0/8` or their equivalents in IPv6; `None` for any other text. An
+    /// IPv4-mapped IPv6 address (`::ffff:192.0.2.1`, RFC 4291, section 2.5.5.2) becomes the IPv4 address.
     pub fn parse(text: &str) -> Option<Self> {
         let (ip, bits) = match text.split_once('/') {
             Some((ip, bits)) => (ip, Some(bits)),
@@ -28,14 +28,14 @@ impl Address {
         let ip: IpAddr = ip.parse().ok()?;
         let host_bits = if ip.is_ipv4() { 32 } else { 128 };
         let prefix_bits = match bits {
-            Some(bits) if bits.starts_with('+') => return None, // a number to Rust, not to Postgres
+            Some(bits) if bits.starts_with('+') => return None, // Rust parses it as a number, Postgres does not
             Some(bits) => bits.parse().ok().filter(|bits| *bits <= host_bits)?,
             None => host_bits,
         };
         Some(Self { ip, prefix_bits }.unmapped())
     }
 
-    /// Returns whether `other` is this one or lies in this network, as `<<=` of Postgres says it the other way round.
+    /// Returns whether `other` is this address or within this network: Postgres' `>>=`.
     pub fn holds(&self, other: &Self) -> bool {
         let differ = match (self.ip, other.ip) {
             (IpAddr::V4(own), IpAddr::V4(other)) => (own.to_bits() ^ other.to_bits()).leading_zeros(),
@@ -45,7 +45,7 @@ impl Address {
         self.prefix_bits <= other.prefix_bits && u32::from(self.prefix_bits) <= differ
     }
 
-    /// The IPv4 address or network that an IPv6 one stands for.
+    /// Converts an IPv4-mapped IPv6 address or network to IPv4.
     fn unmapped(self) -> Self {
         const MAPPED_BITS: u8 = 96;
         match self.ip {
@@ -70,19 +70,19 @@ impl Serialize for Address {
     }
 }
 
-/// A client's address as a proxy or a framework wrote it.
+/// The address of a client, as written by a proxy or a framework.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClientAddress {
-    /// The address; `None` where the text says that it is not known.
+    /// The address; `None` if the text says that it is unknown.
     pub(crate) address: Option<Address>,
-    /// Whether the address says all that the text says.
+    /// Whether the address contains all information of the text.
     pub(crate) is_whole: bool,
 }
 
 impl ClientAddress {
-    /// Reads an address with a port, a zone or a host name beside it, a list of addresses of which the first one is
-    /// the client (`X-Forwarded-For`), an element of `Forwarded` (RFC 7239), or a word for "not known". `None` where
-    /// the text is none of these.
+    /// Parses an address with or without a port, a zone or a host name, a list of addresses of which the first one is
+    /// the client (`X-Forwarded-For`), an element of `Forwarded` (RFC 7239), or a word for an unknown address. `None`
+    /// for any other text.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         if let Some(address) = Address::parse(text) {
             return Some(Self { address: Some(address), is_whole: true });
@@ -99,27 +99,27 @@ impl ClientAddress {
     }
 }
 
-/// The value of `for=…`, a parameter of `Forwarded`.
+/// Returns the value of `for=…`, a parameter of `Forwarded`.
 fn forwarded_for(parameter: &str) -> Option<&str> {
     let (name, value) = parameter.trim().split_once('=')?;
     name.eq_ignore_ascii_case("for").then_some(value)
 }
 
-/// `host/192.0.2.1`, or without the host `/192.0.2.1:80`, as Java prints addresses.
+/// Parses `host/192.0.2.1`, or without the host `/192.0.2.1:80`, as Java prints addresses.
 fn named(node: &str) -> Option<Address> {
     let (host, node) = node.rsplit_once('/')?;
     let is_network = Address::parse(host).is_some();
     if is_network { None } else { node.parse().ok().map(|ip: IpAddr| Address::from(ip)).or_else(|| endpoint(node)) }
 }
 
-/// A host's address with a port, a zone, or both.
+/// Parses the address of a host with a port, a zone, or both.
 fn endpoint(node: &str) -> Option<Address> {
     let (host, port) = match node.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']')?;
             (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
         }
-        // Without brackets a colon is part of an IPv6 address, unless that ends as an IPv4 one.
+        // Without brackets, a colon is part of an IPv6 address, unless the address ends in IPv4 notation.
         None => match node.rsplit_once(':') {
             Some((host, port)) if host.contains('.') => (host, Some(port)),
             _ => (node, None),
@@ -130,14 +130,14 @@ fn endpoint(node: &str) -> Option<Address> {
     }
     let ip = match host.split_once('%') {
         Some((_, "")) => return None,
-        // RFC 4007, section 11.2: a zone belongs to an IPv6 address.
+        // RFC 4007, section 11.2: only IPv6 addresses have zones.
         Some((host, _)) => IpAddr::V6(host.parse::<Ipv6Addr>().ok()?),
         None => host.parse().ok()?,
     };
     Some(Address::from(ip))
 }
 
-/// What stands between brackets.
+/// Returns the text between brackets.
 fn bracketed(node: &str) -> Option<&str> {
     node.strip_prefix('[')?.strip_suffix(']')
 }
@@ -146,7 +146,7 @@ fn bracketed(node: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    /// The address as `inet` prints it, and whether it says all that the text says.
+    /// Returns the address as `inet` prints it, and whether it contains all information of the text.
     fn read(text: &str) -> Option<(String, bool)> {
         let ClientAddress { address, is_whole } = ClientAddress::parse(text)?;
         let text =

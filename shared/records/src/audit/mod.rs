@@ -1,4 +1,4 @@
-//! Audit records: who did what to what.
+//! Audit events: who did what to what.
 
 mod address;
 
@@ -17,7 +17,7 @@ use crate::{ActorType, Conflict, Detail, Json, Kind, Partitioning, Record, Rejec
 pub use address::Address;
 pub(crate) use address::ClientAddress;
 
-/// The only id that a `system` actor may have; a CHECK of the table says so too.
+/// The only id that a `system` actor may have. A CHECK of the table requires it too.
 const SYSTEM: &str = "system";
 
 pub(crate) const SPEC: Spec = Spec {
@@ -55,14 +55,14 @@ pub(crate) const SPEC: Spec = Spec {
     },
 };
 
-/// How an action ended.
+/// Result of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Status {
-    /// It was done.
+    /// The action was done.
     #[default]
     Success,
-    /// It was refused or failed.
+    /// The action was refused or failed.
     Failure,
 }
 
@@ -77,49 +77,49 @@ impl Status {
     }
 }
 
-/// Who did what to what, and how it ended.
+/// An audit event: an action with its actor, its target and its result.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 #[schemars(extend("allOf" = [{
     "if": { "properties": { "actor_type": { "const": "system" } }, "required": ["actor_type"] },
     "then": { "properties": { "actor_id": { "const": SYSTEM } } }
 }]))]
 pub struct AuditRecord<'a> {
-    /// Who acted; `system` for the platform itself.
+    /// Id of the actor; `system` for the platform itself. Required, 1 to 256 bytes.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub actor_id: Cow<'a, str>,
-    /// What the actor is. Absent: `system` where the id is `system`, else `user`.
+    /// Type of the actor. Default: `system` if the id is `system`, else `user`.
     #[schemars(with = "Option<ActorType>")]
     pub actor_type: ActorType,
-    /// What was done, such as `project.delete`.
+    /// Action, such as `project.delete`. Required, 1 to 256 bytes.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub action: Cow<'a, str>,
-    /// What kind of thing it was done to.
+    /// Type of the target, such as `project`. Required, 1 to 256 bytes.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub target_type: Cow<'a, str>,
-    /// Which one.
+    /// Id of the target. Required, 1 to 256 bytes.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub target_id: Cow<'a, str>,
-    /// How it ended.
+    /// Result of the action. Default: `SUCCESS`.
     #[serde(default)]
     pub status: Status,
-    /// Why it was done.
+    /// Why the action was done, at most 4 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = TEXT_BYTES))]
     pub reason: Option<Cow<'a, str>>,
-    /// Why it failed.
+    /// Why the action failed, at most 4 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = TEXT_BYTES))]
     pub error_details: Option<Cow<'a, str>>,
-    /// Whatever belongs to it.
+    /// Further details: a JSON object of at most 256 KiB. Default: `{}`.
     #[serde(default)]
     pub metadata: Json<'a>,
-    /// Where the request came from: an IPv4 or IPv6 address, with or without a prefix length. With a port or a zone, in
-    /// a list (the first one counts), and as `Forwarded` has it, the address is taken and the text kept in `attributes`;
-    /// an empty text and `unknown` are null.
+    /// Address of the client: IPv4 or IPv6, with or without a prefix length. An address with a port or a zone, the
+    /// first address of a list, and the address in an element of `Forwarded` are recognized, and the text is then kept
+    /// in `attributes`. An empty text and `unknown` are null.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", regex(pattern = r"^(?:\s*|[-@]|_.*|[Uu][Nn][Kk][Nn][Oo][Ww][Nn]|.*[.:].*)$"))]
     pub ip_address: Option<Address>,
-    /// With which program.
+    /// User agent of the client, at most 4 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = TEXT_BYTES))]
     pub user_agent: Option<Cow<'a, str>>,

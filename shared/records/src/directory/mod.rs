@@ -1,4 +1,4 @@
-//! The directory: what ids mean. Snapshots of entities, of which the newest wins.
+//! The directory: names for ids. Snapshots of entities, of which the newest one is kept.
 
 use std::borrow::Cow;
 
@@ -37,7 +37,7 @@ pub(crate) const SPEC: Spec = Spec {
     },
 };
 
-/// What an id names.
+/// Type of an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EntityKind {
@@ -78,27 +78,27 @@ impl EntityKind {
     }
 }
 
-/// What an id means, as of `created_at`.
+/// Snapshot of an entity as of `created_at`: the name behind an id.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Entity<'a> {
-    /// What kind of thing it is.
+    /// Type of the entity. Required.
     pub entity: EntityKind,
-    /// Its id.
+    /// Id of the entity. Required, 1 to 256 bytes.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub entity_id: Cow<'a, str>,
-    /// What people call it.
+    /// Display name, at most 4 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = TEXT_BYTES))]
     pub name: Option<Cow<'a, str>>,
-    /// Where to write to.
+    /// E-mail address, at most 4 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = TEXT_BYTES))]
     pub email: Option<Cow<'a, str>>,
-    /// What it belongs to.
+    /// Id of the entity that this one belongs to, at most 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = ID_BYTES))]
     pub parent_id: Option<Cow<'a, str>>,
-    /// Whether it is gone.
+    /// Whether the entity was deleted. Default: `false`.
     #[serde(default)]
     pub deleted: bool,
 }

@@ -1,4 +1,4 @@
-//! Errors, with their trace and stack.
+//! Errors, with their trace, stack and severity.
 
 mod fingerprint;
 
@@ -37,30 +37,30 @@ pub(crate) const SPEC: Spec = Spec {
     },
 };
 
-/// The fields, with the other names of severities.
+/// Returns the schema of the fields, with the synonyms of severities.
 fn own_schema() -> Schema {
     let mut schema = schema::own::<ErrorRecord<'static>>();
     if let Some(choices) =
         schema.get_mut("properties").and_then(|properties| properties["severity"]["oneOf"].as_array_mut())
     {
         choices.push(schema::words(
-            "Other names: kept in `attributes` as they were sent.",
+            "Synonyms. The word that was sent is kept in `attributes`.",
             Severity::SYNONYMS.iter().map(|(word, _)| *word),
         ));
     }
     schema
 }
 
-/// How bad an error is.
+/// Severity of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Somebody should know.
+    /// Worth knowing. The roll-ups do not count it as a failure.
     Warning,
     /// Something failed.
     #[default]
     Error,
-    /// Somebody must act.
+    /// Someone must act.
     Critical,
 }
 
@@ -68,7 +68,7 @@ impl Severity {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("warning", Self::Warning), ("error", Self::Error), ("critical", Self::Critical)];
 
-    /// Other names of severities: of syslog (RFC 5424, section 6.2.1) and of common loggers.
+    /// Synonyms of severities: from syslog (RFC 5424, section 6.2.1) and common loggers.
     const SYNONYMS: &'static [(&'static str, Self)] = &[
         ("warn", Self::Warning),
         ("info", Self::Warning),
@@ -84,12 +84,12 @@ impl Severity {
         ("emergency", Self::Critical),
     ];
 
-    /// The stored word for a word or one of its synonyms.
+    /// Returns the stored word for a severity or one of its synonyms, in upper or lower case.
     fn word(text: &str) -> Option<&'static str> {
         find_word(Self::CHOICES, text).or_else(|| find_word(Self::SYNONYMS, text)).map(Self::name)
     }
 
-    /// The word in subjects and columns.
+    /// Returns the word in subjects and columns.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Warning => "warning",
@@ -99,38 +99,38 @@ impl Severity {
     }
 }
 
-/// Something that went wrong.
+/// An error, with its trace and stack.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct ErrorRecord<'a> {
-    /// The trace it belongs to.
+    /// Id of the trace. Required, 1 to 256 bytes.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub trace_id: Cow<'a, str>,
-    /// Its class, such as `TimeoutError`.
+    /// Class of the error, such as `TimeoutError`. Required, 1 to 256 bytes.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub error_type: Cow<'a, str>,
-    /// What it says.
+    /// Message of the error. Required, at most 4 KiB.
     #[schemars(length(max = TEXT_BYTES))]
     pub message: Cow<'a, str>,
-    /// Where it came from.
+    /// Stack trace, at most 64 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = STACK_BYTES))]
     pub stack: Option<Cow<'a, str>>,
-    /// Whatever belongs to it.
+    /// Further details: a JSON object of at most 256 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<Json<'a>>,
-    /// The project.
+    /// Id of the project, at most 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = ID_BYTES))]
     pub project_id: Option<Cow<'a, str>>,
-    /// The run.
+    /// Id of the run, at most 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = ID_BYTES))]
     pub run_id: Option<Cow<'a, str>>,
-    /// The endpoint that was called.
+    /// Endpoint that was called, at most 4 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = TEXT_BYTES))]
     pub endpoint: Option<Cow<'a, str>>,
-    /// How bad it is.
+    /// Severity of the error. Default: `error`.
     #[serde(default)]
     pub severity: Severity,
 }

@@ -37,28 +37,28 @@ pub(crate) const SPEC: Spec = Spec {
 /// Something that happened in a project or a run.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Event<'a> {
-    /// What happened, such as `build.finished`.
+    /// Type of the event, such as `build.finished`. Required, 1 to 256 bytes.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub event_type: Cow<'a, str>,
-    /// Whatever belongs to it.
+    /// Details of the event: a JSON object of at most 256 KiB. Default: `{}`.
     #[serde(default)]
     pub payload: Json<'a>,
-    /// The project.
+    /// Id of the project, at most 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = ID_BYTES))]
     pub project_id: Option<Cow<'a, str>>,
-    /// The run.
+    /// Id of the run, at most 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = ID_BYTES))]
     pub run_id: Option<Cow<'a, str>>,
-    /// The user whom it concerns.
+    /// Id of the user whom the event concerns, at most 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = ID_BYTES))]
     pub user_id: Option<Cow<'a, str>>,
-    /// Who caused it.
+    /// Type of the actor that caused the event. Default: `system`.
     #[serde(default)]
     pub actor_type: ActorType,
-    /// Which one of them.
+    /// Id of that actor, at most 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = ID_BYTES))]
     pub actor_id: Option<Cow<'a, str>>,

@@ -1,4 +1,4 @@
-//! Sandbox executions of strategies.
+//! Executions of strategies in a sandbox.
 
 use std::borrow::Cow;
 
@@ -58,18 +58,18 @@ pub(crate) const SPEC: Spec = Spec {
     },
 };
 
-/// Older names, each of which stands for its field where that is absent.
+/// Older names of fields. Each is used if its field is absent.
 const ALIASES: [(&str, &str); 3] =
     [("execution_time", "execution_time_ms"), ("memory_used", "memory_used_mb"), ("cpu_usage", "cpu_usage_percent")];
 
-/// The fields, each alias as a property of its own, and of the required one either name.
+/// Returns the schema of the fields, with each alias as a property. Of a required field, either name suffices.
 fn own_schema() -> Schema {
     let mut schema = schema::own::<Execution<'static>>();
     for (alias, name) in ALIASES {
         if let Some(Value::Object(properties)) = schema.get_mut("properties")
             && let Some(mut property) = properties.get(name).cloned()
         {
-            property["description"] = json!(format!("Stands for {name} where that is absent."));
+            property["description"] = json!(format!("Alias, used if {name} is absent."));
             properties.insert(alias.to_owned(), property);
         }
         if let Some(Value::Array(required)) = schema.get_mut("required")
@@ -84,7 +84,7 @@ fn own_schema() -> Schema {
     schema
 }
 
-/// A list of texts, or one text with commas.
+/// Returns the schema of a list of texts, or of one text with commas.
 fn text_list_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "anyOf": [
@@ -94,14 +94,14 @@ fn text_list_schema(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Why a strategy was executed.
+/// Purpose of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ExecutionType {
-    /// To see whether it is valid.
+    /// To check whether the strategy is valid.
     #[default]
     Validation,
-    /// From a terminal, to use it.
+    /// To use the strategy from a terminal.
     Terminal,
 }
 
@@ -119,41 +119,41 @@ impl ExecutionType {
 /// One execution of a strategy in a sandbox.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Execution<'a> {
-    /// Who executed it.
+    /// Id of the user who executed the strategy. Required, 1 to 256 bytes.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub user_id: Cow<'a, str>,
-    /// What was executed.
+    /// Id of the strategy. Required, 1 to 256 bytes.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub strategy_id: Cow<'a, str>,
-    /// Why.
+    /// Purpose of the execution. Required.
     pub execution_type: ExecutionType,
-    /// Whether it succeeded.
+    /// Whether the execution succeeded. Required.
     pub success: bool,
-    /// How long it took, in milliseconds (`execution_time` is accepted).
+    /// Duration in milliseconds, at least 0. Required. `execution_time` is accepted too.
     #[schemars(range(min = 0))]
     pub execution_time_ms: i64,
-    /// Memory it used, in MiB (`memory_used` is accepted).
+    /// Memory used, in MiB. `memory_used` is accepted too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_used_mb: Option<i64>,
-    /// Percent of one core (`cpu_usage` is accepted).
+    /// CPU usage in percent of one core. `cpu_usage` is accepted too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_usage_percent: Option<f64>,
-    /// Whether it was stopped for taking too long.
+    /// Whether the execution was stopped because it took too long. Default: `false`.
     #[serde(default)]
     pub timed_out: bool,
-    /// Errors it reported.
+    /// Number of errors reported, at least 0. Default: 0.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub error_count: i64,
-    /// Warnings it reported.
+    /// Number of warnings reported, at least 0. Default: 0.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub warning_count: i64,
-    /// Classes found in it: a list, or one text with commas.
+    /// Classes found in the strategy: a list of at most 4096 texts, or one text with commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "text_list_schema")]
     pub classes_found: Option<Vec<String>>,
-    /// Whatever belongs to it.
+    /// Further details: a JSON object of at most 256 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Json<'a>>,
 }

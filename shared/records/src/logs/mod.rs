@@ -1,4 +1,4 @@
-//! A container's output, line by line.
+//! Logs: the output of containers, line by line.
 
 use std::borrow::Cow;
 
@@ -35,7 +35,7 @@ pub(crate) const SPEC: Spec = Spec {
     },
 };
 
-/// Which of its outputs a container wrote to.
+/// Output stream of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Output {
@@ -57,15 +57,15 @@ impl Output {
     }
 }
 
-/// One line of a container's output.
+/// One line of the output of a container.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct LogLine<'a> {
-    /// The container.
+    /// Id of the container. Required, 1 to 256 bytes.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub container_id: Cow<'a, str>,
-    /// Which output.
+    /// Output stream. Required.
     pub stream: Output,
-    /// The line; above 16 KiB it is cut at a character and `attributes.truncated_bytes` says by how much.
+    /// The line. Required. Cut at a character after at most 16 KiB; `attributes.truncated_bytes` counts the rest.
     pub message: Cow<'a, str>,
 }
 
@@ -78,7 +78,7 @@ impl Record for LogLine<'_> {
 }
 
 impl<'a> LogLine<'a> {
-    /// The line, and how many bytes of its message were cut.
+    /// Returns the line, and how many bytes of its message were cut.
     fn decode(fields: &mut Fields<'a>) -> Result<(Self, usize), Reject> {
         let container_id = fields.required_id("container_id")?;
         let stream = fields.choice("stream", Output::CHOICES)?.ok_or_else(|| Reject::missing("stream"))?;

@@ -1,4 +1,4 @@
-//! A container's resource usage at a moment.
+//! Metrics: samples of the resource usage of containers.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ pub(crate) const SPEC: Spec = Spec {
     detail: Detail::text("container_id"),
     derived: &[],
     labels: &[Column::Text("container_id")],
-    // Network counters are totals, and no level.
+    // The network fields are counters, not levels.
     levels: &[Column::Double("cpu_usage_percent"), Column::Bigint("memory_usage_bytes")],
     volume: None,
     partitioning: Partitioning::Daily,
@@ -35,25 +35,25 @@ pub(crate) const SPEC: Spec = Spec {
     },
 };
 
-/// A container's resource usage at a moment.
+/// Resource usage of a container at one moment.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct MetricSample<'a> {
-    /// The container.
+    /// Id of the container. Required, 1 to 256 bytes.
     #[schemars(length(min = 1, max = ID_BYTES))]
     pub container_id: Cow<'a, str>,
-    /// Percent of one core; several cores pass 100.
+    /// CPU usage in percent of one core, at least 0; above 100 if several cores are used.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub cpu_usage_percent: Option<f64>,
-    /// Memory in use, in bytes.
+    /// Memory in use, in bytes, at least 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub memory_usage_bytes: Option<i64>,
-    /// Bytes received so far.
+    /// Bytes received so far: a counter, at least 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub network_rx_bytes: Option<i64>,
-    /// Bytes sent so far.
+    /// Bytes sent so far: a counter, at least 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub network_tx_bytes: Option<i64>,
