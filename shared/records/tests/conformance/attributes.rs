@@ -1,4 +1,4 @@
-//! `attributes`: what the contract has no field for. Nothing is lost.
+//! `attributes`: fields that the contract does not define. Nothing is lost.
 
 use records::Kind;
 use serde_json::json;
@@ -71,7 +71,7 @@ fn attributes_that_are_no_object_are_kept_whole() {
 
 #[test]
 fn many_names_on_both_sides_are_merged_in_no_time() {
-    // Compared pairwise these would be a hundred million comparisons, for one message.
+    // Comparing these pairwise would take a hundred million comparisons for one message.
     let names = |prefix: &str| (0..10_000).map(|n| format!("\"{prefix}{n}\":0")).collect::<Vec<_>>().join(",");
     let members = format!("\"attributes\":{{{}}},{}", names("a"), names("b"));
     let attributes = Sent::with_text(Kind::Events, &members).stored().get("attributes");

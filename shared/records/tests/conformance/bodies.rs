@@ -1,4 +1,4 @@
-//! Bodies as they arrive: compressed, with a byte order mark, or something else than JSON.
+//! Bodies: compressed, with a byte order mark, or in another format than JSON.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! CloudEvents 1.0, structured and binary.
+//! CloudEvents 1.0 in structured and binary mode.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -312,7 +312,7 @@ fn a_record_that_merely_has_such_fields_is_a_record() {
         let kept = json!({ "specversion": "1.0", "type": "t", "data": { "event_type": "no" } });
         assert_eq!(stored.get("attributes"), kept, "{kind}");
     }
-    // Without what an event must have, or with what it cannot have, it is a record that lacks a field.
+    // Without a required attribute, or with a member that no event may have, it is a record that lacks a field.
     for body in [
         json!({ "specversion": "1.0", "id": "1", "source": "/s" }),
         json!({ "id": "1", "source": "/s", "type": "t", "data": { "event_type": "x" } }),

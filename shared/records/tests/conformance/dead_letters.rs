@@ -1,4 +1,4 @@
-//! Every reason that a decoder can give.
+//! Every reason with which a decoder rejects messages.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{Sent, minimal};
 
-/// One message for each way of being refused, with what it is refused for.
+/// Returns a message for each way of being rejected, with the expected `reason:field`.
 fn refused(kind: Kind) -> Vec<(Sent, &'static str)> {
     vec![
         (Sent::body(kind, ""), "invalid_json:"),
@@ -74,7 +74,7 @@ fn the_reasons_are_the_contracts() {
     let mut given: BTreeSet<_> =
         refused(Kind::Events).into_iter().map(|(sent, _)| sent.encode().unwrap_err().reason).collect();
     given.insert(Sent::body(Kind::Events, "{}").encode().unwrap_err().reason);
-    given.insert(Reason::RejectedByDatabase); // which only the database gives
+    given.insert(Reason::RejectedByDatabase); // only the database rejects with this reason
     assert_eq!(given.into_iter().collect::<BTreeSet<_>>(), Reason::ALL.into_iter().collect());
 }
 

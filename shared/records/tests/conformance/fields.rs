@@ -1,4 +1,4 @@
-//! What single fields accept: spellings, nulls, defaults, numbers, addresses, lists.
+//! What fields accept: spellings, nulls, defaults, numbers, addresses, lists.
 
 use records::Kind;
 use serde_json::{Map, Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::support::property::camel_case;
 use crate::support::{Sent, lines};
 
-/// Every accepted fixture of every kind.
+/// Returns every accepted fixture of every kind.
 fn accepted() -> impl Iterator<Item = (Kind, Map<String, Value>)> {
     Kind::ALL.iter().flat_map(|&kind| {
         lines(kind.spec().fixtures.accepted).map(move |line| (kind, serde_json::from_str(line).unwrap()))

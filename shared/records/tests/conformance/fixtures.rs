@@ -1,4 +1,4 @@
-//! The fixtures: each accepted one is stored, each rejected one is refused for the reason it names.
+//! The fixtures: each accepted one is stored, and each rejected one is rejected for the reason that it names.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! `id`: what the producer named, or what follows from the message's place in its stream.
+//! `id`: the producer's, or derived from the message's position in its stream.
 
 use records::{Kind, REPLAY_ID_HEADER, REPLAY_TIME_HEADER};
 use serde_json::json;
@@ -59,7 +59,7 @@ fn an_absent_id_tells_messages_apart_by_stream_sequence_and_time() {
     let ids = [
         Sent::with(Kind::Events, json!({})).stored().id,
         Sent::with(Kind::Events, json!({})).sequence(18).stored().id,
-        // A stream that was deleted and made again counts from 1 again.
+        // A recreated stream counts from 1 again.
         Sent::with(Kind::Events, json!({})).published_at("2026-06-15T12:00:00.000000001Z").stored().id,
         Sent::with(Kind::Metrics, json!({})).stored().id,
     ];

@@ -1,4 +1,4 @@
-//! What a kind says about itself, and the typed records that producers publish.
+//! The specifications of kinds, and the typed records that producers publish.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ fn no_column_is_filled_twice() {
     }
 }
 
-/// Publishes a typed record as a producer would and reads the row of it.
+/// Publishes a typed record as a producer does, and reads its row.
 fn published<R: Record>(record: R) -> Stored {
     let out = Outgoing {
         id: Uuid::from_u128(7),

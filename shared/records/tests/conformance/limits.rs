@@ -1,11 +1,11 @@
-//! Every limit, at the limit and one above.
+//! Every limit: values at the limit and one above.
 
 use records::Kind;
 use serde_json::{Value, json};
 
 use crate::support::Sent;
 
-/// The fields of a kind whose schema has some keyword.
+/// Returns the fields of a kind whose schema has a keyword, with its value.
 fn fields_with(kind: Kind, keyword: &str) -> Vec<(String, Value)> {
     let schema = kind.schema();
     let properties = schema["properties"].as_object().unwrap();
@@ -32,7 +32,7 @@ fn texts_end_where_the_contract_says() {
                 too_large,
                 "{kind}: bytes, not characters"
             );
-            // An escape is six bytes on the wire and one in the row.
+            // An escape has six bytes on the wire and one in the row.
             let escaped = format!("\"{name}\":\"{}\"", "\\u0078".repeat(limit));
             let stored = Sent::with_text(kind, &escaped).stored();
             assert!(name == "id" || stored.get(&name) == json!("x".repeat(limit)), "{kind} {name}");
@@ -53,7 +53,7 @@ fn every_text_has_a_limit() {
     }
 }
 
-/// A JSON object of exactly so many bytes.
+/// Returns a JSON object of exactly `bytes` bytes.
 fn object_of(bytes: usize) -> String {
     format!("{{\"k\":\"{}\"}}", "v".repeat(bytes - r#"{"k":""}"#.len()))
 }
@@ -133,7 +133,7 @@ fn a_log_line_is_cut_at_a_character_and_says_by_how_much() {
     }
 }
 
-/// The JSON columns of a kind, and how a message with a value in each is written.
+/// Returns the JSON columns of a kind.
 fn json_columns(kind: Kind) -> Vec<String> {
     let schema = kind.schema();
     let properties = schema["properties"].as_object().unwrap();

@@ -1,8 +1,8 @@
-//! One conformance suite over all kinds: what a message means, told by its row or its refusal.
+//! The conformance suite over all kinds: which row or rejection a message becomes.
 //!
-//! Nothing here knows how the crate works inside: bodies go in, and rows are read back by a decoder
-//! of their own, written from the documentation of Postgres. Tests go through `Kind::ALL`, so
-//! another kind is covered as soon as it has fixtures.
+//! The tests do not depend on the internals of the crate. They encode messages and read the rows with a separate
+//! decoder, written from the documentation of Postgres. They iterate over `Kind::ALL`, so a new kind is covered as soon
+//! as it has fixtures.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a panic in a test is its report")]
 

@@ -1,4 +1,4 @@
-//! The organization: the subject decides, the body may agree.
+//! The organization: the subject decides, and the body may repeat it.
 
 use records::Kind;
 use serde_json::{Value, json};

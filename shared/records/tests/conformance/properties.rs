@@ -1,4 +1,4 @@
-//! Whatever is sent, it ends as one row or as one refusal, and never in a panic.
+//! Property tests: every message becomes one row or one rejection, and never causes a panic.
 
 use chrono::TimeDelta;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
     select(Kind::ALL)
 }
 
-/// Names that mean something to some kind, and names that mean nothing.
+/// Names of fields and unknown names.
 fn names() -> impl Strategy<Value = String> {
     let known: Vec<String> = Kind::ALL
         .iter()
@@ -32,7 +32,7 @@ fn names() -> impl Strategy<Value = String> {
     prop_oneof![4 => select(known), 1 => any::<String>()]
 }
 
-/// Texts among which are the words, times and ids that fields look for.
+/// Texts, including words, times and ids that fields expect.
 fn texts() -> impl Strategy<Value = String> {
     const WORDS: &[&str] = &[
         "",
@@ -82,7 +82,7 @@ fn objects() -> impl Strategy<Value = Map<String, Value>> {
     prop::collection::vec((names(), values()), 0..12).prop_map(|members| members.into_iter().collect())
 }
 
-/// A fixture of the kind, accepted or rejected.
+/// A fixture, accepted or rejected, with its kind.
 fn fixtures() -> impl Strategy<Value = (Kind, &'static str)> {
     (kinds(), any::<Index>()).prop_map(|(kind, index)| {
         let Fixtures { accepted, rejected } = kind.spec().fixtures;
@@ -91,7 +91,7 @@ fn fixtures() -> impl Strategy<Value = (Kind, &'static str)> {
     })
 }
 
-/// A change to a body's bytes: where, how much of it goes, and what comes instead.
+/// A change of a body: where, how many bytes are removed, and which are inserted.
 fn cuts() -> impl Strategy<Value = (Index, usize, Vec<u8>)> {
     const PIECES: &[&[u8]] = &[
         b"\\u0000",

@@ -1,11 +1,11 @@
-//! What Postgres cannot hold is replaced by U+FFFD, and the record says so.
+//! Characters that Postgres cannot hold are replaced by U+FFFD, and `attributes.sanitized` is set.
 
 use records::Kind;
 use serde_json::json;
 
 use crate::support::{Sent, minimal};
 
-/// The least that the kind accepts with one more member of these bytes.
+/// Returns a minimal record with one more member of these bytes.
 fn with_bytes(kind: Kind, member: &[u8]) -> Sent {
     let mut body = serde_json::to_vec(&minimal(kind)).unwrap();
     assert_eq!(body.pop(), Some(b'}'));

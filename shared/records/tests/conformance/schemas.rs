@@ -1,4 +1,4 @@
-//! The published JSON Schemas: current, and of one mind with the decoder.
+//! The published JSON Schemas: they are current, and accept what the decoder accepts.
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ fn validator(kind: Kind) -> Validator {
     jsonschema::options().should_validate_formats(true).build(&schema).unwrap_or_else(|error| panic!("{kind}: {error}"))
 }
 
-/// A fixture with the names of the schema, which describes snake_case alone: what is written in
-/// camelCase means the same, and saying everything twice would help nobody who reads the schema.
+/// Returns a fixture with its names in snake_case. The schema only describes these, because listing both spellings
+/// would make it harder to read.
 fn in_snake_case(kind: Kind, line: &str) -> Value {
     let record: Map<String, Value> = serde_json::from_str(line).unwrap();
     let schema = kind.schema();
@@ -30,7 +30,7 @@ fn the_committed_schemas_are_current() {
     for &kind in Kind::ALL {
         let path = folder.join(format!("{kind}.json"));
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
-        // Compared as values: the order of members depends on which features other crates switch on.
+        // Compared as values: the order of members depends on features that other crates enable.
         let current = serde_json::from_str::<Value>(&committed).is_ok_and(|committed| committed == kind.schema());
         assert!(current, "{} is not current: cargo run -p records --example schemas", path.display());
     }
@@ -55,11 +55,11 @@ fn what_the_decoder_stores_the_schema_accepts() {
     }
 }
 
-/// What JSON Schema has no words for.
+/// Returns whether a rejection cannot be expressed in JSON Schema.
 fn is_beyond_schema(refused: &str, record: &Value) -> bool {
-    // The pattern of addresses is only a sketch of them.
+    // The pattern of addresses is an approximation.
     let looks_like_an_address = record["ip_address"].as_str().is_some_and(|text| text.contains(['.', ':']));
-    // Numbers: it knows no width, and a validator reads them as doubles.
+    // JSON Schema has no width of numbers, and the validator reads them as doubles.
     let is_number = |name: &str| record[name].is_number();
     match refused {
         "invalid_field:ip_address" => looks_like_an_address,

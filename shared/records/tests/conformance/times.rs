@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Sent, now, time};
 
-/// Of 2026-06-15T11:59:58Z.
+/// A UUIDv7 of 2026-06-15T11:59:58Z.
 const VERSION_7: &str = "019ecb27-1a30-7a44-8f31-5f4c2b9d7e10";
 
 fn text(time: DateTime<Utc>) -> String {
@@ -44,7 +44,7 @@ fn the_first_time_that_is_given_counts() {
 
 #[test]
 fn a_uuid_that_only_looks_like_version_7_tells_no_time() {
-    // The variant's bits say that this is none of RFC 9562, so its version means nothing.
+    // According to its variant, this is not a UUID of RFC 9562, so its version has no meaning.
     let stored = Sent::with(Kind::Events, json!({ "id": "ffffffff-ffff-7fff-ffff-ffffffffffff" })).stored();
     assert_eq!(stored.created_at, now());
 }

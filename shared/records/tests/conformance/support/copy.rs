@@ -1,6 +1,6 @@
-//! Reads rows of Postgres' binary COPY format back, from its documentation:
+//! Decodes rows in the binary format of COPY, written from its documentation:
 //! <https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS>.
-//! On purpose it shares nothing with the writer, so that both cannot be wrong in the same way.
+//! It shares no code with the encoder, so that both do not have the same bug.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,12 +9,12 @@ use records::Kind;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// One row: each column with its bytes, `None` for NULL.
+/// A row: each column with its bytes, `None` for NULL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row(Vec<(&'static str, Option<Vec<u8>>)>);
 
 impl Row {
-    /// Every column in its order.
+    /// Returns the columns in order.
     pub(crate) fn columns(&self) -> impl Iterator<Item = &'static str> {
         self.0.iter().map(|(name, _)| *name)
     }
@@ -24,7 +24,7 @@ impl Row {
         found.unwrap_or_else(|| panic!("no column {column}")).1.as_deref()
     }
 
-    /// A column's value, as its type reads it: times, UUIDs and addresses as text.
+    /// Returns the value of a column; times, UUIDs and addresses as text.
     pub(crate) fn get(&self, column: &str) -> Value {
         let Some(bytes) = self.bytes(column) else { return Value::Null };
         match column {
@@ -41,18 +41,18 @@ impl Row {
         }
     }
 
-    /// Whether a column is NULL.
+    /// Returns whether a column is NULL.
     pub(crate) fn is_null(&self, column: &str) -> bool {
         self.bytes(column).is_none()
     }
 
-    /// A `jsonb` column as the text that Postgres would parse.
+    /// Returns the text of a `jsonb` column.
     pub(crate) fn json_text(&self, column: &str) -> &str {
         jsonb(self.bytes(column).unwrap())
     }
 }
 
-/// The one row in `bytes`.
+/// Decodes `bytes`, which must be exactly one row.
 pub(crate) fn only_row(kind: Kind, bytes: &[u8]) -> Row {
     let mut rest = Reader(bytes);
     let count = usize::try_from(rest.i16()).unwrap();
@@ -80,7 +80,7 @@ impl<'b> Reader<'b> {
         i32::from_be_bytes(self.take(4).try_into().unwrap())
     }
 
-    /// A length and so many bytes; the length -1 is NULL.
+    /// Reads a length and that many bytes; the length -1 means NULL.
     fn field(&mut self) -> Option<Vec<u8>> {
         match self.i32() {
             -1 => None,
@@ -89,14 +89,14 @@ impl<'b> Reader<'b> {
     }
 }
 
-/// Microseconds since 2000-01-01 00:00 UTC.
+/// Decodes microseconds since 2000-01-01 00:00 UTC.
 fn timestamptz(bytes: &[u8]) -> Value {
     let micros = i64::from_be_bytes(bytes.try_into().unwrap());
     let epoch = DateTime::parse_from_rfc3339("2000-01-01T00:00:00Z").unwrap().to_utc();
     json!((epoch + TimeDelta::microseconds(micros)).to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
-/// A version, which is 1, and the text.
+/// Decodes a version, which is 1, and the text.
 fn jsonb(bytes: &[u8]) -> &str {
     assert_eq!(bytes.first(), Some(&1), "the version of jsonb's format");
     std::str::from_utf8(&bytes[1..]).unwrap()
@@ -110,7 +110,7 @@ fn boolean(bytes: &[u8]) -> Value {
     }
 }
 
-/// Family (2 is IPv4, 3 is IPv6), bits, whether it is a cidr, count of bytes, the bytes.
+/// Decodes the family (2 is IPv4, 3 is IPv6), bits, whether it is a cidr, the number of bytes, and the bytes.
 fn inet(bytes: &[u8]) -> Value {
     match bytes {
         [2, bits @ 0..=32, 0, 4, ip @ ..] => {
@@ -125,8 +125,8 @@ fn inet(bytes: &[u8]) -> Value {
     }
 }
 
-/// Count of dimensions, whether there are NULLs, the elements' type; each dimension's length and
-/// lower bound; each element as a field.
+/// Decodes the number of dimensions, whether there are NULLs, and the type of the elements; the length and the lower
+/// bound of each dimension; each element as a field.
 fn text_array(bytes: &[u8]) -> Value {
     let mut rest = Reader(bytes);
     let dimensions = rest.i32();

@@ -1,4 +1,4 @@
-//! What the tests share: a message to send, and what became of it.
+//! Helpers of the tests: a message to send, and the stored row or the rejection.
 
 pub(crate) mod copy;
 pub(crate) mod property;
@@ -10,32 +10,32 @@ use uuid::Uuid;
 
 use self::copy::Row;
 
-/// When the stream took every message that does not say otherwise.
+/// Returns when the stream stores a message, unless the test sets another time.
 pub(crate) fn now() -> DateTime<Utc> {
     time(records::Fixtures::PUBLISHED_AT)
 }
 
-/// A time from RFC 3339.
+/// Parses a time in RFC 3339.
 pub(crate) fn time(text: &str) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(text).unwrap().to_utc()
 }
 
-/// The lines of a fixture file.
+/// Returns the lines of a fixture file.
 pub(crate) fn lines(file: &'static str) -> impl Iterator<Item = &'static str> {
     file.lines().filter(|line| !line.is_empty())
 }
 
-/// The least that a kind accepts: by convention its first accepted fixture.
+/// Returns a minimal record of a kind: by convention its first accepted fixture.
 pub(crate) fn minimal(kind: Kind) -> Map<String, Value> {
     serde_json::from_str(lines(kind.spec().fixtures.accepted).next().unwrap()).unwrap()
 }
 
-/// How long the kind is kept unless configured.
+/// Returns how long the kind is kept by default.
 pub(crate) fn default_keep(kind: Kind) -> Option<TimeDelta> {
     kind.spec().keep_days.map(|days| TimeDelta::days(days.into()))
 }
 
-/// A message on its way into a stream.
+/// A message to encode.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     kind: Kind,
@@ -47,7 +47,7 @@ pub(crate) struct Sent {
     keep: Option<TimeDelta>,
 }
 
-/// What became of a message: its row, and what the writer is told.
+/// A stored message: its row, and the facts that the writer gets.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Stored {
     pub(crate) row: Row,
@@ -59,14 +59,14 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// A column's value.
+    /// Returns the value of a column.
     pub(crate) fn get(&self, column: &str) -> Value {
         self.row.get(column)
     }
 }
 
 impl Sent {
-    /// A body as it stands, from the organization of the fixtures.
+    /// Returns a message with this body, from the organization of the fixtures.
     pub(crate) fn body(kind: Kind, body: impl Into<Vec<u8>>) -> Self {
         Self {
             kind,
@@ -80,7 +80,7 @@ impl Sent {
         .organization(Some(records::Fixtures::ORGANIZATION))
     }
 
-    /// The least that the kind accepts, with these members besides or instead.
+    /// Returns a minimal record with these members added or replaced.
     pub(crate) fn with(kind: Kind, members: Value) -> Self {
         let mut record = minimal(kind);
         let Value::Object(members) = members else { panic!("members of an object, not {members}") };
@@ -88,13 +88,13 @@ impl Sent {
         Self::body(kind, Value::Object(record).to_string())
     }
 
-    /// The least that the kind accepts, with members as text: for what a `Value` cannot hold.
+    /// Returns a minimal record with members as JSON text, for values that `Value` cannot hold.
     pub(crate) fn with_text(kind: Kind, members: &str) -> Self {
         let record = Value::Object(minimal(kind)).to_string();
         Self::body(kind, format!("{},{members}}}", record.strip_suffix('}').unwrap()))
     }
 
-    /// The least that the kind accepts, with white space up to so many bytes.
+    /// Returns a minimal record, with white space up to `bytes` bytes.
     pub(crate) fn padded(kind: Kind, bytes: usize) -> Self {
         let mut body = Value::Object(minimal(kind)).to_string().into_bytes();
         body.resize(bytes, b' ');
@@ -131,7 +131,7 @@ impl Sent {
         self
     }
 
-    /// The message as the stream hands it out.
+    /// Calls `then` with the message as the stream delivers it.
     pub(crate) fn read<T>(&self, then: impl FnOnce(&Message<'_>) -> T) -> T {
         let headers: Headers = self.headers.iter().cloned().collect();
         then(&Message {
@@ -162,12 +162,12 @@ impl Sent {
         })
     }
 
-    /// The row of a message that is stored.
+    /// Returns the row of the message, which must be stored.
     pub(crate) fn stored(&self) -> Stored {
         self.encode().unwrap_or_else(|reject| panic!("{reject}\n{}", String::from_utf8_lossy(&self.body)))
     }
 
-    /// Why a message is refused, as `reason:field`.
+    /// Returns the rejection of the message as `reason:field`. It must not be stored.
     pub(crate) fn refused(&self) -> String {
         match self.encode() {
             Ok(stored) => panic!("was stored: {stored:?}\n{}", String::from_utf8_lossy(&self.body)),
@@ -175,13 +175,13 @@ impl Sent {
         }
     }
 
-    /// Checks what must hold whatever the message says.
+    /// Checks the properties that hold for every message.
     pub(crate) fn check(&self) {
         self.read(|message| property::holds(message, self.keep));
     }
 }
 
-/// A refusal as the fixtures write it.
+/// Returns a rejection in the form of the fixtures, `reason:field`.
 pub(crate) fn short(reject: &Reject) -> String {
     format!("{}:{}", reject.reason, reject.field.as_deref().unwrap_or_default())
 }

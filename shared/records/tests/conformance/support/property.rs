@@ -1,4 +1,4 @@
-//! What must hold for every message, whatever it says. Shared with the fuzz target.
+//! The properties that hold for every message. The fuzz target uses them too.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::copy::{self, Row};
 
-/// Far above what any refusal says, far below a body: details reach logs, bodies must not.
+/// Maximum length of an explanation. Explanations are logged, so they must not contain the body.
 const DETAIL_BYTES: usize = 1024;
 
-/// Encodes a message and checks the outcome.
+/// Encodes a message and checks the result.
 pub(crate) fn holds(message: &Message<'_>, keep: Option<TimeDelta>) {
     let before = b"rows of other messages".to_vec();
     let mut rows = before.clone();
@@ -50,7 +50,7 @@ fn micros_of(time: &str) -> i64 {
     chrono::DateTime::parse_from_rfc3339(time).unwrap().timestamp_micros()
 }
 
-/// Postgres has no U+0000, neither as a character nor, in `jsonb`, as an escape.
+/// Checks that a column has no U+0000, neither as a character nor, in `jsonb`, as an escape.
 fn check_text(row: &Row, column: &str) {
     if matches!(column, "attributes" | "payload" | "detail" | "metadata") {
         if row.is_null(column) {
@@ -72,11 +72,11 @@ fn check_text(row: &Row, column: &str) {
 
 type Members = BTreeMap<String, Box<RawValue>>;
 
-/// Every member that the contract does not name is in `attributes`, to the letter.
+/// Checks that every member that the contract does not define is in `attributes`, unchanged.
 fn nothing_is_lost(message: &Message<'_>, row: &Row) {
     let attributes: Members = serde_json::from_str(row.json_text("attributes")).unwrap();
     if attributes.contains_key("sanitized") {
-        return; // then names and values differ from what was sent, as they should
+        return; // names and values then differ from the message on purpose
     }
     let body: Members = serde_json::from_slice(message.body).unwrap();
     let known = known_names(message);
@@ -103,7 +103,7 @@ fn known_names(message: &Message<'_>) -> Vec<String> {
     snake.flat_map(|name| [name.to_owned(), camel_case(name)]).collect()
 }
 
-/// `trace_id` as `traceId`.
+/// Converts a name to camelCase: `trace_id` to `traceId`.
 pub(crate) fn camel_case(snake: &str) -> String {
     let mut words = snake.split('_');
     let first = words.next().unwrap_or_default().to_owned();
