@@ -1,4 +1,4 @@
-//! Announcements: small messages on plain subjects, for whoever listens now.
+//! Announcements: small messages on plain subjects, for current subscribers.
 
 use async_nats::connection::State;
 use async_nats::{HeaderMap, PublishErrorKind, header};
@@ -6,41 +6,41 @@ use bytes::Bytes;
 
 use crate::Bus;
 
-/// A message for whoever listens.
+/// A message for current subscribers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
-    /// On which subject, whole.
+    /// The complete subject.
     pub subject: String,
-    /// Its `Nats-Msg-Id`: a stream that captures the subject takes it once.
+    /// The `Nats-Msg-Id`. A stream that captures the subject stores it once within its duplicate window.
     pub id: String,
     /// The body.
     pub body: Bytes,
 }
 
-/// Why an announcement was not made.
+/// Why an announcement was not sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnnounceError {
-    /// There is no connection now. Nothing is kept for later: what is announced late would be announced twice.
+    /// There is no connection. The announcement is not buffered, because sending it later could send it twice.
     #[error("there is no connection to NATS: {0}")]
     Away(String),
-    /// No server will take it.
+    /// No server can accept the message.
     #[error("NATS cannot take the message on {subject}: {reason}")]
     Refused {
-        /// On which subject.
+        /// The subject of the message.
         subject: String,
-        /// Why.
+        /// The client's error.
         reason: String,
     },
 }
 
 impl Bus {
-    /// Sends announcements, in order, and returns when all of them are on the connection.
+    /// Sends announcements in order, and returns when all are written to the connection.
     ///
     /// # Errors
-    /// Where there is no connection, or one of them can never be sent; those before it may be out.
+    /// There is no connection, or an announcement can never be sent. The announcements before it may have been sent.
     pub async fn announce(&self, announcements: Vec<Announcement>) -> Result<(), AnnounceError> {
         let client = self.client();
-        // The client would keep them for the time after an outage, when somebody else has sent them long since.
+        // The client would buffer them until the outage ends, when another process has sent them long ago.
         if client.connection_state() != State::Connected {
             return Err(AnnounceError::Away("reconnecting".to_owned()));
         }

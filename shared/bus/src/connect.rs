@@ -1,4 +1,4 @@
-//! Connecting, with errors that say what to mend.
+//! The connection to NATS, with errors that say how to fix them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,32 +11,33 @@ use runtime::config::{Nats, redact_url};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// The oldest nats-server that has what we use: atomic batches of publishes.
+/// The oldest supported nats-server, as major and minor version: the first with atomic batches of publishes.
 pub const OLDEST_SERVER: (u64, u64) = (2, 12);
 
-/// A server that does not answer for so long is away, or does not let us ask.
+/// Time-out of connections and requests. After it, the server is unreachable, or this user may not send the request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Bounds `drain`, which waits for room in the command queue of the client's own task.
+/// Time-out of `drain`, which waits for space in the command queue of the client's task.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
-/// What the server refused lately; the answer to a refused request is silence, and this tells why.
+/// Number of the server's recent refusals that are kept. The server does not answer refused requests, so these explain
+/// time-outs.
 const REFUSALS_KEPT: usize = 8;
 
-/// A connection to NATS that comes back by itself. Cheap to clone.
+/// A connection to NATS that reconnects by itself. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Bus {
     link: Arc<RwLock<Client>>,
     pub(crate) prefix: Arc<str>,
-    /// The beginning of every subject of JetStream's API.
+    /// The prefix of the subjects of JetStream's API.
     pub(crate) api_prefix: Arc<str>,
     address: Arc<Address>,
     refusals: Arc<Mutex<VecDeque<String>>>,
-    /// Counts connections made and broken: a change means that whatever hung on the old one is gone.
+    /// Counts established and broken connections. A change means that subscriptions and pulls of the old one are gone.
     reconnects: Arc<watch::Sender<u64>>,
-    /// Set by [`Bus::close`]: from then on a broken connection is expected and not worth a warning.
+    /// Set by [`Bus::close`]. A broken connection is then expected, and logged without a warning.
     closing: Arc<AtomicBool>,
 }
 
-/// How the connection is made, and made again.
+/// The parameters of the connection.
 #[derive(Debug)]
 struct Address {
     config: Nats,
@@ -44,61 +45,60 @@ struct Address {
     name: String,
 }
 
-/// Why there is no connection, and what to do about it.
+/// Why there is no connection, and how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Nobody listens there, or the name is unknown.
+    /// No server answers at the address, or its name cannot be resolved.
     #[error(
         "no NATS server answers at {url}: {reason}. Is it running, and is NATS_URL right? `watchbook up` starts one of its own"
     )]
     Away {
-        /// Where, without secrets.
+        /// The URL without secrets.
         url: String,
-        /// What happened.
+        /// The client's error.
         reason: String,
     },
-    /// The server does not know us.
+    /// The server refuses the credentials.
     #[error(
         "the NATS server at {url} refuses the sign-in: {reason}. Check NATS_CREDS, or user and password in NATS_URL or [nats]"
     )]
     Refused {
-        /// Where, without secrets.
+        /// The URL without secrets.
         url: String,
-        /// What it said.
+        /// The server's error.
         reason: String,
     },
     /// A credentials or certificate file cannot be read.
     #[error("{path}: cannot be read: {reason}")]
     File {
-        /// Which.
+        /// The path of the file.
         path: String,
-        /// Why.
+        /// The error.
         reason: String,
     },
-    /// The server lacks what we use.
+    /// The server is older than [`OLDEST_SERVER`].
     #[error("the NATS server at {url} is version {version}, and Watchbook needs {}.{} or newer", OLDEST_SERVER.0, OLDEST_SERVER.1)]
     TooOld {
-        /// Where, without secrets.
+        /// The URL without secrets.
         url: String,
-        /// Its version.
+        /// The server's version.
         version: String,
     },
-    /// There are no streams on that server.
+    /// JetStream is not enabled on the server.
     #[error(
         "JetStream is switched off on the NATS server at {url}: start it with `-js`, or with a `jetstream {{ … }}` block in its configuration, and enable it for this account"
     )]
     NoJetStream {
-        /// Where, without secrets.
+        /// The URL without secrets.
         url: String,
     },
 }
 
 impl Bus {
-    /// Connects, and makes sure that the server is one that we can work with. `name` is what the server's
-    /// operator sees.
+    /// Connects, and checks that the server is new enough and has JetStream. `name` is the client's name on the server.
     ///
     /// # Errors
-    /// Why there is no connection, with what to do about it.
+    /// There is no connection, or the server is not usable. The error says how to fix it.
     pub async fn connect(config: &Nats, url: &str, name: &str) -> Result<Self, ConnectError> {
         let address = Address { config: config.clone(), url: url.to_owned(), name: name.to_owned() };
         let (refusals, reconnects, closing) = (Arc::default(), Arc::new(watch::channel(0).0), Arc::default());
@@ -114,11 +114,11 @@ impl Bus {
         })
     }
 
-    /// Makes the connection anew, for every clone. The client heals by itself from all that a network
-    /// does; this is for when the client itself has ended.
+    /// Replaces the client of every clone. The client recovers from network failures by itself; this is for a client
+    /// that has ended.
     ///
     /// # Errors
-    /// Why there is no connection; the old one stays.
+    /// There is no connection. The old client then stays.
     pub async fn renew(&self) -> Result<(), ConnectError> {
         let client = open(&self.address, &self.refusals, &self.reconnects, &self.closing).await?;
         *self.link.write().unwrap_or_else(PoisonError::into_inner) = client;
@@ -126,9 +126,9 @@ impl Bus {
         Ok(())
     }
 
-    /// The client itself, for whoever publishes or listens live.
+    /// Returns the client, for publishing and plain subscriptions.
     pub fn client(&self) -> Client {
-        // A panic while holding this lock left a whole client behind.
+        // A panic while the lock was held cannot have left a partial client.
         self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -136,8 +136,8 @@ impl Bus {
         ContextBuilder::new().api_prefix(&*self.api_prefix).timeout(ANSWER_WITHIN).build(self.client())
     }
 
-    /// Ends the connection of every clone, within half a second. No warning is logged about it from then on, as when
-    /// the server is stopped next.
+    /// Closes the connection of every clone, within half a second. From then on a broken connection is logged without a
+    /// warning, for example when the server is stopped next.
     pub async fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
         match timeout(CLOSE_WITHIN, self.client().drain()).await {
@@ -147,12 +147,12 @@ impl Bus {
         }
     }
 
-    /// The first token of every subject.
+    /// Returns the prefix of all subjects.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// What the server refused lately, newest last.
+    /// Returns the recent refusals of the server, newest last. At most eight are kept.
     pub fn refusals(&self) -> Vec<String> {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
@@ -186,7 +186,7 @@ async fn open(
     if version(&info.version) < OLDEST_SERVER {
         return Err(ConnectError::TooOld { url: shown, version: info.version });
     }
-    // In another domain or account a different JetStream answers, and the first request shows whether it does.
+    // In another domain or account, another server's JetStream answers. The first request shows whether it does.
     let is_elsewhere = address.config.jetstream_domain.is_some() || address.config.jetstream_api_prefix.is_some();
     if !info.jetstream && !is_elsewhere {
         return Err(ConnectError::NoJetStream { url: shown });
@@ -196,9 +196,9 @@ async fn open(
 
 fn record_event(event: &Event, refusals: &Mutex<VecDeque<String>>, reconnects: &watch::Sender<u64>, closing: bool) {
     match event {
-        // Expected once the process is done with the connection.
+        // Expected while the process closes the connection.
         Event::Disconnected | Event::ServerError(_) | Event::SlowConsumer(_) if closing => {
-            tracing::debug!(%event, "NATS connection, which is being closed");
+            tracing::debug!(%event, "NATS connection, while closing it");
         }
         Event::Connected => {
             let before = *reconnects.borrow();
@@ -217,14 +217,14 @@ fn record_event(event: &Event, refusals: &Mutex<VecDeque<String>>, reconnects: &
                 ServerError::Other(reason) => reason.clone(),
                 other => other.to_string(),
             };
-            tracing::warn!(reason, "the NATS server refused something");
+            tracing::warn!(reason, "the NATS server reported an error");
             let mut kept = refusals.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.len() == REFUSALS_KEPT {
                 kept.pop_front();
             }
             kept.push_back(reason);
         }
-        Event::SlowConsumer(_) => tracing::warn!("NATS messages came faster than they were taken; reading again"),
+        Event::SlowConsumer(_) => tracing::warn!("NATS messages arrived faster than they were read; reading again"),
         Event::ClientError(error) => tracing::debug!(%error, "NATS client"),
         Event::LameDuckMode | Event::Draining | Event::Closed => tracing::debug!(%event, "NATS connection"),
     }
@@ -234,7 +234,7 @@ fn servers(url: &str) -> Vec<String> {
     url.split(',').map(|server| server.trim().to_owned()).collect()
 }
 
-/// What a URL says before its `@`: a user with a password, or a token. The client does not read it.
+/// Uses the part of a URL before its `@`: a user with a password, or a token. The client ignores it.
 fn sign_in_by_url(options: ConnectOptions, url: &str) -> ConnectOptions {
     let first = servers(url).into_iter().find_map(|server| server.parse::<ServerAddr>().ok());
     match first.as_ref().map(|server| (server.username(), server.password())) {
@@ -244,7 +244,7 @@ fn sign_in_by_url(options: ConnectOptions, url: &str) -> ConnectOptions {
     }
 }
 
-/// A URL writes `@`, `:` and `/` of a password as `%40`, `%3A` and `%2F`.
+/// Decodes percent-encoding: a URL has `@`, `:` and `/` of a password as `%40`, `%3A` and `%2F`.
 fn decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
@@ -285,7 +285,7 @@ fn explain(error: &async_nats::ConnectError, url: &str) -> ConnectError {
     }
 }
 
-/// Major and minor of a version such as `2.12.1-RC.3`; what cannot be read counts as too old.
+/// Returns major and minor of a version such as `2.12.1-RC.3`. Parts that cannot be parsed are 0, and so too old.
 fn version(text: &str) -> (u64, u64) {
     let mut parts = text.trim_start_matches('v').split(['.', '-']).map(|part| part.parse().unwrap_or_default());
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())

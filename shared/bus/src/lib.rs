@@ -1,7 +1,7 @@
-//! JetStream for consumers: connection, streams, reading in order, trimming.
+//! JetStream for consumers: connection, streams, reading in order, purging.
 //!
-//! The only crate that reads from NATS. It knows nothing of Postgres: what is settled is a fact there,
-//! and whoever reads here says from where.
+//! This is the only crate that reads from NATS. It knows nothing of Postgres, which holds the positions: the caller
+//! passes the sequence from which to read.
 
 mod announce;
 mod connect;

@@ -1,15 +1,15 @@
-//! Reading a stream in order, without acknowledgements.
+//! Reads a stream in order, without acknowledgements.
 //!
-//! What is settled stands in Postgres, so the server has nothing to remember about a reader: an
-//! ephemeral consumer starts where we say, and is thrown away whenever anything is in doubt. The
-//! reader never skips: it hands out each sequence, or says which ones the stream does not hold.
+//! Postgres holds which sequences are settled, so the server need not remember anything about a reader: an ephemeral
+//! consumer starts at a given sequence, and is discarded whenever anything is in doubt. The reader never skips a
+//! sequence: it returns its message, or reports that the stream does not hold it.
 //!
-//! A jump in the sequence is first a reason to read again from the gap. Only where the first delivery
-//! of a new consumer jumps as well does the stream no longer hold what is in between.
+//! After a jump in the sequence, a new consumer reads from the gap again. Only if its first delivery jumps as well, the
+//! stream does not hold the sequences in between.
 //!
-//! Pulls overlap: the next one is asked for when half of the last one has come, so that a full stream
-//! never waits for a round trip. Both counts and bytes are bounded ([`Window`]), and kept by what the
-//! server says is left of a pull that ends early
+//! Pulls overlap: the next one is sent when half of the window has arrived, so that reading a full stream never waits
+//! for a round trip. The messages and bytes under way are bounded by [`Window`]. When a pull ends early, the server
+//! reports what is left of it
 //! (<https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-37.md>).
 
 use std::time::Duration;
@@ -26,51 +26,53 @@ use tokio::time::{Instant, timeout_at};
 use crate::stream::BusError;
 use crate::{Bus, StreamState};
 
-/// How long the server keeps a pull that it cannot fill. Its end is also the pulse by which an idle
-/// reader knows that the server is still there.
+/// How long the server keeps a pull that it cannot fill. The end of a pull also shows an idle reader that the server is
+/// alive.
 const PULL_EXPIRES: Duration = Duration::from_secs(5);
-/// Beyond this without a message or the end of a pull, the server or the consumer is gone.
+/// After this time without a message or the end of a pull, the server or the consumer has failed. Must be longer than
+/// [`PULL_EXPIRES`].
 const SILENCE: Duration = Duration::from_secs(8);
-/// What the end of a reader waits for an answer that it does not need.
+/// Time-out for deleting the consumer when a reader is closed. The server deletes it later by itself.
 const FORGET_WITHIN: Duration = Duration::from_secs(1);
-/// Messages of a pull at the most: well below the 65,536 that the client holds for a subscription.
+/// Maximum number of messages of a pull: well below the 65,536 that the client buffers for a subscription.
 const PULL_MESSAGES: usize = 16_384;
 
-/// What a message costs beside its bytes: the structures that hold it, and a row's bookkeeping.
+/// Memory of a message beside its bytes: its structures and the bookkeeping of its row.
 const PER_MESSAGE: usize = 300;
 
-/// What a 409 says where the consumer goes on.
+/// Descriptions of status 409 that only end a pull. All others end the consumer.
 const ENDS_A_PULL: &[&str] = &["Batch Completed", EXCEEDS_MAX_BYTES];
 const EXCEEDS_MAX_BYTES: &str = "Message Size Exceeds MaxBytes";
 
-/// How much a reader may have under way between the server and its caller.
+/// How much a reader may have under way: requested from the server, and not yet returned to the caller.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
-    /// Messages.
+    /// Maximum number of messages.
     pub messages: usize,
-    /// Bytes, as the server counts them: subject, headers and body. Must hold the largest message.
+    /// Maximum number of bytes, as the server counts them: subject, headers and body. It should hold the largest
+    /// message: a larger one is pulled alone.
     pub bytes: usize,
 }
 
-/// One message of a stream.
+/// A message of a stream.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// Its sequence in the stream.
+    /// The sequence of the message in the stream.
     pub sequence: u64,
-    /// When the stream took it.
+    /// When the stream stored the message.
     pub published_at: DateTime<Utc>,
-    /// How many messages the stream holds behind it.
+    /// How many messages the stream holds after this one.
     pub pending: u64,
-    /// On which subject.
+    /// The subject on which the message was published.
     pub subject: async_nats::Subject,
     headers: HeadersOf,
-    /// What it weighs, in bytes: subject, reply, headers and body.
+    /// Size of subject, reply subject, headers and body, in bytes.
     size: usize,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
 }
 
-/// Headers as they came; most messages have none that mean anything to us.
+/// Headers as they were read. They are converted only on demand, because most messages have no relevant ones.
 #[derive(Debug, Clone)]
 enum HeadersOf {
     Stream(Option<HeaderMap>),
@@ -78,7 +80,7 @@ enum HeadersOf {
 }
 
 impl Delivery {
-    /// A delivery that came from nowhere, for tests of what takes deliveries.
+    /// Returns a delivery without headers, for messages read by request and for tests.
     pub fn new(sequence: u64, published_at: DateTime<Utc>, subject: &str, body: impl Into<Bytes>) -> Self {
         let (subject, body) = (async_nats::Subject::from(subject), body.into());
         let size = subject.len() + body.len();
@@ -90,12 +92,12 @@ impl Delivery {
         Self { size: self.size + bytes, headers: HeadersOf::Request(headers), ..self }
     }
 
-    /// What it holds in memory, in bytes.
+    /// Returns the memory that the message takes, in bytes.
     pub fn size(&self) -> usize {
         self.size + PER_MESSAGE
     }
 
-    /// Its headers, all of them.
+    /// Returns all headers.
     pub fn headers(&self) -> Headers {
         match &self.headers {
             HeadersOf::Stream(map) => headers(map.as_ref()),
@@ -103,8 +105,8 @@ impl Delivery {
         }
     }
 
-    /// Its headers, or none where all of them speak of the stream and none of the record. The usual
-    /// case, and not free: every message of an atomic batch carries two.
+    /// Returns all headers, or none if all of them are for the stream (`Nats-…`) and none is for the record. That is
+    /// the usual case, and worth a shortcut: every message of an atomic batch has two.
     pub fn record_headers(&self) -> Headers {
         let of_record = |(name, _): (&HeaderName, _)| !AsRef::<str>::as_ref(name).starts_with("Nats-");
         match &self.headers {
@@ -115,7 +117,7 @@ impl Delivery {
     }
 }
 
-/// Returns the headers of a message as the client library hands it out.
+/// Converts the headers of a message from the client's type.
 pub fn headers(map: Option<&HeaderMap>) -> Headers {
     let values = |(name, values): (&HeaderName, &Vec<HeaderValue>)| {
         let name = name.to_string();
@@ -124,23 +126,23 @@ pub fn headers(map: Option<&HeaderMap>) -> Headers {
     map.into_iter().flat_map(|map| map.iter()).flat_map(values).collect()
 }
 
-/// What comes next.
+/// The next message or event of a reader.
 #[derive(Debug)]
 pub enum Read {
-    /// A message, of the sequence right after the last.
+    /// The message of the next sequence.
     Message(Delivery),
     /// The stream does not hold these sequences.
     Deleted {
-        /// The first of them.
+        /// The first sequence.
         first: u64,
-        /// The last of them.
+        /// The last sequence, inclusive.
         last: u64,
     },
-    /// Nothing came for a while. A good moment to see whether the stream is still the same.
+    /// Nothing arrived for a while. The caller can use the time to check whether the stream is still the same.
     Idle,
 }
 
-/// The reader cannot go on: open another one.
+/// The reader cannot continue: open another one.
 #[derive(Debug, thiserror::Error)]
 #[error("reading {stream} ended: {reason}")]
 pub struct Lost {
@@ -148,37 +150,37 @@ pub struct Lost {
     reason: String,
 }
 
-/// Reads one kind's stream from a sequence on.
+/// Reads the stream of a kind from a sequence on.
 #[derive(Debug)]
 pub struct Reader {
     bus: Bus,
     kind: Kind,
     stream: String,
     consumer: PullConsumer,
-    /// What the reply subjects of this consumer start with, in their shorter form.
+    /// The prefix of the reply subjects of this consumer, in their shorter form.
     reply_prefix: String,
     replies: Subscriber,
     inbox: String,
     pull_subject: String,
     window: Window,
     pending: Window,
-    /// The next sequence to hand out.
+    /// The next sequence to return.
     next: u64,
-    /// A message that came behind a gap that had to be told first.
+    /// A message after a gap that is reported first.
     held: Option<Delivery>,
-    /// A gap that is known before the first message.
+    /// A gap to report before the next message.
     gap: Option<(u64, u64)>,
     heard_at: Instant,
-    /// The last pull asked for a message that is larger than the window, which then is the only one.
+    /// Whether the next message is larger than the window, so that it must be pulled alone.
     oversized: bool,
     reconnects: watch::Receiver<u64>,
 }
 
 impl Bus {
-    /// Opens a reader that hands out `next` first. `state` is how the stream stood right before.
+    /// Opens a reader that starts at the sequence `next`. `state` is the state of the stream right before.
     ///
     /// # Errors
-    /// Where JetStream does not answer or refuses.
+    /// JetStream does not answer or refuses.
     pub async fn read_from(
         &self,
         kind: Kind,
@@ -190,8 +192,8 @@ impl Bus {
         reconnects.mark_unchanged();
         let client = self.client();
         let (consumer, pending) = self.consumer(kind, DeliverPolicy::ByStartSequence { start_sequence: next }).await?;
-        // Nothing before the consumer, and yet the stream went on. That is gone from it where the leader
-        // says so as well; the consumer alone may stand on a replica that is behind.
+        // The consumer has no pending messages, but the stream has later sequences. They are deleted if the leader
+        // does not hold them either. The consumer may be on a replica that is behind.
         let mut gap = None;
         if pending == 0 && state.last_sequence >= next {
             let held = self.next_held(kind, next).await?.map_or(state.last_sequence, |held| held - 1);
@@ -226,15 +228,15 @@ impl Bus {
 }
 
 impl Reader {
-    /// The next sequence to be handed out.
+    /// Returns the next sequence that the reader will return or report as deleted.
     pub fn next_sequence(&self) -> u64 {
         self.next
     }
 
-    /// What comes next. May be dropped and called again at any time: nothing is lost between.
+    /// Returns the next message or event. Cancel-safe: dropping the future loses nothing.
     ///
     /// # Errors
-    /// Where the consumer is in doubt. Everything before [`Reader::next_sequence`] was handed out.
+    /// The consumer is in doubt. Everything before [`Reader::next_sequence`] was returned.
     pub async fn read(&mut self) -> Result<Read, Lost> {
         loop {
             if let Some((first, last)) = self.gap.take() {
@@ -258,14 +260,14 @@ impl Reader {
                         return Ok(read);
                     }
                 }
-                // The server that held our pulls is not the one that we are connected to now.
-                _ = self.reconnects.changed() => return Err(self.lost("the connection was made anew")),
+                // The pulls were sent on a connection that has ended, and the server of the new one may be another.
+                _ = self.reconnects.changed() => return Err(self.lost("the connection was re-established")),
             }
         }
     }
 
-    /// What comes next where it has arrived already. Cheap, where [`Reader::read`] arms timers for
-    /// each message; the two may be mixed.
+    /// Returns the next message or event if it has arrived already. It is cheaper than [`Reader::read`], which sets a
+    /// timer for each message. Calls of both can be mixed.
     ///
     /// # Errors
     /// As [`Reader::read`].
@@ -284,7 +286,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// Ends reading, and lets the server forget the consumer; later by itself where it does not answer now.
+    /// Stops reading and deletes the consumer, within a second. If that fails, the server deletes it later by itself.
     pub async fn close(self) {
         let forgotten = self.bus.forget_consumer(self.kind, &self.consumer);
         if tokio::time::timeout(FORGET_WITHIN, forgotten).await.is_err() {
@@ -296,7 +298,7 @@ impl Reader {
         self.pending.messages <= self.window.messages / 2 || self.pending.bytes <= self.window.bytes / 2
     }
 
-    /// Asks for more where half of the window or less is under way.
+    /// Sends a pull if at most half of the window is under way.
     async fn pull(&mut self) -> Result<(), Lost> {
         if !self.wants_pull() {
             return Ok(());
@@ -321,23 +323,23 @@ impl Reader {
         Ok(())
     }
 
-    /// A reply: a message, the end of a pull, or the end of the consumer.
+    /// Handles a reply: a message, the end of a pull, or the end of the consumer.
     fn take(&mut self, message: async_nats::Message) -> Result<Option<Read>, Lost> {
         match message.status {
             None | Some(StatusCode::OK) => self.take_message(message),
             Some(StatusCode::IDLE_HEARTBEAT) => Ok(None),
-            // Expired, or nothing there.
+            // The pull expired, or the stream has no messages for it.
             Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
                 self.end_pull(message.headers.as_ref());
                 Ok((self.pending.messages == 0).then_some(Read::Idle))
             }
-            // 409 says that a pull is full, or that its bytes would not hold the next message. It says
-            // much else, all of which ends the consumer.
+            // Status 409: the pull is complete, or its remaining bytes do not hold the next message. All other
+            // descriptions end the consumer.
             Some(StatusCode::REQUEST_TERMINATED)
                 if message.description.as_deref().is_some_and(|text| ENDS_A_PULL.contains(&text)) =>
             {
                 self.end_pull(message.headers.as_ref());
-                // Nothing else is under way, and the whole window does not hold the next message.
+                // Nothing else is under way, and the next message is larger than the whole window.
                 self.oversized =
                     self.pending.messages == 0 && message.description.as_deref() == Some(EXCEEDS_MAX_BYTES);
                 Ok(None)
@@ -357,10 +359,10 @@ impl Reader {
             None => position_in_stream(reply),
         });
         let Some(position) = position else {
-            return Err(self.lost("a message without its place in the stream"));
+            return Err(self.lost("a message without its position in the stream"));
         };
-        // What a consumer delivers first may lie behind a gap; what it delivers later does so only where
-        // something was lost on the way.
+        // The first delivery of a consumer may follow a gap in the stream. A later one does so only if messages were
+        // lost on the way.
         let is_first = position.consumer_sequence == 1;
         let delivery = delivery(position, message);
         if delivery.sequence < self.next {
@@ -382,7 +384,7 @@ impl Reader {
         Read::Message(delivery)
     }
 
-    /// The server says what is left of a pull that ended early.
+    /// Subtracts what the server reports to be left of a pull that ended early.
     fn end_pull(&mut self, headers: Option<&HeaderMap>) {
         let left = |name: &str| {
             let value = headers.and_then(|headers| headers.get(name));
@@ -425,16 +427,16 @@ struct MessagePosition {
     pending: u64,
 }
 
-/// Where a message stands, read off its reply subject:
-/// `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>`, with domain and
-/// account before the stream in the newer form (ADR-15).
+/// Parses the position of a message from its reply subject:
+/// `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>`. The newer form has domain
+/// and account before the stream (ADR-15 of nats-architecture-and-design).
 fn position_in_stream(reply: &str) -> Option<MessagePosition> {
     let tokens = reply.strip_prefix("$JS.ACK.")?;
     let skip = if tokens.bytes().filter(|b| *b == b'.').count() >= 8 { 2 } else { 0 };
     position_from_numbers(tokens.split('.').skip(skip + 2))
 }
 
-/// What stands behind stream and consumer.
+/// Parses the tokens after stream and consumer.
 fn position_from_numbers<'r>(mut numbers: impl Iterator<Item = &'r str>) -> Option<MessagePosition> {
     let sequence = numbers.nth(1)?.parse().ok()?;
     let consumer_sequence = numbers.next()?.parse().ok()?;

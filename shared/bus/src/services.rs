@@ -1,9 +1,9 @@
-//! The process as a NATS service: `nats micro` lists it, and asks each of its workers how it is.
+//! The process as a NATS service: `nats micro` lists it and requests the status of each worker.
 //!
-//! By <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md>. The answers to `$SRV.PING`,
-//! `INFO` and `STATS` are the client's; ours are the endpoints, one a worker, on `<prefix>.status.<worker>`.
+//! See <https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-32.md>. The client answers
+//! `$SRV.PING`, `INFO` and `STATS`. This module adds one endpoint per worker, on `<prefix>.status.<worker>`.
 //!
-//! Nothing depends on it. A server that does not let this user listen refuses in silence, and the workers go on.
+//! Nothing depends on the service. If this user may not subscribe, the server does not answer, and the workers go on.
 
 use std::time::Duration;
 
@@ -15,17 +15,18 @@ use tokio::time::sleep;
 
 use crate::Bus;
 
-/// What `nats micro` calls every process.
+/// The name of every process in `nats micro`.
 const NAME: &str = "watchbook";
-/// A client that takes no subscription has ended; somebody else makes it anew, and this is how often we look.
+/// Time between attempts to register the service. A client that accepts no subscription has ended, and another task
+/// replaces it.
 const OFFER_AGAIN: Duration = Duration::from_secs(5);
 
-/// Requests to all endpoints, each with the worker that it asks for.
+/// Requests to all endpoints, each with its worker.
 type Requests = SelectAll<futures::stream::BoxStream<'static, (&'static str, async_nats::service::Request)>>;
 
 impl Bus {
-    /// Offers one endpoint a worker, and answers each request with what `status` says of it. Never ends by itself:
-    /// whoever is done drops it.
+    /// Registers one endpoint per worker, and answers each request with `status` of the worker. Never returns: the
+    /// caller drops it.
     pub async fn offer(&self, version: &str, workers: &[&'static str], status: impl Fn(&str) -> Bytes) {
         loop {
             let offered = async {
@@ -36,7 +37,7 @@ impl Bus {
             };
             match offered.await {
                 Ok((service, requests)) => answer(service, requests, &status).await,
-                Err(error) => tracing::debug!(%error, "this process is not offered as a service; trying again"),
+                Err(error) => tracing::debug!(%error, "cannot register as a NATS service; trying again"),
             }
             // The client has ended.
             sleep(OFFER_AGAIN).await;
@@ -54,11 +55,11 @@ impl Bus {
     }
 }
 
-/// Answers until the client ends. The service is held, because dropping it ends its endpoints.
+/// Answers requests until the client ends. Keeps the service, because dropping it ends its endpoints.
 async fn answer(_service: Service, mut requests: Requests, status: &impl Fn(&str) -> Bytes) {
     while let Some((worker, request)) = requests.next().await {
         if let Err(error) = request.respond(Ok(status(worker))).await {
-            tracing::debug!(worker, %error, "an answer to a status request is lost");
+            tracing::debug!(worker, %error, "cannot answer a status request");
         }
     }
 }

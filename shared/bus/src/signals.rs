@@ -1,7 +1,7 @@
-//! Signals: "look again", from one worker to all others, without data and without a promise to arrive.
+//! Signals: messages without data that wake other workers up. Delivery is not guaranteed.
 //!
-//! What there is to do stands in Postgres. A signal only spares a worker the wait for its next look, so a lost one
-//! costs time and nothing else, and whoever waits for one looks by the clock as well.
+//! The work itself is in Postgres. A signal only shortens the time until a worker polls, and workers also poll without
+//! signals. So a lost signal only costs time.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use tokio::time::sleep;
 
 use crate::Bus;
 
-/// A client that takes no subscription has ended; somebody else makes it anew, and this is how often we look.
+/// Time between attempts to subscribe. A client that accepts no subscription has ended, and another task replaces it.
 const RESUBSCRIBE_EVERY: Duration = Duration::from_secs(1);
 
 impl Bus {
-    /// Raises the signal `<prefix>.signals.<name>`. Never waits: without a connection, or with a client that is
-    /// behind, the signal is lost, as it would be with nobody listening.
+    /// Publishes the signal `<prefix>.signals.<name>`. Never waits: the signal is lost if there is no connection or the
+    /// client's queue is full, as it is without subscribers.
     pub fn raise(&self, name: &str) {
         let client = self.client();
-        // The client would keep it for the time after the outage, and block whoever fills its queue.
+        // The client would buffer it until the outage ends, and block when its queue is full.
         if client.connection_state() != State::Connected {
             return;
         }
@@ -31,11 +31,11 @@ impl Bus {
         match sent {
             Some(Ok(())) => {}
             Some(Err(error)) => tracing::debug!(name, %error, "a signal is lost"),
-            None => tracing::debug!(name, "a signal is lost: the client has too much to send already"),
+            None => tracing::debug!(name, "a signal is lost: the client's queue is full"),
         }
     }
 
-    /// Listens for the signal `name`, or for all of them by `*`. What was raised before is not heard.
+    /// Subscribes to the signal `name`, or to all signals with `*`. Earlier signals are not received.
     pub async fn signals(&self, name: &str) -> Signals {
         let subject = self.signal_subject(name);
         let mut signals = Signals { bus: self.clone(), subject, subscriber: None, reconnects: self.reconnects() };
@@ -48,22 +48,22 @@ impl Bus {
     }
 }
 
-/// Signals as they come. Outlives broken connections and clients that were made anew.
+/// A subscription to signals. It survives broken connections and replaced clients.
 #[derive(Debug)]
 pub struct Signals {
     bus: Bus,
     subject: String,
     subscriber: Option<Subscriber>,
-    /// A change means that the subscription may hang on a connection or a client that is gone.
+    /// A change means that the subscription may belong to a connection or a client that has ended.
     reconnects: watch::Receiver<u64>,
 }
 
 impl Signals {
-    /// Raised after a commit that put something into the outbox.
+    /// The signal after a commit that added rows to the outbox.
     pub const OUTBOX: &str = "outbox";
 
-    /// The name of the next signal. Never `None`: an option only because it stands where the `next` of a stream
-    /// would. May be dropped while it waits, and loses nothing by that.
+    /// Returns the name of the next signal. Never returns `None`: it is an option so that it can replace the `next` of
+    /// a stream. Cancel-safe: dropping the future loses no signal.
     pub async fn next(&mut self) -> Option<String> {
         loop {
             let Some(subscriber) = &mut self.subscriber else {
@@ -87,13 +87,13 @@ impl Signals {
         }
     }
 
-    /// The new subscription is made before the old one goes, so that there is no gap between them.
+    /// Replaces the subscription. The new one starts before the old one ends, so there is no gap.
     async fn subscribe(&mut self) {
         self.reconnects.mark_unchanged();
         self.subscriber = match self.bus.client().subscribe(self.subject.clone()).await {
             Ok(subscriber) => Some(subscriber),
             Err(error) => {
-                tracing::debug!(subject = self.subject, %error, "cannot listen for signals; trying again");
+                tracing::debug!(subject = self.subject, %error, "cannot subscribe to signals; trying again");
                 None
             }
         };

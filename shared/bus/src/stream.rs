@@ -1,4 +1,4 @@
-//! One kind's stream: its state, its identity, and what is cut off its old end.
+//! The stream of a kind: its state, its identity, single messages, and purging.
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::context::{GetStreamByNameErrorKind, RequestErrorKind};
@@ -17,10 +17,10 @@ use std::time::Duration;
 use crate::settings::Settings;
 use crate::{Bus, Delivery};
 
-/// A reader that is gone for so long is not coming back; the server then forgets its consumer.
+/// The `inactive_threshold` of consumers: after this time without a pull, the server deletes the consumer.
 pub(crate) const FORGET_READER_AFTER: Duration = Duration::from_secs(60);
 
-/// JetStream's code for a sequence that the stream does not hold.
+/// JetStream's error code for a sequence that the stream does not hold.
 const NO_MESSAGE_FOUND: u32 = 10037;
 
 #[derive(Deserialize)]
@@ -44,76 +44,76 @@ struct StoredMessage {
     data: Option<String>,
 }
 
-/// Headers as they stand in a message, each on its line; what is no header is left out.
+/// Parses the headers of a message, one per line. Other lines are ignored.
 fn headers_from_text(text: &str) -> Headers {
     let lines = text.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
     lines.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect()
 }
 
-/// Why JetStream did not do what it was asked.
+/// Why a request to JetStream failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
     /// There is no such stream.
     #[error("the stream {stream} does not exist: run `watchbook setup`")]
     Missing {
-        /// Which.
+        /// The name of the stream.
         stream: String,
     },
-    /// Nothing listens where JetStream's API is expected.
+    /// No JetStream subscribes to the expected prefix of its API.
     #[error(
         "no JetStream answers on `{api_prefix}` when asked to {action} {stream}: are jetstream_domain and jetstream_api_prefix in [nats] right, is JetStream enabled for this account, and is a leaf node connected to its hub?"
     )]
     Absent {
-        /// Where its API is expected.
+        /// The prefix of JetStream's API.
         api_prefix: String,
-        /// What was asked.
+        /// The action that was requested.
         action: &'static str,
-        /// Of which stream.
+        /// The name of the stream.
         stream: String,
     },
-    /// JetStream does not answer, which is also how it refuses.
+    /// JetStream does not answer. It does not answer requests without permission either.
     #[error(
         "JetStream does not answer when asked to {action} {stream}: the server is away or has no leader, or this user may not{refusals}"
     )]
     Silent {
-        /// What was asked.
+        /// The action that was requested.
         action: &'static str,
-        /// Of which stream.
+        /// The name of the stream.
         stream: String,
-        /// What the server refused lately, in words.
+        /// The recent refusals of the server, as the end of the message; empty if there are none.
         refusals: String,
     },
-    /// JetStream refuses, and says why.
+    /// JetStream refuses with a reason.
     #[error("JetStream cannot {action} {stream}: {reason}")]
     Refused {
-        /// What was asked.
+        /// The action that was requested.
         action: &'static str,
-        /// Of which stream.
+        /// The name of the stream.
         stream: String,
-        /// What it said.
+        /// JetStream's error.
         reason: String,
     },
 }
 
-/// A stream as it stands.
+/// The state of a stream.
 #[derive(Debug, Clone)]
 pub struct StreamState {
-    /// Its name.
+    /// The name of the stream.
     pub name: String,
-    /// When it was created, in whole microseconds: tells it from others of that name.
+    /// When the stream was created, in whole microseconds. It identifies the stream among recreated ones.
     pub created_at: DateTime<Utc>,
-    /// The first sequence that it holds; one past the last where it holds none.
+    /// The first sequence that the stream holds; `last_sequence` + 1 if it is empty.
     pub first_sequence: u64,
-    /// The last sequence that it ever gave.
+    /// The last sequence that the stream assigned.
     pub last_sequence: u64,
-    /// Bytes that it holds.
+    /// Size in bytes.
     pub bytes: u64,
-    /// Bytes that it may hold; `None` without a limit.
+    /// Maximum size in bytes; `None` without a limit.
     pub max_bytes: Option<u64>,
     pub(crate) settings: Settings,
 }
 
-/// What `STREAM.INFO` answers, as far as it is of use here.
+/// The fields of the response to `STREAM.INFO` that are used here.
 #[derive(Deserialize)]
 struct Info {
     created: DateTime<Utc>,
@@ -129,32 +129,32 @@ struct InfoState {
 }
 
 impl Bus {
-    /// The name of a kind's stream.
+    /// Returns the name of the stream of a kind.
     pub fn stream_name(&self, kind: Kind) -> String {
         subject::stream_name(&self.prefix, kind)
     }
 
-    /// The state of a kind's stream.
+    /// Returns the state of the stream of a kind.
     ///
     /// # Errors
-    /// Where there is none, or JetStream does not answer.
+    /// The stream does not exist, or JetStream does not answer.
     pub async fn stream_state(&self, kind: Kind) -> Result<StreamState, BusError> {
         let name = self.stream_name(kind);
         let info: Info = self.stream_request("describe", "INFO", &name, &()).await?;
         Ok(StreamState {
             name,
             created_at: info.created.trunc_subsecs(6),
-            // A stream that never held a message says 0.
+            // 0 if the stream never held a message.
             first_sequence: info.state.first_seq.max(1),
             last_sequence: info.state.last_seq,
             bytes: info.state.bytes,
-            // -1 where it is unlimited.
+            // -1 without a limit.
             max_bytes: info.config.get("max_bytes").and_then(Value::as_u64),
             settings: info.config,
         })
     }
 
-    /// The request `STREAM.<request>` of JetStream's API about a stream, with the error in our words.
+    /// Sends the request `STREAM.<request>` of JetStream's API about a stream. `action` is its name in errors.
     pub(crate) async fn stream_request<T: DeserializeOwned>(
         &self,
         action: &'static str,
@@ -170,7 +170,7 @@ impl Bus {
                 Err(BusError::Missing { stream: name.to_owned() })
             }
             Ok(Response::Err { error }) => Err(refused(error.to_string())),
-            // An answer that is not JetStream's, or not one that this build understands.
+            // A response that is not from JetStream, or that this build cannot parse.
             Err(error) if error.source().is_some_and(|source| source.is::<serde_json::Error>()) => {
                 Err(refused(error.to_string()))
             }
@@ -181,10 +181,11 @@ impl Bus {
         }
     }
 
-    /// The name of the stream that takes a subject, of whatever kind or none; `None` where no stream does.
+    /// Returns the name of the stream that captures a subject, whether or not it is the stream of a kind; `None` if no
+    /// stream does.
     ///
     /// # Errors
-    /// Where JetStream does not answer, which is also how it refuses.
+    /// JetStream does not answer, or this user may not send the request.
     pub async fn stream_taking(&self, subject: &str) -> Result<Option<String>, BusError> {
         match self.jetstream().stream_by_subject(subject).await {
             Ok(name) => Ok(Some(name)),
@@ -193,41 +194,41 @@ impl Bus {
         }
     }
 
-    /// The stream's timestamp of a message, in nanoseconds since 1970; `None` where the stream does not hold it.
+    /// Returns the stream's timestamp of a message, in nanoseconds since 1970; `None` if the stream does not hold it.
     ///
     /// # Errors
-    /// Where JetStream does not answer.
+    /// JetStream does not answer or refuses.
     pub async fn published_ns(&self, kind: Kind, sequence: u64) -> Result<Option<i64>, BusError> {
         let message = self.stored_message(kind, &format!(r#"{{"seq":{sequence}}}"#)).await?;
         Ok(message.and_then(|message| message.time.timestamp_nanos_opt()))
     }
 
-    /// The first sequence from `sequence` on that the stream holds, by the word of its leader: a consumer
-    /// may live on a replica that has yet to catch up, and what that one does not hold is not gone.
+    /// Returns the first sequence from `sequence` on that the stream holds, according to its leader; `None` if there is
+    /// none. A consumer may be on a replica that is behind, so what its replica does not hold may be in the stream.
     ///
     /// # Errors
-    /// Where JetStream does not answer.
+    /// JetStream does not answer or refuses.
     pub async fn next_held(&self, kind: Kind, sequence: u64) -> Result<Option<u64>, BusError> {
         let message = self.stored_message(kind, &format!(r#"{{"seq":{sequence},"next_by_subj":">"}}"#)).await?;
         Ok(message.map(|message| message.seq))
     }
 
-    /// One message by request. nats-server stores whatever bytes a producer puts into a subject or a
-    /// header, and the client gives up a connection on some of them; this way reads every message.
+    /// Reads one message by request; `None` if the stream does not hold it. nats-server stores arbitrary bytes in
+    /// subjects and headers, and the client closes the connection on some of them. A request can read any message.
     ///
     /// # Errors
-    /// Where JetStream does not answer.
+    /// JetStream does not answer or refuses.
     pub async fn message(&self, kind: Kind, sequence: u64) -> Result<Option<Delivery>, BusError> {
         let message = self.stored_message(kind, &format!(r#"{{"seq":{sequence}}}"#)).await?;
         Ok(message.map(|message| {
-            // Base64 that the server wrote is base64; an empty body would become a dead letter.
+            // The server always writes valid base64. If not, an empty body becomes a dead letter.
             let decoded = |text: Option<String>| STANDARD.decode(text.unwrap_or_default()).unwrap_or_default();
             let headers = headers_from_text(&String::from_utf8_lossy(&decoded(message.hdrs)));
             Delivery::new(message.seq, message.time, &message.subject, decoded(message.data)).with_headers(headers)
         }))
     }
 
-    /// The request `STREAM.MSG.GET`, answered by the stream's leader.
+    /// Sends the request `STREAM.MSG.GET`, which the leader of the stream answers.
     async fn stored_message(&self, kind: Kind, request: &str) -> Result<Option<StoredMessage>, BusError> {
         const ACTION: &str = "read a message of";
         let name = self.stream_name(kind);
@@ -241,32 +242,32 @@ impl Bus {
             (Some(message), _) => Ok(Some(message)),
             (None, Some(error)) if error.err_code == NO_MESSAGE_FOUND => Ok(None),
             (None, Some(error)) => Err(refused(error.description)),
-            (None, None) => Err(refused("an answer without a message".to_owned())),
+            (None, None) => Err(refused("a response without a message".to_owned())),
         }
     }
 
-    /// The last sequence that the stream gave before `time`, which is in nanoseconds since 1970 and itself
-    /// not before it.
+    /// Returns the last sequence that the stream assigned before `time_ns`, in nanoseconds since 1970, exclusive.
     ///
     /// # Errors
-    /// Where JetStream does not answer.
+    /// JetStream does not answer or refuses.
     pub async fn last_sequence_before(&self, kind: Kind, time_ns: i64) -> Result<u64, BusError> {
         let start_time = DateTime::from_timestamp_nanos(time_ns);
         let (consumer, _) = self.consumer(kind, DeliverPolicy::ByStartTime { start_time }).await?;
-        // A consumer that has delivered nothing says that it stands right before its first message.
+        // A consumer that has delivered nothing reports the position right before its first message.
         let sequence = consumer.cached_info().delivered.stream_sequence;
         self.forget_consumer(kind, &consumer).await;
         Ok(sequence)
     }
 
-    /// Removes the messages up to `sequence`. Only what is settled may go.
+    /// Purges the messages up to and including `sequence`, and returns how many were purged. The caller must only purge
+    /// settled sequences.
     ///
     /// # Errors
-    /// Where JetStream does not answer or refuses.
+    /// JetStream does not answer or refuses.
     pub async fn purge_up_to(&self, kind: Kind, sequence: u64) -> Result<u64, BusError> {
         let name = self.stream_name(kind);
         let stream = self.stream_without_info(&name).await?;
-        // JetStream purges up to but not including the sequence that it is given.
+        // JetStream purges up to this sequence, exclusive.
         match stream.purge().sequence(sequence + 1).await {
             Ok(purged) => Ok(purged.purged),
             Err(error) => match error.kind() {
@@ -278,10 +279,10 @@ impl Bus {
         }
     }
 
-    /// Deletes a kind's stream with everything in it. For benches and tests.
+    /// Deletes the stream of a kind with all its messages. For benchmarks and tests.
     ///
     /// # Errors
-    /// Where JetStream does not answer or refuses.
+    /// JetStream does not answer or refuses.
     pub async fn delete_stream(&self, kind: Kind) -> Result<(), BusError> {
         let name = self.stream_name(kind);
         match self.jetstream().delete_stream(&name).await {
@@ -290,7 +291,7 @@ impl Bus {
         }
     }
 
-    /// A fresh consumer without acknowledgements, and how many messages it has before it.
+    /// Creates a consumer without acknowledgements, and returns it with the number of its pending messages.
     pub(crate) async fn consumer(
         &self,
         kind: Kind,
@@ -298,7 +299,7 @@ impl Bus {
     ) -> Result<(PullConsumer, u64), BusError> {
         let name = self.stream_name(kind);
         let config = pull::Config {
-            // A name of our own lets an operator permit `$JS.API.CONSUMER.CREATE.<stream>.>` and no more.
+            // With a name, the permission `$JS.API.CONSUMER.CREATE.<stream>.>` is sufficient.
             name: Some(format!("watchbook-{}", random_name())),
             deliver_policy,
             ack_policy: AckPolicy::None,
@@ -324,7 +325,7 @@ impl Bus {
         Ok((consumer, pending))
     }
 
-    /// Lets the server forget a consumer now rather than later; it does so by itself if this fails.
+    /// Deletes a consumer. If this fails, the server deletes it after [`FORGET_READER_AFTER`].
     pub(crate) async fn forget_consumer(&self, kind: Kind, consumer: &PullConsumer) {
         let name = self.stream_name(kind);
         if let Err(error) = self.jetstream().delete_consumer_from_stream(&consumer.cached_info().name, &name).await {
@@ -343,7 +344,7 @@ impl Bus {
     }
 }
 
-/// A name that no other reader has. JetStream takes a consumer of an existing name for the same one.
+/// Returns a name that no other consumer has. With an existing name, JetStream would return the existing consumer.
 fn random_name() -> String {
     format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }

@@ -1,4 +1,4 @@
-//! The streams as they must be: made where they are missing, compared where they are not.
+//! The streams and their expected settings: creates missing streams, and compares and updates existing ones.
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::CreateStreamErrorKind;
@@ -13,30 +13,30 @@ use crate::settings::{self, Difference, Mend, Settings};
 use crate::stream::BusError;
 use crate::{Bus, StreamState};
 
-/// What became of a stream that was asked for.
+/// The result of [`Bus::ensure_stream`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ensured {
-    /// It was made.
+    /// The stream was created.
     Created,
-    /// It is as it must be.
+    /// The stream has the expected settings.
     Unchanged,
-    /// Its settings were changed to ours, as far as the server changes them.
+    /// Settings of the stream were changed, as far as the server can change them.
     Updated {
-        /// What was changed.
+        /// The differences that were fixed.
         changed: Vec<Difference>,
-        /// What is still different.
+        /// The differences that remain.
         left: Vec<Difference>,
     },
-    /// It is there with other settings, and was left alone.
+    /// The stream has other settings, and was not changed.
     Differs(Vec<Difference>),
 }
 
 impl Bus {
-    /// Makes the stream of a kind where it is missing. One that is there with other settings is changed
-    /// only where `update` says so, and only in what differs.
+    /// Creates the stream of a kind if it is missing. With `update`, changes the settings of an existing stream that
+    /// differ, and no others. A stream that must be recreated is not changed.
     ///
     /// # Errors
-    /// Where JetStream refuses or does not answer.
+    /// JetStream refuses or does not answer.
     pub async fn ensure_stream(&self, kind: Kind, streams: &Streams, update: bool) -> Result<Ensured, BusError> {
         let state = match self.stream_state(kind).await {
             Ok(state) => state,
@@ -47,7 +47,7 @@ impl Bus {
         if differences.is_empty() {
             return Ok(Ensured::Unchanged);
         }
-        // A stream that has to be replaced anyway is not worth a change that the server may refuse as well.
+        // A stream that must be recreated anyway is not changed: the server might refuse the change as well.
         let to_replace = |difference: &Difference| difference.dangerous && difference.mend == Mend::Recreate;
         let (changed, left): (Vec<_>, Vec<_>) =
             differences.iter().cloned().partition(|difference| difference.mend == Mend::Update);
@@ -81,16 +81,16 @@ impl Bus {
         }
     }
 
-    /// What differs between a stream and what it must be.
+    /// Returns the differences between a stream and its expected settings.
     pub fn stream_differences(&self, kind: Kind, state: &StreamState, streams: &Streams) -> Vec<Difference> {
         settings::differences(&state.settings, &self.wanted_settings(kind, streams))
     }
 
-    /// What a stream must be, as the server writes it.
+    /// Returns the expected settings of a stream, as the server's JSON.
     pub(crate) fn wanted_settings(&self, kind: Kind, streams: &Streams) -> Settings {
         match serde_json::to_value(self.wanted(kind, streams)) {
             Ok(Value::Object(settings)) => settings,
-            // A struct of numbers and text is always written as an object.
+            // A struct is always serialized as an object.
             _ => Settings::new(),
         }
     }
@@ -101,7 +101,7 @@ impl Bus {
             subjects: vec![subject::filter(&self.prefix, kind, None)],
             retention: RetentionPolicy::Limits,
             storage: StorageType::File,
-            // A full stream refuses the publish; nothing that is not written yet is dropped to make room.
+            // A full stream refuses publishes. It must not remove messages that are not yet written.
             discard: DiscardPolicy::New,
             max_age: Duration::ZERO,
             max_bytes: i64::try_from(streams.max_bytes(kind.name()).as_u64()).unwrap_or(i64::MAX),
