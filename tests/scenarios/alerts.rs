@@ -1,4 +1,4 @@
-//! From records to notifications, with real processes, a real webhook, and everything killed on the way.
+//! From records to notifications, with real processes and a real webhook, while processes are killed.
 
 use chrono::{TimeDelta, Utc};
 use harness::messages::time;
@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use crate::world;
 
-/// The label by which these tests tell alerts apart.
+/// The label that identifies the rule of an alert.
 const RULE: &str = "alertname";
 
-/// Executions of a strategy, so many of which failed: the good ones first, as a check in between must not fire.
+/// Executions of a strategy, of which `failed` failed. The successful ones come first, so that an evaluation in between
+/// does not fire.
 fn executions(strategy: &str, good: u64, failed: u64) -> impl Iterator<Item = Value> + use<'_> {
     (0..good + failed).map(move |n| {
         json!({ "user_id": "u-1", "strategy_id": strategy, "execution_type": "TERMINAL", "success": n < good,
@@ -19,7 +20,7 @@ fn executions(strategy: &str, good: u64, failed: u64) -> impl Iterator<Item = Va
     })
 }
 
-/// The rule of the contract, that recovers within a second, and a receiver for everything.
+/// The failure-rate rule of the contract, which recovers within a second, and a receiver for all alerts.
 fn failure_rate(webhook: &Webhook) -> String {
     format!(
         r#"
@@ -52,8 +53,8 @@ to = ["ops"]
     )
 }
 
-/// A rule that says that so many executions have been evaluated: what another rule did not say by then, it did not
-/// say for a reason.
+/// A rule that fires once `count` executions are evaluated. If another rule has not fired by then, it did not fire for
+/// a reason.
 fn witness(count: u64) -> String {
     format!(
         r#"
@@ -75,7 +76,7 @@ fn write_settings(world: &World, text: &str) {
     std::fs::rename(new, path).unwrap();
 }
 
-/// The workers of an alert's whole way.
+/// The workers on the path from a record to a notification.
 const WORKERS: &str = "executions,alerts,notifier";
 
 #[tokio::test]
@@ -92,7 +93,7 @@ async fn thirty_of_a_hundred_are_silent_and_the_next_one_fires_once_whatever_is_
     world.publish_all(Kind::Executions, executions("s-1", 0, 1)).await;
     let told = [("firing", "seen-100"), ("firing", "execution-failure-rate"), ("firing", "seen-102")];
     webhook.delivers(RULE, &told).await;
-    // 32 of 142 are 22.5 %: it recovers, and a second later it is over.
+    // 32 of 142 are 22.5 %: the alert recovers, and resolves a second later.
     world.publish_all(Kind::Executions, executions("s-1", 40, 0)).await;
     webhook.delivers(RULE, &[&told[..], &[("resolved", "execution-failure-rate")]].concat()).await;
     let listed = world.run(&["alerts", "list", "--rule", "execution-failure-rate"]).await;
@@ -131,12 +132,12 @@ async fn what_is_decided_while_nobody_delivers_is_delivered_later_in_its_order()
         .await;
     };
     waiting(1).await;
-    // It dies after the decision, and before anybody was told.
+    // The process dies after the decision and before the notification.
     evaluates.kill().await;
     let evaluates_again = world.workers("executions,alerts").await;
     world.publish_all(Kind::Executions, executions("s-1", 60, 0)).await;
     waiting(2).await;
-    // The first notifier reaches nobody and dies; the next one starts with what the first one tried.
+    // The first notifier gets errors and dies. The next one starts with the notification that the first one tried.
     webhook.answer_with(503);
     let mut notifies = world.workers("notifier").await;
     eventually(
@@ -192,11 +193,11 @@ async fn a_silence_keeps_a_firing_quiet_and_never_a_resolved() {
     })
     .await;
     world.run(&["alerts", "list", "--firing"]).await.succeeded().prints(&format!("silenced by {quiet}"));
-    // The other one was told, is silenced now, and is over: that is told.
+    // The other alert fired and is silenced now. It resolves, and its `resolved` is sent.
     silence("strategy_id=~lou.").await;
     world.publish_all(Kind::Executions, executions("loud", 60, 0)).await;
     told(&[("firing", "loud"), ("resolved", "loud")]).await;
-    // The silence ends and it still fires: now it is told.
+    // The silence ends while the alert fires, so it is sent now.
     world.run(&["alerts", "silence", "end", &quiet]).await.succeeded();
     told(&[("firing", "loud"), ("resolved", "loud"), ("firing", "quiet")]).await;
     world.finish([worker]).await;
@@ -222,7 +223,8 @@ async fn an_acknowledged_alert_is_not_repeated_and_its_end_is_told() {
     let (id,): (String,) =
         world.query_one("SELECT id::text FROM watchbook.alerts WHERE labels->>'strategy_id' = 'a'").await;
     world.run(&["alerts", "ack", &id, "--reason", "looking", "--by", "me"]).await.succeeded().prints("acknowledged");
-    // What was decided before the acknowledgement was read may still come; the other one shows that time passes.
+    // A repetition that was decided before the acknowledgement was read may still arrive. The other alert shows that
+    // time passes.
     let others = repeated("b", 0).await;
     repeated("b", others + 2).await;
     let before = repeated("a", 2).await;
@@ -249,7 +251,7 @@ async fn a_changed_file_is_used_where_it_is_right_and_named_where_it_is_wrong() 
     let rules = async |what: &str| {
         eventually(&format!("`alerts rules` says {what:?}"), async || {
             let said = world.run(&["alerts", "rules", "--json"]).await;
-            // The file is wrong for the command as well.
+            // The command reports the invalid file as well.
             let (settings,): (Option<String>,) = world.query_one("SELECT problem FROM watchbook.alert_settings").await;
             let said = format!("{}{}{settings:?}", said.output, said.errors);
             if said.contains(what) { Ok(()) } else { Err(said) }
@@ -259,19 +261,19 @@ async fn a_changed_file_is_used_where_it_is_right_and_named_where_it_is_wrong() 
     write_settings(&world, &failure_rate(&webhook).replace("success == false", "succes == false"));
     rules("succes").await;
     worker.logged("the old rules stay in force").await;
-    // The old rules are in force: what it evaluates from now on is still told.
+    // The old rules stay in force and still produce notifications.
     world.publish_all(Kind::Executions, executions("s-1", 60, 0)).await;
     let told = [("firing", "execution-failure-rate"), ("resolved", "execution-failure-rate")];
     webhook.delivers(RULE, &told).await;
-    // One that is taken away, and then there and empty, is no wish for other rules.
+    // A file that is removed, or recreated empty, does not change the rules.
     std::fs::remove_file(world.directory().join("watchbook.toml")).unwrap();
     rules("the file is missing or empty").await;
     write_settings(&world, "");
     rules("the file is missing or empty").await;
-    // A right one is used at once, and what is there already counts.
+    // A valid file is used at once, and stored records count.
     write_settings(&world, &[failure_rate(&webhook), witness(80)].concat());
     webhook.delivers(RULE, &[&told[..], &[("firing", "seen-80")]].concat()).await;
-    // An alert whose rule is taken away is over.
+    // An alert whose rule is removed resolves.
     write_settings(&world, &failure_rate(&webhook));
     webhook.delivers(RULE, &[&told[..], &[("firing", "seen-80"), ("resolved", "seen-80")]].concat()).await;
     worker.ready().await;
@@ -297,7 +299,7 @@ async fn a_rule_can_be_tried_on_the_past() {
     let worker = world.workers("executions").await;
     let now = Utc::now();
     let at = |minutes: i64| time(now - TimeDelta::minutes(minutes));
-    // Ten good ones ten minutes ago, ten bad ones eight minutes ago.
+    // Ten successful executions ten minutes ago, ten failed ones eight minutes ago.
     let bodies = executions("s-1", 10, 10).enumerate().map(|(n, mut body)| {
         body["created_at"] = json!(at(if n < 10 { 10 } else { 8 }));
         body
@@ -351,14 +353,14 @@ async fn the_dead_mans_switch_is_pinged_while_everything_works_and_not_otherwise
     };
     let worker: Watchbook = world.workers("events,alerts,notifier").await;
     pinged(2).await;
-    // A canary is a record as any other, and in nobody's figures.
+    // A canary is stored like any record, but is not part of any figures.
     assert!(world.count("SELECT count(*) FROM watchbook.event_logs WHERE event_type = 'watchbook.canary'").await > 0);
     assert_eq!(world.count("SELECT count(*) FROM watchbook.outcome_minutes").await, 0);
     let mut worker = worker;
     worker.stop().await;
     let half = world.workers("alerts,notifier").await;
     let before = pings(&webhook);
-    // Two canaries go out and none comes back: nobody writes events.
+    // Two canaries are published and none arrives, because no writer writes events.
     eventually("canaries go out", async || {
         let account = world.try_account(Kind::Events).await?;
         if account.last_sequence > account.stored { Ok(()) } else { Err(format!("{account:?}")) }
@@ -393,7 +395,7 @@ async fn health_is_told_on_its_subject_when_it_changes() {
 #[tokio::test]
 async fn a_clock_that_is_behind_makes_nobody_silent_and_doctor_names_it() {
     let (world, webhook) = (world().start().await, Webhook::start().await);
-    // Shorter than 12 minutes, so that a container is silent by what its clock says.
+    // Shorter than 12 minutes, so that a container counts as absent by its own clock.
     let rules = r#"
 [health]
 silent_after = "10m"
@@ -409,7 +411,7 @@ group_by = ["container"]
         let created_at = time(Utc::now() - TimeDelta::minutes(minutes));
         json!({ "container_id": container, "cpu_usage_percent": 5.0, "source": "agent", "created_at": created_at })
     };
-    // Behind by less than what a record counts at its own minute for, by hours, and not at all; and one that is ahead.
+    // Clocks that are right, minutes behind (within what counts at the record's own minute), hours behind, and ahead.
     let clocks = [("right", 0), ("minutes-behind", 12), ("hours-behind", 180), ("ahead", -30)];
     world.publish_all(Kind::Metrics, clocks.map(|(container, minutes)| sample(container, minutes))).await;
     world.settled(Kind::Metrics).await;
@@ -421,7 +423,7 @@ group_by = ["container"]
     })
     .await;
     assert!(healthy.iter().all(|(_, state)| state == "healthy"), "{healthy:?}");
-    // Another rule fires after what was counted was evaluated; by then the silent ones would have.
+    // Another rule fires after these counts were evaluated. Absent containers would have fired by then.
     world.publish_all(Kind::Executions, executions("s-1", 5, 0)).await;
     webhook.delivers(RULE, &[("firing", "seen-5")]).await;
 
@@ -462,7 +464,7 @@ async fn what_needs_no_new_records_goes_on_while_nats_hangs() {
         if told.last().is_some_and(|(status, _)| status == "resolved") { Ok(()) } else { Err(format!("{told:?}")) }
     })
     .await;
-    // A reader behind a frozen link could not say good-bye.
+    // A reader behind a frozen link cannot delete its consumer.
     world.readers_were_broken(1);
     world.finish([worker]).await;
 }

@@ -1,4 +1,4 @@
-//! What a batch is made of: any number, any size, any day.
+//! Batches of any number of records, any size and any days.
 
 use async_nats::HeaderMap;
 use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::world;
 
-/// The partition in which each event is, by record number.
+/// The partition of each event, by record number.
 const EVENTS_AND_PARTITIONS: &str =
     "SELECT (attributes->>'n')::int, (SELECT relname::text FROM pg_class WHERE oid = event_logs.tableoid)
        FROM watchbook.event_logs ORDER BY 1";
@@ -24,7 +24,7 @@ async fn a_record_of_any_accepted_time_finds_its_partition() {
         .collect();
     let bodies = (0..).zip(&times).map(|(n, at)| event_with(n, json!({ "created_at": time(*at) })));
     world.publish_all(Kind::Events, bodies).await;
-    // Audit stays for ever, cut by month; so a batch of it can need many.
+    // Audit events are kept forever, in monthly partitions, so a batch of them can need many.
     let years = (0..36).map(|n| {
         let mut body = record(Kind::Audit, n);
         body["created_at"] = time(Utc::now() - TimeDelta::days(30 * n as i64)).into();
@@ -54,7 +54,7 @@ async fn a_partition_that_was_dropped_meanwhile_is_made_again() {
     world.execute(&format!("DROP TABLE watchbook.event_logs_{}", at.format("%Y%m%d"))).await;
     world.rows_were_dropped();
     world.publish_all(Kind::Events, (0..30).map(of_that_day)).await;
-    // The ten that went with the partition are new again.
+    // The ten records that were dropped with the partition are new again.
     world.settled_as(Kind::Events, [40, 0, 0, 0]).await;
     world.holds_exactly(Kind::Events, 30).await;
     world.finish([worker]).await;
@@ -77,7 +77,7 @@ async fn large_messages_are_cut_into_batches_by_their_bytes() {
     let world = world().with("WATCHBOOK_WRITER__MEMORY", "32MiB").start().await;
     let text = "x".repeat(200_000);
     let large = |n| event_with(n, json!({ "payload": { "text": text } }));
-    // Each larger than a tenth of what a lane may hold; and some that are refused, which are kept whole as well.
+    // Each is larger than a tenth of what a lane may hold. Some become dead letters, which are stored whole as well.
     for round in 0..4 {
         world.publish_all(Kind::Events, (round * 25..(round + 1) * 25).map(large)).await;
         world.publish_bytes(Kind::Events, vec![b'x'; 1_000_000]).await;

@@ -53,7 +53,8 @@ async fn compressed_marked_and_unmarked_bodies_become_rows() {
     world.finish([worker]).await;
 }
 
-/// Postgres refuses these, and prints those that it takes a thousand times as long as they were: neither reaches it.
+/// Postgres refuses some of these values, and prints others a thousand times longer than they were sent. None of them
+/// reaches Postgres.
 #[tokio::test]
 async fn json_that_postgres_cannot_hold_is_refused_before_it_is_asked() {
     let world = world().start().await;
@@ -64,7 +65,7 @@ async fn json_that_postgres_cannot_hold_is_refused_before_it_is_asked() {
         let body = format!(r#"{{"event_type":"x","payload":{{"a":{value}}}}}"#);
         publish_with(&world, Kind::Events, &[], body.into_bytes()).await;
     }
-    // The largest that are taken: what Postgres prints is as long as the decoder says.
+    // The largest values that are accepted: Postgres prints as many bytes as the decoder expects.
     for value in ["1e131071", "1e-16383", &format!("{}{}", "[".repeat(999), "]".repeat(999))] {
         let body = format!(r#"{{"event_type":"x","payload":{{"a":{value}}}}}"#);
         publish_with(&world, Kind::Events, &[], body.into_bytes()).await;

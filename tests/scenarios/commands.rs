@@ -1,4 +1,4 @@
-//! The commands, as a person or a script calls them.
+//! The commands, as users and scripts call them.
 
 use std::path::Path;
 
@@ -200,7 +200,7 @@ async fn config_is_checked_and_shown_without_secrets() {
     world.run(&["--config", path, "config", "check"]).await.succeeded().prints("no problems");
     let secret = "a-secret-that-nobody-may-see-on-a-screen";
     let shown = world.run_with(&["config", "show"], &[("WATCHBOOK_JWT_SECRET", secret)], "").await;
-    // The file in the working directory is found by itself.
+    // The file in the working directory is found without an option.
     shown.succeeded().prints("lanes = 3").prints(world.name()).does_not_print(secret);
     let password = world.database_url().split([':', '@']).nth(2).unwrap();
     shown.does_not_print(password);
@@ -253,12 +253,12 @@ async fn times_are_taken_as_people_type_them() {
     world.finish([worker]).await;
 }
 
-/// `watchbook up`, with nothing given: it brings its own servers.
+/// `watchbook up` without options: it starts its own servers.
 fn up(world: &World, data: &Path) -> Watchbook {
     world.spawn_bare(&["up", "--data-dir", data.to_str().unwrap()])
 }
 
-/// The lines of `DIR/env`, once they are there.
+/// The lines of `DIR/env`, once the file exists.
 async fn environment(data: &Path, up: &Watchbook) -> Vec<(String, String)> {
     let text = eventually("`up` is ready", async || {
         std::fs::read_to_string(data.join("env")).map_err(|error| format!("{error}\n{}", up.log()))
@@ -305,7 +305,7 @@ async fn up_brings_everything_runs_once_and_keeps_its_data() {
     stored(&settings).await;
     first.signal(Signal::Interrupt).await;
     assert!(first.ended().await.success(), "{}", first.log());
-    // Its own nats-server was stopped too, and no connection took notice.
+    // Its own nats-server was stopped too, and no connection logged a warning.
     first.stopped_quietly();
     assert!(!data.join("env").exists(), "nobody is led to servers that have gone");
     assert!(http::get(address, "/healthz").await.is_err());
@@ -321,7 +321,7 @@ async fn up_brings_everything_runs_once_and_keeps_its_data() {
     world.finish([first, third]).await;
 }
 
-/// The prefix of `up` is the usual one, not this world's.
+/// `up` uses the default prefix, not the one of this world.
 fn with_prefix<'s>(settings: &[(&'s str, &'s str)]) -> Vec<(&'s str, &'s str)> {
     settings.iter().copied().chain([("WATCHBOOK_NATS__PREFIX", "watchbook")]).collect()
 }

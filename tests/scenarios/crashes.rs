@@ -1,4 +1,4 @@
-//! Workers that end without a word, wherever they are.
+//! Workers that are killed at any point.
 
 use harness::messages::{created_at, id, time};
 use harness::{World, eventually};
@@ -7,7 +7,7 @@ use sqlx::Connection;
 
 use crate::world;
 
-/// How many sequences are settled.
+/// Returns how many sequences are settled.
 async fn settled(world: &World) -> i64 {
     let count =
         "SELECT coalesce(sum(stored + duplicates + dead_letters + deleted), 0)::bigint FROM watchbook.positions";
@@ -26,7 +26,7 @@ async fn ten_random_kills_lose_nothing_and_double_nothing() {
     let mut killed = Vec::new();
     for round in 0..KILLS {
         let load = world.load(Kind::Events, round * RECORDS_A_ROUND..(round + 1) * RECORDS_A_ROUND);
-        // Anywhere from its first breath to the end of what is there.
+        // At any point from the start to the last record.
         let until = settled(&world).await + chance.i64(0..RECORDS_A_ROUND as i64);
         let mut worker = world.spawn("events");
         if chance.u8(..5) > 0 {
@@ -47,7 +47,7 @@ async fn ten_random_kills_lose_nothing_and_double_nothing() {
     world.finish(killed.into_iter().chain([worker])).await;
 }
 
-/// Blocks the lane that has record 0, until the transaction ends: the row is there and not yet committed.
+/// Blocks the lane that has record 0 until the transaction ends: its row is written and not yet committed.
 async fn hold_record_0(world: &World) -> sqlx::PgConnection {
     let mut connection = sqlx::PgConnection::connect(world.database_url()).await.unwrap();
     sqlx::raw_sql(&format!(
@@ -101,7 +101,7 @@ async fn holes_of_several_crashes_are_filled_whatever_the_stream_still_holds() {
     let mut first = world.workers("events").await;
     world.settled(Kind::Events).await;
     first.kill().await;
-    // As if lanes had died around what others had settled; the rows of the holes are there no more.
+    // As if lanes had died between ranges that others had settled: the rows of the holes are deleted.
     world
         .execute("DELETE FROM watchbook.event_logs WHERE (attributes->>'n')::int + 1 IN (1, 2, 30, 31, 32, 60, 100)")
         .await;
@@ -113,7 +113,7 @@ async fn holes_of_several_crashes_are_filled_whatever_the_stream_still_holds() {
         .await;
     world.execute("UPDATE watchbook.outcome_minutes SET total = total - 7 WHERE ctid = (SELECT max(ctid) FROM watchbook.outcome_minutes)").await;
     let stream = world.jetstream().get_stream(world.stream(Kind::Events)).await.unwrap();
-    // One hole's messages are gone by now, another one's in part.
+    // The messages of one hole are deleted, and some of another.
     stream.delete_message(60).await.unwrap();
     stream.delete_message(31).await.unwrap();
     let second = world.workers("events").await;

@@ -1,4 +1,5 @@
-//! Messages that cannot become a row: each a dead letter with its reason, whole, and nothing else suffers.
+//! Messages that cannot become a row: each becomes a dead letter with its reason, is stored whole, and affects nothing
+//! else.
 
 use async_nats::HeaderMap;
 use chrono::{TimeDelta, Utc};
@@ -20,7 +21,7 @@ fn too_deep(n: u64) -> String {
     event_with(n, json!({ "payload": "HERE" })).to_string().replacen("\"HERE\"", &deep, 1)
 }
 
-/// The reason and the field of a message that is refused.
+/// The reason and the field of a rejected message.
 type Refusal = Option<(&'static str, Option<&'static str>)>;
 
 async fn letters(world: &World) -> Vec<(i64, String, Option<String>)> {
@@ -32,7 +33,7 @@ async fn every_reason_is_found_and_the_records_around_it_are_stored() {
     let world = world().start().await;
     world.refuse_poison(Kind::Events).await;
     let name = world.name();
-    // A stream may carry more subjects than ours; what is not of its kind is told apart.
+    // A stream may have more subjects than Watchbook's. Messages of another kind are recognized.
     let mut config =
         world.jetstream().get_stream(world.stream(Kind::Events)).await.unwrap().cached_info().config.clone();
     config.subjects.push(format!("{name}.strange.>"));
@@ -143,7 +144,7 @@ async fn every_reason_is_found_and_the_records_around_it_are_stored() {
     world.finish([worker]).await;
 }
 
-/// Only Postgres can find this poison, so the batch has to be taken apart.
+/// Only Postgres rejects these records, so the batch has to be isolated.
 async fn poison_at(places: &[u64], records: u64) {
     let world = world().start().await;
     world.refuse_poison(Kind::Events).await;
@@ -201,7 +202,7 @@ async fn poison_among_duplicates_leaves_each_record_once() {
     world.finish([worker]).await;
 }
 
-/// A rule that a migration adds and a later one takes back: the usual way to a dead letter that is worth replaying.
+/// A constraint that a migration adds and a later one removes: the usual reason to replay a dead letter.
 const REFUSE_NEW_TYPES: &str =
     "ALTER TABLE watchbook.event_logs ADD CONSTRAINT known_types CHECK (event_type <> 'new.type') NOT VALID";
 const ACCEPT_NEW_TYPES: &str = "ALTER TABLE watchbook.event_logs DROP CONSTRAINT known_types";
@@ -214,7 +215,7 @@ async fn a_replay_stores_what_is_accepted_now_and_stores_it_once() {
     for n in 0..3 {
         world.publish(Kind::Events, &event_with(n, json!({ "event_type": "new.type" }))).await;
     }
-    // Without an identity of its own: it has to keep the one that it had where it first stood.
+    // Without an id of its own: the replay has to keep the id of its first position.
     let bare = json!({ "event_type": "new.type", "n": 3, "marker": MARKER });
     world.publish(Kind::Events, &bare).await;
     world.publish_bytes(Kind::Events, "not JSON, now or ever").await;
@@ -256,7 +257,7 @@ async fn a_replay_stores_what_is_accepted_now_and_stores_it_once() {
         .succeeded()
         .prints("0 published again");
 
-    // Killed between publishing and marking: the next replay publishes all of it again.
+    // As if killed between publishing and marking: the next replay publishes all of it again.
     world.execute("UPDATE watchbook.dead_letters SET replayed_at = NULL WHERE reason = 'rejected_by_database'").await;
     world.run(&["dead", "replay", "--all", "--kind", "events", "--reason", "rejected_by_database"]).await.succeeded();
     world.settled_as(Kind::Events, [4, 4, 5, 0]).await;
@@ -346,7 +347,8 @@ async fn letters_of_one_id_are_told_apart() {
     let shown = world.run(&["dead", "show", &id]).await.succeeded().json();
     assert_eq!((&shown["stream_seq"], &shown["replayed_at"]), (&json!(2), &Value::Null), "the one that came back");
 
-    // What came back is in the table before the first one is marked; the reason keeps it out of this replay.
+    // As if the new dead letter was stored before the original was marked as replayed. Its reason excludes the new one
+    // from this replay.
     world.execute("UPDATE watchbook.dead_letters SET replayed_at = NULL WHERE stream_seq = 1").await;
     world.execute("UPDATE watchbook.dead_letters SET reason = 'missing_field' WHERE stream_seq = 2").await;
     world.run(&["dead", "replay", &id, "--reason", "invalid_json"]).await.succeeded().prints("1 published again");
@@ -372,7 +374,7 @@ async fn letters_of_one_id_are_told_apart() {
 async fn a_replay_of_all_leaves_what_comes_back_meanwhile() {
     let world = world().start().await;
     let worker = world.workers("events").await;
-    // More than a page: the first ones come back while the others are published.
+    // More than a page: the first ones are dead letters again while others are published.
     let pages = 350;
     for n in 0..pages {
         world.publish_bytes(Kind::Events, format!("not JSON {n}")).await;
@@ -383,7 +385,7 @@ async fn a_replay_of_all_leaves_what_comes_back_meanwhile() {
     world.settled_as(Kind::Events, [0, 0, 2 * pages, 0]).await;
     assert_eq!(world.count(OPEN).await as u64, pages, "what came back is open");
 
-    // One that fails after the command was started.
+    // A dead letter that is stored after the command was started.
     world
         .execute(&format!(
             "UPDATE watchbook.dead_letters SET failed_at = now() + interval '1 minute' WHERE stream_seq = {}",
@@ -401,7 +403,8 @@ async fn a_letter_that_cannot_be_published_keeps_no_other_from_it() {
     let world = world().start().await;
     let worker = world.workers("events").await;
     let limit = world.client().server_info().max_payload;
-    // The first fits with the headers of a replay and not with those of a batch, the second with neither.
+    // Of the large ones, the first fits with the headers of a replay but not with those of a batch, the second with
+    // neither.
     for body in ["small".to_owned(), "x".repeat(limit - 150), "x".repeat(limit), "small as well".to_owned()] {
         world.publish_bytes(Kind::Events, body).await;
     }
@@ -454,7 +457,7 @@ async fn headers_that_cannot_be_sent_are_left_behind() {
     world.execute(ACCEPT_NEW_TYPES).await;
     let headers = json!({ "Fine": ["1", "two\r\nlines", "2"], "with space": ["x"], "Caf\u{fffd}": ["x"], "": ["x"] });
     world.execute(&format!("UPDATE watchbook.dead_letters SET headers = '{headers}'")).await;
-    // Not read from the stream: asking for one message keeps one value of each header.
+    // Received by subscription: a request for one message returns only one value of each header.
     let mut on_its_way = world.client().subscribe(world.subject(Kind::Events, "acme")).await.unwrap();
     world.client().flush().await.unwrap();
     world.run(&["dead", "replay", "--all"]).await.succeeded().prints("1 published again");

@@ -1,4 +1,4 @@
-//! `up --demo`: seven days of history are there as soon as it is ready, and once.
+//! `up --demo`: seven days of history are stored once it is ready, and only once.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,7 +10,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::world;
 
-/// `watchbook up --demo` that is ready, with its URL, token and database.
+/// Starts `watchbook up --demo` and waits until it is ready. Returns it with its URL, token and database.
 async fn demo(world: &World, data: &Path) -> (Watchbook, String, String, PgConnection) {
     let up = world.spawn_bare(&["up", "--demo", "--data-dir", data.to_str().unwrap()]);
     let text = eventually("the demo is ready", async || {
@@ -25,7 +25,7 @@ async fn demo(world: &World, data: &Path) -> (Watchbook, String, String, PgConne
     (up, of("WATCHBOOK_URL"), of("WATCHBOOK_TOKEN"), database)
 }
 
-/// Rows and distinct ids of what happened before a time, by kind.
+/// Returns the rows that were stored before the live traffic of the demo began, by kind.
 async fn history(database: &mut PgConnection, until: DateTime<Utc>) -> Vec<(String, i64, i64)> {
     sqlx::query_as(
         "SELECT kind, count(*), count(DISTINCT id) FROM (
@@ -54,7 +54,7 @@ async fn a_demo_has_seven_days_of_history_as_soon_as_it_is_ready_and_no_more_aft
         assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         serde_json::from_str(&answer.body).unwrap()
     };
-    // Nothing is waited for: whoever opens it sees it.
+    // No waiting: the history is visible at once.
     let trends = ask("/api/executions/trends?days=7").await;
     let days = trends["items"].as_array().or_else(|| trends.as_array()).unwrap();
     assert!(days.len() >= 7 && days.iter().all(|day| day["total"].as_i64().unwrap() > 0), "{trends}");
@@ -80,7 +80,7 @@ async fn a_demo_has_seven_days_of_history_as_soon_as_it_is_ready_and_no_more_aft
     let before = history(&mut database, until).await;
     assert_eq!(before.len(), 6, "{before:?}");
     assert!(before.iter().all(|(_, records, ids)| *records > 100 && records == ids), "{before:?}");
-    // Its errors, executions and metrics are days old, and call nobody.
+    // The errors, executions and metrics of the history are days old, so they fire no alert.
     let alerts = "SELECT count(*) FROM watchbook.alerts WHERE started_at IS NOT NULL";
     let (fired,): (i64,) = sqlx::query_as(alerts).fetch_one(&mut database).await.unwrap();
     assert_eq!(fired, 0);

@@ -1,4 +1,4 @@
-//! The directory: the newest snapshot of an entity wins, in whatever order they arrive.
+//! The directory: the newest snapshot of an entity is kept, in whatever order snapshots arrive.
 
 use chrono::TimeDelta;
 use harness::World;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::world;
 
-/// Snapshot `age` of an entity: the higher, the newer.
+/// Snapshot `age` of an entity: higher is newer.
 fn snapshot(entity: &str, age: u64) -> Value {
     let mut body = record(Kind::Directory, age);
     body["entity_id"] = entity.into();
@@ -21,7 +21,7 @@ async fn names(world: &World) -> Vec<(String, String)> {
     world.query_all("SELECT entity_id, name FROM watchbook.entities ORDER BY entity_id").await
 }
 
-/// Every order of four snapshots.
+/// All orders of four snapshots.
 fn orders() -> Vec<[u64; 4]> {
     let mut orders = Vec::new();
     for a in 0..4 {
@@ -47,7 +47,7 @@ async fn the_newest_wins_in_every_order_within_a_batch() {
     let bodies = orders.iter().flat_map(|order| {
         let entity = format!("user-{order:?}");
         order.map(|age| {
-            // Each entity has records of its own.
+            // Each entity has its own records.
             let mut body = snapshot(&entity, age);
             body["id"] = format!("{entity} {age}").into();
             body

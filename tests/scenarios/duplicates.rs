@@ -1,4 +1,4 @@
-//! The same record more than once: stored once, whatever the reason.
+//! The same record several times: stored once, whatever the reason.
 
 use std::borrow::Cow;
 
@@ -26,7 +26,7 @@ async fn every_kind_stores_a_record_that_comes_twice_once() {
 #[tokio::test]
 async fn within_a_batch_the_first_one_is_kept() {
     let world = world().start().await;
-    // Published before anybody reads, so that all of it is one batch.
+    // Published before a writer reads, so that all of it is one batch.
     let second = event_with(0, json!({ "payload": { "second": true } }));
     let third = event_with(0, json!({ "payload": { "third": true } }));
     world.publish_all(Kind::Events, [event(0), second, event(1), third]).await;
@@ -53,7 +53,7 @@ async fn a_batch_of_nothing_but_duplicates_is_settled() {
 #[tokio::test]
 async fn batches_of_parallel_lanes_share_records_without_doubling_them() {
     let world = world().with("WATCHBOOK_WRITER__LANES", 4).with("WATCHBOOK_WRITER__BATCH_ROWS", 20).start().await;
-    // Each batch of twenty comes five times in a row, so that lanes meet on the same keys, in either order.
+    // Each batch of twenty comes five times in a row, so that lanes conflict on the same keys, in either order.
     let bodies = (0..20_u64).flat_map(|batch| {
         (0..5).flat_map(move |turn| {
             let records = batch * 20..batch * 20 + 20;
@@ -143,7 +143,7 @@ async fn the_roll_ups_count_each_execution_once() {
         world.publish_records(Kind::Executions, 0..90).await;
     }
     world.settled_as(Kind::Executions, [90, 180, 0, 0]).await;
-    // Every third of them failed, see `messages::record`.
+    // Every third record counts as failed, see `messages::record`.
     let counted: (i64, i64) = world
         .query_one(
             "SELECT sum(total)::bigint, sum(failed)::bigint FROM watchbook.outcome_minutes WHERE kind = 'executions'",

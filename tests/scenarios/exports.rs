@@ -1,4 +1,4 @@
-//! `watchbook audit export`: the same as the API's, bounded, whole, and never without a record of it.
+//! `watchbook audit export`: the same as the API's, bounded, complete, and always audited.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -20,10 +20,10 @@ use tokio::net::TcpStream;
 use crate::world;
 
 const SECRET: (&str, &str) = ("WATCHBOOK_JWT_SECRET", "a secret of the tests, at least 32 bytes long");
-/// An address at which nobody is.
+/// An address without a server.
 const NOBODY: (&str, &str) = ("NATS_URL", "nats://127.0.0.1:1");
 
-/// A world whose audit log is filled behind the writers' back, with the months of these last days.
+/// Returns a world whose audit log is written by SQL, with the months of the last `days` days.
 async fn with_a_log(days: i64) -> World {
     let world = world().start().await;
     world.rows_were_dropped();
@@ -37,7 +37,7 @@ async fn with_a_log(days: i64) -> World {
     world
 }
 
-/// Audit events of an organization, the newest a minute ago and the others so far apart.
+/// Inserts audit events of an organization: the newest one is a minute old, the others are `apart` from each other.
 async fn audit_events(world: &World, organization: &str, count: u32, apart: &str) {
     world
         .execute(&format!(
@@ -53,7 +53,7 @@ async fn audit_events(world: &World, organization: &str, count: u32, apart: &str
         .await;
 }
 
-/// What the gateway answers, whole. Asked in HTTP/1.0, where an answer ends with its connection.
+/// Returns the complete response of the gateway. It uses HTTP/1.0, where a response ends with its connection.
 pub(super) async fn answer(address: SocketAddr, path: &str, token: &str) -> String {
     let mut connection = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.0\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
@@ -65,12 +65,12 @@ pub(super) async fn answer(address: SocketAddr, path: &str, token: &str) -> Stri
     body.to_owned()
 }
 
-/// What Watchbook says of itself and has not published.
+/// Returns internal records that are not published yet.
 async fn internal_records(world: &World) -> Vec<(Option<String>, Value)> {
     world.query_all("SELECT organization_id, record FROM watchbook.own_records ORDER BY created_at, id").await
 }
 
-/// Ends a world in which commands have said of themselves that they exported: that is stored as well.
+/// Ends a world in which commands wrote audit events of their exports, which are stored as well.
 async fn finish(world: World, running: Vec<Watchbook>) {
     let worker = world.workers("audit").await;
     world.settled(Kind::Audit).await;
@@ -120,7 +120,7 @@ async fn the_command_writes_what_the_api_answers() {
             assert!(format == "csv" || lines == rows, "{options:?}: {lines} rows");
         }
     }
-    // What no index leads to the API refuses to look for so far back, and answers for a week.
+    // Without an index for the filter, the API refuses such a long time, and answers for a week.
     let path = format!("/api/audit/export?status=FAILURE&from={week}&to={to}");
     let exported = world.run(&["audit", "export", "--status", "FAILURE", "--from", &week, "--to", &to]).await;
     assert!(exported.succeeded().output == answer(address, &path, &token).await);
@@ -142,7 +142,7 @@ async fn all_of_the_log_is_found_however_far_back_and_by_whatever() {
         (&["--ip-address", "192.0.2.3"], "ip_address = '192.0.2.3'"),
         (&["--org", "acme", "--status", "FAILURE"], "status = 'FAILURE'"),
         (&["--status", "FAILURE", "--to", "2001-01-01T00:00:00Z"], "false"),
-        // The audit events are a minute off these, and nothing here takes so long.
+        // The audit events are a minute away from these limits, and nothing here takes that long.
         (&["--from", "-7d"], "created_at >= now() - interval '7 days'"),
         (
             &["--from=-30d", "--to", "-168h"],
@@ -163,10 +163,10 @@ async fn all_of_the_log_is_found_however_far_back_and_by_whatever() {
 #[tokio::test]
 async fn an_export_never_holds_more_than_a_part_and_a_row() {
     const ROWS: u32 = 300;
-    /// A row at its largest, as CSV writes it: two JSON columns whose quotes are doubled, and the texts.
+    /// The maximum size of a row in CSV: two JSON columns whose quotes are doubled, and the texts.
     const ROW_BYTES: usize = 3 * 512 * 1024;
     let world = with_a_log(2).await;
-    // Thin ones first, so that an export that learns from what it saw is taken by surprise; then fat ones, then both.
+    // First small rows, so that an export that adapts to the size is surprised, then large ones, then both.
     world
         .execute(&format!(
             "INSERT INTO control_plane.audit_logs (actor_id, actor_type, action, target_type, target_id, status, metadata,
@@ -216,7 +216,7 @@ async fn whoever_exports_stands_in_the_log_before_the_first_row() {
         ),
     ] {
         let exported = world.run_with(&[&["audit", "export"], options].concat(), &[NOBODY], "").await;
-        // Where NATS is away it waits, and the export is none the worse.
+        // Without NATS the audit event waits, and the export succeeds.
         exported.succeeded().prints("is stored but not published yet").prints("10 audit records exported");
         let mut records = internal_records(&world).await;
         assert_eq!(records.len(), 1);
@@ -285,7 +285,7 @@ async fn who_stops_it_finds_nothing_of_a_file() {
         let names = std::fs::read_dir(world.directory()).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_string_lossy().ends_with(".part")).count()
     };
-    // Nobody reads while somebody else has the table for itself.
+    // The export has to wait while another session locks the table exclusively.
     let mut somebody = PgConnection::connect(world.database_url()).await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE control_plane.audit_logs IN ACCESS EXCLUSIVE MODE")
         .execute(&mut somebody)

@@ -1,4 +1,4 @@
-//! The gateway as a worker: when it runs, and tokens for it.
+//! The gateway as a worker: when it runs, and its tokens.
 
 use records::Kind;
 
@@ -53,7 +53,7 @@ async fn tokens_are_made_with_the_secret_that_is_there() {
     ] {
         world.run_with(&[&["token", "create"], wrong].concat(), &[SECRET], "").await.ended_with(2);
     }
-    // A token for nobody would see nothing, whatever its role.
+    // A token without organizations would see nothing, whatever its role.
     for role in ["viewer", "producer", "operator", "admin"] {
         let nobodys = world.run_with(&["token", "create", "--sub", "me", "--role", role], &[SECRET], "").await;
         assert_eq!(nobodys.ended_with(2).prints("--org <ORG|'*'>").output, "");

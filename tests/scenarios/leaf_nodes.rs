@@ -1,4 +1,4 @@
-//! Streams that are not in the domain or the account of the server that `watchbook` connects to.
+//! Streams in another domain or account than the server that `watchbook` connects to.
 
 use harness::messages::event;
 use harness::servers::{free_port, jetstream_answers, start_nats};
@@ -7,12 +7,12 @@ use records::Kind;
 
 use crate::world;
 
-/// Goes through all that is asked of JetStream: set-up, publishing, reading, settling, trimming, looking, replaying.
+/// Uses everything that JetStream is needed for: set-up, publishing, reading, settling, trimming, status, replay.
 async fn works_end_to_end(world: &World, worker: &Watchbook) {
     world.run(&["setup"]).await.succeeded().prints("as it should be");
     let lines: String = (0..20).map(|n| format!("{}\n", event(n))).collect();
     world.run_with(&["publish", "events", "--org", "acme"], &[], &lines).await.succeeded();
-    // Past the check of our own publisher, so that it ends as a dead letter.
+    // Published without Watchbook's publisher, which would reject it, so that it becomes a dead letter.
     world.publish_bytes(Kind::Events, "no record").await;
     world.settled_as(Kind::Events, [20, 0, 1, 0]).await;
     world.holds_exactly(Kind::Events, 20).await;
@@ -57,7 +57,7 @@ async fn a_leaf_node_reaches_the_streams_of_its_hub_by_their_domain() {
     let worker = world.workers("events").await;
     works_end_to_end(&world, &worker).await;
 
-    // A leaf node that has no JetStream of its own does as well.
+    // A leaf node without a JetStream of its own works as well.
     let bare = start_nats(|options| {
         options.jetstream = false;
         options.extra_config = remote;

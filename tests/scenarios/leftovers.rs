@@ -1,4 +1,4 @@
-//! The harness itself: a test that leaves something over fails, whatever else it looked at.
+//! The harness itself: a test that leaves something behind fails, whatever else it checks.
 
 use std::any::Any;
 
@@ -10,7 +10,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use crate::world;
 
-/// The words with which a test would fail that ended here.
+/// Returns the panic message of a test that ends with this world.
 async fn failure_at_the_end_of(world: World) -> String {
     let panic = panic_at_the_end_of(world, None).await;
     panic.downcast_ref::<String>().cloned().expect("a panic with words")
@@ -52,7 +52,7 @@ async fn a_process_that_ended_badly_is_noticed() {
     let world = world().start().await;
     let mut worker = world.workers("events").await;
     worker.kill().await;
-    // Killing it is the test's own choice and known; that its sessions go is waited for.
+    // The test killed it itself, so only the end of its sessions is awaited.
     world.finish([worker]).await;
 
     let world = crate::world().without_setup().start().await;

@@ -1,4 +1,4 @@
-//! What retention leaves behind: hours in place of minutes and of samples, which never change what is said of them.
+//! What retention keeps: hours instead of minutes and samples, which do not change any results.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use store::partitions::{Partition, Partitions};
 
 use crate::world;
 
-/// Midnight, some days ago.
+/// Midnight, `ago` days ago.
 fn day(ago: i64) -> DateTime<Utc> {
     Utc::now().duration_trunc(TimeDelta::days(1)).unwrap() - TimeDelta::days(ago)
 }
@@ -23,7 +23,7 @@ async fn connect(world: &World) -> PgConnection {
     PgConnection::connect(world.database_url()).await.unwrap()
 }
 
-/// A world whose tables are filled behind the writers' back.
+/// Returns a world whose tables are filled by SQL.
 async fn filled_by_hand() -> World {
     let world = world().without_setup().start().await;
     world.rows_were_dropped();
@@ -42,7 +42,7 @@ async fn thin_all(connection: &mut PgConnection, before: DateTime<Utc>) -> u64 {
 
 // Minutes that become hours.
 
-/// What was counted in each hour, at whichever level.
+/// Returns the counts of each hour, at either level.
 async fn sums(world: &World) -> Vec<(String, String, String, i64, i64)> {
     world
         .query_all(
@@ -52,7 +52,7 @@ async fn sums(world: &World) -> Vec<(String, String, String, i64, i64)> {
         .await
 }
 
-/// Two kinds, three organizations and three lanes in each minute of a day and an hour: more than a batch each.
+/// Counts two kinds, three organizations and three lanes in each minute of a day and an hour: more than one batch each.
 async fn count_a_day(world: &World, day: DateTime<Utc>) {
     let rows = world
         .execute(&format!(
@@ -73,7 +73,7 @@ async fn thinning_makes_hours_of_minutes_and_changes_no_sum() {
     count_a_day(&world, day).await;
     let all = sums(&world).await;
     assert_eq!(all.len(), 25 * 2 * 3);
-    // In the middle of the last hour, which is not a whole one before that.
+    // In the middle of the last hour, which is not complete before that.
     let taken = thin_all(&mut connection, day + TimeDelta::minutes(24 * 60 + 30)).await;
     assert_eq!(taken, 24 * 60 * 3 * 2 * 3);
     assert_eq!(sums(&world).await, all);
@@ -97,7 +97,7 @@ async fn who_thins_may_be_killed_at_any_moment() {
     undone.rollback().await.unwrap();
     assert_eq!(world.count("SELECT count(*) FROM watchbook.outcome_hours").await, 0);
     for is_killed in [true, false] {
-        // Somebody holds an hour, so that it has taken minutes and cannot go on.
+        // Another session locks an hour, so the merge has taken minutes and cannot continue.
         let mut holding = connection.begin().await.unwrap();
         sqlx::query("INSERT INTO watchbook.outcome_hours VALUES ('events', $1, 'acme', 1, 1)")
             .bind(day)
@@ -115,7 +115,7 @@ async fn who_thins_may_be_killed_at_any_moment() {
             world.execute(&format!("SELECT pg_terminate_backend({})", process.0)).await;
             assert!(under_way.await.unwrap().is_err());
         } else {
-            // The client goes away; the server learns of it later, or never.
+            // The client is dropped; the server notices later, or never.
             under_way.abort();
             assert!(under_way.await.is_err());
         }
@@ -176,13 +176,13 @@ async fn the_roll_ups_count_exactly_the_rows_at_both_levels() {
     let worker = world.workers("executions").await;
     let mut connection = connect(&world).await;
     let minutes = "SELECT count(*) FROM watchbook.outcome_minutes";
-    // The second half comes when the hour is there already.
+    // The second half arrives when the hour exists already.
     for records in [0..200, 200..400] {
         world.publish_records(Kind::Executions, records).await;
         world.settled(Kind::Executions).await;
         assert!(world.count(minutes).await > 0);
         let before = sums(&world).await;
-        // No hour is so young where retention thins, but counts do not know that.
+        // Retention never merges such young hours, but counting does not depend on that.
         assert!(thin_all(&mut connection, Utc::now() + TimeDelta::hours(1)).await > 0);
         assert_eq!(world.count(minutes).await, 0);
         assert_eq!(sums(&world).await, before);
@@ -233,7 +233,7 @@ async fn counts_are_read_from_both_levels() {
     let widths: Vec<_> = coarse.iter().map(|point| point.width.num_minutes()).collect();
     assert_eq!(widths, [vec![60; 20], vec![5; 5 * 12]].concat());
     assert_eq!(coarse[20..], fine[20 * 12..]);
-    // A stretch that begins within an hour that is kept whole.
+    // A range that begins within an hour that is kept as minutes.
     let within = Steps::of(day + TimeDelta::minutes(90), day + TimeDelta::minutes(100), TimeDelta::minutes(5)).unwrap();
     assert_eq!(read(&mut connection, &within, None).await, coarse[1..2]);
     connection.close().await.unwrap();
@@ -260,8 +260,8 @@ async fn old_minutes_are_found_by_index() {
 
 // Samples that become hours.
 
-/// Samples of three containers and two organizations and none, all through a day: some values are missing, one is
-/// always; some are as large as they can be.
+/// Inserts samples of three containers, of two organizations and of none, over a whole day. Some values are missing,
+/// one always, and some are as large as possible.
 async fn sample_a_day(world: &World, connection: &mut PgConnection, day: DateTime<Utc>) -> Partition {
     let partition = Partition::of(Kind::Metrics, day).unwrap();
     Partitions::default().ensure(connection, partition).await.unwrap();
@@ -285,7 +285,7 @@ async fn sample_into(world: &World, table: &str, day: DateTime<Utc>, seed: i64) 
         .await;
 }
 
-/// What is kept of the hours, and what the samples of a table give: the same words.
+/// The stored hours, and the hours computed from the samples of a table, in the same format.
 const KEPT: &str = "SELECT coalesce(string_agg(concat_ws('|', container_id, hour, coalesce(organization_id, 'none'), samples,
         cpu_usage_percent_samples, coalesce(cpu_usage_percent_min::text, '-'), trim_scale(cpu_usage_percent_sum), coalesce(cpu_usage_percent_max::text, '-'),
         memory_usage_bytes_samples, coalesce(memory_usage_bytes_min::text, '-'), memory_usage_bytes_sum, coalesce(memory_usage_bytes_max::text, '-'),
@@ -314,7 +314,7 @@ async fn words(world: &World, sql: &str) -> String {
     world.query_one::<(String,)>(sql).await.0
 }
 
-/// As retention does it.
+/// Drops a day as retention does.
 async fn drop_day(connection: &mut PgConnection, partition: Partition) {
     let name = partition.name();
     metric_hours::ensure_hour_partitions(connection, &Partitions::default(), &name).await.unwrap();
@@ -345,7 +345,7 @@ async fn hours_are_exactly_what_the_samples_were_and_more_can_be_added() {
     let expected = words(&world, &sampled(&[&name])).await;
     assert!(expected.contains("none") && expected.contains("|0|-|0|-"), "{expected}");
     assert_eq!(words(&world, KEPT).await, expected);
-    // The same day a second time: hours that are known, of every organization and of none, and values that were not.
+    // The same day a second time: known hours, of every organization and of none, and values that were missing.
     world.execute("CREATE TABLE late (LIKE watchbook.container_metrics)").await;
     sample_into(&world, "late", day, 11).await;
     world.execute("UPDATE late SET network_tx_bytes = 5 WHERE container_id = 'c-1'").await;
@@ -353,7 +353,7 @@ async fn hours_are_exactly_what_the_samples_were_and_more_can_be_added() {
     let rows = world.count("SELECT count(*) FROM watchbook.container_metric_hours").await;
     assert_eq!(u64::try_from(rows).unwrap(), hours);
     assert_eq!(words(&world, KEPT).await, words(&world, &sampled(&[&name, "late"])).await);
-    // Nothing of nothing.
+    // An empty table gives no hours.
     world.execute("TRUNCATE late").await;
     metric_hours::ensure_hour_partitions(&mut connection, &partitions, "late").await.unwrap();
     assert_eq!(metric_hours::roll_up_hours(&mut connection, "late", &[]).await.unwrap(), 0);
@@ -394,12 +394,12 @@ async fn a_chart_over_both_levels_is_the_chart_of_all_samples() {
         read(&mut connection, &days, None).await,
     ];
     assert_eq!(after, before);
-    // Hours for the day that is gone, and every sample of the other.
+    // Hours for the dropped day, and every sample of the other one.
     let coarse = read(&mut connection, &minutes, None).await;
     assert_eq!(coarse[..24], before[0][..24]);
     let fine_part = fine.iter().position(|point| point.at == second).unwrap();
     assert_eq!(coarse[24..], fine[fine_part..]);
-    // Of a day that goes but for what is held the rest is in its hours, and what is held is there as it was.
+    // Of a day that is dropped except for held samples, the rest is in hours, and the held samples are unchanged.
     let held =
         HeldRange { organization_id: Some("acme".to_owned()), from: None, until: Some(second + TimeDelta::hours(20)) };
     let name = Partition::of(Kind::Metrics, second).unwrap().name();
@@ -414,7 +414,7 @@ async fn a_chart_over_both_levels_is_the_chart_of_all_samples() {
     assert_eq!(read(&mut connection, &hours, None).await, before[0]);
     assert_eq!(read(&mut connection, &hours, Some(&acme)).await, before[1]);
     assert_eq!(read(&mut connection, &hours, Some(&none)).await, before[2]);
-    // And once the hold is released, the rest follows.
+    // Once the hold is released, the rest follows.
     metric_hours::roll_up_hours(&mut connection, &name, &[]).await.unwrap();
     world.execute(&format!("DELETE FROM {name}")).await;
     assert_eq!(read(&mut connection, &hours, None).await, before[0]);
@@ -422,7 +422,7 @@ async fn a_chart_over_both_levels_is_the_chart_of_all_samples() {
     world.finish([]).await;
 }
 
-/// The points of hours, compared with what Postgres says of the samples in its own words.
+/// Compares points computed from hours with what Postgres computes from the samples.
 async fn is_what_was_measured(world: &World, points: &[Point]) {
     type Measured = (DateTime<Utc>, i64, Option<f64>, Option<f64>, Option<f64>, Option<i64>, Option<f64>, Option<i64>);
     let measured: Vec<Measured> = world
@@ -512,7 +512,7 @@ async fn a_chart_reads_by_index_and_only_the_days_and_months_that_it_shows() {
         .await;
     let samples: Vec<_> = (0..40).map(day).map(|day| (day, Partition::of(Kind::Metrics, day).unwrap())).collect();
     let hours: Vec<_> = (40..130).map(|ago| Partition::of_metric_hours(day(ago))).collect();
-    // Two days of samples; a week of hours; and a stretch that has both.
+    // Two days of samples, a week of hours, and a range that has both.
     for (first, last) in [(20, 18), (70, 63), (45, 35)] {
         let steps = Steps::of(day(first), day(last), TimeDelta::hours(1)).unwrap();
         let shown: Vec<_> = (last + 1..=first).map(day).collect();
@@ -535,8 +535,8 @@ async fn a_chart_reads_by_index_and_only_the_days_and_months_that_it_shows() {
     world.finish([]).await;
 }
 
-/// The tables of such a name that this session has read: those by an index, and those from end to end. It begins with
-/// this transaction, or what it did before might be counted too.
+/// Returns the tables with this name prefix that this transaction has read: by an index, and sequentially. It must
+/// begin with the transaction, or earlier reads of the session might count.
 async fn tables_read(transaction: &mut PgConnection, name: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let read: Vec<(String, i64, i64)> = sqlx::query_as(
         "SELECT schemaname || '.' || relname, idx_scan, seq_scan FROM pg_stat_xact_user_tables WHERE relname LIKE $1",

@@ -1,4 +1,4 @@
-//! Volumes: always exactly the rows, and what trimming removes by them.
+//! Volumes: they always match the rows exactly, and decide what trimming removes.
 
 use chrono::{DateTime, Duration, NaiveDate, Utc};
 use harness::World;
@@ -12,7 +12,7 @@ use store::partitions::{Partition, Partitions};
 
 use crate::world;
 
-/// Line `n`, of one of a few containers, on one of three days, of another length each.
+/// Line `n`: of one of a few containers, on one of three days, with its own length.
 fn line(n: u64) -> Value {
     let created_at = harness::messages::created_at(n) - Duration::days((n % 3) as i64);
     let mut body = record(Kind::Logs, n);
@@ -30,7 +30,7 @@ fn line_with(n: u64, members: Value) -> Value {
     body
 }
 
-/// What the volumes say and what the rows say, which are the same words.
+/// The stored volumes and the volumes computed from the rows, in the same format.
 const BY_VOLUME: &str = "SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), '') FROM (
     SELECT concat_ws(' ', day, coalesce(organization_id, 'NULL'), container_id, sum(lines), sum(bytes)) AS line
       FROM watchbook.log_volume_groups WHERE kind = 'logs' GROUP BY day, organization_id, container_id
@@ -40,7 +40,7 @@ const BY_ROW: &str = "SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), ''
       FROM watchbook.container_logs, LATERAL (SELECT (created_at AT TIME ZONE 'UTC')::date AS day) AS days
      GROUP BY day, organization_id, container_id) AS lines";
 
-/// Makes sure that the volumes are the rows, asked of SQL and of the store.
+/// Checks that the volumes match the rows, according to SQL and to the store.
 async fn agree(world: &World) {
     let ((counted,), (stored,)): ((String,), (String,)) =
         (world.query_one(BY_VOLUME).await, world.query_one(BY_ROW).await);
@@ -84,7 +84,7 @@ async fn they_are_exactly_the_rows_whichever_way_these_were_stored() {
     let bodies = (0..900_u64).map(|n| match n % 10 {
         7 => line_with(n, json!({ "message": "" })),
         8 => json!({ "container_id": "c-1", "stream": "neither", "message": "m" }),
-        // Some of them in the same batch, some in another one.
+        // Duplicates: some in the same batch, some in another one.
         9 => line(n / 2),
         _ => line(n),
     });
@@ -92,9 +92,9 @@ async fn they_are_exactly_the_rows_whichever_way_these_were_stored() {
     for n in 900..1_000 {
         let organization = ["_", "globex"][n as usize % 2];
         let body = match n {
-            // Longer than a line may be.
+            // Longer than the limit of a line.
             910 => line_with(n, json!({ "message": "é".repeat(10_000) })).to_string(),
-            // So long ago that the stream's minute counts it, and a day of long ago stores it.
+            // Old records: the roll-ups count them in the stream's minute, and they are stored on a day long ago.
             911..915 => line_with(n, json!({ "created_at": time(Utc::now() - Duration::days(20)) })).to_string(),
             930 | 931 | 977 => poison(Kind::Logs, n).to_string(),
             _ => line(n).to_string(),
@@ -117,7 +117,7 @@ async fn they_are_exactly_the_rows_whichever_way_these_were_stored() {
     fold_all(&world).await;
     assert_eq!(world.count("SELECT count(*) FROM watchbook.log_volumes").await, days);
     agree(&world).await;
-    // What comes later is added, and folded into the same rows.
+    // Later lines are added to the same rows by folding.
     world.publish_all(Kind::Logs, (1_000..1_100).map(line)).await;
     world.settled(Kind::Logs).await;
     agree(&world).await;
@@ -127,7 +127,7 @@ async fn they_are_exactly_the_rows_whichever_way_these_were_stored() {
     world.finish([worker]).await;
 }
 
-/// Inserts lines with nothing of ours between; `lines` is a SELECT of organization, container, time, id and message.
+/// Inserts lines directly. `lines` is a SELECT of organization, container, time, id and message.
 async fn insert(world: &World, lines: &str) {
     world.rows_were_dropped();
     world
@@ -146,7 +146,7 @@ async fn what_is_stored_before_they_are_counted_is_counted_by_the_migration() {
     world.publish_all(Kind::Logs, (0..200).map(line)).await;
     world.try_publish_bytes(&world.subject(Kind::Logs, "_"), Default::default(), line(200).to_string()).await.unwrap();
     world.settled(Kind::Logs).await;
-    // More containers than stand in one row, and more bytes than two bytes count.
+    // More containers than fit into one row, and more bytes than two bytes can count.
     insert(
         &world,
         "SELECT CASE WHEN n % 3 > 0 THEN 'org-' || n % 3 END, 'c-' || n, now(), gen_random_uuid(), repeat('x', 10 + n % 90)
@@ -170,7 +170,7 @@ async fn what_is_stored_before_they_are_counted_is_counted_by_the_migration() {
     world.finish([worker]).await;
 }
 
-/// Midday of today, so that lines around it are of one day.
+/// Noon today, so that the lines around it are of one day.
 fn midday() -> DateTime<Utc> {
     Utc::now().date_naive().and_hms_opt(12, 0, 0).unwrap().and_utc()
 }
@@ -183,8 +183,8 @@ fn partition() -> String {
     Partition::of(Kind::Logs, midday()).unwrap().name()
 }
 
-/// A hundred lines of ten bytes in each of: a container, the same one in another organization and in none, and another
-/// container. Two lines each happened at the same time, in the order of their ids, which is not that of insertion.
+/// Inserts a hundred lines of ten bytes for each of: a container, the same one in another organization and in none, and
+/// another container. Two lines each have the same time, and their ids are not in the order of insertion.
 async fn hundreds(world: &World) -> PgConnection {
     insert(
         world,
@@ -203,7 +203,7 @@ async fn hundreds(world: &World) -> PgConnection {
     connection
 }
 
-/// Trims batch by batch, as a caller does. Returns what went and in how many batches.
+/// Trims in batches, as a caller does. Returns what was removed and in how many batches.
 async fn trim(connection: &mut PgConnection, mut excess: Excess, held: &[HeldRange], batch: u32) -> (Trimmed, usize) {
     let (mut whole, mut batches, mut from) = (Trimmed::default(), 0, None);
     while excess.bytes_to_remove > 0 {
@@ -224,7 +224,7 @@ async fn trim(connection: &mut PgConnection, mut excess: Excess, held: &[HeldRan
     (whole, batches)
 }
 
-/// Which of a container's lines are there: runs of numbers.
+/// Returns the remaining lines of a container as ranges of numbers.
 async fn left(world: &World, organization: &str, container: &str) -> String {
     let sql = format!(
         "SELECT coalesce(string_agg(run, ' ' ORDER BY first), '') FROM (
@@ -252,7 +252,7 @@ fn over(organization: Option<&str>, bytes: u64) -> Excess {
 async fn the_oldest_lines_of_a_container_go_until_it_is_at_its_limit() {
     let world = world().without_setup().start().await;
     let mut connection = hundreds(&world).await;
-    // Of 1,000 bytes each container may hold 635: 37 lines of ten bytes free 365 and a little.
+    // Each container has 1,000 bytes and may have 635: 37 lines of ten bytes free 365 and a little more.
     let too_much = excess(&load(&world).await, 635);
     assert_eq!(too_much.len(), 4);
     let acme = too_much.into_iter().find(|excess| *excess == over(Some("acme"), 365)).unwrap();
@@ -266,14 +266,15 @@ async fn the_oldest_lines_of_a_container_go_until_it_is_at_its_limit() {
         assert_eq!(left(&world, organization, container).await, "0-99");
     }
     agree(&world).await;
-    // Lines without an organization, exactly to the limit; and then all there are, of which more was thought to be there.
+    // Lines without an organization, exactly to the limit; then all lines, where the excess is larger than what is
+    // stored.
     assert_eq!(trim(&mut connection, over(None, 120), &[], 100).await, (Trimmed { lines: 12, bytes: 120 }, 1));
     assert_eq!(left(&world, "_", "c").await, "12-99");
     assert_eq!(trim(&mut connection, over(None, 5_000), &[], 50).await, (Trimmed { lines: 88, bytes: 880 }, 2));
     assert_eq!(left(&world, "_", "c").await, "");
     assert_eq!(left(&world, "acme", "c").await + &left(&world, "globex", "c").await, "37-990-99");
     agree(&world).await;
-    // What came to nothing vanishes with folding.
+    // Folding removes volumes that are zero.
     fold_all(&world).await;
     assert_eq!(world.count("SELECT count(*) FROM watchbook.log_volume_groups").await, 3);
     agree(&world).await;
@@ -292,7 +293,8 @@ async fn what_is_held_stays() {
         from: from.and_then(second),
         until: until.and_then(second),
     };
-    // Two lines a second: 10-19 and 24-29 of acme, 0-1 of whoever, and nothing of acme by the hold of others.
+    // Two lines per second: the holds keep 10-19 and 24-29 of acme, and 0-1 of every organization. Holds of other
+    // organizations keep no lines of acme.
     let holds = [
         held(Some("acme"), Some(5), Some(10)),
         held(Some("acme"), Some(12), Some(15)),
@@ -344,7 +346,7 @@ async fn a_day_is_forgotten_or_counted_anew_in_the_transaction_that_changes_it()
     let mut removal = connection.begin().await.unwrap();
     sqlx::query(&format!("TRUNCATE {}", partition())).execute(&mut *removal).await.unwrap();
     log_volumes::remove_day(&mut removal, Kind::Logs, today()).await.unwrap();
-    // Meanwhile nobody folds, because what is folded would come back.
+    // Nothing is folded meanwhile, because folded volumes would reappear.
     let mut other = connect(&world).await;
     world.execute("INSERT INTO watchbook.log_volumes SELECT kind, day, now() - interval '1 day', dictionary, groups FROM watchbook.log_volumes").await;
     assert_eq!(log_volumes::fold(&mut other, Kind::Logs).await.unwrap(), 0);

@@ -1,5 +1,5 @@
-//! Rows that are stored, whose numbers print to more than anybody can carry: 2,000 times `1e131000` are 18 KB of a
-//! message and 262 MB of text, and 8,000 times more than Postgres prints at all. They keep nothing else from being had.
+//! Stored rows whose numbers print too long: 2,000 times `1e131000` are 18 KB of a message and 262 MB of text, and
+//! 8,000 times are more than Postgres can print. They do not prevent reading anything else.
 
 use async_nats::jetstream::stream;
 use chrono::{TimeDelta, Utc};
@@ -15,12 +15,12 @@ use crate::world;
 
 const SECRET: (&str, &str) = ("WATCHBOOK_JWT_SECRET", "a secret of the tests, at least 32 bytes long");
 
-/// An object with as many numbers, as an expression of SQL.
+/// Returns a SQL expression for an object with `count` numbers.
 pub(super) fn numbers(number: &str, count: u32) -> String {
     format!("('{{\"n\": [' || rtrim(repeat('{number},', {count}), ',') || ']}}')::jsonb")
 }
 
-/// What a producer may have sent, none of which can be printed as it is.
+/// Values that a producer may have sent, and that cannot be printed.
 pub(super) fn hostile() -> [String; 5] {
     [
         numbers("1e131000", 2_000),
@@ -32,7 +32,7 @@ pub(super) fn hostile() -> [String; 5] {
     ]
 }
 
-/// A kind, its path, its columns with values, and the column that is asked for.
+/// A kind, its path, its columns with values, and the tested column.
 const LISTS: [(Kind, &str, &str, &str, &str); 8] = [
     (Kind::Events, "/api/events?", "event_type, actor_type", "'x', 'system'", "payload"),
     (Kind::Events, "/api/events?event_type=y", "event_type, actor_type, payload", "'y', 'system', '{}'", "attributes"),
@@ -62,9 +62,9 @@ const LISTS: [(Kind, &str, &str, &str, &str); 8] = [
     (Kind::Metrics, "/api/metrics?container_id=c", "container_id, memory_usage_bytes", "'c', 1", "attributes"),
 ];
 
-/// Adds a row of today, with this JSON in a column.
+/// Inserts a row of today with this JSON in a column.
 async fn insert(world: &World, kind: Kind, (columns, values): (&str, &str), column: &str, json: &str) {
-    // What may not be null and is not given.
+    // Columns that must not be null and are not given.
     let rest = [("payload", Kind::Events), ("metadata", Kind::Audit)]
         .into_iter()
         .filter(|(name, of)| *of == kind && *name != column && !columns.contains(name))
@@ -100,7 +100,7 @@ async fn with_gateway() -> (World, Watchbook, String) {
     (world, gateway, token)
 }
 
-/// Ends a world in which commands have said of themselves what they did: that is stored as well.
+/// Ends a world in which commands wrote audit events of their actions, which are stored as well.
 async fn finish(world: World, running: Vec<Watchbook>) {
     let worker = world.workers("audit").await;
     world.settled(Kind::Audit).await;
@@ -128,7 +128,7 @@ async fn a_list_answers_with_a_note_in_their_place_and_with_all_others() {
         let found: Vec<_> = answer["items"].as_array().unwrap().iter().map(|item| item[column].clone()).collect();
         let stored = json!({ "n": [1, 0, -2.50, 10_000_000_000_000_000_000_u64], "text": "x" });
         let (notes, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|json| *json == omitted());
-        // What was inserted for the other column of the kind is among them.
+        // Rows that were inserted for the other column of the kind are included.
         assert_eq!(notes.len(), hostile().len(), "{path}");
         assert_eq!(others.iter().filter(|json| **json == stored).count(), 2, "{path}: {others:?}");
     }
@@ -165,7 +165,7 @@ async fn a_replay_publishes_them_as_they_may_have_come_and_passes_by_what_it_can
     for hostile in hostile() {
         insert(&world, kind, (columns, values), column, &hostile).await;
     }
-    // Too deep to be written with exponents.
+    // Too deeply nested for its numbers to be rewritten with exponents.
     let deep =
         r#"('{"n": ' || repeat('[', 400) || rtrim(repeat('1e131000,', 40), ',') || repeat(']', 400) || '}')::jsonb"#;
     insert(&world, kind, (columns, values), column, deep).await;
@@ -185,7 +185,7 @@ async fn a_replay_publishes_them_as_they_may_have_come_and_passes_by_what_it_can
     for sequence in 1..=7 {
         let message = stream.get_raw_message(sequence).await.unwrap();
         assert!(message.payload.len() < 100_000, "{}", message.payload.len());
-        // Compared where numbers have every digit.
+        // Compared in Postgres, where numbers keep every digit.
         let body = String::from_utf8(message.payload.to_vec()).unwrap();
         let same = format!(
             "SELECT count(*) FROM watchbook.event_logs AS e, (SELECT $body${body}$body$::jsonb AS record) AS published

@@ -1,9 +1,9 @@
-//! Scenarios: `watchbook` as real processes against a real nats-server and Postgres, which are broken on purpose.
+//! Scenarios: `watchbook` as real processes, with a real nats-server and a real Postgres that are broken on purpose.
 //!
-//! After each of them the accounting of section 3 of the contract holds, and nothing is left over; the harness sees to
-//! both in `World::finish`.
+//! After each scenario, `World::finish` of the harness checks that the sum of the outcomes is right (section 3 of the
+//! contract), and that nothing is left over.
 
-// A test's helpers are its words: a panic in one of them is the test's report.
+// Helpers of tests may panic: the panic is the report of the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod alerts;
@@ -40,7 +40,7 @@ mod writers;
 
 use harness::{Builder, World};
 
-/// A world in which `watchbook` is the binary of this build.
+/// Returns a world in which `watchbook` is the binary of this build.
 fn world() -> Builder {
     World::builder(env!("CARGO_BIN_EXE_watchbook"))
 }

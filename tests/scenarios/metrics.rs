@@ -9,10 +9,10 @@ use records::Kind;
 
 use crate::world;
 
-/// The gateway runs as well where it has a secret.
+/// The gateway runs too if it has a secret.
 const SECRET: (&str, &str) = ("WATCHBOOK_JWT_SECRET", "a secret of the tests, at least 32 bytes long");
 
-/// What the tool of Prometheus says of an exposition; `None` where it is not installed.
+/// Returns whether `promtool` accepts an exposition, and its output; `None` if it is not installed.
 fn promtool(exposition: &str) -> Option<(bool, String)> {
     let mut check = Command::new("promtool");
     check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

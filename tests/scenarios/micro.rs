@@ -1,4 +1,4 @@
-//! A process as a NATS service: what `nats micro` asks, as ADR-32 has it, and who may not answer.
+//! A process as a NATS service: the requests of `nats micro` (ADR-32), and users who may not answer.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::world;
 
-/// As the shipped `nats-server.conf` has it for the user of workers; and the same without what a service needs.
+/// The workers' user as in the shipped `nats-server.conf`, and one without the permissions for a service.
 const USERS: &str = r#"
 no_auth_user: admin
 authorization { users: [
@@ -35,7 +35,7 @@ fn url_of(world: &World, user: &str) -> String {
     world.nats_url().replace("nats://", &format!("nats://{user}:hunter2@"))
 }
 
-/// The answer to a request, once somebody answers it.
+/// Returns the response to a request, once there is a responder.
 async fn answer(world: &World, subject: &str) -> Value {
     eventually(subject, async || {
         let answer = world.client().request(subject.to_owned(), "".into()).await.map_err(|error| error.to_string())?;

@@ -1,4 +1,5 @@
-//! What a person gets wrong: each says what it is and how to mend it, gives no secret away, and ends with a failure.
+//! Mistakes of operators: each error names the problem and the fix, reveals no secret, and ends the process with a
+//! failure.
 
 use harness::servers::start_nats;
 use harness::{Finished, World};
@@ -8,14 +9,14 @@ use tokio::net::TcpListener;
 
 use crate::world;
 
-/// Runs the workers, which must not stay, with settings that differ.
+/// Runs the workers with these settings. They must exit.
 async fn refused(world: &World, settings: &[(&str, &str)]) -> Finished {
     let finished = world.run_with(&["run", "--workers", "events"], settings, "").await;
     finished.ended_with(1);
     finished
 }
 
-/// A URL with user and password.
+/// Returns a URL with user and password.
 fn signed_in(url: &str, user: &str, password: &str) -> String {
     url.replace("nats://", &format!("nats://{user}:{password}@"))
 }
@@ -23,7 +24,7 @@ fn signed_in(url: &str, user: &str, password: &str) -> String {
 #[tokio::test]
 async fn a_nats_url_that_leads_nowhere() {
     let world = world().start().await;
-    // A port that was free a moment ago, so that nobody listens there.
+    // A port that was free a moment ago, so that nothing listens on it.
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let url = format!("nats://127.0.0.1:{port}");
     for command in [&["run"][..], &["setup"], &["status"], &["tail", "events"], &["publish", "events"]] {
@@ -53,7 +54,7 @@ async fn a_wrong_password_for_nats() {
     let url = signed_in(&world.nats_url(), "reader", "opensesame");
     let finished = refused(&world, &[("NATS_URL", &url)]).await;
     finished.prints("refuses the sign-in").prints("user and password").does_not_print("opensesame");
-    // The same by the settings of the file.
+    // The same through the settings file.
     let finished =
         refused(&world, &[("WATCHBOOK_NATS__USER", "reader"), ("WATCHBOOK_NATS__PASSWORD", "opensesame")]).await;
     finished.prints("refuses the sign-in").does_not_print("opensesame");
@@ -78,7 +79,8 @@ async fn a_missing_permission_in_nats() {
     let finished = world.run_with(&["setup"], &[("NATS_URL", &url)], "").await;
     finished.ended_with(1).prints("may not").prints("$JS.API.STREAM.CREATE").does_not_print("hunter3");
 
-    // What is missing only once it reads shows in /readyz, and is no reason to end: permissions can be given later.
+    // A missing permission that shows only while reading is reported by /readyz and does not end the process, because
+    // it can be granted later.
     let url = signed_in(&world.nats_url(), "looker", "hunter4");
     let worker = world.spawn_with("events", &[("NATS_URL", &url)]);
     worker.reports_ready(503, "events").await;
@@ -99,7 +101,7 @@ async fn jetstream_is_switched_off() {
     world.finish([]).await;
 }
 
-/// As much of a nats-server as says its version.
+/// A minimal nats-server that only sends its version.
 async fn old_server(version: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

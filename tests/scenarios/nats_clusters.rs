@@ -1,4 +1,4 @@
-//! A cluster of nats-servers of which one is away.
+//! A cluster of nats-servers, one of which is down.
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Placement};
 use harness::servers::{jetstream_answers, start_nats_cluster};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::world;
 
-/// Creates every stream as `setup` does, with one replica on a server of this tag.
+/// Creates every stream as `setup` does, with one replica on a server with this tag.
 async fn create_streams(world: &World, tag_of: impl Fn(Kind) -> &'static str) {
     for &kind in Kind::ALL {
         let config = Config {
@@ -51,7 +51,8 @@ async fn a_stream_without_a_leader_hides_no_other() {
     world.settled_as(Kind::Logs, [5, 0, 0, 0]).await;
 
     away.kill().await.unwrap();
-    // Two of three are a majority: they elect a leader for the cluster, and none for what the third alone held.
+    // Two of three are a majority: they elect a leader of the cluster, but none for streams that only the third one
+    // holds.
     jetstream_answers(&first_url, "$JS.API").await;
     let events = world.stream(Kind::Events);
     let status = world.run(&["status", "--json"]).await.ended_with(1).json();
@@ -85,7 +86,7 @@ async fn a_stream_without_a_leader_hides_no_other() {
     let [writer] = of(&doctor, "subject", "logs writer")[..] else { panic!("{doctor}") };
     assert_eq!(writer["verdict"], "fine", "{writer}");
 
-    // Whoever starts now writes the others.
+    // A worker that starts now writes the other kinds.
     worker.stop().await;
     let worker = world.spawn("events,logs");
     worker.writes(Kind::Logs).await;

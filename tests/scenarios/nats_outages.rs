@@ -1,4 +1,4 @@
-//! NATS goes away, forgets, and comes back as another one.
+//! NATS stops, loses data, and comes back as another server.
 
 use std::path::Path;
 
@@ -21,14 +21,14 @@ async fn a_killed_server_under_load_is_a_pause() {
         let enough = |account: &harness::Account| account.stored > round * 300;
         world.account_where(Kind::Events, "the worker is under way", enough).await;
         world.nats().kill().await.unwrap();
-        // The first time for so long that the worker says so, the second time for a moment.
+        // The first outage is long enough for the worker to report it, the second one is short.
         if round == 1 {
             worker.reports_ready(503, "\"events\":{\"ready\":false").await;
         }
         world.nats().restart().await.unwrap();
     }
     load.acknowledged().await;
-    // What the server took and could not acknowledge any more was published twice.
+    // Messages that the server stored and could not acknowledge were published twice.
     let account = world.settled(Kind::Events).await;
     assert_eq!((account.stored, account.dead_letters, account.deleted), (3_000, 0, 0), "{account:?}");
     world.holds_exactly(Kind::Events, 3_000).await;
@@ -120,7 +120,7 @@ async fn a_stream_that_is_made_anew_while_nobody_looks_is_noticed() {
     first.stop().await;
     delete_stream(&world).await;
     world.run(&["setup"]).await.succeeded();
-    // As many as before, so that the sequences look just the same.
+    // As many records as before, so that the sequences look the same.
     world.publish_records(Kind::Events, 60..120).await;
     let second = world.workers("events").await;
     world.settled_as(Kind::Events, [60, 0, 0, 0]).await;
@@ -141,7 +141,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The server comes back with its streams as they were some time ago, as after a crash of the operating system.
+/// Restarts the server with an older copy of its streams, as after a crash of the operating system.
 async fn lose_the_tail(world: &World, kept: &Path) {
     world.nats().kill().await.unwrap();
     let streams = world.nats().directory().join("jetstream");
@@ -158,7 +158,7 @@ async fn keep_streams(world: &World) -> std::path::PathBuf {
     kept
 }
 
-/// Sequences come again for other records: `after` of them once the stream has lost 50.
+/// Sequences are assigned again to other records: `after` of them once the stream has lost 50.
 async fn a_lost_tail(after: u64, while_nobody_looks: bool) {
     let world = world().own_nats().start().await;
     let mut workers = vec![world.workers("events").await];
@@ -190,7 +190,7 @@ async fn a_lost_tail(after: u64, while_nobody_looks: bool) {
     .await;
     let account = world.settled(Kind::Events).await;
     assert!(account.last_sequence >= 100 + after, "{account:?}");
-    // Which of the lost ones were duplicates is not known one by one, see `store::positions::rewind_truncated_stream`.
+    // It is not known which of the lost records were duplicates, see `store::positions::rewind_truncated_stream`.
     let (records, letters) = (account.stored + account.duplicates, account.dead_letters);
     assert_eq!((records, letters), (account.last_sequence, 0), "{account:?}");
     world.holds_exactly(Kind::Events, 148 + after).await;
@@ -270,7 +270,7 @@ async fn a_purge_while_postgres_is_away_is_counted_once() {
     let stream = world.jetstream().get_stream(world.stream(Kind::Events)).await.unwrap();
     stream.purge().sequence(401).await.unwrap();
     world.postgres_link().restore();
-    // What the worker had read before is stored, the rest of it is gone.
+    // The records that the worker had read before are stored; the others are lost.
     let account = world.settled(Kind::Events).await;
     assert_eq!(account.stored + account.deleted, 500, "{account:?}");
     assert!(account.stored >= 120 && account.deleted > 0, "{account:?}");

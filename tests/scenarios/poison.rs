@@ -1,4 +1,4 @@
-//! Messages on which a NATS client gives up its connection: nats-server stores whatever bytes a producer sends.
+//! Messages on which a NATS client closes its connection: nats-server stores any bytes that a producer sends.
 
 use harness::World;
 use harness::messages::event;
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::world;
 
-/// Publishes over the bare protocol what no client would send, and waits until the server has taken it.
+/// Publishes over the plain protocol what no client would send, and waits until the server has stored it.
 async fn publish_raw(world: &World, headers: &[u8], body: &str) {
     let address = world.nats_url();
     let address = address.trim_start_matches("nats://");
@@ -34,15 +34,15 @@ async fn a_message_on_which_the_client_gives_up_stops_nothing() {
     let worker = world.workers("events").await;
     world.publish(Kind::Events, &event(0)).await;
     world.settled_as(Kind::Events, [1, 0, 0, 0]).await;
-    // A value that is no UTF-8, a line that is no header, and a carriage return within a value, which ends
-    // the client's task and not only its connection.
+    // A value that is not UTF-8, a line that is not a header, and a carriage return within a value, which ends the
+    // client's task and not only its connection.
     for (n, headers) in [b"A: \xff".as_slice(), b"no header", b"A: b\rc"].into_iter().enumerate() {
         publish_raw(&world, headers, &event(n as u64 + 1).to_string()).await;
     }
     world.publish(Kind::Events, &event(4)).await;
     world.settled_as(Kind::Events, [5, 0, 0, 0]).await;
     world.holds_exactly(Kind::Events, 5).await;
-    // Each broken connection left a reader behind, which the server forgets by itself.
+    // Each broken connection left a consumer behind, which the server deletes by itself.
     world.readers_were_broken(30);
     world.finish([worker]).await;
 }

@@ -1,4 +1,4 @@
-//! Postgres goes away, in every way: a pause, and never a dead letter or a lost record.
+//! Outages of Postgres of every kind: they cause a pause, and never a dead letter or a lost record.
 
 use harness::{Signal, eventually};
 use records::Kind;
@@ -37,7 +37,7 @@ async fn what_comes_while_it_is_away_for_long_is_stored_when_it_is_back() {
     for &kind in Kind::ALL {
         world.publish_records(kind, 20..300).await;
     }
-    // Every part says so, and has tried more than once.
+    // Every worker reports the outage, and has tried more than once.
     for &kind in Kind::ALL {
         worker.reports_ready(503, &format!("\"{kind}\":{{\"ready\":false,\"state\":\"failing\"")).await;
     }
@@ -68,7 +68,7 @@ async fn a_worker_that_starts_again_while_it_is_away_says_what_to_mend_and_loses
     world.finish([first, second]).await;
 }
 
-/// After a fail-over an old address can lead to a server that only reads: an outage (25006), and no fault of any row.
+/// After a fail-over, an old address can lead to a read-only server. That is an outage (25006), not an error of a row.
 #[tokio::test]
 async fn a_fail_over_to_a_read_only_server_is_a_pause() {
     let world = world().own_postgres().start().await;
@@ -120,7 +120,7 @@ async fn a_link_that_is_cut_again_and_again_is_a_pause() {
     world.finish([worker]).await;
 }
 
-/// A network that swallows everything, and a server that has long forgotten us when it is back.
+/// A network that drops everything, and a server that has forgotten the sessions when it is back.
 #[tokio::test]
 async fn a_link_that_swallows_everything_does_not_hold_a_worker_for_ever() {
     let world = world().proxies().with("WATCHBOOK_WRITER__BATCH_ROWS", 50).start().await;
@@ -134,7 +134,7 @@ async fn a_link_that_swallows_everything_does_not_hold_a_worker_for_ever() {
               WHERE datname = current_database() AND application_name LIKE 'watchbook %'",
         )
         .await;
-    // Elsewhere the link is whole: the other worker takes over.
+    // The other worker's link is not broken, and it takes over.
     let direct = world.database_url().to_owned();
     let other = world.spawn_with("events", &[("DATABASE_URL", &direct)]);
     other.writes(Kind::Events).await;
@@ -154,7 +154,7 @@ async fn sessions_that_an_administrator_ends_are_a_pause() {
     let worker = world.workers("events").await;
     world.publish_records(Kind::Events, 0..10).await;
     world.settled(Kind::Events).await;
-    // In the middle of whatever they do.
+    // While the workers are busy.
     let load = world.load(Kind::Events, 10..1_500);
     for _ in 0..5 {
         let before = world.account(Kind::Events).await.stored;
@@ -169,7 +169,8 @@ async fn sessions_that_an_administrator_ends_are_a_pause() {
     world.finish([worker]).await;
 }
 
-/// Whatever is not known to be a row's fault is waited out, although Postgres takes dead letters all the while.
+/// Any error that is not known to be caused by a row is waited out, although Postgres accepts dead letters all the
+/// time.
 #[tokio::test]
 async fn a_table_that_is_not_there_is_an_outage_and_no_dead_letter() {
     let world = world().start().await;

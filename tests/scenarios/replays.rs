@@ -1,4 +1,4 @@
-//! `watchbook replay events`: what is stored, published again in its order.
+//! `watchbook replay events`: publishes stored events again, in order.
 
 use async_nats::jetstream::stream;
 use chrono::{TimeDelta, Utc};
@@ -13,7 +13,7 @@ use store::partitions::{Partition, Partitions};
 
 use crate::world;
 
-/// A stream of somebody else's, and the subject that it takes.
+/// A stream of another system, and its subject.
 struct Elsewhere {
     name: String,
     subject: String,
@@ -27,7 +27,7 @@ impl Elsewhere {
         Self { name, subject }
     }
 
-    /// Everything in it, in its order, with the time at which it was replayed.
+    /// Returns all messages in order, with the time of their replay.
     async fn all(&self, world: &World) -> Vec<(Value, String)> {
         let mut stream = world.jetstream().get_stream(&self.name).await.unwrap();
         let state = stream.info().await.unwrap().state.clone();
@@ -50,7 +50,7 @@ impl Elsewhere {
     }
 }
 
-/// Ends a world in which commands have said of themselves that they replayed: that is stored as well.
+/// Ends a world in which commands wrote audit events of their replays, which are stored as well.
 async fn finish(world: World, running: Vec<harness::Watchbook>) {
     let worker = world.workers("audit").await;
     world.settled(Kind::Audit).await;
@@ -61,11 +61,11 @@ fn ids(numbers: impl IntoIterator<Item = u64>) -> Vec<Value> {
     numbers.into_iter().map(|n| json!(id(n))).collect()
 }
 
-/// A world that has stored these events, of two runs in turn.
+/// Returns a world with `count` stored events, alternately of two runs.
 async fn stored(count: u64) -> (World, harness::Watchbook) {
     let world = world().start().await;
     let worker = world.workers("events").await;
-    // The youngest first: a stream's order is not the order in which things happened.
+    // Newest first: the order of a stream is not the order of `created_at`.
     let event = |n| event_with(n, json!({ "run_id": format!("run-{}", n % 2), "project_id": "p" }));
     world.publish_all(Kind::Events, (0..count).rev().map(event)).await;
     world.settled_as(Kind::Events, [count, 0, 0, 0]).await;
@@ -76,7 +76,7 @@ async fn stored(count: u64) -> (World, harness::Watchbook) {
 async fn a_stream_gets_them_in_the_order_in_which_they_happened() {
     const EVENTS: u64 = 6_000;
     let (world, worker) = stored(EVENTS).await;
-    // One that takes atomic batches, and one that does not.
+    // A stream that accepts atomic batches, and one that does not.
     for allow_atomic_publish in [true, false] {
         let elsewhere = Elsewhere::of(&world, stream::Config { allow_atomic_publish, ..Default::default() }).await;
         let replay = ["replay", "events", "--to", &elsewhere.subject, "--rate", "unlimited"];
@@ -178,7 +178,7 @@ async fn what_comes_is_the_record_as_it_was() {
         world.publish(Kind::Events, &event_with(count, members)).await;
         count += 1;
     }
-    // Numbers that a double cannot hold.
+    // Numbers that a double cannot represent.
     let mut body = event_with(count, json!({ "payload": "HERE" })).to_string();
     body = body.replace("\"HERE\"", r#"{"n": 12345678901234567890.123456789, "m": [9007199254740993]}"#);
     world.publish_bytes(Kind::Events, body).await;
@@ -294,13 +294,13 @@ async fn what_a_writer_would_refuse_is_not_sent_to_it() {
         .await;
     let own = world.subject(Kind::Events, "acme");
     let refused = world.run(&["replay", "events", "--to", &own]).await;
-    // It is named and passed by, and the others are published.
+    // The event is reported and skipped, and the others are published.
     refused.ended_with(1).prints("would be a dead letter").prints("created_at").prints("5 events published, 1 skipped");
     world.settled_as(Kind::Events, [5, 5, 0, 0]).await;
     let from = time(old + TimeDelta::days(1));
     world.run(&["replay", "events", "--to", &own, "--from", &from]).await.succeeded();
     world.settled_as(Kind::Events, [5, 10, 0, 0]).await;
-    // Elsewhere nobody minds.
+    // Other streams accept it.
     world
         .run(&["replay", "events", "--to", &format!("x.{}", world.name())])
         .await
@@ -319,7 +319,8 @@ async fn an_organizations_are_found_through_weeks_in_which_it_was_quiet() {
     }
     connection.close().await.unwrap();
     world.rows_were_dropped();
-    // More at one moment than fits into a part, at the beginning; then others', and a few here and there.
+    // At the beginning, more events with the same time than fit into a part; then events of others, and a few in
+    // between.
     world
         .execute(
             "INSERT INTO watchbook.event_logs (event_type, payload, actor_type, id, organization_id, created_at, received_at, attributes)
@@ -372,7 +373,7 @@ async fn who_stops_it_is_told_how_to_go_on() {
     let from = from.split_once('`').unwrap().0;
     assert_eq!(from, time(harness::messages::created_at(published - 1)));
     world.run(&[&replay[..], &["--from", from, "--rate", "unlimited"]].concat()).await.succeeded();
-    // The one at which it stopped comes again.
+    // The event at which it stopped is published again.
     let expected = ids((0..published).chain(published - 1..EVENTS));
     assert_eq!(elsewhere.ids(&world).await, expected);
     elsewhere.finish(world, vec![worker, replaying]).await;

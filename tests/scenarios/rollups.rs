@@ -1,4 +1,4 @@
-//! Counts by label: always exactly the rows, whatever came twice or could not be stored, folded or not.
+//! Counts by label: they match the rows exactly, despite duplicates and dead letters, folded or not.
 
 use harness::World;
 use harness::messages::{created_at, id, time};
@@ -19,7 +19,7 @@ fn execution(n: u64) -> Value {
     })
 }
 
-/// What the roll-ups say and what the rows say, which are the same words.
+/// The counts of the roll-ups, and the counts of the rows, in the same format.
 const BY_LABEL: &str = "SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), '') FROM (
     SELECT concat_ws(' ', labels->>'organization_id', labels->>'strategy_id', labels->>'user_id', labels->>'execution_type',
                      labels->>'timed_out', minute AT TIME ZONE 'UTC', sum(total), sum(failed)) AS line
@@ -70,7 +70,7 @@ async fn folding_changes_how_many_rows_they_are_and_nothing_else() {
     while rollups::fold(&mut connection, Kind::Executions).await.unwrap() > 0 {}
     assert_eq!(world.count("SELECT count(*) FROM watchbook.rollups").await, minutes);
     agree(&world).await;
-    // What comes later for the same minute is folded into the same row.
+    // Later records of the same minute are folded into the same row.
     world.publish_all(Kind::Executions, (400..420).map(execution)).await;
     world.settled(Kind::Executions).await;
     agree(&world).await;
@@ -82,7 +82,7 @@ async fn folding_changes_how_many_rows_they_are_and_nothing_else() {
     world.finish([worker]).await;
 }
 
-/// The groups of one record.
+/// Returns the groups of one record.
 fn one(organization: &str) -> MinuteGroups<'static> {
     let labels = Kind::Events.spec().labels.len();
     MinuteGroups {
@@ -128,7 +128,7 @@ async fn what_is_new_is_seen_once_in_whatever_order_it_is_committed() {
     undone.rollback().await.unwrap();
     let (new, _) = look(&mut reader, &snapshot).await;
     assert_eq!(names(&new), Vec::<String>::new());
-    // A row that was restored from another server's dump has a transaction that never was here.
+    // A row that was restored from the dump of another server has a transaction id that this server has not assigned.
     world.execute("UPDATE watchbook.rollups SET xid = (xid::text::bigint + 1000000)::text::xid8").await;
     let (new, _) = look(&mut reader, &snapshot).await;
     assert_eq!(names(&new), Vec::<String>::new());

@@ -1,5 +1,5 @@
-//! Logs never contain bodies or secrets. `World::finish` looks for both in every test; here everything that could tempt
-//! a log happens at once, and everything is logged.
+//! Logs never contain bodies or secrets. `World::finish` checks this in every test. Here, everything that could leak
+//! into a log happens at once, at the most verbose level.
 
 use async_nats::HeaderMap;
 use harness::messages::{MARKER, event, event_with, poison};
@@ -53,7 +53,7 @@ async fn whatever_goes_wrong_no_log_holds_a_body_or_a_secret() {
             event_with(1, json!({ "created_at": MARKER })).to_string(),
             event_with(1, json!({ "organization_id": MARKER })).to_string(),
             event(1).to_string().replacen("\"n\":1", "\"n\":1e200000", 1),
-            // Postgres quotes the whole row in what it says of a constraint.
+            // Postgres quotes the whole row in the error of a constraint.
             poison(Kind::Events, 1).to_string(),
             deep,
             event(3).to_string(),

@@ -1,11 +1,11 @@
-//! Stopping is a phase: what was read is written, the rest is left for whoever comes next.
+//! Shutdown: records that were read are written, and the rest is left for the next process.
 
 use harness::{Account, Signal, World};
 use records::Kind;
 
 use crate::world;
 
-/// What a process that has stopped cleanly leaves: no hole, and every settled sequence with its outcome.
+/// Checks the state after a clean shutdown: no hole, and an outcome for every settled sequence.
 async fn is_whole(world: &World) {
     let account = world.account(Kind::Events).await;
     let settled = account.stored + account.duplicates + account.dead_letters + account.deleted;
@@ -60,8 +60,8 @@ async fn a_rolling_restart_under_load_loses_nothing() {
     world.finish(stopped.into_iter().chain([running])).await;
 }
 
-/// Postgres neither answers nor refuses: the process still ends within its budget, and says that it was not clean or
-/// leaves what it could not write.
+/// Postgres neither answers nor refuses. The process still ends within its budget, and reports that the shutdown was
+/// not clean or leaves what it could not write.
 #[tokio::test]
 async fn a_worker_stops_in_time_although_postgres_is_silent() {
     let world = world().proxies().with("WATCHBOOK_WRITER__BATCH_ROWS", 50).start().await;

@@ -1,4 +1,4 @@
-//! What is cut off a stream's old end: settled messages behind the replay window, and never an unsettled one.
+//! Trimming of streams: settled messages beyond the replay window are purged, unsettled ones never.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,15 @@ use sqlx::Connection;
 
 use crate::world;
 
-/// Keeps every writer from settling, for as long as the connection is open.
+/// Blocks every writer from settling while the connection is open.
 async fn close_gate(world: &World) -> sqlx::PgConnection {
     let mut gate = sqlx::PgConnection::connect(world.database_url()).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT FROM watchbook.positions FOR UPDATE").execute(&mut gate).await.unwrap();
     gate
 }
 
-/// Waits until the housekeeper has asked several times how far the window reaches. It asks once a second at the most,
-/// by a consumer that it makes for the purpose, and JetStream tells of each.
+/// Waits until the housekeeping has looked up the replay window several times. It does so at most once a second, with a
+/// consumer that it creates for it, and JetStream publishes an advisory for each.
 async fn window_was_looked_at(world: &World, times: usize) {
     let subject = format!("$JS.EVENT.ADVISORY.CONSUMER.CREATED.{}.>", world.stream(Kind::Events));
     let mut consumers = world.client().subscribe(subject).await.unwrap();
@@ -41,7 +41,7 @@ async fn settled_messages_behind_the_window_go_and_unsettled_ones_stay() {
 
     let gate = close_gate(&world).await;
     world.publish_records(Kind::Events, 50..80).await;
-    // By then they are far behind the window.
+    // By then the messages are far beyond the window.
     window_was_looked_at(&world, 5).await;
     let account = world.account(Kind::Events).await;
     assert_eq!((account.messages, account.settled.as_slice()), (30, &[(1, 50)][..]), "{account:?}");
@@ -73,7 +73,7 @@ async fn nothing_goes_before_its_window_ends() {
     let published = Instant::now();
     world.publish_records(Kind::Events, 0..50).await;
     world.account_where(Kind::Events, "one of them is purged", |account| account.messages < 50).await;
-    // However slow this machine is: a replay may still want what is younger.
+    // However slow this machine is: younger messages may still be needed for a replay.
     assert!(published.elapsed() >= WINDOW, "purged after {:?}", published.elapsed());
     world.account_where(Kind::Events, "all of them are purged", |account| account.messages == 0).await;
     world.settled_as(Kind::Events, [50, 0, 0, 0]).await;
@@ -112,7 +112,7 @@ async fn a_full_stream_refuses_the_publish_and_forgets_nothing() {
     assert!((70..90).contains(&taken), "16 MiB hold {taken} of these");
     assert_eq!(world.account(Kind::Events).await.messages, taken);
 
-    // A crowded stream is trimmed before its window ends, so that there is room again.
+    // A stream that is nearly full is trimmed before its window ends, so that there is space again.
     let worker = world.workers("events").await;
     world.settled_as(Kind::Events, [taken, 0, 0, 0]).await;
     world.publish_until_acknowledged(Kind::Events, &large(taken)).await;
@@ -128,9 +128,9 @@ async fn a_crowded_stream_keeps_what_is_not_settled() {
     world.publish_all(Kind::Events, (0..20).map(large)).await;
     world.settled(Kind::Events).await;
     let gate = close_gate(&world).await;
-    // Above three quarters of what it may hold.
+    // Above three quarters of its maximum size.
     world.publish_all(Kind::Events, (20..70).map(large)).await;
-    // Of the settled ones the newest stays, as the witness of a tail that may get lost.
+    // The newest settled message stays, because it shows whether the stream was truncated.
     let trimmed = |account: &harness::Account| account.messages == 51;
     world.account_where(Kind::Events, "the settled ones are purged, and no other", trimmed).await;
     gate.close().await.unwrap();

@@ -10,7 +10,7 @@ use store::positions::{self, Settlement, StreamIdentity};
 
 use crate::world;
 
-/// Ends the session that holds a worker's lease on the events, as a network that forgets connections does.
+/// Ends the session that holds a worker's lease on events, as a network does that drops idle connections.
 async fn take_lease_from(world: &World, worker: &Watchbook) {
     let lease = format!("%:{} writer {}", worker.pid(), world.stream(Kind::Events));
     let ended = world
@@ -21,7 +21,7 @@ async fn take_lease_from(world: &World, worker: &Watchbook) {
     assert_eq!(ended, 1, "one session holds the lease");
 }
 
-/// Waits until a worker's lane waits for somebody else's lock.
+/// Waits until a lane of a worker waits for a lock of another session.
 async fn blocked(world: &World, worker: &Watchbook) {
     let lane = format!("watchbook %:{} events", worker.pid());
     eventually(&format!("a lane of {} waits for a lock", worker.name()), async || {
@@ -95,7 +95,7 @@ async fn status_names_the_process_that_writes() {
     world.finish([first, second]).await;
 }
 
-/// Both have read and copied the same batch when the first one commits: the guard decides, not the lease.
+/// Both workers have read and copied the same batch when the first one commits: the guard decides, not the lease.
 #[tokio::test]
 async fn two_that_write_the_same_batch_at_once_settle_it_once() {
     let world = world().start().await;
@@ -104,7 +104,7 @@ async fn two_that_write_the_same_batch_at_once_settle_it_once() {
     let second = world.workers("events").await;
     second.reports_ready(200, "standby").await;
 
-    // Whoever wants to settle waits for this transaction.
+    // Every transaction that settles waits for this one.
     let mut gate = sqlx::PgConnection::connect(world.database_url()).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT FROM watchbook.positions FOR UPDATE").execute(&mut gate).await.unwrap();
     world.publish_records(Kind::Events, 0..20).await;
@@ -139,7 +139,7 @@ async fn a_writer_that_stood_still_while_it_was_replaced_does_no_harm() {
     first.logged("the lease is lost").await;
     world.settled_as(Kind::Events, [3_000, 0, 0, 0]).await;
     world.holds_exactly(Kind::Events, 3_000).await;
-    // It may come back as the writer, once the other one goes.
+    // It may become the writer again once the other one ends.
     let mut second = second;
     second.stop().await;
     first.writes(Kind::Events).await;
@@ -162,7 +162,7 @@ async fn of_many_who_settle_overlapping_ranges_each_sequence_has_one() {
                 let mut connection = database.connect("race").await.unwrap();
                 let mut settled = 0;
                 for turn in 0..40 {
-                    // All racers want ranges of the same hundred sequences, of different lengths.
+                    // All racers want ranges of different lengths within the same hundred sequences.
                     let first = 1 + turn * 100 + (racer * 7) % 10 * 10;
                     let last = first + 4 + racer * 3;
                     let settlement = Settlement { first, last, stored: last - first + 1, ..Settlement::default() };

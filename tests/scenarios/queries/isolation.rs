@@ -1,4 +1,4 @@
-//! Nobody sees, counts or infers what is somebody else's.
+//! No caller sees, counts or infers records of other organizations.
 
 use chrono::{TimeDelta, Utc};
 use harness::World;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{day, finish, of, span_of, text, whole, with_days};
 
-/// The same of everything for two organizations and for none, but for a mark that says whose it is.
+/// Inserts the same records for two organizations and for none, except for a marker.
 async fn the_same_three_times(world: &World) {
     for (organization, mark, number) in [("'acme'", "acme", 1), ("'globex'", "globex", 10), ("NULL", "nobody", 100)] {
         let subject_token = if mark == "nobody" { "_" } else { mark };
@@ -68,7 +68,7 @@ async fn knows(world: &World, organization: &str, entity: &str, id: &str, name: 
         .await;
 }
 
-/// Every list that a scope gets to see, as JSON: names and items.
+/// Returns every list that a scope can read, as JSON: names and items.
 async fn lists(transaction: &mut ReadTransaction, organization_id: Option<&str>) -> Vec<(&'static str, Vec<Value>)> {
     fn json<T: Serialize>(rows: store::Result<Vec<T>>) -> Vec<Value> {
         rows.unwrap().iter().map(|row| serde_json::to_value(row).unwrap()).collect()
@@ -125,9 +125,9 @@ async fn nobody_sees_counts_or_infers_what_is_somebody_elses() {
             for mark in ["acme", "globex", "nobody"] {
                 let is_expected = marks.contains(&mark);
                 let tells = match list {
-                    // Without a text of their own: whose they are is all.
+                    // Without a text of their own: only the organization differs.
                     "metrics" | "executions" if mark == "nobody" => words.contains("\"organization_id\":null"),
-                    _ if list == "dead letters" && mark == "acme" => continue, // stands in each subject
+                    _ if list == "dead letters" && mark == "acme" => continue, // part of each subject
                     _ => words.contains(mark),
                 };
                 assert_eq!(tells, is_expected, "{mark} in {of_all}: {words}");
@@ -199,7 +199,7 @@ async fn sums_are_of_what_may_be_seen_alone() {
             .await
             .unwrap();
         assert_eq!(minutes, count, "{scope:?}");
-        // By their ids, which are no secret.
+        // By their ids, which are not secret.
         for (mark, number) in [("acme", 1), ("globex", 10), ("nobody", 100)] {
             let sees = match &scope {
                 Scope::All => true,
@@ -248,7 +248,7 @@ async fn names_are_those_of_the_own_directory_and_then_of_the_platforms() {
     assert_eq!(names().await, (text("Ada"), text("ours")));
     world.execute("UPDATE watchbook.entities SET deleted = true WHERE organization_id = 'acme'").await;
     assert_eq!(names().await, (text("Paula"), None));
-    // The platform's own audit events are nobody's.
+    // Audit events of the platform itself have no organization.
     knows(&world, "acme", "user", "system", "Mallory", false).await;
     world.execute("UPDATE control_plane.audit_logs SET actor_type = 'system', actor_id = 'system'").await;
     let mut transaction = reader.begin(&of(&["acme"])).await.unwrap();
@@ -281,7 +281,7 @@ async fn the_policies_hold_where_a_statement_forgets_them() {
             _ => 1,
         };
         assert_eq!(seen, expected, "{table}");
-        // Without a setting nothing is seen, and nothing can be changed.
+        // Without the setting nothing is visible, and nothing can be changed.
         sqlx::query("SET LOCAL watchbook.organizations = ''").execute(transaction.connection()).await.unwrap();
         let seen: i64 = sqlx::query_scalar(&count).fetch_one(transaction.connection()).await.unwrap();
         assert_eq!(seen, 0, "{table}");
@@ -290,7 +290,7 @@ async fn the_policies_hold_where_a_statement_forgets_them() {
         drop(transaction);
         assert!(world.count(&count).await >= expected, "the owner is not bound");
     }
-    // Nothing beside them: no partition, and no table of ours that has no policy.
+    // Nothing else is readable: no partition, and no table without a policy.
     let readable: Vec<(String,)> = world
         .query_all(
             "SELECT relnamespace::regnamespace || '.' || relname FROM pg_class
@@ -302,7 +302,7 @@ async fn the_policies_hold_where_a_statement_forgets_them() {
     expected.push(("watchbook.outcomes".to_owned(),));
     expected.sort();
     assert_eq!(readable, expected);
-    // Of every table that has an organization it is decided who reads it.
+    // For every table with an organization, it is decided which roles may read it.
     let undecided: Vec<(String,)> = world
         .query_all(
             "SELECT relnamespace::regnamespace || '.' || relname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid

@@ -1,5 +1,5 @@
-//! The queries of the gateway: that they read by index and only the days that are asked for, and that nobody learns of
-//! anybody else's records.
+//! The queries of the gateway: they use indexes, read only the requested days, and reveal no records of other
+//! organizations.
 
 mod isolation;
 mod pages;
@@ -16,12 +16,12 @@ use store::scoped_read::Scope;
 
 use crate::world;
 
-/// Midnight, some days ago.
+/// Midnight, `ago` days ago.
 fn day(ago: i64) -> DateTime<Utc> {
     Utc::now().duration_trunc(TimeDelta::days(1)).unwrap() - TimeDelta::days(ago)
 }
 
-/// A world whose tables are filled behind the writers' back, with these days.
+/// Returns a world whose tables are filled by SQL, with partitions for these days.
 async fn with_days(days: std::ops::Range<i64>) -> World {
     let world = world().without_setup().start().await;
     world.rows_were_dropped();
@@ -40,7 +40,7 @@ async fn with_days(days: std::ops::Range<i64>) -> World {
     world
 }
 
-/// Ends a world whose dead letters no stream knows of.
+/// Ends a world with dead letters that are in no stream.
 async fn finish(world: World) {
     world.execute("TRUNCATE watchbook.dead_letters").await;
     world.finish([]).await;
@@ -58,7 +58,7 @@ fn page(from: DateTime<Utc>, to: DateTime<Utc>, limit: u32) -> Page {
     Page { from, to, after: None, limit }
 }
 
-/// Everything up to now.
+/// A page over the whole time.
 fn whole() -> Page {
     page(day(100), Utc::now() + TimeDelta::days(1), 1_000)
 }

@@ -1,4 +1,4 @@
-//! Pages, and groups of what happened again.
+//! Pages, and groups of repeated events.
 
 use std::ops::ControlFlow;
 
@@ -14,7 +14,7 @@ use store::scoped_read::{ReadTransaction, Reader, Scope};
 use super::{finish, of, page, whole, with_days};
 use crate::world;
 
-/// The events of a page, from the oldest on.
+/// Returns the events of a page, oldest first.
 pub(super) async fn again(
     transaction: &mut ReadTransaction,
     filter: &EventFilter,
@@ -32,7 +32,7 @@ pub(super) async fn again(
 #[tokio::test]
 async fn pages_have_every_record_once_from_the_newest_on() {
     let world = with_days(0..3).await;
-    // Three records a moment, so that pages end within one.
+    // Three records with the same time, so that pages end between them.
     world
         .execute(
             "INSERT INTO watchbook.event_logs (event_type, payload, actor_type, id, organization_id, created_at, received_at, attributes)
@@ -54,7 +54,7 @@ async fn pages_have_every_record_once_from_the_newest_on() {
     }
     let keys = |items: &[EventRow]| items.iter().map(Listed::key).collect::<Vec<_>>();
     assert_eq!(keys(&paged), keys(&all));
-    // And the other way round from the oldest on.
+    // The other way round, oldest first.
     let (mut onward, mut page) = (Vec::new(), Page { limit: 7, ..whole() });
     loop {
         let events = again(&mut transaction, &EventFilter::default(), &page).await.unwrap();
@@ -95,14 +95,14 @@ async fn groups_hold_what_happened_again_and_again() {
     let groups = errors::groups(&mut transaction, &ErrorFilter::default(), &span, 6).await.unwrap();
     let facts: Vec<_> =
         groups.iter().map(|group| (group.count, group.affected_users, group.sparkline.clone())).collect();
-    // Brackets are no part of an address, so the third one is by itself.
+    // Brackets are not part of an address, so the third one is a group of its own.
     assert_eq!(facts.iter().map(|fact| fact.0).sum::<i64>(), 4, "{groups:?}");
     let pair = groups.iter().find(|group| group.count == 2).unwrap();
     assert_eq!((pair.first_seen, pair.last_seen), (now - TimeDelta::minutes(50), now - TimeDelta::minutes(30)));
     assert_eq!((pair.message.as_str(), pair.affected_users), ("no answer from 10.0.0.2:5433 within 31 s", 2));
     assert_eq!(pair.sparkline, [0, 1, 0, 1, 0, 0]);
     assert!(groups.windows(2).all(|pair| pair[0].last_seen > pair[1].last_seen));
-    // The next page goes on behind the last group, and its counts are those of all of the time.
+    // The next page starts after the last group, and its counts cover the whole time.
     let next = Page { after: Some(groups[0].key()), ..span };
     assert_eq!(errors::groups(&mut transaction, &ErrorFilter::default(), &next, 6).await.unwrap(), groups[1..]);
     transaction.end().await.unwrap();

@@ -23,12 +23,13 @@ use uuid::Uuid;
 use super::pages::again;
 use super::{day, finish, of, page, span_of, text, with_days};
 
-/// Days that there are.
+/// Number of days with records.
 const DAYS: i64 = 60;
-/// Records a day and kind: enough pages that no plan reads a day from end to end for want of anything better.
+/// Records per day and kind: enough pages that no plan prefers a sequential scan of a day.
 const A_DAY: i64 = 300;
 
-/// Records of forty organizations through all days, evenly. A value of a filter is some sixty rows apart from its next.
+/// Inserts records of forty organizations, evenly over all days. Rows with the same value of a filter are about sixty
+/// rows apart.
 async fn sixty_days(world: &World) {
     let (first, last) = (day(DAYS - 1), day(-1));
     let step = 86_400 / A_DAY;
@@ -77,7 +78,7 @@ enum PlannedQuery {
 }
 
 impl PlannedQuery {
-    /// Which tables it reads.
+    /// Returns the table that the query reads.
     fn table(&self) -> &'static str {
         match self {
             Self::Events(_) | Self::ReplayEvents(_) | Self::Counted(_) => "watchbook.event_logs",
@@ -90,7 +91,7 @@ impl PlannedQuery {
         }
     }
 
-    /// Asks, and says how many answers there are.
+    /// Runs the query and returns the number of results.
     async fn of(&self, transaction: &mut ReadTransaction, page: &Page) -> store::Result<usize> {
         let span = span_of(page);
         Ok(match self {
@@ -123,7 +124,7 @@ impl PlannedQuery {
     }
 }
 
-/// Every query with every filter by itself.
+/// Returns every query, with every filter on its own.
 fn every_question() -> Vec<PlannedQuery> {
     let metric = MetricFilter { container_id: "c1".to_owned(), ..MetricFilter::default() };
     let mut asks = vec![
@@ -214,7 +215,7 @@ fn every_question() -> Vec<PlannedQuery> {
     asks
 }
 
-/// The partitions of a table that lie within a page.
+/// Returns the partitions of a table within the time of a page.
 fn partitions_of(ask: &PlannedQuery, page: &Page) -> BTreeSet<String> {
     let mut span = span_of(page);
     match (ask, page.after) {
@@ -236,7 +237,7 @@ fn partitions_of(ask: &PlannedQuery, page: &Page) -> BTreeSet<String> {
         .collect()
 }
 
-/// The partitions that this transaction has read by an index, and from end to end.
+/// Returns the partitions that this transaction has read: by an index, and sequentially.
 async fn partitions_read(transaction: &mut ReadTransaction) -> (BTreeSet<String>, BTreeSet<String>) {
     let read: Vec<(String, i64, i64)> = sqlx::query_as(
         "SELECT schemaname || '.' || relname, idx_scan, seq_scan FROM pg_stat_xact_user_tables
@@ -290,7 +291,7 @@ async fn every_question_reads_by_index_and_only_the_days_it_is_about() {
                 asks.push((ask, page(day(DAYS), to, 100)));
             }
             if scope != Scope::All {
-                // What has to look at all of its time: of an organization by that.
+                // Queries that have to read all of their time: for an organization, by its index.
                 asks.push((PlannedQuery::Trends, page(day(6), day(-1), 7)));
                 asks.push((PlannedQuery::Groups(ErrorFilter::default()), page(from, to, 100)));
                 asks.push((PlannedQuery::Stats(ExecutionFilter::default()), page(from, to, 100)));
@@ -303,8 +304,8 @@ async fn every_question_reads_by_index_and_only_the_days_it_is_about() {
                 ask.of(&mut transaction, &page).await.unwrap();
                 let (by_index, otherwise) = partitions_read(&mut transaction).await;
                 let allowed = partitions_of(&ask, &page);
-                // A page of a few ends with the days that have them. Who plans for given times looks into the indexes too,
-                // and is counted as a reader.
+                // A short page ends with the first days that fill it. A planner with known times also reads the
+                // indexes, which counts as reading.
                 let reads_on = *mode == GENERIC && page.limit == A_FEW && by_index.len() > 5;
                 if reads_on || !otherwise.is_empty() || by_index.is_empty() || !by_index.is_subset(&allowed) {
                     let outside: Vec<_> = by_index.difference(&allowed).collect();

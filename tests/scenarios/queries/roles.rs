@@ -1,4 +1,4 @@
-//! The role under which queries are asked.
+//! The role under which queries run.
 
 use harness::World;
 use sqlx::Connection;
@@ -33,7 +33,7 @@ async fn a_reading_is_bound_and_a_connection_is_not_after_it() {
     finish(world).await;
 }
 
-/// A pool of a user who owns a database of its own and nothing else.
+/// Returns a pool of a user who owns a database and has no other privileges.
 async fn plain_owner(world: &World, name: &str) -> PgPool {
     world.execute(&format!("CREATE ROLE {name} LOGIN PASSWORD '{name}'")).await;
     world.execute(&format!("CREATE DATABASE {name} OWNER {name}")).await;
@@ -65,7 +65,7 @@ async fn an_owner_who_may_make_no_role_is_told_what_to_run() {
             world.execute(statement).await;
         }
     }
-    // From then on it works, without a restart.
+    // From then on it works without a restart.
     let mut transaction = reader.begin(&Scope::All).await.unwrap();
     assert!(events::list(&mut transaction, &EventFilter::default(), &whole()).await.unwrap().is_empty());
     transaction.end().await.unwrap();
@@ -85,7 +85,7 @@ async fn setup_and_doctor_say_what_a_superuser_has_to_run() {
         found.unwrap_or_else(|| panic!("{findings}")).clone()
     };
     world.execute("DROP OWNED BY watchbook_reader; DROP ROLE watchbook_reader").await;
-    // Whoever may make it is told nothing, and the doctor does not make it; setup does.
+    // If the user may create the role, `doctor` reports no problem and does not create it; `setup` does.
     assert_eq!(of_questions(&[]).await["verdict"], "fine");
     assert_eq!(roles().await, 0);
     world.run(&["setup"]).await.succeeded().prints("role watchbook_reader: as it should be");

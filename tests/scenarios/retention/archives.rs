@@ -1,4 +1,4 @@
-//! Days that are written to an archive before they go, and come back from it.
+//! Days that are archived before they are dropped, and restored.
 
 use std::path::{Path, PathBuf};
 
@@ -18,9 +18,9 @@ use super::fixtures::{
 
 const KEEP_AUDIT: (&str, &str) = ("WATCHBOOK_RETENTION__KEEP__AUDIT", "100d");
 
-/// A world with an archive below its directory, and where that is.
+/// Returns a world with an archive below its directory, and the path of the archive.
 async fn world_with_archive() -> (World, PathBuf) {
-    // Each process of a world is started in its directory.
+    // Each process of a world starts in its directory.
     let world = world_with(&[KEEP_AUDIT, ("WATCHBOOK_RETENTION__ARCHIVE", "archive")]).await;
     let folder = world.directory().join("archive");
     (world, folder)
@@ -56,7 +56,7 @@ async fn parts(folder: &Path, kind: &str, day: NaiveDate) -> Vec<Manifest> {
     parts
 }
 
-/// Brings a day back, and says how many records the archive has, and how many were added.
+/// Restores a day. Returns how many records the archive has, and how many were inserted.
 async fn bring_back(world: &World, kind: &str, day: NaiveDate) -> (u64, u64) {
     let command = ["retention", "restore", kind, &day.to_string(), "--by", "ann", "--json"];
     let restored = world.run(&command).await.succeeded().json();
@@ -100,7 +100,7 @@ async fn days_are_archived_and_come_back_as_they_were() {
         assert_eq!(content(&world, kind, day).await, *before, "{kind}");
     }
     assert_eq!(hours(&world).await.0, 0, "the samples are back");
-    // What is back is held.
+    // Restored records are held.
     let plan = plan_of(&world).await;
     assert!(outline(&plan).iter().all(|(_, _, _, action)| action == "keep"), "{plan}");
     run_of(&world).await;
@@ -169,7 +169,7 @@ async fn what_was_erased_does_not_come_back() {
     world.finish([worker]).await;
 }
 
-/// An alert on what a run says when it fails.
+/// An alert on the error record of a failed run.
 fn alert_on_failure(webhook: &Webhook) -> String {
     format!(
         r#"
@@ -220,7 +220,7 @@ async fn without_its_archive_nothing_goes_and_somebody_is_told() {
     let audited = audited(&world, "retention.run", 1).await;
     assert_eq!(audited[0].2, "FAILURE");
 
-    // What is mended goes on, and what was named stays as it was till then.
+    // Once the folder is fixed, the run continues. A day that was reported was left unchanged until then.
     std::fs::remove_file(&folder).unwrap();
     run_of(&world).await;
     for (kind, day) in days() {
@@ -312,7 +312,7 @@ async fn a_day_that_comes_back_keeps_what_somebody_elses_hold_keeps() {
         bring_back(&world, kind, day).await;
         assert_eq!(content(&world, kind, day).await, *all, "{kind}");
     }
-    // What was held of the user goes with that hold, whatever else keeps the day.
+    // The held records of the user are deleted when that hold is released, whatever else holds the day.
     release(&world, &acme).await;
     let worker = world.workers("audit").await;
     audited(&world, "retention.restore", 2).await;
@@ -325,11 +325,11 @@ async fn samples_do_not_come_back_where_their_hours_know_of_more() {
     let (world, _) = world_with_archive().await;
     fill(&world, "metrics", day(40), 24).await;
     run_of(&world).await;
-    // Samples that no archive has.
+    // Samples that are in no archive.
     world.execute("UPDATE watchbook.container_metric_hours SET samples = samples + 1 WHERE container_id = 'c-1'").await;
     let records = async || {
         let mut all = everything(&world).await;
-        // An empty day may be left.
+        // An empty partition may remain.
         all.remove("tables");
         all
     };

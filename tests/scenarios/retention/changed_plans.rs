@@ -1,4 +1,4 @@
-//! What was planned is judged again when it is done: plans that somebody changed, and days that changed meanwhile.
+//! Items of a plan are checked again when they are executed: plans that were edited, and days that changed meanwhile.
 
 use std::sync::Mutex;
 
@@ -19,14 +19,14 @@ use super::fixtures::{
 };
 use super::kills;
 
-/// An item of a plan, with other members too.
+/// Returns an item of a plan with changed members.
 fn changed(item: &Value, members: Value) -> Value {
     let mut item = item.clone();
     harness::messages::with(&mut item, members);
     item
 }
 
-/// Executes a plan, and says how each item ended; not all of them did what they say.
+/// Executes a plan, of which not every item succeeds. Returns how each item ended.
 async fn problems_of(world: &World, plan: &Value) -> Vec<String> {
     let run = world.run_with(&["retention", "run", "--json", "--plan", "-"], &[], &plan.to_string()).await;
     let report = run.ended_with(1).json();
@@ -35,7 +35,7 @@ async fn problems_of(world: &World, plan: &Value) -> Vec<String> {
     report["items"].as_array().unwrap().iter().map(problem).collect()
 }
 
-/// The runs are told of.
+/// Checks that the runs were audited.
 async fn are_told(world: World, runs: usize) {
     let worker = world.workers("audit,errors").await;
     audited(&world, "retention.run", runs).await;
@@ -112,7 +112,7 @@ async fn a_plan_that_was_changed_by_hand_removes_nothing_that_a_run_would_not() 
         (changed(&thin, json!({ "kind": "outcome_hours" })), "not expired by the settings"),
         (changed(&thin, json!({ "kind": "events" })), "there is no such thing to remove"),
         (changed(&thin, json!({ "before": null })), "not expired by the settings"),
-        // What is to be kept is kept, whether or not it would go.
+        // An item to keep is kept, whether or not its day is expired.
         (changed(executions, json!({ "action": "keep" })), "done"),
     ];
     let before = everything(&world).await;
@@ -182,7 +182,7 @@ async fn a_plan_for_another_time_removes_nothing_before_it() {
 #[tokio::test]
 async fn a_plan_that_trims_is_executed_once() {
     let world = world_with(&[("WATCHBOOK_RETENTION__LOG_BYTES_PER_CONTAINER", "64KiB")]).await;
-    // Of each container and organization 20 lines, of 80 000 bytes.
+    // 20 lines of 80,000 bytes for each container and organization.
     fill(&world, "logs", day(5), 120).await;
     world.execute("UPDATE watchbook.container_logs SET message = repeat('x', 4000)").await;
     count_volumes(&world, day(5)).await;
@@ -196,7 +196,7 @@ async fn a_plan_that_trims_is_executed_once() {
     assert_eq!(problems.len(), 6);
     assert!(problems.iter().all(|problem| problem.contains("the container has no more than it may")), "{problems:?}");
     assert_eq!(content(&world, "logs", day(5)).await, left);
-    // One line more than may be there: of the same plan no more than that goes.
+    // One line more than the limit allows: the plan removes no more than that.
     world
         .execute(
             "INSERT INTO watchbook.container_logs
@@ -219,7 +219,7 @@ async fn a_dead_letter_that_is_replayed_meanwhile_keeps_its_day_and_its_mark() {
         fill(&world, "dead_letters", day, 9).await;
     }
     kills::hold(&world, Some("acme"), Some("dead_letters")).await;
-    // Nothing of the first day is held.
+    // None of the first day's records is held.
     let name = |day| Partition::starting(dataset("dead_letters"), day).name();
     world.execute(&format!("DELETE FROM {} WHERE subject LIKE '%.acme.%'", name(whole))).await;
     let settings = kills::archived(&world);

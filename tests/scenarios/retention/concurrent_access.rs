@@ -1,4 +1,4 @@
-//! Others are at work meanwhile: writers with late records, and readers that take their time.
+//! Concurrent access: writers with late records, and readers with long transactions.
 
 use ::retention::run::Step;
 use chrono::{TimeDelta, Utc};
@@ -13,10 +13,10 @@ use super::fixtures::{
     content_where, day, fill, make_plan, midnight, rows, run_of, run_until, settings, state, world_with,
 };
 
-/// Records that are as old as those of these tests are taken.
+/// With this setting, records as old as those of these tests are accepted.
 const LONG: [(&str, &str); 1] = [("WATCHBOOK_RETENTION__KEEP__EVENTS", "365d")];
 
-/// Somebody who has read events and has not ended his transaction.
+/// Returns a session that has read events in an open transaction.
 async fn open_reader(world: &World) -> PgConnection {
     let mut reader = super::fixtures::connect(world).await;
     sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM watchbook.event_logs")
@@ -42,7 +42,7 @@ pub(super) async fn no_session_of_runs(world: &World) {
     .await;
 }
 
-/// A record for the day that is on its way out is stored, and the day is back with all that it held.
+/// A record for a day that is being dropped is stored, and the day is reattached with all its records.
 async fn a_late_record_brings_the_day_back(world: World) {
     let before = content_where(&world, "events", day(39), "true").await;
     let worker = world.spawn_with("events", &LONG);
@@ -53,7 +53,7 @@ async fn a_late_record_brings_the_day_back(world: World) {
     assert_eq!(rows(&world, "events", day(40)).await, 31);
     assert_eq!(state(&world, "events", day(40)).await, Some(State::Attached));
     assert_eq!(content_where(&world, "events", day(39), "true").await, before);
-    // It goes with the day, once it is counted.
+    // The record is dropped with the day, once it is counted.
     run_of(&world).await;
     assert_eq!(state(&world, "events", day(40)).await, None);
     let audit = world.workers("audit").await;
@@ -104,7 +104,7 @@ async fn a_plan_counts_a_day_that_was_taken_out_and_a_run_puts_back_what_it_leav
     let plan = make_plan(&world, &settings, Utc::now()).await;
     assert_eq!(plan.items[0].rows, 30);
     assert!(plan.items[0].why.ends_with("taken out by a run that did not end"), "{plan:?}");
-    // By other settings it is not expired any more.
+    // With other settings, the day is not expired any more.
     world.run_with(&["retention", "run"], &LONG, "").await.succeeded().prints("No records have expired");
     assert_eq!(
         (rows(&world, "events", day(40)).await, state(&world, "events", day(40)).await),
@@ -127,7 +127,7 @@ async fn a_reader_that_takes_its_time_holds_up_the_day_and_no_writer() {
     stands(&world, State::Detaching).await;
     world.publish_records(Kind::Events, 1..50).await;
     world.settled_as(Kind::Events, [50, 0, 0, 0]).await;
-    // It waits for nothing but the reader.
+    // The run only waits for the reader.
     assert_eq!(state(&world, "events", day(40)).await, Some(State::Detaching));
     assert!(run.output().is_empty(), "{}", run.output());
     reader.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! Somebody is in the way: who reads on and on, writes late, took a table out by himself, or holds a lock.
+//! Contention: long readers, late writers, a table that was detached by hand, and locks.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::fixtures::{
 };
 use super::kills;
 
-/// Somebody who has asked something and does not end his transaction.
+/// Returns a session that has run `sql` in an open transaction.
 async fn idle(world: &World, sql: &str) -> PgConnection {
     let mut reader = connect(world).await;
     sqlx::raw_sql(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ; {sql}")).execute(&mut reader).await.unwrap();
@@ -37,7 +37,7 @@ async fn stands(world: &World, of: &str, day: NaiveDate, expected: Option<State>
     .await;
 }
 
-/// Looks at what is held, again and again.
+/// Counts the held rows again and again.
 async fn looks(world: &World, held: i64) -> Infallible {
     let mut connection = connect(world).await;
     loop {
@@ -55,7 +55,7 @@ async fn what_is_held_is_never_out_of_sight_while_its_day_is_rewritten() {
     }
     kills::hold(&world, Some("acme"), None).await;
     let before = content_where(&world, "events", day(40), "organization_id = 'acme'").await;
-    // One who has seen nothing of the table, and stays; another one who reads it, and goes after a while.
+    // One session has not read the table, and stays. Another one reads it, and ends after a while.
     let stays = idle(&world, "SELECT count(*) FROM watchbook.holds").await;
     let reads = idle(&world, "SELECT count(*) FROM watchbook.event_logs").await;
     let settings = settings(|_| {});
@@ -113,7 +113,7 @@ async fn who_writes_into_a_day_that_is_frozen_is_not_kept_waiting_and_loses_noth
     };
     let writes = async {
         frozen.notified().await;
-        // Nothing but the run itself is to end that they wait for each other.
+        // Only the run itself may resolve the deadlock.
         let mut writer = connect(&world).await;
         sqlx::raw_sql("SET deadlock_timeout = '10min'").execute(&mut writer).await.unwrap();
         let written = sqlx::raw_sql(&late).execute(&mut writer);
@@ -135,7 +135,7 @@ async fn who_writes_into_a_day_that_is_frozen_is_not_kept_waiting_and_loses_noth
     let both = tokio::time::timeout(harness::BOUND, both).await;
     let (report, written) = both.expect("neither waits for the other");
     assert_eq!(written, 1);
-    // Either the day has changed, or its copy took the record.
+    // Either the day has changed, or its copy contains the record.
     let late_rows = world.count("SELECT count(*) FROM watchbook.event_logs WHERE event_type = 'late'").await;
     assert_eq!((late_rows, rows(&world, "events", day(40)).await), (1, if report.done { 11 } else { 31 }));
     world.finish([]).await;
@@ -184,12 +184,12 @@ async fn a_table_that_somebody_took_out_by_himself_is_left_alone() {
         let (table, name) = (dataset(kind).table(), name(kind));
         world.execute(&format!("ALTER TABLE {table} DETACH PARTITION {name}")).await;
     }
-    // A remark of his own is none of ours.
+    // A comment on the table that Watchbook did not write.
     world.execute(&format!("COMMENT ON TABLE {} IS 'taken out by ann'", name("metrics"))).await;
     let plan = plan_of(&world).await;
     assert_eq!(outline(&plan), [("events".to_owned(), day(41).to_string(), 30, "drop".to_owned())]);
     run_of(&world).await;
-    // And once more, with nothing to do: what a run puts right is none of this.
+    // Once more without work: what a run repairs is not part of this test.
     run_of(&world).await;
     for kind in ["events", "metrics"] {
         assert_eq!(world.count(&format!("SELECT count(*) FROM {}", name(kind))).await, 30, "{kind}");

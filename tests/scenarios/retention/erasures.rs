@@ -1,4 +1,4 @@
-//! Erasures: what is stored of a user or a strategy goes, and nothing of anybody else.
+//! Erasures: all stored data of a user or a strategy is removed, and nothing of others.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::fixtures::{audited, bare_world, content, content_where, database, day, fill, hold, release, world_with};
 
-/// Rows that `fill` does not give to the user `u-1`.
+/// A condition for rows that `fill` does not give to the user `u-1`.
 const OTHERS: &str = "(attributes->>'n')::int % 4 <> 1";
 
 async fn erase(world: &World, of: &[&str]) -> Value {
@@ -39,7 +39,7 @@ async fn entities(world: &World) -> Vec<(String, Option<String>, Option<String>,
     world.query_all("SELECT entity_id, name, email, deleted FROM watchbook.entities ORDER BY entity_id").await
 }
 
-/// The erasures: state, executions, blanked.
+/// Returns the erasures: state, executions, blanked.
 async fn erased(world: &World) -> Vec<(String, i64, i64)> {
     world.query_all("SELECT state, executions, blanked FROM watchbook.erasures ORDER BY requested_at").await
 }
@@ -54,7 +54,7 @@ async fn ends_as(world: &World, expected: &[(&str, i64, i64)]) {
     .await;
 }
 
-/// All that Watchbook has to say of itself is stored.
+/// Waits until all internal records are stored.
 async fn everything_is_told(world: &World) {
     eventually("all is published", async || {
         let left = world.count("SELECT count(*) FROM watchbook.own_records").await;
@@ -74,7 +74,7 @@ async fn a_user_is_erased_over_days_and_nobody_else_is() {
     for (kind, ago) in [("events", 10), ("events", 11), ("errors", 10)] {
         fill(&world, kind, day(ago), 60).await;
     }
-    // An event about the user, by somebody else, and one that only has the name of another thing.
+    // An event about the user by another actor, and one with the user's name in another field.
     world
         .execute(
             "UPDATE watchbook.event_logs SET user_id = NULL, actor_type = 'system', actor_id = NULL,
@@ -94,7 +94,7 @@ async fn a_user_is_erased_over_days_and_nobody_else_is() {
     assert_eq!(would, json!({ "executions": 2_250, "held": 0 }));
     assert_eq!(executions_of(&world, "u-1").await, 2_250);
     let done = erase(&world, &["user", "u-1"]).await;
-    // A quarter of 120 events; of the errors, those that say whose they are.
+    // A quarter of 120 events; of the errors, those with a user.
     assert_eq!(
         (&done["state"], &done["executions"], &done["blanked"]),
         (&json!("done"), &json!(2_250), &json!(30 + 8))
@@ -185,7 +185,7 @@ async fn a_deletion_in_a_directory_erases_in_its_organization_and_is_told_of_onc
         world.query_one("SELECT organization_id, record::text FROM control_plane.audit_logs AS record WHERE action = 'retention.erase'").await;
     assert_eq!(organization.as_deref(), Some("acme"));
     assert!(!record.contains("Ann") && !record.contains("ann@"), "{record}");
-    // It is asked for once: what is published again changes nothing.
+    // The erasure is requested once: publishing the record again changes nothing.
     assert_eq!(erased(&world).await.len(), 1);
     world.finish(workers).await;
 }
@@ -209,7 +209,7 @@ async fn what_a_hold_keeps_goes_after_its_release() {
     assert_eq!(executions_of(&world, "u-1").await, 0);
     let told = audited(&world, "retention.erase", 2).await;
     assert!(told.iter().all(|(actor, _, _)| actor == "ann"), "{told:?}");
-    // A hold that is over by itself is looked for by the worker.
+    // The worker notices by itself that a hold has expired.
     let for_a_while = hold(&world, &["--for", "1h"]).await;
     assert_eq!(erase(&world, &["user", "u-2"]).await["state"], "held");
     world
@@ -343,7 +343,7 @@ async fn a_worker_that_waited_for_somebody_elses_erasure_does_not_do_it_again() 
         run_lease.release().await;
         connection.close().await.unwrap();
     }
-    // Asked for after these, and so done after what the worker makes of them.
+    // Requested after these, and so executed after the erasures that the worker requests.
     let mut connection = session(&world).await;
     erase::request(&mut connection, Erasable::User, "u-3", None, "ann", Utc::now()).await.unwrap();
     connection.close().await.unwrap();
@@ -361,7 +361,7 @@ async fn publish_user_of(world: &World, organization: &str, members: Value) {
     world.try_publish_bytes(&subject, Default::default(), body.to_string()).await.unwrap();
 }
 
-/// Executions of the user `u-1`: those of organizations that have deleted the user, and all.
+/// Returns the executions of the user `u-1`: those of organizations that have deleted the user, and all.
 async fn left_of_u1(world: &World, deleted: &str) -> (i64, i64) {
     let sql = format!(
         "SELECT count(*) FILTER (WHERE organization_id IN ({deleted})), count(*) FROM watchbook.sandbox_execution_logs
@@ -382,7 +382,7 @@ async fn two_organizations_delete_with_the_same_record_and_each_is_erased_once()
     let worker = world.workers("directory,retention,audit").await;
     world.settled(Kind::Directory).await;
     ends_as(&world, &[("done", 10, 0), ("done", 10, 0)]).await;
-    // And once more, in another one.
+    // And once more, in another batch.
     for organization in ["acme", "globex"] {
         publish_user_of(&world, organization, deletion.clone()).await;
     }
@@ -407,7 +407,7 @@ async fn who_is_deleted_and_made_again_within_a_batch_loses_what_was_before_and_
     assert_eq!(left_of_u1(&world, "'acme'").await, (0, 20));
     let known = ("u-1".to_owned(), Some("Ann Again".to_owned()), Some("ann@example.com".to_owned()), false);
     assert_eq!(entities(&world).await, [known]);
-    // What the new one does is the new one's.
+    // Records that the recreated user publishes later are not erased.
     let body = json!({ "user_id": "u-1", "strategy_id": "s-1", "execution_type": "TERMINAL", "success": true,
                        "execution_time_ms": 1, "created_at": time(Utc::now()) });
     let executions = world.workers("executions").await;
@@ -450,7 +450,7 @@ async fn events_and_errors_that_a_hold_keeps_are_blanked_after_its_release() {
     for kind in ["events", "errors"] {
         held.push(content_where(&world, kind, day(10), "organization_id = 'acme'").await);
     }
-    // Of 15 events 5 are held, of 8 errors 2.
+    // 5 of 15 events and 2 of 8 errors are held.
     let done = erase(&world, &["user", "u-1"]).await;
     assert_eq!((&done["state"], &done["blanked"]), (&json!("held"), &json!(10 + 6)));
     for (kind, held) in ["events", "errors"].into_iter().zip(&held) {

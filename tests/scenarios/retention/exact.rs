@@ -1,4 +1,4 @@
-//! Kinds that are cut to the second: of the day in which the limit lies, the expired part goes.
+//! Kinds with exact retention: of the day that contains the limit, the expired part is deleted.
 
 use sqlx::Connection;
 use store::log_volumes;
@@ -7,10 +7,10 @@ use super::fixtures::{
     connect, content, content_where, day, fill, hold, item, outline, plan_of, release, run_of, world_with,
 };
 
-/// Every 20 seconds of a day.
+/// One row every 20 seconds of a day.
 const ROWS: u32 = 4_320;
 
-/// Lines and bytes of each container: by the volumes, and by what is stored.
+/// Lines and bytes of each container, according to the volumes and to the rows.
 const VOLUMES: &str = "SELECT coalesce(string_agg(line, '; ' ORDER BY line), '') FROM (
     SELECT concat_ws(' ', coalesce(organization_id, '-'), container_id, sum(lines), sum(bytes)) AS line
       FROM watchbook.log_volume_groups GROUP BY organization_id, container_id) AS lines";
@@ -26,13 +26,13 @@ async fn the_expired_part_of_a_day_goes_but_for_what_is_held() {
         ("WATCHBOOK_RETENTION__EXACT__LOGS", "true"),
     ])
     .await;
-    // A run may begin in the last minute of a day, in which all of one and nothing of the next is expired.
+    // If a run begins in the last minute of a day, all rows of one day are expired and none of the next.
     let (boundary, next) = (day(30), day(29));
     for kind in ["events", "metrics", "logs"] {
         fill(&world, kind, boundary, ROWS).await;
         fill(&world, kind, next, 10).await;
     }
-    // Not set to be exact.
+    // A kind without exact retention.
     fill(&world, "executions", day(90), 10).await;
     let mut connection = connect(&world).await;
     for day in [boundary, next] {

@@ -1,4 +1,4 @@
-//! Days of records that are too old to be sent, and what is left of them.
+//! Days of records that are too old to be published, and checks of what is left of them.
 
 use std::collections::BTreeMap;
 use std::future::{pending, ready};
@@ -21,29 +21,29 @@ use tokio::sync::Notify;
 
 use crate::world;
 
-/// A text that asks something of whoever writes it down and reads it again.
+/// A text that is hard to quote and to escape.
 const ODD: &str = r#"E'\u00fc "quoted" \\ \t\n' || chr(1) || chr(2)"#;
 
-/// A world without streams.
+/// Returns a world without streams.
 pub(super) async fn bare_world() -> World {
     let world = world().without_setup().start().await;
     world.rows_were_dropped();
     world
 }
 
-/// A world with streams, and with these settings.
+/// Returns a world with streams and these settings.
 pub(super) async fn world_with(settings: &[(&str, &str)]) -> World {
     let world = settings.iter().fold(world(), |world, (name, value)| world.with(name, value)).start().await;
     world.rows_were_dropped();
     world
 }
 
-/// The day so many days ago.
+/// Returns the day `ago` days ago.
 pub(super) fn day(ago: u64) -> NaiveDate {
     Utc::now().date_naive() - Days::new(ago)
 }
 
-/// The first day of the month in which that day was.
+/// Returns the first day of the month of the day `ago` days ago.
 pub(super) fn month(ago: u64) -> NaiveDate {
     day(ago).with_day(1).unwrap()
 }
@@ -60,7 +60,7 @@ pub(super) async fn connect(world: &World) -> PgConnection {
     PgConnection::connect(world.database_url()).await.unwrap()
 }
 
-/// Makes a day.
+/// Creates the partition of a day.
 pub(super) async fn make_day(world: &World, of: &str, day: NaiveDate) -> Partition {
     let partition = Partition::starting(dataset(of), day);
     let mut connection = connect(world).await;
@@ -69,8 +69,8 @@ pub(super) async fn make_day(world: &World, of: &str, day: NaiveDate) -> Partiti
     partition
 }
 
-/// Fills a day with so many rows: evenly over the day, of `globex`, nobody and `acme` in turn, of four users and two
-/// strategies, always the same ones.
+/// Fills a day with `rows` rows: evenly over the day, alternately of `globex`, no organization and `acme`, of four
+/// users and two strategies. The rows are always the same.
 pub(super) async fn fill(world: &World, of: &str, day: NaiveDate, rows: u32) {
     let partition = make_day(world, of, day).await;
     let (columns, values) = columns(of);
@@ -141,15 +141,15 @@ fn columns(of: &str) -> (String, String) {
     )
 }
 
-/// Rows, and a sum over all that they hold.
+/// The number of rows, and a checksum over their content.
 pub(super) type Content = (i64, String);
 
-/// What of a day is to be seen in its table.
+/// Returns the content of a day, as its table shows it.
 pub(super) async fn content(world: &World, of: &str, day: NaiveDate) -> Content {
     content_where(world, of, day, "true").await
 }
 
-/// The same, of the rows for which a condition holds.
+/// Returns the content of a day's rows for which a condition holds.
 pub(super) async fn content_where(world: &World, of: &str, day: NaiveDate, condition: &str) -> Content {
     let partition = Partition::starting(dataset(of), day);
     let (time, from, until) = (dataset(of).time_column(), partition.starts_at(), partition.ends_at());
@@ -167,7 +167,7 @@ pub(super) async fn rows(world: &World, of: &str, day: NaiveDate) -> i64 {
     content(world, of, day).await.0
 }
 
-/// How a day's partition stands; `None` where there is none.
+/// Returns the state of the partition of a day; `None` if there is none.
 pub(super) async fn state(world: &World, of: &str, day: NaiveDate) -> Option<State> {
     let mut connection = connect(world).await;
     let found = partition_removal::list(&mut connection, dataset(of)).await.unwrap();
@@ -175,7 +175,8 @@ pub(super) async fn state(world: &World, of: &str, day: NaiveDate) -> Option<Sta
     found.into_iter().find(|found| found.first_day() == day).map(|found| found.state)
 }
 
-/// Everything that retention may change: what the tables show, which partitions they have, and what stands beside them.
+/// Returns everything that retention may change: the content of the tables, their partitions, and the tables beside
+/// them.
 pub(super) async fn everything(world: &World) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for dataset in Dataset::all() {
@@ -196,7 +197,7 @@ pub(super) async fn everything(world: &World) -> BTreeMap<String, String> {
 
 // Plans and reports of the commands.
 
-/// Of each item kind, day, rows, action.
+/// Returns kind, day, rows and action of each item.
 pub(super) fn outline(items: &Value) -> Vec<(String, String, u64, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let one =
@@ -229,7 +230,7 @@ pub(super) async fn release(world: &World, hold: &str) {
     world.run(&["retention", "release", hold, "--by", "ann"]).await.succeeded();
 }
 
-/// Waits for the audit records of an action that are stored, as actor, target and status.
+/// Waits until `count` audit events of an action are stored. Returns their actor, target and status.
 pub(super) async fn audited(world: &World, action: &str, count: usize) -> Vec<(String, String, String)> {
     let sql = format!(
         "SELECT actor_id, target_id, status FROM control_plane.audit_logs WHERE action = '{action}' ORDER BY created_at"
@@ -241,7 +242,7 @@ pub(super) async fn audited(world: &World, action: &str, count: usize) -> Vec<(S
     .await
 }
 
-// Runs in this process, which can be ended anywhere.
+// Runs in this process, which can be ended at any step.
 
 pub(super) fn settings(change: impl FnOnce(&mut Retention)) -> Settings {
     let mut retention = Retention::default();
@@ -260,8 +261,8 @@ pub(super) async fn make_plan(world: &World, settings: &Settings, now: DateTime<
     plan
 }
 
-/// A run that ends for good at the step that `is_last` points at: for Postgres it is a process that was killed there.
-/// `None` where it was; what it did where it came to its end.
+/// Starts a run that ends at the step for which `is_last` returns true. For Postgres, that looks like a killed process.
+/// Returns `None` if it ended there, else the report of the completed run.
 pub(super) async fn run_until(
     world: &World,
     settings: &Settings,
@@ -289,7 +290,7 @@ pub(super) async fn run_until(
     }
 }
 
-/// Its time of the schedule is answered, so that a worker has no other reason to begin than that this one ended.
+/// The scheduled time counts as handled, so a worker only starts because this run was interrupted.
 fn request() -> Request {
     Request {
         cause: Cause::Schedule,
@@ -299,20 +300,20 @@ fn request() -> Request {
     }
 }
 
-/// Executes a plan to its end, while somebody observes.
+/// Executes a plan completely, with an observer.
 pub(super) async fn execute(world: &World, settings: &Settings, plan: &Plan, observer: Observer<'_>) -> Report {
     let (database, request) = (database(world), request());
     let run = Box::pin(run::execute(&database, settings, plan, &request, Utc::now(), observer));
     run.await.unwrap().unwrap()
 }
 
-/// A run that is killed at the `n`th step, of whatever it is.
+/// Starts a run that is killed at its `n`th step.
 pub(super) async fn run_until_nth(world: &World, settings: &Settings, now: DateTime<Utc>, n: usize) -> Option<Report> {
     let heard = AtomicUsize::new(0);
     run_until(world, settings, now, |_| heard.fetch_add(1, Ordering::Relaxed) + 1 == n).await
 }
 
-/// A run to its end, all of which is done.
+/// Executes a run, all of whose items must succeed.
 pub(super) async fn run_whole(world: &World, settings: &Settings, now: DateTime<Utc>) -> Report {
     let report = run_until(world, settings, now, |_| false).await.unwrap();
     assert!(report.done, "{report:?}");

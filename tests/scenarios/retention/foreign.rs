@@ -1,4 +1,5 @@
-//! Partitions that somebody else made: days are known by their bounds, and what is no day is named and left.
+//! Partitions that Watchbook did not create: days are recognized by their bounds, and other partitions are reported and
+//! left.
 
 use ::retention::run::Step;
 use chrono::{Days, NaiveDate, TimeDelta, Utc};
@@ -15,7 +16,7 @@ use super::fixtures::{
     rows, run_of, run_until, settings, state, world_with,
 };
 
-/// Makes a partition as its statement says, behind `PARTITION OF`.
+/// Creates a partition. `bounds` is the part of the statement after `PARTITION OF`.
 async fn partition(world: &World, of: &str, name: &str, bounds: &str) {
     world.execute(&format!("CREATE TABLE {name} PARTITION OF {} {bounds}", dataset(of).table())).await;
 }
@@ -24,7 +25,7 @@ fn bounds(from: NaiveDate, until: NaiveDate) -> String {
     format!("FOR VALUES FROM ('{from} 00:00:00+00') TO ('{until} 00:00:00+00')")
 }
 
-/// A day of a name that is not ours.
+/// Creates a day whose name Watchbook would not use.
 async fn foreign_day(world: &World, of: &str, name: &str, first: NaiveDate) {
     let until = if dataset(of).is_monthly() { first + chrono::Months::new(1) } else { first + Days::new(1) };
     partition(world, of, name, &bounds(first, until)).await;
@@ -34,7 +35,7 @@ async fn count(world: &World, table: &str) -> i64 {
     world.count(&format!("SELECT count(*) FROM {table}")).await
 }
 
-/// Whether there is a table of this name, quoted as it stands in a statement.
+/// Returns whether there is a table of this name, quoted as in a statement.
 async fn is_there(world: &World, table: &str) -> bool {
     world.count(&format!("SELECT count(*) FROM pg_class WHERE oid = to_regclass($q${table}$q$)")).await == 1
 }
@@ -48,7 +49,7 @@ async fn days_of_other_names_go_and_are_held_archived_and_restored() {
         ("events", day(40), "\"Old Days\".\"Event's \"\"Logs\"\"; --\""),
         ("errors", day(100), "watchbook.\"Error_Logs_P2026\""),
         ("metrics", day(40), "watchbook.container_metrics_p2026_10_19"),
-        // What ours would be called, of another day.
+        // A name that Watchbook would use, for another day.
         ("logs", day(40), "watchbook.container_logs_20010101"),
         ("executions", day(100), "public.\"select\""),
         ("dead_letters", day(100), "watchbook.a_name_that_is_as_long_as_a_name_in_postgres_can_be_at_the_most_"),
@@ -70,7 +71,7 @@ async fn days_of_other_names_go_and_are_held_archived_and_restored() {
     for (kind, day, name) in days {
         assert_eq!(rows(&world, kind, day).await, 20, "{kind}");
         assert_eq!(state(&world, kind, day).await, Some(State::Attached), "{kind}");
-        // What is held is where the day was.
+        // Held rows stay where the day was.
         assert_eq!(count(&world, name).await, 20, "{kind}");
     }
     assert_eq!(world.count("SELECT count(*) FROM pg_class WHERE relname LIKE '%\\_held'").await, 0);
@@ -103,7 +104,7 @@ async fn a_day_of_another_name_that_a_killed_run_took_out_comes_back_and_goes() 
         assert_eq!(state(&world, "events", day(40)).await, Some(State::Detached));
         assert_eq!((rows(&world, "events", day(40)).await, count(&world, NAME).await), (0, 30));
         if is_late {
-            // A record for the day: as a writer would make room for it.
+            // A late record for the day: the partition is created as a writer does.
             let ours = make_day(&world, "events", day(40)).await;
             assert_eq!(rows(&world, "events", day(40)).await, 30);
             assert_eq!(state(&world, "events", day(40)).await, Some(State::Attached));
@@ -132,7 +133,7 @@ async fn what_a_release_before_had_taken_out_is_known_by_its_name() {
     world.finish([]).await;
 }
 
-/// Partitions of which none is a day: a week, half a day, one that is partitioned itself, and a DEFAULT one.
+/// Creates partitions that are not a day: a week, half a day, one that is partitioned itself, and a DEFAULT partition.
 async fn strange_partitions(world: &World) -> [(&'static str, &'static str); 4] {
     let strange = [
         ("executions", "watchbook.\"Week\""),
@@ -161,7 +162,7 @@ async fn what_is_no_day_is_named_and_left() {
     fill(&world, "executions", day(103), 60).await;
     fill(&world, "metrics", day(40), 60).await;
     fill(&world, "events", day(40), 60).await;
-    // Somebody's rows of a day for which there is no partition: that day cannot get one any more.
+    // Rows of a day without a partition are in the DEFAULT partition, so that day cannot get one any more.
     let late = |n: u32| {
         format!(
             "INSERT INTO watchbook.error_logs (trace_id, error_type, message, severity, id, created_at, received_at, attributes)
@@ -173,7 +174,7 @@ async fn what_is_no_day_is_named_and_left() {
     make_day(&world, "errors", day(100)).await;
     world.execute(&late(2)).await;
     assert_eq!(count(&world, strange[3].1).await, 2);
-    // Around the half there is room for the rest of the day.
+    // Partitions around the half day hold the rest of the day.
     assert_eq!((rows(&world, "events", day(40)).await, count(&world, strange[1].1).await), (60, 30));
     let plan = plan_of(&world).await;
     for (kind, name) in strange {
@@ -197,7 +198,7 @@ async fn what_is_no_day_is_named_and_left() {
         );
         assert!(finding["mend"].as_str().unwrap().contains(&format!("DETACH PARTITION {name}")), "{finding}");
     }
-    // An erasure is about rows, and finds them wherever they are.
+    // An erasure works on rows, and finds them in any partition.
     world.run(&["erase", "user", "u-1", "--by", "ann"]).await.succeeded();
     assert_eq!(world.count("SELECT count(*) FROM watchbook.sandbox_execution_logs WHERE user_id = 'u-1'").await, 0);
     assert_eq!(rows(&world, "executions", day(103)).await, 45);
@@ -229,7 +230,7 @@ async fn a_writer_stores_into_partitions_of_other_names_and_bounds() {
         );
         world.execute(&drop_all).await;
     }
-    // From yesterday noon, so that yesterday is cut, on for a week and some.
+    // From noon yesterday, so that yesterday is split, for more than a week.
     let today = Utc::now().date_naive();
     let yesterday = today - Days::new(1);
     let week = format!("FOR VALUES FROM ('{yesterday} 12:00:00+00') TO ('{} 00:00:00+00')", today + Days::new(8));
@@ -257,7 +258,7 @@ async fn rows_that_policies_of_a_partition_hide_are_no_reason_to_drop_it() {
     world.execute("ALTER TABLE watchbook.guarded ENABLE ROW LEVEL SECURITY").await;
     let mut session = store::partition_removal::session(&super::fixtures::database(&world)).await.unwrap();
     let found = store::partition_removal::list(&mut session, dataset("events")).await.unwrap();
-    // As somebody who may read the partition, and does not own it.
+    // A user who may read the partition and does not own it.
     let reader = "BEGIN; GRANT SELECT ON watchbook.guarded TO watchbook_reader; SET LOCAL ROLE watchbook_reader";
     sqlx::raw_sql(reader).execute(&mut session).await.unwrap();
     let counted = store::partition_removal::count(&mut session, &found[0], &[], None).await;

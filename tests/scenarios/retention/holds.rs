@@ -1,4 +1,4 @@
-//! What a hold names stays, row by row, and goes when the hold is released.
+//! Held rows are kept, one by one, and removed when the hold is released.
 
 use harness::World;
 use serde_json::{Value, json};
@@ -14,7 +14,8 @@ async fn samples(world: &World) -> i64 {
     hours + world.count("SELECT count(*) FROM watchbook.container_metrics").await
 }
 
-/// What a plan says of an item: action, rows that go, rows that stay, and of each hold how many it keeps.
+/// Returns what a plan says about an item: action, rows that are removed, rows that are kept, and the rows of each
+/// hold.
 fn says(item: &Value) -> (String, u64, u64, Vec<(String, u64)>) {
     let held = item["held"].as_array().unwrap().iter();
     let held = held.map(|held| (held["hold"].as_str().unwrap().to_owned(), held["rows"].as_u64().unwrap())).collect();
@@ -51,7 +52,7 @@ async fn what_holds_name_stays_and_the_rest_goes() {
         ("logs", forty, "rewrite", 12, 12, vec![id(&acme, 8), id(&morning, 6)]),
         ("metrics", forty, "rewrite", 16, 8, vec![id(&acme, 8)]),
         ("dead_letters", hundred, "rewrite", 16, 8, vec![id(&acme, 8)]),
-        // What happened after the beginning of the last one is younger than this day.
+        // The last hold begins after this day.
         ("executions", hundred, "rewrite", 16, 8, vec![id(&acme, 8)]),
     ];
     for (kind, day, action, gone, kept, held) in &expected {
@@ -82,7 +83,7 @@ async fn what_holds_name_stays_and_the_rest_goes() {
     let of_acme = "SELECT count(*) FROM watchbook.container_metric_hours WHERE organization_id = 'acme'";
     assert_eq!(world.count(of_acme).await, 0, "its samples are still there");
 
-    // All that is left is held.
+    // Everything that is left is held.
     let plan = plan_of(&world).await;
     assert!(outline(&plan).iter().all(|(_, _, rows, action)| *rows == 0 && action == "keep"), "{plan}");
     let left = everything(&world).await;
@@ -115,7 +116,7 @@ async fn a_hold_that_names_nothing_keeps_everything_until_it_is_over() {
         let day = if kind == "audit" { super::fixtures::month(200) } else { day(100) };
         fill(&world, kind, day, 6).await;
     }
-    // Hours that are too old are figures of metrics: they stay with them.
+    // Expired hours belong to metrics: they are kept with them.
     world
         .execute(
             "CREATE TABLE watchbook.container_metric_hours_202001 PARTITION OF watchbook.container_metric_hours

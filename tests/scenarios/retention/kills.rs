@@ -1,5 +1,5 @@
-//! A run may die at any step: what must stay is there, nothing is there twice, and the next run ends as if nothing
-//! had been.
+//! A run may die at any step: held rows stay, no row is duplicated, and the next run has the same result as an
+//! undisturbed one.
 
 use ::retention::Settings;
 use ::retention::holds::{NewHold, add};
@@ -28,10 +28,10 @@ pub(super) async fn hold(world: &World, organization: Option<&str>, kind: Option
     connection.close().await.unwrap();
 }
 
-/// What must never be gone: days, and a condition on their rows.
+/// What must never be removed: days, and a condition on their rows.
 type KeptDays<'k> = [(&'k str, NaiveDate, String)];
 
-/// Which rows of a day there are, attached or not, that have to stay; and that none is there twice.
+/// Returns the rows of days that have to stay, attached or detached, and checks that no row exists twice.
 async fn keys(world: &World, kept: &KeptDays<'_>) -> Vec<String> {
     let mut connection = connect(world).await;
     let mut found = Vec::new();
@@ -57,7 +57,7 @@ async fn keys(world: &World, kept: &KeptDays<'_>) -> Vec<String> {
     found
 }
 
-/// Samples at both levels, wherever their day is.
+/// Returns the number of samples at both levels, attached or detached.
 async fn samples(world: &World) -> i64 {
     let mut connection = connect(world).await;
     let mut all = world.count("SELECT coalesce(sum(samples), 0)::bigint FROM watchbook.container_metric_hours").await;
@@ -72,7 +72,7 @@ async fn count_of(world: &World, outcome: &str) -> i64 {
     world.count(&format!("SELECT count(*) FROM watchbook.retention_runs WHERE outcome = '{outcome}'")).await
 }
 
-/// Audit records of runs that ended like this, on their way to the stream.
+/// Returns the audit events of runs with this outcome that are not published yet.
 async fn audited_days(world: &World, outcome: &str) -> i64 {
     world
         .count(&format!(
@@ -82,7 +82,7 @@ async fn audited_days(world: &World, outcome: &str) -> i64 {
         .await
 }
 
-/// Kills a run at its first step, another world's at the second, and so on until one comes to its end.
+/// Kills a run at its first step, a run in another world at the second, and so on until one completes.
 async fn at_every_step(
     fill: impl AsyncFn(&World),
     settings: impl Fn(&World) -> Settings,
@@ -119,7 +119,7 @@ async fn at_every_step(
     }
 }
 
-/// Settings with an archive below the world's directory.
+/// Returns settings with an archive below the directory of the world.
 pub(super) fn archived(world: &World) -> Settings {
     let folder = world.directory().join("archive").to_str().unwrap().to_owned();
     settings(|retention: &mut Retention| retention.archive = Some(folder))
@@ -151,7 +151,7 @@ async fn a_run_that_makes_hours_of_samples_may_be_killed_at_every_step() {
         fill(world, "metrics", one, 48).await;
         fill(world, "metrics", other, 48).await;
         hold(world, Some("acme"), Some("metrics")).await;
-        // Nothing of the first day is held.
+        // None of the first day's records is held.
         let of_acme = format!(
             "DELETE FROM watchbook.container_metrics WHERE organization_id = 'acme' AND created_at < '{other}'"
         );
@@ -224,7 +224,7 @@ async fn a_process_that_is_killed_again_and_again_ends_as_one_that_never_was() {
     let mut ended = Vec::new();
     loop {
         let mut run = world.spawn_command(&["retention", "run", "--json"], &with_archive);
-        // Anywhere from its first breath to a few days later; or one of its days is on its way.
+        // At any point up to a few completed days, or while a day is being removed.
         let done = "SELECT count(*) FROM watchbook.retention_actions";
         let under_way = "SELECT (SELECT count(*) FROM pg_class WHERE relname LIKE '%_held')
              + (SELECT count(*) FROM pg_class AS class LEFT JOIN pg_inherits ON inhrelid = class.oid

@@ -1,4 +1,4 @@
-//! A day with rows that cannot be printed as they are goes into the archive and comes back from it.
+//! A day with rows that cannot be printed is archived and restored.
 
 use chrono::NaiveDate;
 use harness::World;
@@ -6,7 +6,7 @@ use harness::World;
 use super::fixtures::{audited, day, fill, run_of, world_with};
 use crate::long_numbers::hostile;
 
-/// Makes the JSON of one row after the other what cannot be printed.
+/// Sets the JSON of one row after the other to values that cannot be printed.
 async fn spoil(world: &World, table: &str, column: &str, day: NaiveDate) {
     for (n, json) in hostile().into_iter().enumerate() {
         let one = format!(
@@ -34,7 +34,7 @@ async fn a_day_with_long_numbers_is_archived_and_comes_back_the_same() {
         assert_eq!(rows_of(&world, table).await, 0, "{kind}");
         world.run(&["retention", "restore", kind, &day.to_string(), "--by", "ann"]).await.succeeded();
         assert_eq!(rows_of(&world, table).await, 60, "{kind}");
-        // Column by column and never as text: as values, and of numbers their scale too.
+        // Compared column by column and not as text: the values, and also the scale of numbers.
         let same = format!(
             "SELECT count(*) FROM {table} AS now JOIN public.kept_{kind} AS kept USING (id)
               WHERE now.{column} = kept.{column} AND now.created_at = kept.created_at

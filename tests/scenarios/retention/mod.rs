@@ -1,5 +1,5 @@
-//! What goes when, and what stays, whoever dies meanwhile. All of it on records that are too old to be sent: they are
-//! written into the tables by hand.
+//! What retention removes and keeps, even if processes die meanwhile. The records are too old to be published, so the
+//! tests insert them into the tables.
 
 mod archives;
 mod changed_plans;

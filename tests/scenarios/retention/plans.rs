@@ -1,4 +1,4 @@
-//! What a plan says is what a run does, and nothing else.
+//! A run does what its plan says, and nothing else.
 
 use std::path::PathBuf;
 
@@ -116,7 +116,7 @@ async fn the_audit_log_goes_by_the_month_where_a_period_is_set() {
     world.finish([worker]).await;
 }
 
-// Plans that are looked at before they are executed, and the world goes on meanwhile.
+// Plans that are reviewed before they are executed, while records change.
 
 async fn plan_in_a_file(world: &World) -> PathBuf {
     let path = world.directory().join("plan.json");
@@ -124,7 +124,7 @@ async fn plan_in_a_file(world: &World) -> PathBuf {
     path
 }
 
-/// Nothing of the day is gone, and all of it is to be seen.
+/// Checks that a plan is refused, and that no row of the day is removed or hidden.
 async fn is_refused(world: &World, plan: &std::path::Path, settings: &[(&str, &str)], words: &str) {
     let before = content(world, "events", day(40)).await;
     let run = world.run_with(&["retention", "run", "--json", "--plan", plan.to_str().unwrap()], settings, "").await;
@@ -183,12 +183,12 @@ async fn a_plan_that_waits_is_executed_as_it_was_looked_at() {
     let world = world_with(&[]).await;
     fill(&world, "events", day(40), 30).await;
     let plan = plan_in_a_file(&world).await;
-    // What expired since is not in it.
+    // Records that expired since are not in the plan.
     fill(&world, "events", day(41), 30).await;
     let plan_path = plan.to_str().unwrap();
     world.run(&["retention", "run", "--plan", plan_path]).await.succeeded().prints("done");
     assert_eq!((rows(&world, "events", day(40)).await, rows(&world, "events", day(41)).await), (0, 30));
-    // From standard input, as a pipe brings it.
+    // From standard input, as from a pipe.
     let plan = plan_of(&world).await.to_string();
     world.run_with(&["retention", "run", "--plan", "-"], &[], &plan).await.succeeded();
     assert_eq!(rows(&world, "events", day(41)).await, 0);

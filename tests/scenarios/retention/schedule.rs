@@ -1,4 +1,4 @@
-//! The worker that waits for its time: what it missed, what failed, who acts, and what it says of itself.
+//! The retention worker and its schedule: missed and failed runs, the lease, and what it reports about itself.
 
 use chrono::{Datelike, TimeDelta, Utc};
 use harness::{Watchbook, World, eventually};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::fixtures::{audited, day, fill, rows, run_until, settings, state, world_with};
 
-/// Once a year, so that nothing but what a test does is a reason to begin.
+/// Once a year, so that only the tests cause runs.
 const YEARLY: (&str, &str) = ("WATCHBOOK_RETENTION__SCHEDULE", "0 0 1 1 *");
 
 async fn gone(world: &World, ago: u64) {
@@ -18,7 +18,7 @@ async fn gone(world: &World, ago: u64) {
     .await;
 }
 
-/// The runs that have ended, the oldest first: cause, outcome, rows.
+/// Waits for `count` runs that have ended. Returns cause, outcome and rows, oldest first.
 async fn runs(world: &World, count: usize) -> Vec<(String, String, i64)> {
     let sql = "SELECT cause, outcome, coalesce((SELECT sum(rows) FROM watchbook.retention_actions WHERE run_id = run.id), 0)::bigint
            FROM watchbook.retention_runs AS run WHERE ended_at IS NOT NULL ORDER BY started_at";
@@ -33,7 +33,7 @@ fn run(cause: &str, outcome: &str, rows: i64) -> (String, String, i64) {
     (cause.to_owned(), outcome.to_owned(), rows)
 }
 
-/// Waits until one of these acts and all others stand by, and returns which.
+/// Waits until one of these workers is active and all others are standbys. Returns its index.
 async fn acting(workers: &[&Watchbook]) -> usize {
     eventually("one acts and the others stand by", async || {
         let mut states = Vec::new();
@@ -66,7 +66,7 @@ async fn a_time_that_was_missed_is_made_up_for_by_one_of_two() {
     workers[acts].kill().await;
     assert_eq!(acting(&[&workers[1 - acts]]).await, 0);
     workers[1 - acts].stop().await;
-    // That time is answered: whoever comes next has nothing to do but what somebody left behind.
+    // The scheduled time is handled: the next worker only has to finish what another one left.
     fill(&world, "events", day(41), 10).await;
     world
         .execute(
@@ -92,7 +92,7 @@ async fn a_run_that_was_killed_is_told_of_and_gone_on_with() {
     let world = world_with(&[YEARLY]).await;
     fill(&world, "events", day(41), 10).await;
     fill(&world, "events", day(40), 30).await;
-    // The first day is gone, the second one is out of its table.
+    // The first day is dropped, and the second one is detached.
     let out = std::sync::atomic::AtomicUsize::new(0);
     let second =
         |step| step == ::retention::run::Step::Detached && out.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 1;
@@ -118,7 +118,7 @@ async fn a_run_that_failed_is_tried_again_after_a_while() {
     first.stop().await;
     std::fs::remove_file(&folder).unwrap();
     world.execute("UPDATE watchbook.retention_runs SET ended_at = ended_at - interval '10 minutes'").await;
-    // A worker looks when it starts, and each minute.
+    // A worker checks the schedule when it starts, and every minute.
     let second = world.workers("retention,audit,errors").await;
     gone(&world, 40).await;
     assert_eq!(runs(&world, 2).await, [run("missed", "failed", 0), run("retry", "done", 30)]);

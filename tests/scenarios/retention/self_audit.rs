@@ -1,4 +1,4 @@
-//! What Watchbook has to say of itself, and in whose name.
+//! The internal records of retention, and their actors.
 
 use harness::eventually;
 
