@@ -77,7 +77,7 @@ pub(crate) fn describe(text: &str) -> &'static str {
         Some(b'"') => "a string: was the object encoded twice?",
         Some(b'-' | b'0'..=b'9') => "a number or a text that begins with a digit",
         Some(b'<') => "XML or HTML",
-        _ if matches!(text, "null" | "true" | "false") => "no object but null, true or false",
+        _ if matches!(text, "null" | "true" | "false") => "null, true or false",
         _ => "text that is not JSON",
     }
 }

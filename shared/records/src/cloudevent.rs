@@ -57,8 +57,8 @@ impl Unwrapped {
 /// Returns the plain record of a message that is a CloudEvent according to its headers; `None` for other messages.
 ///
 /// # Errors
-/// `invalid_json` if the event or its data is not a JSON object, `invalid_field` if the event has another version than
-/// 1.0 or `data_base64` is not base64.
+/// `invalid_json` if the event or its data is not a JSON object, `invalid_field` if its version is not 1.0 or its
+/// `data_base64` is not base64.
 pub fn unwrap(kind: Kind, headers: &Headers, body: &str) -> Result<Option<Unwrapped>, Reject> {
     if headers.is_empty() {
         Ok(None)

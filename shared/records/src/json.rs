@@ -111,7 +111,7 @@ fn unholdable(name: &'static str, number: &str) -> Reject {
         name,
         format!(
             "the number {} does not fit into Postgres' numeric: at most {NUMERIC_INTEGER_DIGITS} digits before \
-             and {NUMERIC_SCALE} behind the decimal point",
+             and {NUMERIC_SCALE} after the decimal point",
             excerpt(number)
         ),
     )

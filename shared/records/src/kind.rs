@@ -7,8 +7,7 @@ use crate::rollup::Column;
 use crate::row::RowWriter;
 use crate::{Reject, schema};
 
-/// The specification of a kind, defined in its folder. The writers, the store and the schemas read nothing else about
-/// a kind.
+/// The specification of a kind, defined in its folder and read by the writers, the store and the schemas.
 #[derive(Debug)]
 pub struct Spec {
     /// The table with its Postgres schema, such as `watchbook.event_logs`.

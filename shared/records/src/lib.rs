@@ -5,9 +5,9 @@
 //! kinds ([`Kind`]): [`Event`], [`ErrorRecord`], [`MetricSample`], [`LogLine`], [`AuditRecord`], [`Execution`] and
 //! [`Entity`].
 //!
-//! Everything here is pure: bytes in, a row or a named rejection out. There is no clock, network or database.
-//! Producers need nothing else to build a valid record, though the crate `publisher` also publishes them. The writers
-//! need nothing else to decode a message.
+//! Everything here is pure: bytes in, a row or a named rejection out. There is no clock, network or database. Producers
+//! need only this crate to build a valid record; the crate `publisher` also publishes it. The writers need only this
+//! crate to decode a message.
 //!
 //! # Example
 //!

@@ -1,4 +1,4 @@
-//! The limits of the wire contract. Units are in the names.
+//! The limits of the wire contract. Lengths of text are in bytes of UTF-8, not in characters.
 
 /// Maximum length of ids and types, which are indexed and grouped by. Well below the 2704 bytes of a btree entry.
 pub const ID_BYTES: usize = 256;
