@@ -80,6 +80,31 @@ struct ChangeSet {
     discoveries: Vec<Discovery>,
 }
 
+/// Returns the evaluation state of a stored alert. If it cannot be decoded, or contradicts the columns that were written
+/// with it, the state is rebuilt from these: a firing alert stays one until an evaluation resolves it.
+pub(crate) fn state_of(row: &AlertRow) -> State {
+    let from_columns = || State {
+        condition: row.condition.parse().unwrap_or_default(),
+        data: row.data.parse().unwrap_or_default(),
+        since: Some(row.changed_at),
+        started_at: row.started_at,
+        ..State::default()
+    };
+    let error = match serde_json::from_value::<State>(row.state.clone()) {
+        Ok(state) if state.condition.to_string() == row.condition => return state,
+        Ok(state) => format!("its condition is `{}`", state.condition),
+        Err(error) => error.to_string(),
+    };
+    tracing::error!(
+        alert = %row.id,
+        rule = row.rule,
+        condition = row.condition,
+        error,
+        "cannot decode the stored state of an alert; continuing with its condition"
+    );
+    from_columns()
+}
+
 impl Evaluator {
     /// Opens an evaluator for these rules: loads roll-ups as far back as the rules look, and the state of every alert.
     pub(crate) async fn open(
@@ -112,7 +137,7 @@ impl Evaluator {
         let mut change_set = ChangeSet { discoveries: learned, ..ChangeSet::default() };
         let mut orphaned = Vec::new();
         for row in evaluator.rows.values_mut() {
-            let state: State = serde_json::from_value(row.state.clone()).unwrap_or_default();
+            let state = state_of(row);
             let labels = labels_of(&row.labels);
             let restored = evaluator.engine.restore(row.id, &row.rule, &labels, state);
             match restored.and_then(|group| Some((group, evaluator.engine.rule(group)?))) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use alerting::Alerting;
-use alerting::evaluation::{Condition, Data, State, explain};
+use alerting::evaluation::{Condition, Data, explain};
 use alerting::notification::Labels;
 use alerting::rule_engine::{RuleEngine, alert_id};
 use alerting::sample::Sample;
@@ -16,6 +16,7 @@ use store::PgConnection;
 use store::alerts::AlertRow;
 use uuid::Uuid;
 
+use crate::evaluator::state_of;
 use crate::ingest::Ingest;
 use crate::loading::load;
 use crate::notifications::labels_of;
@@ -69,8 +70,7 @@ pub async fn evaluate_all(
         loaded.engine.set_lag(kind, lag);
     }
     for row in store::alerts::open(connection).await? {
-        let state: State = serde_json::from_value(row.state.clone()).unwrap_or_default();
-        loaded.engine.restore(row.id, &row.rule, &labels_of(&row.labels), state);
+        loaded.engine.restore(row.id, &row.rule, &labels_of(&row.labels), state_of(&row));
     }
     // New groups of rules on first-seen values are for the worker to find.
     loaded.engine.discover(now, |_| true);

@@ -368,6 +368,28 @@ async fn a_group_that_waits_gathers_its_alerts_in_one_notification() {
 }
 
 #[tokio::test]
+async fn an_alert_whose_state_cannot_be_decoded_still_fires_and_resolves() {
+    for state in [r#"{"condition": 7}"#, "{}", "[]", r#"{"condition": "burning"}"#] {
+        let mut fixture = Fixture::new().await;
+        let alerting = alerting(&[RULE, WEBHOOK].concat());
+        fixture.add_records(noon(), "acme", 20, 20).await;
+        let mut evaluator = fixture.evaluator(&alerting, noon()).await;
+        assert!(fixture.evaluate(&mut evaluator, noon()).await);
+        fixture.world.execute(&format!("UPDATE watchbook.alerts SET state = '{state}'")).await;
+
+        let mut evaluator = fixture.evaluator(&alerting, noon() + minutes(1)).await;
+        assert!(!fixture.evaluate(&mut evaluator, noon() + minutes(1)).await, "{state}: it fires already");
+        fixture.add_records(noon() + minutes(2), "acme", 200, 0).await;
+        for minute in 2..9 {
+            fixture.evaluate(&mut evaluator, noon() + minutes(minute)).await;
+        }
+        let statuses: Vec<_> = fixture.notified().await.into_iter().map(|(_, status)| status).collect();
+        assert_eq!(statuses, [Status::Firing, Status::Resolved], "{state}");
+        fixture.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn a_repetition_comes_after_its_interval_and_after_a_restart_as_well() {
     let mut fixture = Fixture::new().await;
     let route = "[[routes]]\nto = [\"ops\"]\nrepeat_interval = \"4h\"\n";
