@@ -150,7 +150,7 @@ async fn a_stream_with_settings_that_lose_records() {
     world.publish_records(Kind::Events, 0..10).await;
 
     let finished = refused(&world, &[]).await;
-    finished.prints(&name).prints("records can be lost").prints("watchbook setup --update");
+    finished.prints(&name).prints("can lose records").prints("watchbook setup --update");
     let finished = world.run(&["setup"]).await;
     finished
         .ended_with(1)

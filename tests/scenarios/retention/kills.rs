@@ -256,7 +256,9 @@ async fn a_process_that_is_killed_again_and_again_ends_as_one_that_never_was() {
     }
     assert_eq!(everything(&world).await, end);
     assert_eq!((keys(&world, &kept).await, samples(&world).await), (before, measured));
-    assert_eq!((count_of(&world, "running").await, count_of(&world, "done").await), (0, 1));
+    // A process may also be killed after its run is done and before it says so: the next run then finds nothing to do.
+    let (running, done) = (count_of(&world, "running").await, count_of(&world, "done").await);
+    assert!(running == 0 && (1..=2).contains(&done), "{running} runs are open, {done} are done");
     let worker = world.workers("audit").await;
     let runs = usize::try_from(world.count("SELECT count(*) FROM watchbook.retention_runs").await).unwrap();
     super::fixtures::audited(&world, "retention.run", runs).await;
