@@ -21,7 +21,10 @@ pub(super) fn fault(index: usize, reject: Reject) -> Fault {
 
 /// Returns 400 for records that the writers would not store. Nothing was published.
 pub(super) fn bad_records(faults: Vec<Fault>) -> Problem {
-    let detail = format!("{} records are not valid; nothing was published", faults.len());
+    let detail = match faults.len() {
+        1 => "1 record is not valid; nothing was published".to_owned(),
+        many => format!("{many} records are not valid; nothing was published"),
+    };
     Problem::new(StatusCode::BAD_REQUEST, "bad-records", "Records are not valid", detail).with_faults(faults, 0)
 }
 

@@ -205,7 +205,7 @@ async fn check_readers(config: &Config, database: &Database, findings: &mut Find
     let missing = Reader::new(pool.clone()).missing().await;
     pool.close().await;
     match missing? {
-        None => findings.fine("queries", format!("they can be asked, under the role {ROLE}")),
+        None => findings.fine("queries", format!("they run under the role {ROLE}")),
         Some(statement) => findings.found(
             // Without a gateway, few commands need it.
             if config.http.jwt_secret.is_some() || config.gateway.jwks_url.is_some() {
