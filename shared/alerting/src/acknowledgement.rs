@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// Somebody has acknowledged an alert: notifications are not repeated until the alert ends, or until `until`.
+/// The acknowledgement of an alert: its notifications are not repeated until the alert ends, or until `until`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Acknowledgement {
     /// The person or account.

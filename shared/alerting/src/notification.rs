@@ -42,7 +42,7 @@ pub enum NotificationReason {
     Repeated,
     /// Too many notifications in one minute for a person to read one by one.
     Digest,
-    /// Somebody requested a test.
+    /// A test that an operator requested.
     Test,
     /// The dead man's switch: the whole pipeline works.
     Heartbeat,

@@ -22,7 +22,7 @@ const MAX_BUCKETS: i64 = 120;
 /// most this far behind the stream's clock, and otherwise in the stream's minute.
 const ARRIVES_WITHIN: TimeDelta = TimeDelta::minutes(15);
 
-/// What a series counts. Rules with equal shapes share a series.
+/// The quantity that a series counts. Rules with equal shapes share a series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
     /// The kind; `None` if groups are added by name and nothing is counted.

@@ -63,15 +63,30 @@ pub fn unwrap(kind: Kind, headers: &Headers, body: &str) -> Result<Option<Unwrap
     if headers.is_empty() {
         Ok(None)
     } else if is_structured(headers) {
-        structured(kind, Fields::parse(body)?).map(Some)
+        unwrap_structured(kind, body).map(Some)
     } else if headers.get("ce-specversion").is_some() {
-        let (envelope, replaced) = from_headers(headers);
-        let data = if body.is_empty() { NO_DATA } else { body };
-        let record = record(kind, Fields::parse(&envelope)?, data)?;
-        Ok(Some(Unwrapped { record, replaced }))
+        unwrap_binary(kind, headers, body).map(Some)
     } else {
         Ok(None)
     }
+}
+
+/// Returns the plain record of a CloudEvent in structured mode.
+///
+/// # Errors
+/// As [`unwrap`].
+pub fn unwrap_structured(kind: Kind, body: &str) -> Result<Unwrapped, Reject> {
+    structured(kind, Fields::parse(body)?)
+}
+
+/// Returns the plain record of a CloudEvent in binary mode. A blank body stands for an event without data.
+///
+/// # Errors
+/// As [`unwrap`].
+pub fn unwrap_binary(kind: Kind, headers: &Headers, body: &str) -> Result<Unwrapped, Reject> {
+    let (envelope, replaced) = from_headers(headers);
+    let data = if body.trim_ascii().is_empty() { NO_DATA } else { body };
+    Ok(Unwrapped { record: record(kind, Fields::parse(&envelope)?, data)?, replaced })
 }
 
 /// Returns the plain record of a structured CloudEvent that its headers do not mark as one; `None` for other bodies:

@@ -25,7 +25,7 @@ pub const MESSAGE_BYTES: usize = 1024 * 1024;
 /// Maximum number of content codings of a body, such as `gzip`. Each may decompress to [`MESSAGE_BYTES`].
 pub const CONTENT_CODINGS: usize = 2;
 /// Maximum window of a zstd body, as a power of two: 8 MiB, which every decoder of the coding supports (RFC 9659,
-/// section 3).
+/// section 3). A decoder allocates what the header of a frame requests, however small the frame is.
 pub const ZSTD_WINDOW_LOG: u32 = 23;
 /// Maximum number of elements of a text list such as `classes_found`.
 pub const LIST_ITEMS: usize = 4096;

@@ -15,6 +15,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
+use records::limits::ZSTD_WINDOW_LOG;
 use runtime::config::Gateway;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
@@ -31,9 +32,6 @@ const ARRIVED_AFTER: Duration = Duration::from_secs(1);
 const CHUNK: usize = 64 * 1024;
 /// Memory of a decoder besides the zstd window: its tables and buffers.
 const DECODER_BYTES: u64 = 512 * 1024;
-/// The largest zstd window, as a power of two: the 8 MiB that every sender may use (RFC 9659, section 3). The library
-/// allocates what a frame's header requests, however small the frame is.
-const ZSTD_WINDOW_LOG: u32 = 23;
 /// A byte order mark, which some senders write before JSON. It is ignored (RFC 8259, section 8.1).
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 

@@ -36,7 +36,7 @@ pub struct Alerting {
 pub struct Problem {
     /// The key, such as `rules.3.threshold` for the fourth rule.
     pub key: String,
-    /// What is wrong.
+    /// The description of the problem.
     pub message: String,
 }
 

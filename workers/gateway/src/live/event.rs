@@ -79,7 +79,7 @@ impl Events {
         }
         let body = records::body_text(&delivery.body, &headers).ok()?;
         // A CloudEvent in binary mode may have no data.
-        let body = if body.is_empty() { "{}" } else { &*body };
+        let body = if body.trim_ascii().is_empty() { "{}" } else { &*body };
         let data = Data {
             subject: &delivery.subject,
             organization_id: organization,

@@ -98,20 +98,14 @@ impl Form {
     /// # Errors
     /// If it should be a CloudEvent and is not a valid one.
     pub(super) fn plain<'r>(&self, kind: Kind, record: &'r [u8]) -> Result<JsonBody<'r>, Reject> {
-        let structured = || Headers::from_iter([("content-type".to_owned(), CLOUDEVENT.to_owned())]);
-        let headers = match self {
+        let text = String::from_utf8_lossy(record);
+        let unwrapped = match self {
             Self::Json | Self::Lines => return Ok(record.into()),
-            Self::Binary(headers) => Cow::Borrowed(headers),
-            Self::Structured | Self::Batch => Cow::Owned(structured()),
+            Self::Binary(headers) => cloudevent::unwrap_binary(kind, headers, &text)?,
+            Self::Structured | Self::Batch => cloudevent::unwrap_structured(kind, &text)?,
         };
-        // An event without data has no body.
-        let data = if record.trim_ascii().is_empty() { b"{}".as_slice() } else { record };
-        let text = String::from_utf8_lossy(data);
-        match cloudevent::unwrap(kind, &headers, &text)? {
-            None => Ok(record.into()),
-            // Set `sanitized` as the writers would for the original body.
-            Some(unwrapped) => Ok(unwrapped.into_json(matches!(text, Cow::Owned(_))).into()),
-        }
+        // Set `sanitized` as the writers would for the original body.
+        Ok(unwrapped.into_json(matches!(text, Cow::Owned(_))).into())
     }
 
     /// Returns a digest that distinguishes bodies under the same `Idempotency-Key`, including the headers that become

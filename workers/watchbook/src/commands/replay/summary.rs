@@ -26,9 +26,9 @@ pub(super) struct Summary {
     pub(super) published: u64,
     /// The last event published.
     pub(super) last: Option<Last>,
-    /// Events that were not published, because they cannot be stored as they are: they would be dead letters.
+    /// Number of events that were not published, because they would become dead letters.
     pub(super) skipped: u64,
-    /// The first of these.
+    /// The first of these events.
     skipped_events: Vec<Skipped>,
     /// Whether it was stopped before its end.
     pub(super) stopped: bool,
@@ -41,7 +41,7 @@ pub(super) struct Last {
     id: Uuid,
 }
 
-/// Skipped events that are named; of more only the number is told, so that a replay of what is too old stays bounded.
+/// The number of skipped events that are listed. Further ones are only counted, so that the summary stays bounded.
 const NAMED: usize = 100;
 
 /// An event that was not published.
@@ -103,7 +103,7 @@ impl Summary {
         Some(said)
     }
 
-    /// What was done, and how to go on where it is not all.
+    /// Returns what was done, and how to continue if the replay is incomplete.
     pub(super) fn end(&self) -> String {
         let published = output::grouped(self.published);
         match self.last {
